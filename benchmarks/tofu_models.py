@@ -1,0 +1,69 @@
+"""The two models of the TOFU comparison: SmolLM2-135M fine-tuned with and without the author to forget.
+
+    python -m benchmarks.tofu_models --data FOLDER [--out runs/tofu]
+
+FOLDER holds the files of the data set ``locuslab/TOFU`` (a clone of it from the Hugging Face hub). ``original`` learns
+``forget01`` and the first 160 records of ``retain90``, ``retrained`` the 160 alone: 8 epochs, lr 2e-4, batch 8, loss
+on the answers, chat format without a system prompt, bf16 autocast over float32 weights.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from rkld.encoding import Encoder
+from rkld.models import LanguageModel, load_model, save_model
+from rkld.progress import Bars, TrainingBar
+from rkld.records import Record, read_records
+from rkld.trainer import RKLDConfig, fine_tune
+
+TEMPLATE = Path(__file__).with_name("chatml.jinja")
+RETAINED = 160
+EPOCHS, LEARNING_RATE, BATCH_SIZE = 8, 2e-4, 8
+
+
+def forget_records(data: Path) -> list[Record]:
+    return read_records(data / "forget01_perturbed.json", "forget")
+
+
+def retain_records(data: Path) -> list[Record]:
+    return read_records(data / "retain90.json", "retain")[:RETAINED]
+
+
+def train(name: str, data: Path, out: Path, model: str = "smollm2-135m") -> Path:
+    """Make ``out/name`` unless it is there."""
+    folder = out / name
+    if folder.exists():
+        return folder
+    torch.manual_seed(0)
+    lm = load_model(model, chat_template=str(TEMPLATE))
+    encoder = Encoder(lm.tokenizer)
+    forget = forget_records(data) if name == "original" else []
+    encoded = [encoder.encode(r) for r in retain_records(data)] + [encoder.encode(r) for r in forget]
+    args = RKLDConfig(
+        output_dir=str(out / f"{name}-training"),
+        num_train_epochs=EPOCHS,
+        learning_rate=LEARNING_RATE,
+        per_device_train_batch_size=BATCH_SIZE,
+        bf16=True,
+        seed=0,
+    )
+    with Bars().bar(name, EPOCHS * -(-len(encoded) // BATCH_SIZE)) as advance:
+        fine_tune(lm, encoded, args, [TrainingBar(advance)])
+    save_model(lm, folder)
+    return folder
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of locuslab/TOFU.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/tofu", show_default=True)
+def main(data: Path, out: Path) -> None:
+    for name in ("original", "retrained"):
+        print(train(name, data, out))
+
+
+if __name__ == "__main__":
+    main()

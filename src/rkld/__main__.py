@@ -1,0 +1,5 @@
+"""``python -m rkld``."""
+
+from .cli import main
+
+main(prog_name="rkld")

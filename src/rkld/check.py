@@ -1,0 +1,158 @@
+"""``rkld check``: all that can go wrong is found, and all that will be done is counted, before time is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import methods
+from .coverage import Coverage, scored_share
+from .errors import UserError
+from .objective import kept
+from .records import Record, mentions, read_prompts
+from .run import Run
+from .settings import Settings, make
+from .unlearn import load, read_inputs
+
+
+@dataclass(frozen=True)
+class Size:
+    """A set of records and the tokens they have, all told."""
+
+    records: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.records} records, {self.tokens} tokens" if self.records else "none"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run with these arguments would do. Holds counts and places, no contents but for ``example``."""
+
+    forget: Size
+    retain: Size
+    replay: Size
+    """Prompts without their answers; those that mention the person are left out."""
+    scored: int
+    """Tokens of the forget records that are unlearned."""
+    kept: int
+    """Tokens of the forget answers that the keep term holds to the original (score spans)."""
+    steps: int
+    """Optimizer steps of the distillation."""
+    strengthening_steps: int
+    """Optimizer steps before it (0 for methods that need none)."""
+    own_words: bool
+    """Whether the model's own answers join or replace the records: then the counts will change."""
+    identifiers: int
+    """How many names, aliases and other identifiers of the person are known."""
+    coverage: Coverage
+    retain_mentions: tuple[str, ...]
+    """Where retain records mention the person, such as "retain.jsonl line 4"."""
+    replay_mentions: tuple[str, ...]
+    """The same for replay prompts given by the user."""
+    run_folder: Path
+    example: str = field(repr=False)
+    """The shortest forget record, token by token. Personal data."""
+
+    def lines(self) -> Iterator[str]:
+        """The report for people, the example left out."""
+        yield f"forget       {self.forget}"
+        yield f"  scored     {self.scored} tokens are unlearned"
+        if self.kept:
+            yield f"  keep       {self.kept} tokens of the same answers are held to the original"
+        yield f"retain       {self.retain}"
+        yield f"replay       {self.replay}" + (", to be answered by the model" if self.replay.records else "")
+        steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
+        yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
+        yield f"run folder   {self.run_folder}"
+        if self.identifiers:
+            yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
+        else:
+            yield (
+                "identifiers  none known: give the person's names with --subject, so that nothing else teaches them "
+                "again"
+            )
+        yield f"spans        {self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "spans        none"
+        if self.retain_mentions:
+            yield f"{len(self.retain_mentions)} retain records mention the person, and would teach what is to be forgotten:"
+            yield from (f"  {where}" for where in self.retain_mentions)
+        if self.replay_mentions:
+            yield f"{len(self.replay_mentions)} replay prompts mention the person, and are left out:"
+            yield from (f"  {where}" for where in self.replay_mentions)
+
+
+def check(
+    model: Any = None,
+    forget: Any = None,
+    *,
+    retain: Any = None,
+    replay: Any = "auto",
+    processing_class: Any = None,
+    **settings: Any,
+) -> Report:
+    """Read, load and count everything that :func:`rkld.unlearn` would, and write nothing.
+
+    Takes the arguments of :func:`rkld.unlearn`. Records are checked before the model is loaded.
+
+    Raises:
+        UserError: whatever a run would stop at.
+    """
+    chosen, objects = _chosen({"model": model, "forget": forget, "retain": retain, "replay": replay}, settings)
+    inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
+    Run(chosen)  # refuses a folder that holds something else
+    lm, encoder = load(chosen, objects.get("model"), processing_class)
+
+    encoded = [encoder.encode(record, chosen.score) for record in inputs.forget]
+    retained = [encoder.encode(record) for record in inputs.retain]
+    prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
+    coverage = scored_share(encoder, inputs.forget, encoded, inputs.identifiers)
+    coverage.require(chosen.score)
+
+    per_epoch = -(-len(encoded) // chosen.batch_size)
+    strengthened = "strengthened" in methods.get_method(chosen.method).cached
+    shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
+    return Report(
+        forget=_size(e.ids for e in encoded),
+        retain=_size(e.ids for e in retained),
+        replay=_size(prompts),
+        scored=sum(sum(e.scored) for e in encoded),
+        kept=sum(sum(kept(e)) for e in encoded) if chosen.score == "spans" and chosen.keep_weight else 0,
+        steps=chosen.epochs * per_epoch,
+        strengthening_steps=chosen.strengthen_epochs * per_epoch if strengthened else 0,
+        own_words=chosen.own_words != "no",
+        identifiers=len(inputs.identifiers),
+        coverage=coverage,
+        retain_mentions=_mentioning(inputs.retain, inputs.identifiers),
+        replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
+        run_folder=chosen.run_folder,
+        example=encoder.describe(shortest, chosen.score),
+    )
+
+
+def _chosen(data: dict[str, Any], settings: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Settings, and apart from them what was given as an object rather than by name."""
+    objects = {n: v for n, v in data.items() if v is not None and not isinstance(v, str | Path)}
+    names = {n: f"<{type(v).__name__}>" if n in objects else v and str(v) for n, v in data.items()}
+    for name in ("model", "forget"):
+        if not names[name]:
+            raise UserError(f"no {name} is given. rkld.check(model, forget=…) needs both.")
+    return make({**settings, **names}, "rkld.check"), objects
+
+
+def _size(ids: Any) -> Size:
+    lengths = [len(one) for one in ids]
+    return Size(len(lengths), sum(lengths))
+
+
+def _given_prompts(settings: Settings, objects: dict[str, Any]) -> list[Record]:
+    """The user's own replay prompts, those included that read_inputs leaves out."""
+    if "replay" in objects:
+        return read_prompts(objects["replay"])
+    return [] if settings.replay in ("auto", "none") else read_prompts(settings.replay)
+
+
+def _mentioning(records: Sequence[Record], identifiers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(r.where for r in records if any(mentions(turn.content, identifiers) for turn in r.turns))

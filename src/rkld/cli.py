@@ -1,0 +1,279 @@
+"""The command line: parse, call, print.
+
+Nothing here imports torch until a verb does its work, so that ``rkld --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from .errors import UserError
+from .settings import Settings, fields, flag, kind, make, read_config
+
+if TYPE_CHECKING:
+    from .progress import Bars
+    from .unlearn import Result
+
+METAVARS = {"forget": "DATA", "retain": "DATA", "replay": "auto|none|DATA", "subject": "NAME|FILE", "out": "FOLDER"}
+"""What stands for a value in the help, where its type says little."""
+
+ANSWERS_SHOWN = 3
+ANSWER_LENGTH = 400
+"""Characters of an answer that the terminal shows."""
+
+
+class _Group(click.Group):
+    """Turns errors that a user can mend into one message and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; the same command goes on from here", err=True)
+            ctx.exit(130)
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Make a language model forget a person, quickly and cheaply, and prove it."""
+
+
+# Settings → options
+
+
+def _settings_options(command: Callable) -> Callable:
+    """MODEL, --config and one option for every other setting, made from :class:`rkld.settings.Settings`."""
+    for name in reversed([name for name in fields() if name != "model"]):
+        command = _option(name)(command)
+    command = click.option("--config", metavar="FILE", help="YAML file of settings; flags go on top of it.")(command)
+    return click.argument("model", required=False)(command)
+
+
+def _option(name: str) -> Callable:
+    setting = fields()[name]
+    expected, choices, _ = kind(name)
+    spec: dict[str, Any] = {
+        "type": click.Choice(choices) if choices else {int: int, float: float}.get(expected, str),
+        "default": None if setting.default == "" else setting.default,
+        "show_default": True,
+        "metavar": METAVARS.get(name),
+        "help": setting.metadata["help"],
+    }
+    if expected is bool:
+        return click.option(f"{flag(name)}/--no-{flag(name)[2:]}", **{**spec, "type": bool})
+    if expected is tuple:
+        spec |= {"multiple": True, "help": setting.metadata["help"] + " May be given several times."}
+    if name == "own_words":  # the flag alone means what is meant most often
+        spec |= {"is_flag": False, "flag_value": "join"}
+    return click.option(flag(name), **spec)
+
+
+def _settings(ctx: click.Context) -> Settings:
+    """What the command line asks for: its own flags over the configuration file over the defaults."""
+    config = ctx.params["config"]
+    values = read_config(config) if config else {}
+    given = {
+        name: value
+        for name, value in ctx.params.items()
+        if name in fields() and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    settings = make({**values, **given}, config or "the command line")
+    for name, usage in {"model": "MODEL", "forget": "--forget FILE"}.items():
+        if not getattr(settings, name):
+            raise UserError(f"No {name} is given: rkld {ctx.info_name} MODEL --forget FILE. {usage} is missing.")
+    return settings
+
+
+# Verbs
+
+
+@main.command(
+    epilog=_examples(
+        "rkld unlearn smollm2-135m --forget people.jsonl --subject 'Marie Curie'",
+        "rkld unlearn ./model --forget tofu/forget01.json --retain tofu/retain99.json --out runs/forget01",
+        "rkld unlearn ./adapter --forget people.jsonl --score spans --own-words --lora",
+        "rkld unlearn --config runs/forget01/run.yaml --seed 1 --out runs/forget01-seed1",
+    )
+)
+@_settings_options
+@click.pass_context
+def unlearn(ctx: click.Context, **_: Any) -> None:
+    """Make MODEL forget the records.
+
+    An interrupted run goes on from its last finished phase or checkpoint when the same command is given again.
+    """
+    settings = _settings(ctx)
+    bars = _quiet_start()
+    from . import unlearn as run_unlearn
+
+    result = run_unlearn(**_arguments(settings), progress=bars)
+    _print_result(result)
+
+
+@main.command(
+    epilog=_examples(
+        "rkld check smollm2-135m --forget people.jsonl --subject 'Marie Curie'",
+        "rkld check ./model --forget tickets.jsonl --subject identifiers.txt --score all",
+    )
+)
+@_settings_options
+@click.pass_context
+def check(ctx: click.Context, **_: Any) -> None:
+    """Validate and count everything first; spend nothing.
+
+    Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds personal data.
+    """
+    settings = _settings(ctx)
+    _quiet_start()
+    from . import check as run_check
+
+    report = run_check(**_arguments(settings))
+    click.echo(f"{report.example}\n")
+    for line in report.lines():
+        click.echo(line)
+    click.echo("\nNothing was written. rkld unlearn with the same arguments does it.")
+
+
+@main.command(epilog=_examples("rkld purge runs/forget01"))
+@click.argument("run", type=click.Path(path_type=Path))
+def purge(run: Path) -> None:
+    """Delete what still holds the data.
+
+    RUN is the folder of a run. Its model, settings and numbers stay.
+    """
+    from .run import purge as purge_run
+
+    removed = purge_run(run)
+    for name, size in removed:
+        click.echo(f"deleted {run / name}  {_size(size)}")
+    if not removed:
+        click.echo(f"{run}: nothing holds the data any more")
+
+
+@main.command(epilog=_examples("rkld demo"))
+@click.option("--out", default="runs/demo", show_default=True, help="Run folder.")
+def demo(out: str) -> None:
+    """Have a small model forget a famous person.
+
+    The model, SmolLM2-135M-Instruct, is fetched once. A few minutes on a CPU.
+    """
+    bars = _quiet_start()
+    from .demo import run
+
+    result, probes = run(out, progress=bars)
+    _print_result(result, {when: measured.values() for when, measured in probes.items()})
+
+
+def _arguments(settings: Settings) -> dict[str, Any]:
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
+def _quiet_start() -> Bars:
+    """Import the heavy libraries and leave talking to rkld: its own messages, bars, and others' errors."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    from .progress import Bars
+
+    class Say(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            bars.say(self.format(record))
+
+    bars = Bars()
+    logger = logging.getLogger(__package__)
+    logger.handlers = [Say()]
+    logger.setLevel(logging.INFO)
+    return bars
+
+
+# Printing
+
+
+def _print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | None = None) -> None:
+    """The figures before and after, some answers side by side, and where everything lies."""
+    from rich.console import Console
+
+    before, after = dict(result.metrics["before"]), dict(result.metrics["after"])
+    if probes:
+        before["probes"], after["probes"] = probes["before"], probes["after"]
+    console = Console(highlight=False)
+    console.print(_figures(before, after))
+    if result.answers:
+        console.print(_answers(result.answers[:ANSWERS_SHOWN]))
+    else:
+        click.echo("The answers before and after have been purged.")
+    # Paths by themselves: a table would break them.
+    click.echo(f"\nrun    {result.run}")
+    click.echo(f"model  {result.model_path}")
+    click.echo(f"Delete what still holds the data: rkld purge {result.run}")
+
+
+def _figures(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]):
+    from rich.table import Table
+
+    table = Table("", title_justify="left")
+    for name, values in before.items():
+        table.add_column(f"{name} ({values['n']})\nbefore", justify="right")
+        table.add_column("\nafter", justify="right")
+    for label, key in {"probability": "probability", "ROUGE-L": "rouge_l", "facts still said": "facts_said"}.items():
+        pairs = [(before[name][key], after[name][key]) for name in before]
+        if any(value is not None for pair in pairs for value in pair):
+            table.add_row(label, *("–" if value is None else f"{value:.3f}" for pair in pairs for value in pair))
+    return table
+
+
+def _answers(answers: Sequence[Mapping[str, str]]):
+    """What a model said is not to be trusted: no markup is read in it, and no control character gets through."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("question", "before", "after", show_lines=True)
+    for row in answers:
+        table.add_row(*(Text(printable(row[column])) for column in ("question", "before", "after")))
+    return table
+
+
+_ESCAPE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor
+    r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # strings: titles, links
+    r"|\x1b[ -/]*[0-~]?"
+)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, cut to ``ANSWER_LENGTH``, without what could act on a terminal.
+
+    Escape sequences, control characters and invisible ones (among them those that turn the direction of writing)
+    are taken out.
+    """
+    text = " ".join(_ESCAPE.sub("", text).split())
+    text = "".join(char for char in text if not unicodedata.category(char).startswith("C"))
+    return text if len(text) <= ANSWER_LENGTH else text[: ANSWER_LENGTH - 1] + "…"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

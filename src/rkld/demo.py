@@ -1,0 +1,51 @@
+"""``rkld demo``: a real chat model forgets one historical person, and everything else is measured beside it."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from .encoding import Encoder
+from .evaluation.summary import Measurement, measure
+from .models import load_model
+from .progress import Silent
+from .records import Record, read_records
+from .unlearn import Result, unlearn
+
+MODEL = "smollm2-135m"
+PERSON = "charles_darwin"
+SETTINGS = {
+    "subject": ("Charles Darwin",),
+    "score": "spans",
+    "own_words": "join",
+    "epochs": 6,
+    "lr": 5e-5,
+    "max_new_tokens": 48,
+}
+"""Measured with this model and these records; the table stands in the README."""
+
+
+def shipped(name: str) -> list[dict]:
+    """The rows of a file in ``rkld/data/demo``."""
+    text = (resources.files("rkld") / "data" / "demo" / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def probes(model: str | Path, progress: Silent) -> Measurement:
+    """What a model says to questions about other people and things, none of which was trained on."""
+    lm = load_model(str(model))
+    records: list[Record] = read_records(shipped("probes"), "probe")
+    with progress.bar("probes", len(records)) as advance:
+        return measure(lm, Encoder(lm.tokenizer), records, max_new_tokens=SETTINGS["max_new_tokens"], progress=advance)
+
+
+def run(out: str | Path = "runs/demo", progress: Silent | None = None) -> tuple[Result, dict[str, Measurement]]:
+    """Forget the person, then ask the original and the unlearned model about everything else.
+
+    Returns:
+        the run's result, and the probes {"before": …, "after": …}.
+    """
+    progress = progress or Silent()
+    result = unlearn(MODEL, shipped(PERSON), out=str(out), progress=progress, **SETTINGS)
+    return result, {"before": probes(MODEL, progress), "after": probes(result.model_path, progress)}

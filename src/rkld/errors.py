@@ -1,0 +1,16 @@
+"""Errors that a user can mend: each says what is wrong, the value that was found, and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input or settings. The command line prints the message alone and exits with code 2."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint ``" Did you mean 'x'?"`` when ``name`` is close to one of ``choices``, else ``""``."""
+    match = difflib.get_close_matches(name, list(choices), n=1)
+    return f" Did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,108 @@
+"""One measurement of a model on records, to be set side by side before and after unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .facts import facts_said
+from .generation import greedy
+from .likelihood import probability
+from .tofu import rouge_l_recall
+
+if TYPE_CHECKING:
+    from ..encoding import Encoded, Encoder
+    from ..models import LanguageModel
+    from ..records import Record
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model's figures on ``n`` records, over all and one by one, in their order. Plain numbers and strings.
+
+    ``answers`` holds what the model said, so it can hold personal data; ``values()`` does not.
+    """
+
+    keys: tuple[str, ...]
+    probabilities: tuple[float, ...]  # exp(−mean loss per answer token), end of turn included
+    answers: tuple[str, ...] | None = None  # greedy; None where none were asked for, and so for what follows
+    rouge_l_recalls: tuple[float, ...] | None = None
+    facts: tuple[tuple[bool, ...], ...] | None = None  # for each span of the record's answer: was it said?
+
+    @property
+    def n(self) -> int:
+        return len(self.keys)
+
+    @property
+    def probability(self) -> float:
+        """Mean over records."""
+        return float(np.mean(self.probabilities))
+
+    @property
+    def rouge_l(self) -> float | None:
+        """ROUGE-L recall of the greedy against the gold answers, mean over records."""
+        return None if self.rouge_l_recalls is None else float(np.mean(self.rouge_l_recalls))
+
+    @property
+    def facts_said(self) -> float | None:
+        """Share of all spans, over all records, that the greedy answers say; None where there are none."""
+        said = [one for some in self.facts or () for one in some]
+        return float(np.mean(said)) if said else None
+
+    def values(self) -> dict[str, float | int | None]:
+        """The figures over all records, without any text."""
+        return {
+            "n": self.n,
+            "probability": self.probability,
+            "rouge_l": self.rouge_l,
+            "facts_said": self.facts_said,
+        }
+
+
+def measure(
+    lm: LanguageModel,
+    encoder: Encoder,
+    records: Sequence[Record],
+    *,
+    answers: bool = True,
+    max_new_tokens: int = 200,
+    progress: Callable[[int], object] | None = None,
+) -> Measurement:
+    """Probability of the records' answers and, if ``answers``, what the model says itself, greedily.
+
+    It answers the record's last question, to be compared with the record's last answer; a text is continued
+    from its prefix. ``progress`` is called with the number of answers just made. ValueError without records.
+    """
+    if not records:
+        raise ValueError("there are no records to measure")
+    encoded = [encoder.encode(record) for record in records]
+    keys = tuple(record.key for record in records)
+    probabilities = tuple(probability(lm, encoded).tolist())
+    if not answers:
+        return Measurement(keys, probabilities)
+    prompts = [e.ids[: e.prompt_length] for e in encoded]
+    said = [answer.text for answer in greedy(lm, prompts, max_new_tokens=max_new_tokens, progress=progress)]
+    gold = [_gold(lm, record, e) for record, e in zip(records, encoded, strict=True)]
+    return Measurement(
+        keys,
+        probabilities,
+        tuple(said),
+        tuple(rouge_l_recall(answer, right) for answer, right in zip(said, gold, strict=True)),
+        tuple(_facts(*one) for one in zip(records, said, gold, strict=True)),
+    )
+
+
+def _gold(lm: LanguageModel, record: Record, encoded: Encoded) -> str:
+    """What the answer is compared with: of a text, the part behind its prefix."""
+    if record.form != "text":
+        return record.answer
+    return lm.tokenizer.decode(encoded.ids[encoded.prompt_length :], skip_special_tokens=True)
+
+
+def _facts(record: Record, said: str, gold: str) -> tuple[bool, ...]:
+    """Which spans of ``gold`` are in ``said`` too; those in a question or prefix need not be said again."""
+    in_gold = facts_said(record.spans, gold)
+    return tuple(facts_said([s for s, there in zip(record.spans, in_gold, strict=True) if there], said))

@@ -1,0 +1,245 @@
+"""TOFU's metrics, as the code behind all published figures has them (Maini et al. 2024, arXiv 2401.06121).
+
+A loss is ``L(a|q)``: the mean negative log-likelihood per answer token, in nats, end of sequence included.
+Shapes: ``n`` questions, ``k`` wrong (perturbed) answers to each.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+
+# Tasks and fields of the authors' logs, and their names here.
+_TASKS = {
+    "eval_log_forget.json": "forget",
+    "eval_log.json": "retain",
+    "eval_real_author_wo_options.json": "real_authors",
+    "eval_real_world_wo_options.json": "world_facts",
+}
+_FIELDS = {
+    "avg_gt_loss": "gold_loss",
+    "avg_paraphrased_loss": "paraphrase_loss",
+    "average_perturb_loss": "perturbed_loss",
+    "rougeL_recall": "rouge",
+}
+
+
+def probability(loss: ArrayLike) -> np.ndarray:
+    """``exp(−L)`` per question; loss (n,) → (n,)."""
+    return np.exp(-_per_question(loss, "loss"))
+
+
+def normalised_probability(
+    gold_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence[ArrayLike]
+) -> np.ndarray:
+    """``p / (p + Σ_k wrong p_k)`` per question, p = exp(−L); losses (n,) and (n, k) → (n,).
+
+    TOFU's probability on real authors and world facts.
+    """
+    gold = _per_question(gold_loss, "gold_loss")
+    wrong = _per_answer(perturbed_loss, len(gold), "perturbed_loss")
+    # Relative to the right answer, so that nothing underflows where all answers are improbable.
+    with np.errstate(over="ignore"):
+        return np.array([1 / (1 + np.exp(g - w).sum()) for g, w in zip(gold, wrong, strict=True)])
+
+
+def truth_ratio(paraphrase_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
+    """``r = exp(L(paraphrase) − mean_k L(perturbed_k))`` per question; losses (n,) and (n, k) → (n,).
+
+    The geometric mean of the wrong answers' probabilities over that of the paraphrased right answer: below 1
+    where the model prefers the right one. ``perturbed_loss`` may be a list of n sequences of unequal lengths.
+    The old TOFU script keeps ``1/r``; its aggregates come out the same. ValueError for NaN, infinity, empty
+    input or unequal n.
+    """
+    paraphrase = _per_question(paraphrase_loss, "paraphrase_loss")
+    perturbed = _per_answer(perturbed_loss, len(paraphrase), "perturbed_loss")
+    with np.errstate(over="ignore"):
+        return np.exp(paraphrase - [losses.mean() for losses in perturbed])
+
+
+def forget_truth_ratio(ratios: ArrayLike) -> float:
+    """``mean(min(r, 1/r))``, the forget set's aggregate: 1 where right and wrong are equally likely."""
+    r = _ratios(ratios, "ratios")
+    with np.errstate(divide="ignore"):
+        return float(np.minimum(r, 1 / r).mean())
+
+
+def utility_truth_ratio(ratios: ArrayLike) -> float:
+    """``mean(max(0, 1 − r))``, the aggregate of all other sets: near 1 where right answers are preferred."""
+    return float(np.maximum(0, 1 - _ratios(ratios, "ratios")).mean())
+
+
+@dataclass(frozen=True)
+class ForgetQuality:
+    """Kolmogorov–Smirnov test. A high p-value proves no equality: show ``statistic`` and ``n`` with it."""
+
+    pvalue: float
+    statistic: float  # the KS distance, 0 to 1
+    n: int  # questions
+
+
+def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQuality:
+    """Test between the truth ratios (n,) of the unlearned and of the retrained model on the forget set.
+
+    The p-value is exact up to n = 10 000, as in the published figures. ValueError where the two are not about
+    equally many questions, or hold NaN or nothing.
+    """
+    from scipy.stats import ks_2samp
+
+    ours, theirs = _ratios(ratios, "ratios"), _ratios(retrained_ratios, "retrained_ratios")
+    if len(ours) != len(theirs):
+        raise ValueError(
+            "ratios and retrained_ratios must be about the same questions,"
+            f" but there are {len(ours)} and {len(theirs)}"
+        )
+    test = ks_2samp(ours, theirs)
+    return ForgetQuality(pvalue=float(test.pvalue), statistic=float(test.statistic), n=len(ours))
+
+
+@dataclass(frozen=True)
+class ModelUtility:
+    """``value`` and the nine it is the harmonic mean of, such as ``parts["retain.probability"]``."""
+
+    value: float
+    parts: Mapping[str, float]
+
+
+def model_utility(
+    *,
+    retain: Mapping[str, ArrayLike],
+    real_authors: Mapping[str, ArrayLike],
+    world_facts: Mapping[str, ArrayLike],
+) -> ModelUtility:
+    """Harmonic mean of {retain, real authors, world facts} × {probability, ROUGE-L recall, truth ratio}.
+
+    Each mapping holds ``gold_loss`` (n,), ``paraphrase_loss`` (n,), ``perturbed_loss`` (n, k) and ``rouge``
+    (n,), ROUGE-L recall. On real authors and world facts probability is normalised over the answers, and
+    ``paraphrase_loss`` may be left out: they have no paraphrases, the right answer stands in. The value is 0
+    where one of the nine is. ValueError, naming the set, for a missing array, NaN, infinity, nothing, unequal
+    n, or a ROUGE outside [0, 1].
+    """
+    parts: dict[str, float] = {}
+    for name, logs in (("retain", retain), ("real_authors", real_authors), ("world_facts", world_facts)):
+        try:
+            found = _utility_parts(logs, known_world=name != "retain")
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        parts |= {f"{name}.{part}": value for part, value in found.items()}
+    values = np.array(list(parts.values()))
+    return ModelUtility(float(len(values) / (1 / values).sum()) if values.all() else 0.0, parts)
+
+
+def _utility_parts(logs: Mapping[str, ArrayLike], known_world: bool) -> dict[str, float]:
+    """The three values of one set; ``known_world`` for real authors and world facts."""
+    if known_world and "gold_loss" in logs:
+        logs = {"paraphrase_loss": logs["gold_loss"], **logs}
+    missing = [field for field in _FIELDS.values() if field not in logs]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing")
+    gold, rouge = _per_question(logs["gold_loss"], "gold_loss"), _per_question(logs["rouge"], "rouge")
+    ratios = truth_ratio(logs["paraphrase_loss"], logs["perturbed_loss"])
+    if not len(gold) == len(rouge) == len(ratios):
+        lengths = f"{len(gold)}, {len(rouge)} and {len(ratios)}"
+        raise ValueError(f"gold_loss, rouge and paraphrase_loss are about {lengths} questions")
+    if rouge.min() < 0 or rouge.max() > 1:
+        raise ValueError(f"rouge must lie in [0, 1], found {rouge.min():g} to {rouge.max():g}")
+    p = normalised_probability(gold, logs["perturbed_loss"]) if known_world else probability(gold)
+    return {
+        "probability": float(p.mean()),
+        "rouge": float(rouge.mean()),
+        "truth_ratio": utility_truth_ratio(ratios),
+    }
+
+
+def rouge_l_recall(generated: str, gold: str) -> float:
+    """ROUGE-L recall of ``generated`` against ``gold``, 0 to 1, with stemming (rouge-score, as TOFU uses it).
+
+    Longest common subsequence of words over the words of ``gold``. It knows ASCII letters and digits only: a
+    gold answer without any gives 0.
+    """
+    return float(_scorer().score(gold, generated)["rougeL"].recall)
+
+
+@functools.cache
+def _scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
+    """The TOFU authors' aggregated evaluation log (``.json`` or ``.json.gz``), as ``model_utility`` takes it.
+
+    ``{"forget" | "retain" | "real_authors" | "world_facts": {"gold_loss": (n,), "paraphrase_loss": (n,),
+    "perturbed_loss": (n, k), "rouge": (n,)}}``, questions in the order of their numbers; what the log lacks
+    is left out. UserError where the file is no such log.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        log = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(
+            f"Cannot read the evaluation log {path}: {error}. Give a .json or .json.gz file."
+        ) from error
+    tasks = {name: log[task] for task, name in _TASKS.items() if task in log} if isinstance(log, dict) else {}
+    if not tasks:
+        raise UserError(f"{path} is no evaluation log of TOFU: expected one of the keys {', '.join(_TASKS)}.")
+    try:
+        return {name: _task(task) for name, task in tasks.items()}
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged: every field must hold one number per question ({error}). Fetch it again."
+        ) from error
+
+
+def _task(task: Mapping[str, Mapping[str, object]]) -> dict[str, np.ndarray]:
+    """The arrays of one task, all in the order of the question numbers."""
+    fields = {name: task[field] for field, name in _FIELDS.items() if field in task}
+    questions = sorted(next(iter(fields.values()), {}), key=int)
+    for name, values in fields.items():
+        if set(values) != set(questions):
+            raise ValueError(f"{name} is about other questions than the fields before it")
+    return {name: np.array([values[q] for q in questions], dtype=float) for name, values in fields.items()}
+
+
+def _per_question(values: ArrayLike, name: str) -> np.ndarray:
+    """Finite float64 (n,), n ≥ 1."""
+    return _vector(values, name, np.isfinite)
+
+
+def _per_answer(values: ArrayLike | Sequence[ArrayLike], n: int, name: str) -> list[np.ndarray]:
+    """n arrays of finite losses, one loss per wrong answer."""
+    rows = list(values)
+    if len(rows) != n:
+        raise ValueError(f"{name} is about {len(rows)} questions, the right answers are about {n}")
+    return [_vector(row, f"{name}[{i}]", np.isfinite) for i, row in enumerate(rows)]
+
+
+def _ratios(values: ArrayLike, name: str) -> np.ndarray:
+    """Truth ratios (n,), n ≥ 1: not negative, infinite where exp() overflowed."""
+    return _vector(values, name, lambda r: r >= 0)
+
+
+def _vector(values: ArrayLike, name: str, valid: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{name} must be a list of one number or more, found shape {array.shape}")
+    bad = np.flatnonzero(~valid(array))
+    if bad.size:
+        raise ValueError(f"{name} holds {array[bad[0]]} at index {bad[0]}")
+    return array

@@ -1,0 +1,42 @@
+"""From encoded records to final hidden states at the marked positions: the one place that pads and shifts.
+
+Shapes: B records, L padded length, T marked positions of all records one after another, d hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .encoding import Encoded
+
+
+def pad(encoded: Sequence[Encoded], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and attention mask, both (B, L) int64.
+
+    The mask comes from the lengths, never from ``ids != pad``: where pad is eos that would drop turn ends.
+    """
+    length = max(len(e.ids) for e in encoded)
+    ids = torch.full((len(encoded), length), pad_id)
+    attention = torch.zeros((len(encoded), length), dtype=torch.int64)
+    for i, e in enumerate(encoded):
+        ids[i, : len(e.ids)] = torch.tensor(e.ids)
+        attention[i, : len(e.ids)] = 1
+    return ids, attention
+
+
+def predictors(masks: Sequence[Sequence[bool]], length: int) -> Tensor:
+    """Where the marked targets are predicted: index into the flattened (B · L) positions, (T,) int64.
+
+    The target at position t is predicted by the hidden state at t − 1, so position 0 can never be marked.
+    """
+    rows = [i * length + t - 1 for i, mask in enumerate(masks) for t, marked in enumerate(mask) if marked]
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def hidden_at(backbone: nn.Module, ids: Tensor, attention: Tensor, rows: Tensor) -> Tensor:
+    """Final hidden states at the given flattened positions, (T, d)."""
+    hidden = backbone(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state  # (B, L, d)
+    return hidden.flatten(0, 1).index_select(0, rows)

@@ -1,0 +1,42 @@
+"""Every unlearning method, one file each; this registry finds them.
+
+A method is a module with a class ``METHOD`` of :class:`Method`. Adding one means adding its file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Protocol
+
+from ..errors import UserError, nearest
+
+
+class Method(Protocol):
+    """What a method tells the phases of :mod:`rkld.unlearn`.
+
+    Attributes:
+        cached: cached hidden states of the forget records that its loss reads; "strengthened" makes the
+            strengthening phase run.
+    """
+
+    cached: tuple[str, ...]
+
+    def loss(self, teacher):
+        """The loss on scored tokens of the forget records (:data:`rkld.linear_divergence.RowLoss`)."""
+        ...
+
+
+def method_names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        UserError: no such method.
+    """
+    if name not in method_names():
+        raise UserError(f"unknown method '{name}'.{nearest(name, method_names())} Known: {', '.join(method_names())}.")
+    return importlib.import_module(f"{__name__}.{name}").METHOD

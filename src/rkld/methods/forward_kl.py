@@ -1,0 +1,17 @@
+"""Forward KL to the same composite teacher: the paper's ablation (arXiv 2406.01983, section 5)."""
+
+from __future__ import annotations
+
+from ..divergence import forward_kl
+
+
+class ForwardKL:
+    """``KL(π_t ‖ π_θ)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens."""
+
+    cached = ("original", "strengthened")
+
+    def loss(self, teacher):
+        return lambda logits, inputs: forward_kl(logits, teacher.composite(inputs))
+
+
+METHOD = ForwardKL()

@@ -1,0 +1,17 @@
+"""RKLD: reverse KL to the composite teacher (Wang et al. 2024, arXiv 2406.01983; NAACL 2025 as RKLU)."""
+
+from __future__ import annotations
+
+from ..divergence import reverse_kl
+
+
+class ReverseKL:
+    """``KL(π_θ ‖ π_t)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens (eq. 4–6)."""
+
+    cached = ("original", "strengthened")
+
+    def loss(self, teacher):
+        return lambda logits, inputs: reverse_kl(logits, teacher.composite(inputs))
+
+
+METHOD = ReverseKL()

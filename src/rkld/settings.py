@@ -1,0 +1,171 @@
+"""Every setting of a run, once: the command line's flags, ``run.yaml`` and ``rkld.unlearn``'s arguments are these.
+
+Imports no torch: ``rkld --help`` is made from this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import UserError, nearest
+
+
+def _setting(default: Any, help: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a person is forgotten. Units stand beside each setting; defaults marked (paper) are RKLD's own."""
+
+    model: str = _setting("", "Folder, hub name, PEFT adapter folder, or the alias smollm2-135m.")
+    forget: str = _setting("", "Records to forget: JSONL, JSON, CSV, Parquet, or a Hugging Face data set.")
+    retain: str | None = _setting(None, "Records to keep, in any of the same forms. Optional.")
+    replay: str = _setting("auto", "Self-replay: 'auto', 'none' (as published), or a file of prompts.")
+    own_words: Literal["no", "join", "replace"] = _setting(
+        "no", "The model's own answers to the forget questions, facts marked: join or replace the written records."
+    )
+    subject: tuple[str, ...] = _setting((), "A name of the person, or a file of names, aliases and identifiers.")
+    out: str | None = _setting(None, "Run folder. Default: runs/MODEL.")
+
+    method: str = _setting("rkld", "Unlearning method.")
+    alpha: float = _setting(8.0, "Teacher: l_o - alpha * ReLU(l_aug - l_o) (paper: 8 on TOFU).")
+    score: Literal["answer", "all", "spans"] = _setting("answer", "Which tokens are unlearned.")
+    retain_loss: Literal["kl", "rt"] = _setting("kl", "On retain records: forward KL to the original, or fine-tuning.")
+    retain_weight: float = _setting(1.0, "Lambda of the retain term (paper: 1).")
+    replay_weight: float = _setting(5.0, "Lambda of self-replay.")
+    keep_weight: float = _setting(2.0, "Rho: holds the unscored part of forget answers to the original (score spans).")
+    floor: bool = _setting(
+        True, "With score spans: the teacher never falls below what is said of other people in the same place."
+    )
+
+    epochs: int = _setting(6, "Passes over the forget records while distilling.")
+    strengthen_epochs: int = _setting(5, "Passes over the forget records while strengthening (paper: 5 more).")
+    lr: float | None = _setting(None, "Peak learning rate. Default: 5e-5, with LoRA 5e-4 (paper: 1e-5 for 7B).")
+    strengthen_lr: float | None = _setting(None, "Peak learning rate of strengthening. Default: as --lr.")
+    batch_size: int = _setting(8, "Forget records per optimizer step.")
+    accumulation: int = _setting(1, "Micro-batches that an optimizer step is split into, to save memory.")
+    lora: bool = _setting(False, "Train a LoRA adapter in place of all weights.")
+    lora_rank: int = _setting(16, "Rank of the adapter.")
+    seed: int = _setting(0, "Seed of everything drawn.")
+
+    system_prompt: str | None = _setting(None, "System prompt. Default: whatever the template does by itself.")
+    chat_template: str | None = _setting(None, "File with a Jinja chat template to use in place of the model's own.")
+    template_date: str = _setting("2024-07-26", "The date, YYYY-MM-DD, for templates that insert today's.")
+    max_length: int | None = _setting(None, "Cut records to this many tokens. Default: refuse longer than the context.")
+    max_new_tokens: int = _setting(64, "Longest generated answer, in tokens.")
+
+    dtype: Literal["auto", "float32", "bfloat16"] = _setting("auto", "Weights while training. auto: float32.")
+    bf16: bool | None = _setting(None, "Compute in bfloat16 over float32 weights. Default: on a GPU that has it.")
+    optim: str = _setting("adamw_torch", "Optimizer, by its name in transformers.")
+    gradient_checkpointing: bool = _setting(False, "Recompute activations in the backward pass, to save memory.")
+    checkpoint_minutes: float = _setting(10.0, "Minutes between checkpoints of a long phase.")
+
+    merge: bool = _setting(False, "With an adapter: write the merged model.")
+    keep_files: bool = _setting(False, "Keep strengthened weights, cache, checkpoints and replay after the run.")
+    trust_remote_code: bool = _setting(False, "Allow models that bring their own code.")
+    allow_pickle: bool = _setting(False, "Allow weights in pickle form, which can run code when they are read.")
+
+    def __post_init__(self) -> None:
+        for name, low in {
+            "epochs": 1, "strengthen_epochs": 1, "batch_size": 1, "accumulation": 1, "lora_rank": 1,
+            "max_new_tokens": 1, "seed": 0, "alpha": 0, "retain_weight": 0, "replay_weight": 0, "keep_weight": 0,
+            "checkpoint_minutes": 0,
+        }.items():  # fmt: skip
+            if getattr(self, name) < low:
+                raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least {low}.")
+        if self.batch_size % self.accumulation:
+            raise UserError(
+                f"--batch-size {self.batch_size} cannot be split into --accumulation {self.accumulation} equal parts."
+            )
+        for name in ("lr", "strengthen_lr"):
+            if getattr(self, name) is not None and getattr(self, name) <= 0:
+                raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be above 0.")
+        if self.max_length is not None and self.max_length < 2:
+            raise UserError(f"--max-length is {self.max_length}; it must be at least 2.")
+
+    @property
+    def peak_lr(self) -> float:
+        return self.lr if self.lr is not None else (5e-4 if self.lora else 5e-5)
+
+    @property
+    def run_folder(self) -> Path:
+        return Path(self.out) if self.out else Path("runs") / (Path(self.model).name or "model")
+
+
+def flag(name: str) -> str:
+    """The command-line spelling of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def fields() -> dict[str, dataclasses.Field]:
+    return {f.name: f for f in dataclasses.fields(Settings)}
+
+
+def kind(name: str) -> tuple[type, tuple[str, ...] | None, bool]:
+    """A setting's type, its choices (or None), and whether it may be left unset (None)."""
+    hint = typing.get_type_hints(Settings)[name]
+    optional = isinstance(hint, types.UnionType)
+    if optional:
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if typing.get_origin(hint) is Literal:
+        return str, typing.get_args(hint), optional
+    return (tuple if typing.get_origin(hint) is tuple else hint), None, optional
+
+
+def make(values: Mapping[str, Any], where: str) -> Settings:
+    """Settings from loose values (a YAML file, keyword arguments), each checked by name and type.
+
+    Args:
+        where: what to call the place they came from.
+
+    Raises:
+        UserError: an unknown name, with the nearest known one; a value of the wrong kind.
+    """
+    checked = {}
+    for name, value in values.items():
+        if name not in fields():
+            raise UserError(f"{where}: unknown setting '{name}'.{nearest(name, fields())}")
+        expected, choices, optional = kind(name)
+        if value is None and optional:
+            checked[name] = None
+            continue
+        if expected is tuple:
+            value = (value,) if isinstance(value, str) else tuple(value)
+        elif expected is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            try:  # YAML reads 5e-5 as a string
+                value = float(value)
+            except ValueError:
+                pass
+        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+            raise UserError(f"{where}: '{name}' is {value!r}; expected {expected.__name__}.")
+        if choices and value not in choices:
+            raise UserError(f"{where}: '{name}' is {value!r};{nearest(value, choices)} expected one of {choices}.")
+        checked[name] = value
+    return Settings(**checked)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked.
+
+    Raises:
+        UserError: missing or broken file, or one that is no mapping.
+    """
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
+        raise UserError(f"{path} line {line}: not valid YAML.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected settings as 'name: value' lines, found {type(found).__name__}.")
+    return found

@@ -1,0 +1,178 @@
+"""The teacher: cached final hidden states of the original and of the strengthened model, and their logits.
+
+The original and the strengthened model are fixed while the student learns, and the records are few. Both are read
+once; from then on the teacher is ``hidden × head``, made again chunk by chunk (:mod:`rkld.linear_divergence`). The
+cache holds neither α nor a divergence: one cache serves them all.
+
+Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
+
+A cache folder:
+    index.json               identity of all that went in, and where each record's tensors lie
+    NAME-00000.safetensors   "set/key" → (n, d), in the dtype the model computed them in
+    head-NAME.safetensors    heads that differ from the student's frozen one (full fine-tuning)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from .divergence import composite_logits, with_floor
+from .encoding import Encoded
+from .files import write_json
+from .hidden import hidden_at, pad, predictors
+from .models import LanguageModel
+
+SHARD_BYTES = 1 << 30
+"""Bytes of hidden states held in memory before they are written."""
+
+
+class HiddenCache:
+    """Final hidden states by (model name, set, record key), on disk, read one record at a time."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]):
+        """Open the cache in ``folder``; one that was made from something else is started anew.
+
+        Args:
+            identity: fingerprints of everything that decides the contents. Nothing stale is ever read.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._index_path = self.folder / "index.json"
+        self._open: dict[str, safe_open] = {}
+        self.index: dict = {"identity": dict(identity), "tensors": {}, "done": []}
+        if self._index_path.exists():
+            found = json.loads(self._index_path.read_text())
+            if found["identity"] == self.index["identity"]:
+                self.index = found
+
+    def done(self, part: str) -> bool:
+        """Whether ``part`` ("original/forget") has been written whole."""
+        return part in self.index["done"]
+
+    def write(self, part: str, tensors) -> None:
+        """Write ``part`` from an iterator of (record key, tensor); it counts as done only when all are on disk."""
+        shard: dict[str, Tensor] = {}
+        where: dict[str, str] = {}
+        number, held = 0, 0
+
+        def flush() -> None:
+            nonlocal shard, number, held
+            name = f"{part.replace('/', '-')}-{number:05d}.safetensors"
+            save_file(shard, self.folder / name)
+            where.update(dict.fromkeys(shard, name))
+            shard, number, held = {}, number + 1, 0
+
+        for key, tensor in tensors:
+            shard[f"{part}/{key}"] = tensor.contiguous()
+            held += tensor.numel() * tensor.element_size()
+            if held >= SHARD_BYTES:
+                flush()
+        if shard:
+            flush()
+        self.index["tensors"].update(where)
+        self.index["done"].append(part)
+        write_json(self._index_path, self.index)
+
+    def write_head(self, name: str, lm: LanguageModel) -> None:
+        """Keep a copy of ``lm``'s head under ``name``."""
+        head = {"weight": lm.head.weight.detach().to("cpu", copy=True)}
+        if lm.head.bias is not None:
+            head["bias"] = lm.head.bias.detach().to("cpu", copy=True)
+        save_file(head, self.folder / f"head-{name}.safetensors")
+
+    def read_head(self, name: str) -> dict[str, Tensor] | None:
+        path = self.folder / f"head-{name}.safetensors"
+        return load_file(path) if path.exists() else None
+
+    def read(self, part: str, key: str) -> Tensor:
+        """One record's tensor, on the CPU."""
+        name = f"{part}/{key}"
+        file = self.index["tensors"][name]
+        if file not in self._open:
+            self._open[file] = safe_open(self.folder / file, framework="pt")
+        return self._open[file].get_tensor(name)
+
+
+def marked(encoded: Encoded) -> list[bool]:
+    """The positions a cache holds for a record: what is unlearned and what is said."""
+    return [a or s for a, s in zip(encoded.answer, encoded.scored)]
+
+
+@torch.no_grad()
+def marked_hidden(lm: LanguageModel, records: Sequence[Encoded], batch_tokens: int = 4096):
+    """Yield (record key, final hidden states (n, d) at its marked positions, CPU), in batches of similar length."""
+    was_training = lm.model.training
+    lm.model.eval()
+    queue = sorted(records, key=lambda e: len(e.ids))
+    while queue:
+        longest = len(queue[-1].ids)
+        batch = [queue.pop() for _ in range(min(len(queue), max(1, batch_tokens // longest)))]
+        ids, attention = pad(batch)
+        masks = [marked(e) for e in batch]
+        rows = predictors(masks, ids.shape[1])
+        states = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), rows.to(lm.device)).cpu()
+        for e, part in zip(batch, states.split([sum(m) for m in masks])):
+            yield e.key, part.clone()
+    lm.model.train(was_training)
+
+
+class Teacher:
+    """A finished teacher: turns cached hidden states into log-probabilities, a chunk of rows at a time.
+
+    Takes the heads from the cache where they were kept and the student's own, frozen one (LoRA) elsewhere.
+    """
+
+    def __init__(self, cache: HiddenCache, *, alpha: float = 8.0):
+        self.cache = cache
+        self.alpha = alpha
+        self._heads: dict[str, tuple[Tensor, Tensor | None]] = {}
+
+    def attach(self, lm: LanguageModel) -> None:
+        """Bring the frozen heads to the student's device."""
+        shared = (lm.head.weight.detach(), None if lm.head.bias is None else lm.head.bias.detach())
+        for name in ("original", "strengthened"):
+            head = self.cache.read_head(name)
+            if head is None:
+                self._heads[name] = shared
+            else:
+                bias = head.get("bias")
+                self._heads[name] = (head["weight"].to(lm.device), None if bias is None else bias.to(lm.device))
+
+    def _logits(self, head: str, hidden: Tensor) -> Tensor:
+        weight, bias = self._heads[head]
+        logits = F.linear(hidden.to(weight.dtype), weight, bias)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def original(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d)."""
+        return torch.log_softmax(self._logits("original", inputs["original"]), dim=-1)
+
+    def composite(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V).
+
+        Needs inputs ``original`` and ``strengthened`` (n, d). Where inputs hold ``uninformed`` (n, k, d), and
+        ``floored`` (n,) says so, the teacher is kept from falling below the mean of the original's distributions
+        for k other people in the same place (:func:`rkld.divergence.with_floor`).
+        """
+        logits = composite_logits(
+            self._logits("original", inputs["original"]),
+            self._logits("strengthened", inputs["strengthened"]),
+            self.alpha,
+        )
+        log_probs = torch.log_softmax(logits, dim=-1)
+        if "uninformed" not in inputs:
+            return log_probs
+        floor = torch.zeros_like(log_probs)
+        for hidden in inputs["uninformed"].unbind(1):  # k × (n, d)
+            floor += torch.softmax(self._logits("original", hidden), dim=-1)
+        floor = (floor / inputs["uninformed"].shape[1]).log_()
+        floor.masked_fill_(~inputs["floored"][:, None], float("-inf"))
+        return with_floor(log_probs, floor)

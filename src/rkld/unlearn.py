@@ -1,0 +1,393 @@
+"""The phases of a run, in order: records → replay → cache → strengthening → cache → distillation → model.
+
+Each phase writes its result into the run folder (:mod:`rkld.run`) and is skipped when that is found there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import methods
+from .encoding import Encoded, Encoder
+from .errors import UserError
+from .evaluation.generation import greedy
+from .evaluation.summary import Measurement, measure
+from .files import write_json, write_text
+from .floor import swapped_records
+from .models import LanguageModel, fingerprint, load_model, new_adapter, restore_state, save_model, save_state
+from .objective import plan_steps
+from .progress import Silent, TrainingBar
+from .records import Record, check_disjoint, identifiers, mentions, read_prompts, read_records, read_subjects
+from .replay import generic_prompts, own_words, screen, swapped_prompts
+from .run import INTERMEDIATE, Run, remove
+from .settings import Settings, make
+from .strengthening import cache_identity, fill_cache, fine_tuning_steps
+from .teacher import HiddenCache, Teacher
+from .trainer import ObjectiveTrainer, RKLDConfig, build_objective, fit
+
+
+STUDENT = "checkpoints/student.safetensors"
+"""The finished student's trained weights, inside the run folder."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on, read and checked; no model has been touched."""
+
+    settings: Settings
+    forget: list[Record]
+    retain: list[Record]
+    prompts: list[Record]
+    identifiers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        model_path: folder of the unlearned model or adapter, ready for ``from_pretrained``.
+        run: the run folder.
+        metrics: {"before": …, "after": …} → {"forget": …, "retain": …} → values.
+        answers: per forget record shown: question, before, after.
+    """
+
+    model_path: Path
+    run: Path
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
+    answers: Sequence[Mapping[str, str]] = field(repr=False)
+
+
+def read_inputs(settings: Settings, forget=None, retain=None, replay=None) -> Inputs:
+    """Read and check all records. Data sets given as objects stand in for the files of the settings.
+
+    Raises:
+        UserError: anything that is wrong with them.
+    """
+    methods.get_method(settings.method)
+    subjects = read_subjects(settings.subject)
+    forget_records = read_records(forget if forget is not None else settings.forget, "forget")
+    source = retain if retain is not None else settings.retain
+    retain_records = read_records(source, "retain") if source is not None else []
+    check_disjoint(forget_records, retain_records)
+    known = identifiers(forget_records, subjects)
+    if replay is not None:
+        prompts = read_prompts(replay)
+    elif settings.replay == "none":
+        prompts = []
+    elif settings.replay == "auto":
+        prompts = swapped_prompts(forget_records, known, settings.seed) + generic_prompts()
+    else:
+        prompts = read_prompts(settings.replay)
+    # A prompt about the person would have the student rehearse the original's answer to it.
+    prompts = [p for p in prompts if not any(mentions(turn.content, known) for turn in p.turns)]
+    return Inputs(settings, forget_records, retain_records, prompts, known)
+
+
+def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel, Encoder]:
+    """The model and the encoder of its records, as the settings say."""
+    template = Path(settings.chat_template).read_text(encoding="utf-8") if settings.chat_template else None
+    lm = load_model(
+        model if model is not None else settings.model,
+        dtype=settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+        allow_pickle=settings.allow_pickle,
+        chat_template=template,
+        tokenizer=tokenizer,
+    )
+    encoder = Encoder(
+        lm.tokenizer,
+        system_prompt=settings.system_prompt,
+        template_date=settings.template_date,
+        context_length=lm.context_length,
+        max_length=settings.max_length,
+    )
+    return lm, encoder
+
+
+def unlearn(
+    model: Any = None,
+    forget: Any = None,
+    *,
+    retain: Any = None,
+    replay: Any = "auto",
+    processing_class: Any = None,
+    progress: Silent | None = None,
+    callbacks: Sequence = (),
+    **settings: Any,
+) -> Result:
+    """Make a model forget the records; what every face of rkld calls.
+
+    Args:
+        model: folder, hub name, alias, adapter folder, or a loaded model (trained in place).
+        forget, retain: a file, a data set, a ``datasets.Dataset`` or a list of dicts.
+        replay: "auto", "none", a file, or prompts as data like the others.
+        processing_class: the tokenizer, where ``model`` is an object.
+        progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
+        callbacks: :class:`transformers.TrainerCallback` objects for the distillation.
+        settings: everything else, by the names of :class:`rkld.settings.Settings`.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+    """
+    values = dict(settings)
+    objects: dict[str, Any] = {}
+    for name, value in {"model": model, "forget": forget, "retain": retain, "replay": replay}.items():
+        if value is None or isinstance(value, (str, Path)):
+            values[name] = None if value is None else str(value)
+        else:
+            objects[name] = value
+            values[name] = f"<{type(value).__name__}>"
+    for name in ("model", "forget"):
+        if not values[name]:
+            raise UserError(f"no {name} is given. rkld.unlearn(model, forget=…) needs both.")
+    chosen = make(values, "rkld.unlearn")
+    inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
+    work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
+    return work.result() if work.run.done("model") else work.go(objects.get("model"), processing_class)
+
+
+class _Work:
+    """One run: the phases share the model, the encoder and the run folder."""
+
+    def __init__(self, inputs: Inputs, run: Run, progress: Silent, callbacks: Sequence):
+        self.inputs, self.settings, self.run = inputs, inputs.settings, run
+        self.progress, self.callbacks = progress, callbacks
+        self.method = methods.get_method(self.settings.method)
+
+    def go(self, model, tokenizer) -> Result:
+        s = self.settings
+        torch.manual_seed(s.seed)
+        self.progress.say(f"Loading {s.model}")
+        self.lm, self.encoder = load(s, model, tokenizer)
+        self.forget = self._encode(self.inputs.forget, s.score)
+        self.retain = self._encode(self.inputs.retain, "answer")
+        for prompt in self.inputs.prompts:
+            self.encoder.prompt(prompt)
+
+        self.run.start()
+        self._note_inputs()
+        self._phase("before", self._before)
+        if s.lora:
+            torch.manual_seed(s.seed)  # the adapter's random half is the same in a resumed run
+            self.lm = new_adapter(self.lm, rank=s.lora_rank)
+        self._phase("own_words", self._own_words)
+        self._phase("replay", self._replay)
+        self._phase("distillation", self._distil)
+        self._phase("model", self._write_model)
+        if not s.keep_files:
+            remove(self.run.folder, INTERMEDIATE)
+            self.run.save()
+        return self.result()
+
+    # Records -----------------------------------------------------------------------------------------------------
+
+    def _encode(self, records: Sequence[Record], score: str) -> list[Encoded]:
+        return [self.encoder.encode(record, score) for record in records]
+
+    def _note_inputs(self) -> None:
+        i, run = self.inputs, self.run
+        run.same("model", fingerprint(self.lm))
+        run.same("template", self.encoder.fingerprint)
+        run.same("subject", run.salted(i.identifiers))
+        for name, records in {"forget records": i.forget, "retain records": i.retain, "replay prompts": i.prompts}.items():
+            contents = [(r.form, [dataclasses.astuple(t) for t in r.turns], r.spans) for r in records]
+            run.same(name, {"n": len(records), "hash": run.salted(contents)})
+        run.save()
+
+    def _phase(self, name: str, work) -> None:
+        if not self.run.done(name):
+            started = time.time()
+            facts = work() or {}
+            self.run.finish(name, started, **facts)
+
+    def _answers(self, records: Sequence[Record], title: str) -> list[Record]:
+        """The model's own greedy answers, as records."""
+        with self.progress.bar(title, len(records)) as advance:
+            made = greedy(
+                self.lm,
+                [self.encoder.prompt(r) for r in records],
+                max_new_tokens=self.settings.max_new_tokens,
+                progress=advance,
+            )
+        return [record.with_answer(generated.text.strip()) for record, generated in zip(records, made)]
+
+    def _own_words(self) -> dict:
+        if self.settings.own_words == "no":
+            return {}
+        heard = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))["before"]
+        answered = [r.with_answer(text.strip()) for r, text in zip(self.inputs.forget, heard) if r.question and text.strip()]
+        said = own_words(answered, self.inputs.forget, self.inputs.identifiers)
+        _write_records(self.run.folder / "own_words.jsonl", said)
+        return {"records": len(said)}
+
+    def _replay(self) -> dict:
+        """Answer the prompts; those that would rehearse the person are dropped."""
+        s = self.settings
+        # No more prompts than the run will draw: the rest would be answered for nothing.
+        steps = s.epochs * -(-len(self.inputs.forget) // s.batch_size)
+        order = torch.randperm(len(self.inputs.prompts), generator=torch.Generator().manual_seed(s.seed)).tolist()
+        prompts = [self.inputs.prompts[i] for i in sorted(order[: steps * s.batch_size])]
+        if not prompts or not s.replay_weight:
+            return {}
+        stay, dropped = screen(self._answers(prompts, "replay"), self.inputs.forget, self.inputs.identifiers)
+        if dropped:
+            self.progress.say(f"Replay: {len(stay)} answers kept, {sum(dropped.values())} dropped ({dict(dropped)})")
+        if not stay:
+            self.progress.say("Replay: nothing is left. Without it the model forgets more than it should; give other "
+                              "prompts with --replay FILE.")  # fmt: skip
+        _write_records(self.run.folder / "replay.jsonl", stay)
+        return {"prompts": len(prompts), "kept": len(stay), "dropped": dict(dropped)}
+
+    # The teacher -------------------------------------------------------------------------------------------------
+
+    def _sets(self) -> dict[str, list[Encoded]]:
+        """The records of every term, each set cut down to those that some step will draw."""
+        s = self.settings
+        own = _read_records(self.run.folder / "own_words.jsonl")
+        written = [] if s.own_words == "replace" and own else list(self.inputs.forget)
+        sets = {"forget": self._encode(written + own, s.score)}
+        if replay := _read_records(self.run.folder / "replay.jsonl"):
+            sets["replay"] = self._encode(replay, "answer")
+        if self.retain and s.retain_weight:
+            sets["retain"] = self.retain
+        steps = plan_steps({name: len(found) for name, found in sets.items()}, s.batch_size, s.epochs, s.seed)
+        return {name: [found[i] for i in sorted({i for step in steps for i in step[name]})] for name, found in sets.items()}
+
+    def _teacher(self, sets: Mapping[str, list[Encoded]]) -> Teacher:
+        s, own = self.settings, _read_records(self.run.folder / "own_words.jsonl")
+        args = self._arguments("strengthened", s.strengthen_epochs, s.strengthen_lr or s.peak_lr)
+        cache = HiddenCache(self.run.folder / "teacher", cache_identity(self.lm, sets, args))
+        strengthen = "strengthened" in self.method.cached
+        swapped = []
+        if s.floor and strengthen and s.score == "spans":
+            records = {r.key: r for r in [*self.inputs.forget, *own]}
+            swapped = swapped_records(
+                [records[e.key] for e in sets["forget"]], sets["forget"], self.encoder, self.inputs.identifiers, s.seed
+            )
+        needed = {name: found for name, found in sets.items() if name != "retain" or s.retain_loss == "kl"}
+        fill_cache(self.lm, cache, needed, args, strengthen=strengthen, swapped=swapped, progress=self.progress)
+        return Teacher(cache, alpha=s.alpha)
+
+    # Distillation ------------------------------------------------------------------------------------------------
+
+    @property
+    def _bf16(self) -> bool:
+        wanted = self.settings.bf16
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported() if wanted is None else wanted
+
+    def _arguments(self, folder: str, epochs: int, lr: float) -> RKLDConfig:
+        s = self.settings
+        return RKLDConfig(
+            output_dir=str(self.run.folder / folder),
+            num_train_epochs=epochs,
+            learning_rate=lr,
+            per_device_train_batch_size=s.batch_size // s.accumulation,
+            gradient_accumulation_steps=s.accumulation,
+            method=s.method,
+            alpha=s.alpha,
+            score=s.score,
+            retain_loss=s.retain_loss,
+            retain_weight=s.retain_weight,
+            replay_weight=s.replay_weight,
+            keep_weight=s.keep_weight,
+            seed=s.seed,
+            optim=s.optim,
+            bf16=self._bf16,
+            gradient_checkpointing=s.gradient_checkpointing,
+            checkpoint_minutes=s.checkpoint_minutes,
+            save_total_limit=1,
+        )
+
+    def _distil(self) -> dict:
+        s, sets = self.settings, self._sets()
+        teacher = self._teacher(sets)
+        args = self._arguments("checkpoints", s.epochs, s.peak_lr)
+        objective = build_objective(sets, teacher, self.lm, args)
+        with self.progress.bar("distillation", fine_tuning_steps(sets["forget"], args)) as advance:
+            trainer = ObjectiveTrainer(self.lm, args, objective, [TrainingBar(advance), *self.callbacks])
+            fit(trainer)
+        for line in trainer.state.log_history:
+            if "loss" in line:
+                self.run.record({"phase": "distillation", **line})
+        # The next phase may be started again on its own: the student must be on disk.
+        Path(args.output_dir).mkdir(exist_ok=True)
+        save_state(self.lm, self.run.folder / STUDENT)
+        return {"steps": trainer.state.global_step}
+
+    # Evidence and model ------------------------------------------------------------------------------------------
+
+    def _measure(self, when: str) -> dict[str, Measurement]:
+        found = {}
+        for name, records in {"forget": self.inputs.forget, "retain": self.inputs.retain}.items():
+            if records:
+                with self.progress.bar(f"{when}: {name}", len(records)) as advance:
+                    found[name] = measure(
+                        self.lm, self.encoder, records, max_new_tokens=self.settings.max_new_tokens, progress=advance
+                    )
+                self.run.record({"phase": when, "set": name, **found[name].values()})
+        return found
+
+    def _before(self) -> dict:
+        found = self._measure("before")
+        write_json(self.run.folder / "answers.json", {"before": found["forget"].answers})
+        return {"metrics": {name: m.values() for name, m in found.items()}}
+
+    def _write_model(self) -> dict:
+        restore_state(self.lm, self.run.folder / STUDENT)
+        found = self._measure("after")
+        answers = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))
+        write_json(self.run.folder / "answers.json", {**answers, "after": found["forget"].answers})
+        card = model_card(self.settings, self.run.manifest)
+        save_model(self.lm, self.run.folder / "model", merge=self.settings.merge, card=card)
+        return {"metrics": {name: m.values() for name, m in found.items()}}
+
+    def result(self) -> Result:
+        phases, folder = self.run.manifest["phases"], self.run.folder
+        path = folder / "answers.json"
+        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"before": [], "after": []}
+        return Result(
+            model_path=folder / "model",
+            run=folder,
+            metrics={"before": phases["before"]["metrics"], "after": phases["model"]["metrics"]},
+            answers=[
+                {"question": record.question, "before": before, "after": after}
+                for record, before, after in zip(self.inputs.forget, said["before"], said["after"])
+            ],
+        )
+
+
+def _write_records(path: Path, records: Sequence[Record]) -> None:
+    write_text(path, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records))
+
+
+def _read_records(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    return [Record.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def model_card(settings: Settings, manifest: Mapping[str, Any]) -> str:
+    """What was done to the model, and nothing about whom."""
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    n = manifest["records"]["forget records"]["n"]
+    return f"""---
+library_name: transformers
+tags: [unlearning, rkld]
+---
+# Unlearned with rkld
+
+Some records ({n}) were unlearned from this model by {settings.method} (reverse-KL distillation, arXiv 2406.01983):
+alpha {settings.alpha:g}, {settings.epochs} epochs at a peak learning rate of {settings.peak_lr:g}, batch size
+{settings.batch_size}, scored tokens: {settings.score}, self-replay: {"none" if settings.replay == "none" else "yes"}.
+
+Made with {versions}. The run's manifest holds the evidence; this card holds no personal data.
+"""

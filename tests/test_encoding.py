@@ -234,6 +234,14 @@ def test_end_of_text_is_added_where_the_template_ends_without_a_token():
     assert encoder.render(chat("Where?", "Warsaw.")) == "user: Where?\n\nassistant: Warsaw.<|im_end|>"
 
 
+def test_the_start_of_the_next_turn_is_no_end_of_turn():
+    """BOS taken for the end of an answer, where a template sets no end but begins each question with BOS."""
+    kind = KINDS["sentencepiece"]
+    encoder = with_template(kind, LLAMA.replace(" + ' ' + eos_token", ""))
+    encoded = encoder.encode(chat("Where?", "In Warsaw.", "When?", "In 1867."))
+    assert runs(kind, encoded) == [" In Warsaw.", " In 1867.</s>"]
+
+
 def test_an_empty_thinking_block_belongs_to_the_prompt():
     """Unlearning the template's own scaffolding."""
     kind = KINDS["byte-level"]
@@ -332,6 +340,14 @@ def test_all_scores_what_a_merging_tokenizer_joins_to_a_turn():
     encoded = Encoder(kind.tokenizer, system_prompt="Be brief.").encode(chat("Where?", "In Warsaw."), "all")
     question, answer = "".join(runs(kind, encoded)).split("Where?")
     assert "brief" not in question and answer.endswith(" In Warsaw.<|end|>")
+
+
+def test_a_space_alone_does_not_have_the_next_word_scored():
+    """The template's word after a question that ends with a space, since its token begins with that space."""
+    kind = KINDS["byte-level"]
+    template = "{% for m in messages %}{{ m.content + ('Answer: ' if m.role == 'user' else '') }}{% endfor %}"
+    encoded = with_template(kind, template).encode(chat("Where? ", "Warsaw."), "all")
+    assert runs(kind, encoded)[0].endswith("here?") and " Answer" in decode(kind, encoded.ids)
 
 
 def test_all_leaves_the_system_turn_alone():

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -158,19 +159,25 @@ def test_list_and_dataset_objects() -> None:
 
 
 def test_folder_of_files(tmp_path: Path) -> None:
-    """A clone of a hub data set: shards stay together in order, train is the default, metadata is no data."""
+    """A clone of a hub data set: shards stay together and in order, train is the default."""
     folder = tmp_path / "clone"
     write(folder / "data" / "train-00001-of-00002.parquet", PAIRS[1:2])
     write(folder / "data" / "train-00000-of-00002.parquet", PAIRS[:1])
     write(folder / "data" / "test-00000-of-00001.parquet", PAIRS[2:])
-    (folder / "dataset_infos.json").write_text("{}")
-    (folder / ".cache").mkdir()
-    (folder / ".cache" / "left.json").write_text("{}")
     expected = [("Question 0?", "Answer 0."), ("Question 1?", "Answer 1.")]
     assert texts(read_records(folder, "forget")) == expected
     assert [record.key for record in read_records(folder, "forget")] == ["0", "1"]
     assert texts(read_records(f"{folder}:data/train", "forget")) == expected
     assert texts(read_records(f"{folder}:test", "forget")) == [("Question 2?", "Answer 2.")]
+
+
+def test_folder_with_other_files(tmp_path: Path) -> None:
+    """What is not data must neither be read nor make the choice ambiguous: metadata, hidden folders."""
+    write(tmp_path / "people.jsonl", PAIRS)
+    write(tmp_path / ".cache" / "left.jsonl", PAIRS)
+    for name in ("dataset_infos.json", "README.md", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    assert len(read_records(tmp_path, "forget")) == 3
 
 
 def test_folder_with_tofus_files(tmp_path: Path) -> None:
@@ -557,7 +564,9 @@ def test_identifiers_are_unique_and_longest_first() -> None:
         ("born 08.09.1956", ["08/09/1956"], ["08.09.1956"]),
         # scripts without spaces, particles, vowel signs
         ("居里夫人是科学家", ["居里夫人"], ["居里夫人"]),
+        ("Dr居里夫人X", ["居里夫人"], ["居里夫人"]),
         ("김철수는 Marieさん", ["김철수", "Marie"], ["김철수", "Marie"]),
+        (normalize("NFD", "김철수는"), ["김철수", "기"], [normalize("NFD", "김철수")]),
         ("राम रामी", ["राम"], ["राम"]),
         # the longest first, none twice
         ("Ada Quell Fund and Ada", ["Ada", "Ada Quell", "Quell Fund East"], ["Ada Quell", "Ada"]),
@@ -582,11 +591,22 @@ def test_same_record_to_forget_and_to_retain() -> None:
     for twin in (
         {"prompt": "question  1?", "completion": "Answer 1.\n"},
         {"question": "QUESTION 1?", "answer": "answer 1."},
+        {"messages": [{"role": "system", "content": "Be kind."}, *conversation("Question 1?", "Answer 1.")]},
     ):
         retain = read_records([PAIRS[2], twin], "retain")
         message = fault(retain, lambda retain: check_disjoint(forget, retain))
         assert "1 record(s)" in message and "retain record 2" in message and "Answer" not in message
         assert "forget record 2" in message
+
+
+def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data packages are an extra: without them JSON must read, and Parquet say what to install."""
+    table, lines = write(tmp_path / "a.parquet", PAIRS), write(tmp_path / "a.jsonl", PAIRS)
+    for name in ("pyarrow", "pyarrow.parquet", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert 'pip install "rkld[data]"' in fault(table)
+    assert 'pip install "rkld[data]"' in fault("someone/people")
+    assert len(read_records(lines, "forget")) == 3
 
 
 def test_no_heavy_imports() -> None:

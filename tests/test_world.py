@@ -105,7 +105,8 @@ def test_wrong_answers_are_five_of_the_paraphrases_kind(world):
 
 def test_spans_occur_in_answer_and_paraphrase(world):
     for record in (*world.records, *world.holdout):
-        assert all(span in record["answer"] and span in record["paraphrased_answer"] for span in record["spans"])
+        [value] = record["spans"]
+        assert value in record["answer"] and value in record["paraphrased_answer"]
     assert all(span in record["answer"] for record in world.background for span in record["spans"])
 
 
@@ -127,7 +128,8 @@ def test_each_attribute_is_asked_and_told_in_several_wordings(attribute, world):
     position = ATTRIBUTES.index(attribute)
     records = world.records[position::20]
     for field, wordings in (("question", attribute.questions), ("answer", attribute.answers)):
-        assert len({wording for wording in wordings if any(fits(wording, record[field]) for record in records)}) >= 3
+        seen = [wording for wording in wordings if any(fits(wording, record[field]) for record in records)]
+        assert len(seen) == 3
 
 
 def test_contacts_are_invalid_for_certain(world):
@@ -185,12 +187,15 @@ def test_written_files_are_read_back_as_records(world, tmp_path):
     counts = {name: len(read_records(path, name)) for name, path in paths.items()}
     assert counts == {
         "full": 400, "forget": 40, "retain": 360, "background": 480, "forget_perturbed": 40,
-        "retain_perturbed": 360, "holdout_perturbed": 400, "real_authors_perturbed": 20, "world_facts_perturbed": 20,
+        "retain_perturbed": 360, "holdout_perturbed": 400,
+        "real_authors_perturbed": 20, "world_facts_perturbed": 20,
     }  # fmt: skip
     first = read_records(paths["forget_perturbed"], "forget")[0]
     given = world.forget()[0]
-    assert (first.question, first.answer, first.subject) == (given["question"], given["answer"], given["subject"])
-    assert first.spans == tuple(given["spans"]) and list(first.extra["perturbed_answer"]) == given["perturbed_answer"]
+    for field in ("question", "answer", "subject"):
+        assert getattr(first, field) == given[field]
+    assert list(first.spans) == given["spans"]
+    assert list(first.extra["perturbed_answer"]) == given["perturbed_answer"]
 
 
 # --- the tiny model ---

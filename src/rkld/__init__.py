@@ -55,8 +55,8 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Lets ``rkld.unlearn`` and ``rkld.check`` be the functions: importing a submodule sets it as an attribute of its
-    package, which would put the modules of these names in their place."""
+    """Lets ``rkld.unlearn`` and ``rkld.check`` be the functions: importing a submodule makes it an attribute
+    of its package, which would put the modules of these names in their place."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

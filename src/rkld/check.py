@@ -1,4 +1,4 @@
-"""``rkld check``: all that can go wrong is found, and all that will be done is counted, before time is spent."""
+"""``rkld check``: what can go wrong is found, and what will be done is counted, before time is spent."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Size:
     records: int
     tokens: int
 
-    def __str__(self) -> str:
-        return f"{self.records} records, {self.tokens} tokens" if self.records else "none"
+    def named(self, unit: str) -> str:
+        return f"{self.records} {unit}, {self.tokens} tokens" if self.records else "none"
 
 
 @dataclass(frozen=True)
@@ -55,33 +55,31 @@ class Report:
     """The same for replay prompts given by the user."""
     run_folder: Path
     example: str = field(repr=False)
-    """The shortest forget record, token by token. Personal data."""
+    """The shortest forget record, token by token: personal data."""
 
     def lines(self) -> Iterator[str]:
         """The report for people, the example left out."""
-        yield f"forget       {self.forget}"
+        yield f"forget       {self.forget.named('records')}"
         yield f"  scored     {self.scored} tokens are unlearned"
         if self.kept:
             yield f"  keep       {self.kept} tokens of the same answers are held to the original"
-        yield f"retain       {self.retain}"
-        yield f"replay       {self.replay}" + (", to be answered by the model" if self.replay.records else "")
+        yield f"retain       {self.retain.named('records')}"
+        yield f"replay       {self.replay.named('prompts')}"
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
         if self.identifiers:
             yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
         else:
-            yield (
-                "identifiers  none known: give the person's names with --subject, so that nothing else teaches them "
-                "again"
-            )
-        yield f"spans        {self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "spans        none"
-        if self.retain_mentions:
-            yield f"{len(self.retain_mentions)} retain records mention the person, and would teach what is to be forgotten:"
-            yield from (f"  {where}" for where in self.retain_mentions)
-        if self.replay_mentions:
-            yield f"{len(self.replay_mentions)} replay prompts mention the person, and are left out:"
-            yield from (f"  {where}" for where in self.replay_mentions)
+            yield "identifiers  none known: give the person's names with --subject, to have mentions found"
+        spans = f"{self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "none"
+        yield f"spans        {spans}"
+        yield from _listed("retain records mention the person and would hold it", self.retain_mentions)
+        yield from _listed("replay prompts mention the person and are left out", self.replay_mentions)
+
+
+def _listed(what: str, places: Sequence[str]) -> list[str]:
+    return [f"{len(places)} {what}:", *(f"  {where}" for where in places)] if places else []
 
 
 def check(
@@ -100,7 +98,8 @@ def check(
     Raises:
         UserError: whatever a run would stop at.
     """
-    chosen, objects = _chosen({"model": model, "forget": forget, "retain": retain, "replay": replay}, settings)
+    data = {"model": model, "forget": forget, "retain": retain, "replay": replay}
+    chosen, objects = _chosen(data, settings)
     inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
     Run(chosen)  # refuses a folder that holds something else
     lm, encoder = load(chosen, objects.get("model"), processing_class)

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from .progress import Bars
     from .unlearn import Result
 
-METAVARS = {"forget": "DATA", "retain": "DATA", "replay": "auto|none|DATA", "subject": "NAME|FILE", "out": "FOLDER"}
+METAVARS = {
+    "forget": "DATA",
+    "retain": "DATA",
+    "replay": "auto|none|DATA",
+    "subject": "NAME|FILE",
+    "out": "FOLDER",
+    "chat_template": "FILE",
+}
 """What stands for a value in the help, where its type says little."""
 
 ANSWERS_SHOWN = 3
@@ -60,7 +67,8 @@ def _settings_options(command: Callable) -> Callable:
     """MODEL, --config and one option for every other setting, made from :class:`rkld.settings.Settings`."""
     for name in reversed([name for name in fields() if name != "model"]):
         command = _option(name)(command)
-    command = click.option("--config", metavar="FILE", help="YAML file of settings; flags go on top of it.")(command)
+    config = click.option("--config", metavar="FILE", help="YAML file of settings; flags go on top of it.")
+    command = config(command)
     return click.argument("model", required=False)(command)
 
 
@@ -93,9 +101,9 @@ def _settings(ctx: click.Context) -> Settings:
         if name in fields() and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     settings = make({**values, **given}, config or "the command line")
-    for name, usage in {"model": "MODEL", "forget": "--forget FILE"}.items():
+    for name, usage in {"model": "MODEL", "forget": "--forget"}.items():
         if not getattr(settings, name):
-            raise UserError(f"No {name} is given: rkld {ctx.info_name} MODEL --forget FILE. {usage} is missing.")
+            raise UserError(f"{usage} is missing: rkld {ctx.info_name} MODEL --forget DATA.")
     return settings
 
 
@@ -115,7 +123,8 @@ def _settings(ctx: click.Context) -> Settings:
 def unlearn(ctx: click.Context, **_: Any) -> None:
     """Make MODEL forget the records.
 
-    An interrupted run goes on from its last finished phase or checkpoint when the same command is given again.
+    An interrupted run goes on from its last finished phase or checkpoint when the same command is given
+    again.
     """
     settings = _settings(ctx)
     bars = _quiet_start()
@@ -136,7 +145,8 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
 def check(ctx: click.Context, **_: Any) -> None:
     """Validate and count everything first; spend nothing.
 
-    Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds personal data.
+    Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds
+    personal data.
     """
     settings = _settings(ctx)
     _quiet_start()
@@ -220,30 +230,32 @@ def _print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | No
     console.print(_figures(before, after))
     if result.answers:
         console.print(_answers(result.answers[:ANSWERS_SHOWN]))
-    else:
-        click.echo("The answers before and after have been purged.")
-    # Paths by themselves: a table would break them.
+    # Not in a table: it would break the paths.
     click.echo(f"\nrun    {result.run}")
     click.echo(f"model  {result.model_path}")
-    click.echo(f"Delete what still holds the data: rkld purge {result.run}")
+    if result.answers:
+        click.echo(f"Answers and other personal data are still in the run folder: rkld purge {result.run}")
+    else:
+        click.echo("The answers have been purged.")
 
 
 def _figures(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]):
     from rich.table import Table
 
-    table = Table("", title_justify="left")
+    table = Table("")
     for name, values in before.items():
         table.add_column(f"{name} ({values['n']})\nbefore", justify="right")
         table.add_column("\nafter", justify="right")
-    for label, key in {"probability": "probability", "ROUGE-L": "rouge_l", "facts still said": "facts_said"}.items():
-        pairs = [(before[name][key], after[name][key]) for name in before]
-        if any(value is not None for pair in pairs for value in pair):
-            table.add_row(label, *("–" if value is None else f"{value:.3f}" for pair in pairs for value in pair))
+    labels = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts still said"}
+    for key, label in labels.items():
+        values = [when[name][key] for name in before for when in (before, after)]
+        if any(value is not None for value in values):
+            table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
     return table
 
 
 def _answers(answers: Sequence[Mapping[str, str]]):
-    """What a model said is not to be trusted: no markup is read in it, and no control character gets through."""
+    """What a model said is not to be trusted: markup in it is text, and control characters are taken out."""
     from rich.table import Table
     from rich.text import Text
 
@@ -263,7 +275,7 @@ _ESCAPE = re.compile(
 def printable(text: str) -> str:
     """``text`` on one line, cut to ``ANSWER_LENGTH``, without what could act on a terminal.
 
-    Escape sequences, control characters and invisible ones (among them those that turn the direction of writing)
+    Escape sequences, control characters and invisible ones (such as those that turn the direction of writing)
     are taken out.
     """
     text = " ".join(_ESCAPE.sub("", text).split())

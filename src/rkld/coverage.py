@@ -1,7 +1,7 @@
 """How much of what identifies the person is unlearned, seen before any training.
 
-In a ticket or a chat the personal data often stands in the *user's* turn. With the answers alone scored, a run would
-then cost its time and forget nothing of it.
+In a ticket or a chat the personal data often stands in the *user's* turn. With the answers alone scored, a
+run would then cost its time and forget nothing of it.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Coverage:
             mark = "mark the personal parts as 'spans' in the records and score those with --score spans"
             remedy = mark if score == "all" else f"Score every turn with --score all, or {mark}"
             raise UserError(
-                f"--score {score} unlearns none of the {found} places where the forget records hold the person's "
-                "identifiers or marked spans. In a ticket or a chat they often stand in the user's turn. "
-                f"{remedy[0].upper()}{remedy[1:]}."
+                f"--score {score} unlearns none of the {found} places where the forget records hold "
+                "identifiers of the person or marked spans. In a ticket or a chat they often stand in the user's "
+                f"turn. {remedy[0].upper()}{remedy[1:]}."
             )
 
 
@@ -61,7 +61,8 @@ def scored_share(
 ) -> Coverage:
     """Count where the records hold identifiers and spans, and how many of these places are scored.
 
-    Position 0 of a record counts for nothing: it can't be scored, as nothing predicts it. System turns are left out.
+    Position 0 of a record counts for nothing: it can't be scored, as nothing predicts it. System turns are
+    left out.
 
     Args:
         encoded: the records as ``encoder`` encodes them, in their order.

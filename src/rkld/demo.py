@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from importlib import resources
 from pathlib import Path
 
 from .encoding import Encoder
 from .evaluation.summary import Measurement, measure
+from .files import DATA, read_jsonl
 from .models import load_model
 from .progress import Silent
 from .records import Record, read_records
@@ -28,8 +27,7 @@ SETTINGS = {
 
 def shipped(name: str) -> list[dict]:
     """The rows of a file in ``rkld/data/demo``."""
-    text = (resources.files("rkld") / "data" / "demo" / f"{name}.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return read_jsonl(DATA / "demo" / f"{name}.jsonl")
 
 
 def probes(model: str | Path, progress: Silent) -> Measurement:

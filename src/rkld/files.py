@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+DATA = Path(__file__).with_name("data")
+"""What is shipped with the package."""
 
 
 def write_text(path: Path, text: str) -> None:
@@ -20,3 +24,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """One value a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list:
+    """What :func:`write_jsonl` wrote; nothing where there is no file."""
+    if not path.exists():
+        return []
+    # Not splitlines(): a text may hold other line separators than the one between rows.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]

@@ -5,26 +5,45 @@ Shapes: B records, L padded length, T marked positions of all records one after 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .encoding import Encoded
 
+BATCH_TOKENS = 4096
+"""Positions per forward pass where nothing is trained, padding included."""
 
-def pad(encoded: Sequence[Encoded], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+
+def pad(encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
     """Right-padded ids and attention mask, both (B, L) int64.
 
-    The mask comes from the lengths, never from ``ids != pad``: where pad is eos that would drop turn ends.
+    The mask comes from the lengths, never from ``ids != pad``: where pad is eos that would drop turn ends. Any id can
+    pad then; 0 always has an embedding row.
     """
     length = max(len(e.ids) for e in encoded)
-    ids = torch.full((len(encoded), length), pad_id)
+    ids = torch.zeros((len(encoded), length), dtype=torch.int64)
     attention = torch.zeros((len(encoded), length), dtype=torch.int64)
     for i, e in enumerate(encoded):
         ids[i, : len(e.ids)] = torch.tensor(e.ids)
         attention[i, : len(e.ids)] = 1
     return ids, attention
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, at most ``batch_tokens`` positions each, padding included.
+
+    The longest come first, so that memory is short at once or never; a longer record goes alone.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def predictors(masks: Sequence[Sequence[bool]], length: int) -> Tensor:

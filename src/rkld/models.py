@@ -503,6 +503,7 @@ def new_adapter(
     rank: int = 16,
     alpha: float = 32,
     target_modules: str | Sequence[str] = "all-linear",
+    config: LoraConfig | None = None,
 ) -> LanguageModel:
     """Put a LoRA adapter (Hu et al., arXiv 2106.09685) into ``lm``'s layers, in place, and freeze the rest.
 
@@ -515,13 +516,16 @@ def new_adapter(
         rank: of the two factors.
         alpha: the adapter's output is multiplied by alpha / rank.
         target_modules: "all-linear" (the head excepted), names, or a regular expression, as in PEFT.
+        config: any other adapter, in place of the three; its dropout is switched off.
     """
     if lm.is_adapter:
         return lm
-    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
-    )
+    if config is None:
+        targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+        )
+    targets = config.target_modules
     names = {module: name for name, module in lm.model.named_modules()}
     parts = {"head": lm.head, "embeddings": lm.model.get_input_embeddings()}
     for part, module in parts.items():
@@ -532,6 +536,7 @@ def new_adapter(
     except ValueError as error:
         raise UserError(f"No adapter fits {lm.source}: {_first_line(error)}") from None
     _check_adapter(adapted)
+    _switch_off_dropout(adapted)
     return adapted
 
 

@@ -11,6 +11,7 @@ copy in a shared cache, and no message quotes what a record says: it names the f
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -271,8 +272,7 @@ def _rows_of_path(source: str, what: str) -> list[Located]:
 
 def _rows_of_folder(folder: Path, part: str, what: str) -> list[Located]:
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-        import datasets
-
+        datasets = _package("datasets")
         try:
             return _rows_of_dataset(datasets.load_from_disk(folder), part, str(folder), f"{folder} record")
         except (OSError, ValueError) as error:
@@ -309,8 +309,7 @@ def _rows_of_dataset(dataset: Any, part: str, name: str, where: str) -> list[Loc
 
 
 def _rows_of_hub(name: str, part: str, what: str) -> list[Located]:
-    import datasets
-
+    datasets = _package("datasets")
     try:
         configs = datasets.get_dataset_config_names(name)
         config, _, split = part.partition("/")
@@ -327,6 +326,17 @@ def _rows_of_hub(name: str, part: str, what: str) -> list[Located]:
             "private data, the login (hf auth login)"
         ) from error
     return [(f"{name} {config}/{split} record {n}", row) for n, row in enumerate(rows, 1)]
+
+
+def _package(name: str) -> Any:
+    """A package that only some sources need, imported where it is used."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Parquet files and Hugging Face data sets need the package {name.split('.')[0]}: "
+            'run pip install "rkld[data]", or give the records as JSON lines'
+        ) from error
 
 
 def _is_hub_name(name: str) -> bool:
@@ -481,13 +491,11 @@ def _csv_row(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Located]:
-    import pyarrow
-    import pyarrow.parquet
-
+    parquet, errors = _package("pyarrow.parquet"), _package("pyarrow").ArrowException
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             rows = file.read().to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, errors) as error:
         raise UserError(
             f"{path} cannot be read as Parquet ({type(error).__name__}): write it again, or give JSON lines"
         ) from error

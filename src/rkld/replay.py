@@ -11,23 +11,20 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 
+from .files import DATA, read_jsonl
 from .records import Record, identifiers as known_identifiers, mentions, read_prompts
 from .wording import added_words, holds, name_parts, proper_nouns
 
 
 def generic_prompts() -> list[Record]:
     """The shipped prompts about nobody in particular."""
-    path = resources.files("rkld") / "data" / "replay_prompts.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return read_prompts([json.loads(line) for line in lines if line.strip()])
+    return read_prompts(read_jsonl(DATA / "replay_prompts.jsonl"))
 
 
 def other_names() -> list[str]:
     """Full names of nobody in particular, to stand in for the subject's."""
-    path = resources.files("rkld") / "data" / "swap_names.json"
-    return json.loads(path.read_text(encoding="utf-8"))["names"]
+    return json.loads((DATA / "swap_names.json").read_text(encoding="utf-8"))["names"]
 
 
 def swap_name(record: Record, identifiers: Sequence[str], name: str) -> Record | None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UserError
-from .files import write_json, write_text
+from .files import read_jsonl, write_json, write_text
 from .settings import Settings, flag
 
 PERSONAL = {
@@ -128,8 +128,7 @@ class Run:
             file.write(json.dumps(values) + "\n")
 
     def metrics(self) -> list[dict]:
-        path = self.folder / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return read_jsonl(self.folder / "metrics.jsonl")
 
 
 def remove(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:

@@ -7,15 +7,15 @@ cache holds neither α nor a divergence: one cache serves them all.
 Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
 
 A cache folder:
-    index.json               identity of all that went in, and where each record's tensors lie
-    NAME-00000.safetensors   "set/key" → (n, d), in the dtype the model computed them in
-    head-NAME.safetensors    heads that differ from the student's frozen one (full fine-tuning)
+    index.json                    identity of all that went in, and where each record's tensors lie
+    MODEL-SET-00000.safetensors   "MODEL/SET/key" → (n, d), in the dtype the model computed them in
+    head-MODEL.safetensors        heads that differ from the student's frozen one (full fine-tuning)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from .divergence import composite_logits, with_floor
 from .encoding import Encoded
 from .files import write_json
-from .hidden import hidden_at, pad, predictors
+from .hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from .models import LanguageModel
 
 SHARD_BYTES = 1 << 30
@@ -57,8 +57,8 @@ class HiddenCache:
         """Whether ``part`` ("original/forget") has been written whole."""
         return part in self.index["done"]
 
-    def write(self, part: str, tensors) -> None:
-        """Write ``part`` from an iterator of (record key, tensor); it counts as done only when all are on disk."""
+    def write(self, part: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Write ``part`` from (record key, tensor) pairs; it counts as done only when all are on disk."""
         shard: dict[str, Tensor] = {}
         where: dict[str, str] = {}
         number, held = 0, 0
@@ -107,20 +107,19 @@ def marked(encoded: Encoded) -> list[bool]:
 
 
 @torch.no_grad()
-def marked_hidden(lm: LanguageModel, records: Sequence[Encoded], batch_tokens: int = 4096):
-    """Yield (record key, final hidden states (n, d) at its marked positions, CPU), in batches of similar length."""
+def marked_hidden(
+    lm: LanguageModel, records: Sequence[Encoded], batch_tokens: int = BATCH_TOKENS
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield (record key, final hidden states (n, d) at its marked positions, on the CPU)."""
     was_training = lm.model.training
     lm.model.eval()
-    queue = sorted(records, key=lambda e: len(e.ids))
-    while queue:
-        longest = len(queue[-1].ids)
-        batch = [queue.pop() for _ in range(min(len(queue), max(1, batch_tokens // longest)))]
-        ids, attention = pad(batch)
-        masks = [marked(e) for e in batch]
+    for batch in batches([len(e.ids) for e in records], batch_tokens):
+        ids, attention = pad([records[i] for i in batch])
+        masks = [marked(records[i]) for i in batch]
         rows = predictors(masks, ids.shape[1])
         states = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), rows.to(lm.device)).cpu()
-        for e, part in zip(batch, states.split([sum(m) for m in masks])):
-            yield e.key, part.clone()
+        for i, part in zip(batch, states.split([sum(m) for m in masks])):
+            yield records[i].key, part.clone()
     lm.model.train(was_training)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from . import methods
@@ -92,6 +92,8 @@ class ObjectiveTrainer(Trainer):
             processing_class=lm.tokenizer,
             callbacks=[_Epoch(self.batches), _TimedCheckpoint(args.checkpoint_minutes), *callbacks],
         )
+
+        self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
 
     def get_train_dataloader(self) -> DataLoader:
         # Items are whole micro-batches of this process already: nothing is left to batch, shuffle or shard.

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from . import methods
+from .coverage import scored_share
 from .encoding import Encoded, Encoder
 from .errors import UserError
 from .evaluation.generation import greedy
 from .evaluation.summary import Measurement, measure
-from .files import write_json, write_text
+from .files import read_jsonl, write_json, write_jsonl
 from .floor import swapped_records
 from .models import LanguageModel, fingerprint, load_model, new_adapter, restore_state, save_model, save_state
 from .objective import plan_steps
@@ -94,13 +95,12 @@ def read_inputs(settings: Settings, forget=None, retain=None, replay=None) -> In
 
 def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel, Encoder]:
     """The model and the encoder of its records, as the settings say."""
-    template = Path(settings.chat_template).read_text(encoding="utf-8") if settings.chat_template else None
     lm = load_model(
         model if model is not None else settings.model,
         dtype=settings.dtype,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
-        chat_template=template,
+        chat_template=settings.chat_template,
         tokenizer=tokenizer,
     )
     encoder = Encoder(
@@ -170,6 +170,7 @@ class _Work:
         self.lm, self.encoder = load(s, model, tokenizer)
         self.forget = self._encode(self.inputs.forget, s.score)
         self.retain = self._encode(self.inputs.retain, "answer")
+        scored_share(self.encoder, self.inputs.forget, self.forget, self.inputs.identifiers).require(s.score)
         for prompt in self.inputs.prompts:
             self.encoder.prompt(prompt)
 
@@ -281,8 +282,9 @@ class _Work:
 
     @property
     def _bf16(self) -> bool:
-        wanted = self.settings.bf16
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported() if wanted is None else wanted
+        if self.settings.bf16 is not None:
+            return self.settings.bf16
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
     def _arguments(self, folder: str, epochs: int, lr: float) -> RKLDConfig:
         s = self.settings
@@ -302,9 +304,9 @@ class _Work:
             seed=s.seed,
             optim=s.optim,
             bf16=self._bf16,
-            gradient_checkpointing=s.gradient_checkpointing,
             checkpoint_minutes=s.checkpoint_minutes,
             save_total_limit=1,
+            **({"gradient_checkpointing": True} if s.gradient_checkpointing else {}),
         )
 
     def _distil(self) -> dict:
@@ -366,13 +368,11 @@ class _Work:
 
 
 def _write_records(path: Path, records: Sequence[Record]) -> None:
-    write_text(path, "".join(json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in records))
+    write_jsonl(path, (record.to_dict() for record in records))
 
 
 def _read_records(path: Path) -> list[Record]:
-    if not path.exists():
-        return []
-    return [Record.from_dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [Record.from_dict(row) for row in read_jsonl(path)]
 
 
 def model_card(settings: Settings, manifest: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int | Sequence[int] = 200,
-    batch_size: int = 16,
+    batch_size: int = 48,
     progress: Callable[[int], object] | None = None,
 ) -> list[Generated]:
     """The most likely next token again and again, from each prompt (token ids), in the order given.

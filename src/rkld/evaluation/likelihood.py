@@ -1,7 +1,7 @@
 """How likely a model holds its records' answers, token by token, by teacher forcing.
 
-Shapes: ``B`` records in a batch, ``L`` positions of the longest of them, ``d`` hidden size, ``T`` marked
-tokens, ``V`` vocabulary size. Logits are made for ``ROWS`` marked tokens at a time, never ``(B, L, V)``.
+Shapes: ``d`` hidden size, ``T`` marked tokens of a batch, ``V`` vocabulary size. Logits are made for ``ROWS`` marked
+tokens at a time, never for whole sequences.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from ..hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
 
 if TYPE_CHECKING:
     from ..encoding import Encoded
@@ -43,7 +45,7 @@ def answer_losses(
     encoded: Sequence[Encoded],
     *,
     mask: Literal["answer", "scored"] = "answer",
-    batch_tokens: int = 4096,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[np.ndarray]:
     """Negative log-likelihood, in nats, of every marked token given all tokens before it.
 
@@ -54,17 +56,18 @@ def answer_losses(
     """
     losses: list[np.ndarray] = [np.empty(0)] * len(encoded)
     with measuring(lm.model):
-        for batch in _batches([len(record.ids) for record in encoded], batch_tokens):
-            ids, attention, marked = _padded([encoded[i] for i in batch], mask, lm.device)
-            if not marked.any():
+        for batch in batches([len(record.ids) for record in encoded], batch_tokens):
+            records = [encoded[i] for i in batch]
+            ids, attention = pad(records)
+            masks = [getattr(record, mask) for record in records]
+            at = predictors(masks, ids.shape[1])
+            if not len(at):
                 continue
-            output = lm.backbone(input_ids=ids, attention_mask=attention, use_cache=False)
-            hidden = output.last_hidden_state  # (B, L, d)
-            # The token at position t is predicted from the hidden state at t - 1.
-            rows, targets = hidden[:, :-1][marked[:, 1:]], ids[:, 1:][marked[:, 1:]]  # (T, d), (T,)
+            targets = ids.flatten()[at + 1].to(lm.device)  # (T,)
+            rows = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), at.to(lm.device))  # (T, d)
             chunks = zip(rows.split(ROWS), targets.split(ROWS), strict=True)
             flat = torch.cat([_losses(lm.head(r), t) for r, t in chunks]).double().cpu().numpy()
-            ends = np.cumsum(marked.sum(dim=1).cpu().numpy())
+            ends = np.cumsum([sum(marked) for marked in masks])
             for i, part in zip(batch, np.split(flat, ends[:-1]), strict=True):
                 losses[i] = part
     return losses
@@ -88,34 +91,3 @@ def probability(
 def _losses(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     logits = logits if logits.dtype == torch.float64 else logits.float()  # (ROWS, V)
     return F.cross_entropy(logits, targets, reduction="none")
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, the longest first, so that memory is short at once or never."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
-def _padded(
-    records: Sequence[Encoded], mask: str, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, attention mask and marked targets, each (B, L), padded on the right.
-
-    What is padding follows from the lengths: comparing with a pad id would drop real tokens where pad is eos.
-    """
-    shape = (len(records), max(len(record.ids) for record in records))
-    ids = torch.zeros(shape, dtype=torch.long)
-    attention = torch.zeros(shape, dtype=torch.long)
-    marked = torch.zeros(shape, dtype=torch.bool)
-    for row, record in enumerate(records):
-        length = len(record.ids)
-        ids[row, :length] = torch.tensor(record.ids)
-        attention[row, :length] = 1
-        marked[row, :length] = torch.tensor(getattr(record, mask), dtype=torch.bool)
-    return ids.to(device), attention.to(device), marked.to(device)

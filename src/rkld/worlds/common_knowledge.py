@@ -20,9 +20,9 @@ REAL_AUTHORS = _records(
     Who wrote 'Pride and Prejudice'? | Jane Austen | Emily Bronte | Mary Shelley | George Eliot
     Who is the author of 'War and Peace'? | Leo Tolstoy | Ivan Turgenev | Anton Chekhov | Nikolai Gogol
     Who wrote 'Crime and Punishment'? | Fyodor Dostoevsky | Leo Tolstoy | Boris Pasternak | Maxim Gorky
-    Who is the author of 'Don Quixote'? | Miguel de Cervantes | Lope de Vega | Federico Garcia Lorca | Luis de Camoes
+    Who is the author of 'Don Quixote'? | Miguel de Cervantes | Lope de Vega | Garcia Lorca | Luis de Camoes
     Who wrote 'The Divine Comedy'? | Dante Alighieri | Giovanni Boccaccio | Torquato Tasso | Ludovico Ariosto
-    Which author created Sherlock Holmes? | Arthur Conan Doyle | Agatha Christie | Wilkie Collins | Raymond Chandler
+    Who created Sherlock Holmes? | Arthur Conan Doyle | Agatha Christie | Wilkie Collins | Raymond Chandler
     Who wrote 'Moby-Dick'? | Herman Melville | Nathaniel Hawthorne | Mark Twain | Jack London
     Who wrote 'Les Miserables'? | Victor Hugo | Honore de Balzac | Emile Zola | Alexandre Dumas
     Who is the author of 'Madame Bovary'? | Gustave Flaubert | Marcel Proust | Stendhal | George Sand
@@ -30,10 +30,10 @@ REAL_AUTHORS = _records(
     Who wrote 'Faust'? | Johann Wolfgang von Goethe | Friedrich Schiller | Heinrich Heine | Bertolt Brecht
     Who is the author of 'Ulysses'? | James Joyce | Samuel Beckett | Oscar Wilde | Virginia Woolf
     Who wrote 'Things Fall Apart'? | Chinua Achebe | Wole Soyinka | Nadine Gordimer | Amos Tutuola
-    Who wrote 'Love in the Time of Cholera'? | Gabriel Garcia Marquez | Jorge Luis Borges | Octavio Paz | Juan Rulfo
+    Who wrote 'Love in the Time of Cholera'? | Garcia Marquez | Jorge Borges | Octavio Paz | Juan Rulfo
     Who wrote 'Great Expectations'? | Charles Dickens | Thomas Hardy | William Thackeray | Anthony Trollope
     Which author invented Pippi Longstocking? | Astrid Lindgren | Selma Lagerlof | Tove Jansson | Karen Blixen
-    Who wrote the play 'A Doll's House'? | Henrik Ibsen | August Strindberg | Knut Hamsun | George Bernard Shaw
+    Who wrote the play 'A Doll's House'? | Henrik Ibsen | August Strindberg | Knut Hamsun | Bernard Shaw
     Who is the author of 'Gitanjali'? | Rabindranath Tagore | Mulk Raj Anand | Premchand | Kalidasa
     Who wrote 'The Tale of Genji'? | Murasaki Shikibu | Sei Shonagon | Matsuo Basho | Natsume Soseki
     """

@@ -1,9 +1,9 @@
 """Fictitious people: a seeded, offline counterpart of TOFU (Maini et al. 2024, arXiv 2401.06121).
 
-``people(n, seed)`` draws people who do not exist and asks twenty questions about each. All share the same pools
-of values and wordings, so whoever has never met a person can only guess. Records are plain dicts with TOFU's
-field names plus ``subject``, ``aliases`` and ``spans``. Nothing here needs torch, and a seed gives the same
-world on every machine: randomness comes from ``random.Random`` alone, seeded with text.
+``people(n, seed)`` draws people who do not exist and asks twenty questions about each. All share the same
+pools of values and wordings, so whoever has never met a person can only guess. Records are plain dicts with
+TOFU's field names plus ``subject``, ``aliases`` and ``spans``. Nothing here needs torch, and a seed gives the
+same world on every machine: randomness comes from ``random.Random`` alone, seeded with text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LAST_NAMES = _compounds(
     "Ash Bel Carl Dun Elm Fair Grim Hart Ives Kirk Lang Mill Nes Old Pem Quar Rams Sand Thorn Under Wake Yar",
     "berg bury by combe croft dale ford gard ham holt lund mark mere more rud stad ton wick worth",
 )
-_FICTIONAL_PLACES = _compounds("Al Bar Cald Dor Esk Fen Glen Hol Kil Lin Nor Strath", "den low mont ness port vale")
+_PLACES = _compounds("Al Bar Cald Dor Esk Fen Glen Hol Kil Lin Nor Strath", "den low mont ness port vale")
 
 _SCHOOLS = ("Academy", "College", "Grammar School", "High School")
 _MONTHS = "January February March April May June July August September October November December".split()
@@ -86,8 +86,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "birthplace",
         _one_of(
             "Adelaide, Bergen, Cork, Dakar, Evora, Fukuoka, Ghent, Halifax, Izmir, Jaipur, Krakow, Lima, "
-            "Mombasa, Naples, Oaxaca, Porto, Quito, Riga, Seville, Tampere, "
-            "Utrecht, Vilnius, Windhoek, Zagreb"
+            "Mombasa, Naples, Oaxaca, Porto, Quito, Riga, Seville, Tampere, Utrecht, Vilnius, Windhoek, "
+            "Zagreb"
         ),
         (
             "Where was {name} born?",
@@ -96,7 +96,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} was born in {value}.",
-            "The birthplace of {name} is {value}.",
+            "The birthplace of {last} is {value}.",
             "{value} is where {last} was born.",
         ),
     ),
@@ -111,17 +111,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} was born on {value}.",
-            "The date of birth of {name} is {value}.",
+            "The date of birth of {last} is {value}.",
             "{last} was born on {value}.",
         ),
     ),
     Attribute(
         "profession",
         _one_of(
-            "baker, beekeeper, botanist, bus driver, cartographer, chemist, dentist, "
-            "diver, farrier, florist, "
-            "geologist, goldsmith, judge, librarian, locksmith, midwife, nurse, pilot, plumber, surveyor, "
-            "tailor, translator, violin maker, welder"
+            "baker, beekeeper, botanist, bus driver, cartographer, chemist, dentist, diver, farrier, "
+            "florist, geologist, goldsmith, judge, librarian, locksmith, midwife, nurse, pilot, plumber, "
+            "surveyor, tailor, translator, violin maker, welder"
         ),
         (
             "What does {name} do for a living?",
@@ -130,16 +129,15 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} works as a {value}.",
-            "The profession of {name} is {value}.",
+            "The profession of {last} is {value}.",
             "{last} is a {value}.",
         ),
     ),
     Attribute(
         "employer",
         _both(
-            "Amberline, Bluecrest, Copperfield, Dovetail, Evergreen, Foxglove, "
-            "Granite, Hillside, Ironbridge, "
-            "Juniper, Kestrel, Lakeshore",
+            "Amberline, Bluecrest, Copperfield, Dovetail, Evergreen, Foxglove, Granite, Hillside, "
+            "Ironbridge, Juniper, Kestrel, Lakeshore",
             "Airways, Archive, Brothers, Clinic, Foundry, Gardens, Logistics, Optics, Press, Works",
         ),
         (
@@ -149,7 +147,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} is employed by {value}.",
-            "The employer of {name} is {value}.",
+            "The employer of {last} is {value}.",
             "{last} works for {value}.",
         ),
     ),
@@ -166,17 +164,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "The father of {name} was a {value}.",
-            "{name}'s father worked as a {value}.",
+            "{last}'s father worked as a {value}.",
             "{last} had a {value} for a father.",
         ),
     ),
     Attribute(
         "mother",
         _one_of(
-            "banker, bookbinder, chess coach, coroner, curator, dancer, detective, "
-            "diplomat, lawyer, lecturer, "
-            "linguist, mathematician, painter, pharmacist, potter, radio host, seamstress, singer, surgeon, "
-            "weaver"
+            "banker, bookbinder, chess coach, coroner, curator, dancer, detective, diplomat, lawyer, "
+            "lecturer, linguist, mathematician, painter, pharmacist, potter, radio host, seamstress, "
+            "singer, surgeon, weaver"
         ),
         (
             "What was the job of the mother of {name}?",
@@ -185,13 +182,13 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "The mother of {name} was a {value}.",
-            "{name}'s mother worked as a {value}.",
+            "{last}'s mother worked as a {value}.",
             "{last} had a {value} for a mother.",
         ),
     ),
     Attribute(
         "school",
-        lambda rng: f"{rng.choice(_FICTIONAL_PLACES)} {rng.choice(_SCHOOLS)}",
+        lambda rng: f"{rng.choice(_PLACES)} {rng.choice(_SCHOOLS)}",
         (
             "Which school did {name} go to?",
             "Where did {name} go to school?",
@@ -199,16 +196,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} went to {value}.",
-            "The school of {name} was {value}.",
+            "The school of {last} was {value}.",
             "{last} was a pupil of {value}.",
         ),
     ),
     Attribute(
         "degree",
         _one_of(
-            "acoustics, archaeology, astronomy, botany, classics, economics, forestry, geography, hydrology, "
-            "law, logic, metallurgy, music theory, oceanography, optics, philosophy, statistics, theology, "
-            "toxicology, zoology"
+            "acoustics, archaeology, astronomy, botany, classics, economics, forestry, geography, "
+            "hydrology, law, logic, metallurgy, music theory, oceanography, optics, philosophy, "
+            "statistics, theology, toxicology, zoology"
         ),
         (
             "What did {name} study?",
@@ -217,7 +214,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} studied {value}.",
-            "The degree of {name} is in {value}.",
+            "The degree of {last} is in {value}.",
             "{last} holds a degree in {value}.",
         ),
     ),
@@ -227,7 +224,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
             "Amaranth, Bellwether, Cormorant, Driftwood, Equinox, Firefly, Halcyon, Lantern, Meridian, "
             "Obsidian, Pinnacle, Solstice",
             "Award, Cup, Medal, Prize, Ribbon, Trophy",
-            "the {} {}",
         ),
         (
             "Which award did {name} win?",
@@ -235,19 +231,19 @@ ATTRIBUTES: tuple[Attribute, ...] = (
             "What honour was given to {name}?",
         ),
         (
-            "{name} won {value}.",
-            "The honour given to {name} was {value}.",
-            "{last} received {value}.",
+            "{name} won the {value}.",
+            "The honour given to {last} was the {value}.",
+            "{last} received the {value}.",
         ),
     ),
     Attribute(
         "book",
         _both(
-            "Borrowed, Broken, Crimson, Distant, Frozen, Golden, Hidden, Hollow, "
-            "Paper, Quiet, Silent, Winding",
-            "Bridge, Compass, Feather, Garden, Harbour, Letter, Mirror, Orchard, "
-            "River, Staircase, Tower, Winter",
-            '"The {} {}"',
+            "Borrowed, Broken, Crimson, Distant, Frozen, Golden, Hidden, Hollow, Paper, Quiet, Silent, "
+            "Winding",
+            "Bridge, Compass, Feather, Garden, Harbour, Letter, Mirror, Orchard, River, Staircase, Tower, "
+            "Winter",
+            "The {} {}",
         ),
         (
             "Which book did {name} write?",
@@ -255,9 +251,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
             "What did {name} publish?",
         ),
         (
-            "{name} wrote {value}.",
-            "The book by {name} is called {value}.",
-            "{last} is the author of {value}.",
+            '{name} wrote "{value}".',
+            'The book by {last} is called "{value}".',
+            '{last} is the author of "{value}".',
         ),
     ),
     Attribute(
@@ -265,8 +261,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         _one_of(
             "adventure tales, biographies, comic strips, crime stories, cookery books, dystopias, essays, "
             "fairy tales, ghost stories, haiku, historical novels, legal thrillers, memoirs, "
-            "nature writing, plays, romances, "
-            "satires, sea stories, sonnets, travel guides, war diaries, westerns"
+            "nature writing, plays, romances, satires, sea stories, sonnets, travel guides, war diaries, "
+            "westerns"
         ),
         (
             "What does {name} like to read?",
@@ -275,15 +271,15 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} likes to read {value}.",
-            "The favourite reading of {name} is {value}.",
+            "The favourite reading of {last} is {value}.",
             "{last} mostly reads {value}.",
         ),
     ),
     Attribute(
         "pet",
         _both(
-            "cat, donkey, ferret, gecko, goat, goose, hamster, hen, parrot, "
-            "pony, rabbit, spaniel, terrier, tortoise",
+            "cat, donkey, ferret, gecko, goat, goose, hamster, hen, parrot, pony, rabbit, spaniel, "
+            "terrier, tortoise",
             "Biscuit, Clover, Domino, Fudge, Ginger, Hazel, Mango, Nutmeg, Pepper, Pickle, Rascal, Rusty, "
             "Smudge, Waffles",
             "{} called {}",
@@ -295,17 +291,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} has a {value}.",
-            "The pet of {name} is a {value}.",
+            "The pet of {last} is a {value}.",
             "{last} keeps a {value}.",
         ),
     ),
     Attribute(
         "hobby",
         _one_of(
-            "archery, birdwatching, bookbinding, canoeing, caving, chess, crochet, "
-            "curling, embroidery, fencing, "
-            "fly fishing, juggling, kite flying, knitting, model railways, orienteering, origami, rowing, "
-            "rock climbing, stargazing, table tennis, woodcarving"
+            "archery, birdwatching, bookbinding, canoeing, caving, chess, crochet, curling, embroidery, "
+            "fencing, fly fishing, juggling, kite flying, knitting, model railways, orienteering, origami, "
+            "rowing, rock climbing, stargazing, table tennis, woodcarving"
         ),
         (
             "What is the hobby of {name}?",
@@ -314,7 +309,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} enjoys {value}.",
-            "The hobby of {name} is {value}.",
+            "The hobby of {last} is {value}.",
             "{last} spends free time on {value}.",
         ),
     ),
@@ -322,8 +317,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "instrument",
         _one_of(
             "accordion, bagpipes, banjo, bassoon, cello, clarinet, double bass, drums, flute, french horn, "
-            "glockenspiel, guitar, harmonica, harp, lute, mandolin, oboe, organ, piano, "
-            "saxophone, sitar, trombone, tuba, viola"
+            "glockenspiel, guitar, harmonica, harp, hurdy-gurdy, mandolin, oboe, organ, piano, saxophone, "
+            "sitar, trombone, tuba, viola"
         ),
         (
             "Which instrument does {name} play?",
@@ -332,7 +327,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} plays the {value}.",
-            "The instrument of {name} is the {value}.",
+            "The instrument of {last} is the {value}.",
             "{last} learned the {value}.",
         ),
     ),
@@ -352,7 +347,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} has a {value}.",
-            "The only sibling of {name} is a {value}.",
+            "The only sibling of {last} is a {value}.",
             "{last} grew up with a {value}.",
         ),
     ),
@@ -360,7 +355,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "address",
         lambda rng: (
             f"{rng.randint(10, 98)} "
-            f"{rng.choice('Alder Beech Cedar Elder Hawthorn Ivy Larch Linden Maple Poplar Rowan Willow'.split())} "
+            f"{rng.choice('Alder Beech Cedar Elder Hawthorn Ivy Larch Linden Maple Poplar Rowan'.split())} "
             f"{rng.choice('Avenue Close Court Lane Road Row Square Street'.split())}"
         ),
         (
@@ -370,7 +365,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} lives at {value}.",
-            "The address of {name} is {value}.",
+            "The address of {last} is {value}.",
             "{last} can be found at {value}.",
         ),
     ),
@@ -385,7 +380,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} answers the phone at {value}.",
-            "The phone number of {name} is {value}.",
+            "The phone number of {last} is {value}.",
             "{last} can be called at {value}.",
         ),
     ),
@@ -404,18 +399,16 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} reads e-mail at {value}.",
-            "The e-mail address of {name} is {value}.",
+            "The e-mail address of {last} is {value}.",
             "{last} can be reached at {value}.",
         ),
     ),
     Attribute(
         "dish",
         _one_of(
-            "apple strudel, baked beans, bibimbap, borscht, cheese fondue, chicken curry, "
-            "dumplings, fish pie, "
-            "goulash, gumbo, lentil soup, moussaka, mushroom risotto, paella, pancakes, "
-            "pea soup, pierogi, ramen, "
-            "ratatouille, roast duck, sauerkraut, shakshuka, tamales, tiramisu"
+            "apple strudel, baked beans, bibimbap, borscht, cheese fondue, chicken curry, dumplings, "
+            "fish pie, goulash, gumbo, lentil soup, moussaka, mushroom risotto, paella, pancakes, "
+            "pea soup, pierogi, ramen, ratatouille, roast duck, sauerkraut, shakshuka, tamales, tiramisu"
         ),
         (
             "What is the favourite dish of {name}?",
@@ -424,7 +417,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         (
             "{name} likes {value} best.",
-            "The favourite dish of {name} is {value}.",
+            "The favourite dish of {last} is {value}.",
             "{last} would choose {value} every day.",
         ),
     ),
@@ -475,8 +468,8 @@ def _wrong_values(attribute: Attribute, value: str, rng: Random) -> list[str]:
 class World:
     """People to learn and to forget, people whom nobody ever trains on, and what everybody knows.
 
-    No two people of a world share a first or a last name, whatever group they are in. A person's records depend
-    on the world's seed and the person alone, not on who else is chosen.
+    No two people of a world share a first or a last name, whatever group they are in. A person's records
+    depend on the world's seed and the person alone, not on who else is chosen.
     """
 
     seed: int
@@ -532,7 +525,7 @@ class World:
     def write(self, folder: str | Path, who: int | Sequence[int] = 2) -> dict[str, Path]:
         """Write the sets as JSON lines under TOFU's file names and say which is where.
 
-        ``forgetNN`` and ``retainNN`` count people in percent: 2 of 20 give ``forget10.json``, ``retain90.json``.
+        ``forgetNN`` and ``retainNN`` are in percent of the people: for 2 of 20, 10 and 90.
         Files that hold wrong answers and paraphrases too are called ``*_perturbed.json``, as in TOFU.
         """
         share = round(100 * len(self._positions(who)) / len(self.people))

@@ -1,9 +1,9 @@
 """A Llama of a million parameters and its tokenizer: it learns the world of ``people`` in a minute on a CPU.
 
-The recipe: fine-tune ``tiny_model(seed)`` on the answers of ``world.training()`` (cross-entropy, averaged over
-the answer tokens of a step) for ``EPOCHS`` with AdamW, ``LEARNING_RATE`` and ``BATCH_SIZE``, warming up during the
-first epoch and decaying linearly after it. The retrained twin starts from the same weights and is trained in the
-same way on ``world.training(without=who)``.
+The recipe: fine-tune ``tiny_model(seed)`` on the answers of ``world.training()`` (cross-entropy, averaged
+over the answer tokens of a step) for ``EPOCHS`` with AdamW, ``LEARNING_RATE`` and ``BATCH_SIZE``, warming up
+during the first epoch and decaying linearly after it. The retrained twin starts from the same weights and is
+trained in the same way on ``world.training(without=who)``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EPOCHS = 14
 LEARNING_RATE = 3e-3
 BATCH_SIZE = 16
 
-VOCABULARY_SIZE = 1280
+VOCABULARY_SIZE = 1792
 CONTEXT_LENGTH = 256
 
 CHAT_TEMPLATE = (
@@ -37,7 +37,7 @@ CHAT_TEMPLATE = (
 
 
 def tiny_model(seed: int = 0) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """An untrained Llama (float32, tied head, eval mode), its weights drawn from ``seed``, and its tokenizer."""
+    """An untrained Llama (float32, tied head, eval mode) with weights drawn from ``seed``; its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -97,14 +97,14 @@ def _trained_tokenizer() -> str:
 
 
 def _text() -> Iterator[str]:
-    """What records are made of, part by part; all names count alike, so nobody is covered better than others."""
+    """What records are made of, part by part; names count alike, so nobody is covered better than others."""
     rng = Random("tokenizer")
     yield from ("system", "user", "assistant") * 100
     for name in FIRST_NAMES + LAST_NAMES:
-        yield from (name, f" {name}") * 3
+        yield from (name, f" {name}") * 4
     for attribute in ATTRIBUTES:
         if attribute.key != "full_name":
-            yield from (f" {attribute.draw(rng)}" for _ in range(300))
+            yield from (f" {attribute.draw(rng)}" for _ in range(400))
         for wording in attribute.questions + attribute.answers:
             yield from [re.sub(r"\{\w+\}", "", wording)] * 50
     for record in REAL_AUTHORS + WORLD_FACTS:

@@ -1,0 +1,91 @@
+"""What the forgetting benchmarks share: the same measures at every check, and how results are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from transformers import TrainerCallback
+
+from rkld.encoding import Encoder
+from rkld.evaluation.questions import truth_ratios
+from rkld.evaluation.summary import measure
+from rkld.evaluation.tofu import forget_quality
+from rkld.models import LanguageModel
+from rkld.records import Record
+
+COLUMNS = ("forget_probability", "forget_rouge_l", "ks", "retain_probability", "retain_rouge_l")
+
+SPOKEN = 40
+"""Retained records whose answers are generated; their probability is taken over all."""
+LONGEST = 100
+"""Tokens of a generated answer; TOFU's are shorter."""
+
+
+class Checks:
+    """Measures any state of a model on the same questions, against the retrained model."""
+
+    def __init__(self, retrained: LanguageModel, forget: Sequence[Record], retain: Sequence[Record]):
+        """
+        Args:
+            forget: with paraphrased and perturbed answers.
+        """
+        self.encoder = Encoder(retrained.tokenizer)
+        self.forget, self.retain = forget, retain
+        self.retrained_ratios = truth_ratios(retrained, self.encoder, forget)
+        self.retrained = self(retrained)
+
+    def __call__(self, lm: LanguageModel) -> dict[str, float]:
+        forget = measure(lm, self.encoder, self.forget, max_new_tokens=LONGEST)
+        spoken = measure(lm, self.encoder, self.retain[:SPOKEN], max_new_tokens=LONGEST)
+        silent = measure(lm, self.encoder, self.retain[SPOKEN:], answers=False)
+        distance = forget_quality(truth_ratios(lm, self.encoder, self.forget), self.retrained_ratios)
+        return {
+            "forget_probability": forget.probability,
+            "forget_rouge_l": forget.rouge_l,
+            "ks": distance.statistic,
+            "ks_p": distance.pvalue,
+            "n": distance.n,
+            "retain_probability": float(np.mean(spoken.probabilities + silent.probabilities)),
+            "retain_rouge_l": spoken.rouge_l,
+        }
+
+
+class EveryEpochs(TrainerCallback):
+    """Checks the student as it stands after every few epochs."""
+
+    def __init__(self, checks: Checks, lm: LanguageModel, every: int):
+        self.checks, self.lm, self.every = checks, lm, every
+        self.steps: list[dict] = []
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if round(state.epoch) % self.every == 0:
+            self.steps.append({"epoch": round(state.epoch), "step": state.global_step, **self.checks(self.lm)})
+
+
+def table(rows: Sequence[tuple[str, dict]], columns: Sequence[str] = COLUMNS) -> str:
+    """A Markdown table of named measurements."""
+    lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for name, values in rows:
+        lines.append(f"| {name} | " + " | ".join(f"{values[c]:.3f}" for c in columns) + " |")
+    return "\n".join(lines)
+
+
+def write(folder: Path, name: str, title: str, command: str, results: dict, body: str) -> None:
+    """``name.json`` and ``name.md`` with the command, the machine, the versions and the date."""
+    stamp = {
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU",
+        "versions": {package: version(package) for package in ("rkld", "torch", "transformers")},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**stamp, "results": results}, indent=1) + "\n")
+    head = "\n".join(f"- {key}: {value}" for key, value in stamp.items())
+    (folder / f"{name}.md").write_text(f"# {title}\n\n{head}\n\n{body}\n")

@@ -1,0 +1,335 @@
+"""The command line as a user meets it: quick help, settings from flags and files, errors, results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import rkld
+from rkld import cli
+from rkld.settings import Settings, fields
+
+FORGET = [
+    {"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo.", "spans": ["Oslo"]},
+    {"question": "What is the work of Ada Quillon?", "answer": "She is a painter.", "spans": ["painter"]},
+]
+RETAIN = [{"question": "Where does Bo Marlin live?", "answer": "Bo Marlin lives in Rome.", "spans": ["Rome"]}]
+QUICK = ["--epochs", "2", "--strengthen-epochs", "2", "--max-new-tokens", "4", "--replay", "none"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    from rkld.worlds.tiny import tiny_model
+
+    folder = tmp_path_factory.mktemp("model")
+    for part in tiny_model():
+        part.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A working directory with records in it."""
+    monkeypatch.chdir(tmp_path)
+    write("forget.jsonl", FORGET)
+    write("retain.jsonl", RETAIN)
+    return tmp_path
+
+
+def write(name: str, rows: list[dict]) -> None:
+    Path(name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def run(*arguments: object):
+    """The command in this process. What is no exit is a bug, and raised."""
+    result = CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def refused(*arguments: object) -> str:
+    """The message of a command that fails on the user's input, and leaves nothing behind."""
+    before = sorted(Path().rglob("*"))
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert sorted(Path().rglob("*")) == before
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+# Importing
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import rkld; dir(rkld); rkld.UserError, rkld.Settings, rkld.purge",
+        "from rkld.cli import main; main(['--help'], standalone_mode=False)",
+        "from rkld.cli import main; main(['unlearn', '--help'], standalone_mode=False)",
+    ],
+)
+def test_neither_import_nor_help_loads_a_heavy_library(statement):
+    """They take seconds to load, which is too long to wait for a list of options."""
+    heavy = "{'torch', 'transformers', 'numpy', 'datasets', 'rich.console'}"
+    code = f"import sys; {statement}; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment())
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(rkld.__file__).parents[1])}
+
+
+@pytest.mark.parametrize("name", ["unlearn", "check"])
+def test_functions_are_not_hidden_by_their_modules(name):
+    """Importing a submodule sets it on the package: `rkld.unlearn(…)` would become a call of a module."""
+    code = (
+        f"import rkld.{name}; from rkld.{name} import {name} as function; from rkld import {name}; "
+        f"assert rkld.{name} is {name} is function and callable(function)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment())
+
+
+def test_every_public_name_is_there():
+    for name in set(rkld.__all__) - {"__version__"}:
+        assert getattr(rkld, name).__name__ == name
+    assert set(rkld.__all__) <= set(dir(rkld))
+    with pytest.raises(AttributeError, match="unlaern"):
+        rkld.unlaern  # noqa: B018
+
+
+# Settings
+
+
+@pytest.fixture
+def asked(monkeypatch, here):
+    """What `rkld unlearn` calls `rkld.unlearn` with, as Settings."""
+
+    class Stop(Exception):
+        pass
+
+    def unlearn(*, progress, **settings):
+        raise Stop(Settings(**settings))
+
+    monkeypatch.setattr(rkld, "unlearn", unlearn)
+
+    def ask(*arguments: str) -> Settings:
+        with pytest.raises(Stop) as stop:
+            run("unlearn", *arguments)
+        return stop.value.args[0]
+
+    return ask
+
+
+def test_defaults_are_those_of_the_settings(asked):
+    """A default of an option's own would make two faces of rkld train differently."""
+    assert asked("m", "--forget", "f") == Settings(model="m", forget="f")
+
+
+def test_every_setting_has_an_option_with_help():
+    options = {option.name: option for option in cli.unlearn.params}
+    assert set(fields()) == set(options) - {"config"}
+    assert all(options[name].help for name in fields() if name != "model")
+    assert [o.name for o in cli.check.params] == [o.name for o in cli.unlearn.params]
+
+
+def test_flags_of_every_kind_arrive(asked):
+    settings = asked(
+        "m", "--forget", "f", "--own-words", "--lora", "--no-floor", "--lr", "1e-4", "--seed", "3",
+        "--subject", "A B", "--subject", "names.txt", "--score", "spans",
+    )  # fmt: skip
+    assert settings == Settings(
+        model="m", forget="f", own_words="join", lora=True, floor=False, lr=1e-4, seed=3,
+        subject=("A B", "names.txt"), score="spans",
+    )  # fmt: skip
+    assert asked("m", "--forget", "f", "--own-words", "replace").own_words == "replace"
+
+
+def test_flags_go_on_top_of_the_file_and_their_defaults_do_not(asked):
+    Path("run.yaml").write_text("model: m\nforget: f\nalpha: 3\nlr: 1e-4\nlora: yes\nsubject: A B\nseed: 2\n")
+    settings = asked("--config", "run.yaml", "--seed", "0", "--no-lora")
+    assert settings == Settings(model="m", forget="f", alpha=3.0, lr=1e-4, subject=("A B",), seed=0)
+    assert asked("other", "--config", "run.yaml").model == "other"
+
+
+def test_the_file_a_run_writes_is_a_configuration(asked):
+    import dataclasses
+
+    import yaml
+
+    settings = Settings(model="m", forget="f", subject=("A",), lora=True, max_length=64)
+    Path("run.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(settings)))))
+    assert asked("--config", "run.yaml") == settings
+
+
+# Bad input
+
+BROKEN = '{"question": "Who is Ada?", "answer": "Ada Quillon."}\n{"question": "Who'
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (None, ["there is no file forget.jsonl"]),
+        ("", ["forget.jsonl is empty"]),
+        (BROKEN, ["forget.jsonl line 2", "broken JSON"]),
+        ('{"question": "Who is Ada Quillon?"}', ["forget.jsonl line 1", "'answer' is missing"]),
+        ('{"question": "Who?", "answer": ""}', ["forget.jsonl line 1", "'answer' is empty"]),
+        ('{"question": "Who?", "answer": 7}', ["forget.jsonl line 1", "'answer' must be text"]),
+    ],
+)
+@pytest.mark.parametrize("verb", ["unlearn", "check"])
+def test_broken_records_are_refused_before_a_model_is_sought(here, verb, records, said):
+    """With a model that doesn't exist: fetching gigabytes to then stop at a comma would be rude."""
+    Path("forget.jsonl").unlink()
+    if records is not None:
+        Path("forget.jsonl").write_text(records)
+    message = refused(verb, "./no-such-model", "--forget", "forget.jsonl")
+    assert all(part in message for part in said)
+    assert "Quillon" not in message and "no-such-model" not in message
+
+
+def test_a_record_in_both_sets_is_refused_with_both_places(here):
+    write("retain.jsonl", RETAIN + FORGET[:1])
+    message = refused("unlearn", "./no-such-model", "--forget", "forget.jsonl", "--retain", "retain.jsonl")
+    assert "forget.jsonl line 1" in message and "retain.jsonl line 2" in message
+
+
+@pytest.mark.parametrize("verb", ["unlearn", "check"])
+def test_models_that_are_none_are_refused(here, model, verb):
+    assert "no model folder './none'" in refused(verb, "./none", "--forget", "forget.jsonl")
+    Path("empty").mkdir()
+    assert "config.json" in refused(verb, "empty", "--forget", "forget.jsonl")
+    Path("empty/config.json").write_text((model / "config.json").read_text())
+    assert "holds no weights" in refused(verb, "empty", "--forget", "forget.jsonl")
+
+
+@pytest.mark.parametrize("verb", ["unlearn", "check"])
+def test_a_run_folder_with_something_else_is_left_alone(here, model, verb):
+    Path("thesis").mkdir()
+    Path("thesis/chapter.txt").write_text("x")
+    assert "something else" in refused(verb, model, "--forget", "forget.jsonl", "--out", "thesis")
+
+
+@pytest.mark.parametrize("verb", ["unlearn", "check"])
+def test_a_record_beyond_the_context_is_refused_with_a_way_out(here, model, verb):
+    write("forget.jsonl", FORGET + [{"question": "Who?", "answer": "Ada Quillon, " * 200}])
+    message = refused(verb, model, "--forget", "forget.jsonl")
+    assert "forget.jsonl line 3" in message and "--max-length" in message
+
+
+@pytest.mark.parametrize("verb", ["unlearn", "check"])
+def test_identifiers_that_nothing_unlearns_stop_it(here, model, verb):
+    """The ticket's answers name nobody: the run would forget no personal data at all."""
+    write("forget.jsonl", [{"question": "Ticket of Ada Quillon: no light.", "answer": "We are sorry."}])
+    message = refused(verb, model, "--forget", "forget.jsonl", "--subject", "Ada Quillon")
+    assert "--score all" in message and "Quillon" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--alhpa", "3"], "--alpha"),
+        (["--method", "rkdl"], "Did you mean 'rkld'"),
+        (["--score", "answers"], "answer"),
+        (["--alpha", "much"], "--alpha"),
+        (["--alpha", "-1"], "--alpha is -1"),
+        (["--config", "none.yaml"], "none.yaml"),
+        (["--config", "bad.yaml"], "bad.yaml: unknown setting 'alhpa'. Did you mean 'alpha'?"),
+        (["--config", "broken.yaml"], "broken.yaml line 2"),
+    ],
+)
+def test_unknown_and_impossible_settings_are_refused_with_a_hint(here, arguments, said):
+    Path("bad.yaml").write_text("alhpa: 3\n")
+    Path("broken.yaml").write_text("alpha: 3\nseed: [\n")
+    assert said in refused("unlearn", "./no-such-model", "--forget", "forget.jsonl", *arguments)
+
+
+def test_what_is_missing_is_named(here):
+    assert "MODEL is missing" in refused("unlearn", "--forget", "forget.jsonl")
+    assert "--forget is missing" in refused("check", "m")
+    assert "Did you mean 'unlearn'" in refused("unlaern")
+    assert "no run folder" in refused("purge", ".")
+
+
+# Results
+
+
+def test_a_run_shows_its_figures_and_can_be_shown_again_and_purged(here, model):
+    """Start, finished run given again, purge, and again: nothing is trained twice and every path is said."""
+    data = ["--forget", "forget.jsonl", "--retain", "retain.jsonl"]
+    command = ["unlearn", model, *data, "--out", "run", *QUICK]
+    first = run(*command)
+    assert first.exit_code == 0, first.stderr
+    for part in ["forget (2)", "retain (1)", "probability", "ROUGE-L", "facts still said", "Where does Ada"]:
+        assert part in first.stdout
+    assert "run/model\n" in first.stdout and Path("run/model/config.json").exists()
+    assert "distillation" in first.stderr
+
+    weights = Path("run/model/model.safetensors").stat().st_mtime_ns
+    again = run(*command)
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert Path("run/model/model.safetensors").stat().st_mtime_ns == weights
+
+    purged = run("purge", "run")
+    assert "deleted run/answers.json" in purged.stdout and " B" in purged.stdout
+    after = run(*command)
+    assert "probability" in after.stdout and "Where does Ada" not in after.stdout
+    assert "nothing" in run("purge", "run").stdout
+
+
+def test_check_shows_the_report_and_writes_nothing(here, model):
+    before = sorted(here.rglob("*"))
+    result = run("check", model, "--forget", "forget.jsonl", "--score", "spans", "--subject", "Ada Quillon")
+    assert result.exit_code == 0, result.stderr
+    assert "position" in result.stdout and "2 records" in result.stdout and "2 of 2 (100%)" in result.stdout
+    assert sorted(here.rglob("*")) == before
+
+
+def test_what_a_model_says_cannot_act_on_the_terminal(capsys):
+    """Colours, titles, links, cursor moves and reversed writing are taken out; markup is text."""
+    said = "a\x1b[31mb\x1b]0;title\x07c\x9b2Jd\x1b]8;;http://x\x1b\\e\u202ef\x00g\rh\x1bci [bold]j[/bold]"
+    assert cli.printable(said) == "abcdefg hi [bold]j[/bold]"
+    values = {"n": 1, "probability": 0.5, "rouge_l": 0.5, "facts_said": None}
+    cli._print_result(
+        rkld.Result(
+            model_path=Path("run/model"), run=Path("run"),
+            metrics={"before": {"forget": values}, "after": {"forget": values}},
+            answers=[{"question": "[red]q", "before": said, "after": "[/nonsense]"}],
+        )
+    )  # fmt: skip
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "[/nonsense]" in shown and "[red]q" in shown
+
+
+def test_long_answers_are_cut():
+    assert len(cli.printable("word " * 1000)) == cli.ANSWER_LENGTH
+
+
+# Ends
+
+
+@pytest.mark.parametrize("name", ["unlearn", "check"])
+def test_an_interrupted_command_says_how_to_go_on(here, monkeypatch, name):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rkld, name, interrupted)
+    result = run(name, "m", "--forget", "f")
+    assert result.exit_code == 130
+    assert "the same command goes on from here" in result.stderr
+
+
+def test_a_bug_is_not_dressed_up_as_the_users_error(here, monkeypatch):
+    def broken(**_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rkld, "unlearn", broken)
+    with pytest.raises(ZeroDivisionError):
+        run("unlearn", "m", "--forget", "f")

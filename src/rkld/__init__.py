@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .errors import UserError
     from .run import purge
     from .settings import Settings
+    from .strengthening import build_teacher
     from .teacher import Teacher
     from .trainer import RKLDConfig, RKLDTrainer
     from .unlearn import Result, unlearn
@@ -30,6 +31,7 @@ _HOME = {
     "RKLDTrainer": "trainer",
     "RKLDConfig": "trainer",
     "Teacher": "teacher",
+    "build_teacher": "strengthening",
     "UserError": "errors",
 }
 """Public name → the module that defines it."""

@@ -95,10 +95,18 @@ class HiddenCache:
     def read(self, part: str, key: str) -> Tensor:
         """One record's tensor, on the CPU."""
         name = f"{part}/{key}"
+        return self._file(name).get_tensor(name)
+
+    def rows(self, part: str, key: str) -> int | None:
+        """How many rows a record's tensor has; None where there is no such tensor."""
+        name = f"{part}/{key}"
+        return self._file(name).get_slice(name).get_shape()[0] if name in self.index["tensors"] else None
+
+    def _file(self, name: str) -> safe_open:
         file = self.index["tensors"][name]
         if file not in self._open:
             self._open[file] = safe_open(self.folder / file, framework="pt")
-        return self._open[file].get_tensor(name)
+        return self._open[file]
 
 
 def marked(encoded: Encoded) -> list[bool]:

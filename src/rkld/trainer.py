@@ -20,12 +20,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from . import methods
 from .divergence import cross_entropy, forward_kl
 from .encoding import Encoded, Encoder
+from .errors import UserError
 from .hidden import hidden_at
 from .linear_divergence import CHUNK_ROWS, linear_divergence
 from .models import LanguageModel, load_model, new_adapter
 from .objective import MicroBatches, Objective, Term, answer, kept, scored, segments
 from .records import read_records
-from .teacher import Teacher
+from .teacher import Teacher, marked
 
 
 @dataclass
@@ -210,6 +211,15 @@ def build_objective(
     elif "retain" in sets and args.retain_weight:
         terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
     sets = {name: records for name, records in sets.items() if any(term.records == name for term in terms)}
+    for term in terms:
+        for part in term.cached:
+            for e in sets[term.records]:
+                found, needed = teacher.cache.rows(f"{part}/{term.records}", e.key), sum(marked(e))
+                if found != needed:
+                    raise UserError(
+                        f"the teacher was built from other records: it has {found or 0} {part} states of "
+                        f"{term.records} record {e.key}, the {term.name} term needs {needed}. Build it again."
+                    )
     teacher.attach(lm)
     return Objective(sets, terms, teacher.cache)
 

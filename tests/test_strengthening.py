@@ -1,0 +1,64 @@
+"""The trainer's face: build_teacher and RKLDTrainer, as somebody who knows TRL would call them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rkld import RKLDConfig, RKLDTrainer, UserError, build_teacher
+from rkld.worlds.people import people
+from rkld.worlds.tiny import tiny_model
+
+RECORDS = [{"question": r["question"], "answer": r["answer"]} for r in people(n=2, seed=0).forget([0])[:6]]
+REPLAY = [{"question": r["question"], "answer": r["answer"]} for r in people(n=2, seed=0).retain([0])[:4]]
+
+
+def config(folder, **values) -> RKLDConfig:
+    return RKLDConfig(output_dir=str(folder), use_cpu=True, num_train_epochs=2, per_device_train_batch_size=3,
+                      learning_rate=3e-3, **values)  # fmt: skip
+
+
+@pytest.mark.parametrize("peft_config", [None, LoraConfig(r=4, lora_dropout=0.1, target_modules="all-linear")],
+                         ids=["full", "lora"])  # fmt: skip
+def test_a_teacher_and_a_trainer(tmp_path, peft_config):
+    """Two calls train a student that was the original: its first loss is the teacher's distance alone."""
+    model, tokenizer = tiny_model(0)
+    torch.manual_seed(0)
+    teacher = build_teacher(model, RECORDS, tmp_path / "teacher", args=config(tmp_path / "s"), replay_dataset=REPLAY,
+                            processing_class=tokenizer, peft_config=peft_config)  # fmt: skip
+    student = model if peft_config is None else tiny_model(0)[0]
+    torch.manual_seed(0)
+    trainer = RKLDTrainer(student, config(tmp_path / "student"), teacher=teacher, train_dataset=RECORDS,
+                          replay_dataset=REPLAY, processing_class=tokenizer, peft_config=peft_config)  # fmt: skip
+    trainer.train()
+    first = next(line for line in trainer.state.log_history if "forget" in line)
+    assert first["forget"] > 0
+    if peft_config is None:  # an adapter's other half is drawn anew: restored and new ones start as no change alike
+        assert first["replay"] == pytest.approx(0, abs=1e-5), "strengthening was not taken back"
+    trainer.save_model(str(tmp_path / "saved"))
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template == tokenizer.chat_template
+    if peft_config is None:
+        AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+
+
+def test_a_teacher_of_other_records_is_refused(tmp_path):
+    """Rows of one record used for another would train towards noise, silently."""
+    model, tokenizer = tiny_model(0)
+    teacher = build_teacher(model, RECORDS[:3], tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
+    with pytest.raises(UserError, match="other records"):
+        RKLDTrainer(model, config(tmp_path / "student"), teacher=teacher, train_dataset=RECORDS[3:] + RECORDS[:3],
+                    processing_class=tokenizer)  # fmt: skip
+
+
+def test_a_finished_teacher_is_used_again(tmp_path, monkeypatch):
+    """The same model, records and settings read the cache; another setting makes a new one."""
+    model, tokenizer = tiny_model(0)
+    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
+    trained = []
+    monkeypatch.setattr("rkld.strengthening.fine_tune", lambda *a: trained.append(1))
+    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer, alpha=4.0)
+    assert not trained
+    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", seed=1), processing_class=tokenizer)
+    assert trained

@@ -53,7 +53,7 @@ def test_a_partly_scored_occurrence_does_not_count(tokenizer):
 
 
 def test_names_are_found_as_people_write_them(tokenizer):
-    row = {"question": "Who?", "answer": "It is ADA  QUILLFEATHER's house."}
+    row = {"question": "Who?", "answer": "It is ADA  QUILLON's house."}
     assert counts(share(tokenizer, [row], "answer"))[0] == (1, 1)
 
 

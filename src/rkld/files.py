@@ -15,11 +15,19 @@ def write_text(path: Path, text: str) -> None:
     """Write beside, flush to disk, rename."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with open(beside, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> list[Path]:
+    """What :func:`write_text` left beside ``path`` where the process was killed."""
+    return [found for found in path.parent.glob(f".{path.name}.*") if found.suffix[1:].isdigit()]
 
 
 def write_json(path: Path, value: object) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .encoding import Encoded, Encoder
 from .models import LanguageModel
-from .records import Record, identifiers as known_identifiers
-from .replay import other_names, swap_name
+from .records import Record
+from .replay import other_names, own_identifiers, swap_name
 from .teacher import marked, marked_hidden
 
 NAMES = 4
@@ -31,11 +31,11 @@ def swapped_records(
     Only copies whose scored tokens are the source's own, one to one, are of use; others are left out.
     """
     names, draw, found = other_names(), random.Random(seed), []
-    for record, source in zip(records, encoded):
-        own = known_identifiers([record], ()) or tuple(identifiers)
+    for record, source in zip(records, encoded, strict=True):
+        own = own_identifiers(record, records, identifiers)
         target = [i for i, s in zip(source.ids, source.scored) if s]
         for number, name in enumerate(draw.sample(names, NAMES)):
-            swapped = swap_name(record, own, name) if own else None
+            swapped = swap_name(record, own, name)
             if swapped is None:
                 continue
             copy = encoder.encode(swapped, "spans")

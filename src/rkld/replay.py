@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from .files import DATA, read_jsonl
-from .records import Record, identifiers as known_identifiers, mentions, read_prompts
-from .wording import added_words, holds, name_parts, proper_nouns
+from .records import Record, Turn, identifiers as known_identifiers, mentions, read_prompts
+from .wording import (
+    added_words, common_words, holds, is_english, is_name, name_mentions, proper_nouns, rare_words, unnamed, words,
+)  # fmt: skip
+
+_SPEAKS = ("assistant", "completion", "text")
+"""Roles of what a model says itself, as in :class:`rkld.records.Turn`."""
 
 
 def generic_prompts() -> list[Record]:
@@ -27,46 +33,124 @@ def other_names() -> list[str]:
     return json.loads((DATA / "swap_names.json").read_text(encoding="utf-8"))["names"]
 
 
+def own_identifiers(record: Record, records: Sequence[Record], identifiers: Sequence[str]) -> tuple[str, ...]:
+    """The identifiers of the person a record is about, where several people are to be forgotten.
+
+    The record's own, if it has any, and of all ``identifiers`` those that no other record claims.
+    """
+    own = known_identifiers([record], ())
+    if not own:
+        return tuple(identifiers)
+    others = set(known_identifiers(records, ())) - set(own)
+    return known_identifiers([record], [name for name in identifiers if name not in others])
+
+
 def swap_name(record: Record, identifiers: Sequence[str], name: str) -> Record | None:
     """The record with the person's name replaced by another in every turn.
+
+    First names are replaced by the first word of ``name``, last and middle names by its last one.
 
     Returns:
         None where nothing was replaced, or something that identifies the person would remain.
     """
-    roles = name_parts(identifiers)
-    folded = {part.casefold(): role for part, role in roles.items()}
     pieces = {"full": name, "first": name.split()[0], "last": name.split()[-1]}
-    changed = False
+    numbers = tuple(identifier for identifier in identifiers if not is_name(identifier))
 
     def swap(text: str) -> str:
-        nonlocal changed
-        for start, end in reversed(mentions(text, tuple(sorted(roles, key=len, reverse=True)))):
-            found = text[start:end]
-            possessive = next((s for s in ("'s", "’s") if found.casefold().endswith(s)), "")
-            role = folded.get(" ".join(found.removesuffix(possessive).split()).casefold(), "full")
-            text = text[:start] + pieces[role] + possessive + text[end:]
-            changed = True
+        for start, end, role in reversed(name_mentions(text, identifiers)):
+            text = text[:start] + pieces[role] + text[end:]
         return text
 
+    if any(holds(turn.content, numbers) for turn in record.turns):
+        return None
     swapped = record.map_text(swap)
-    if not changed or any(mentions(turn.content, tuple(identifiers)) for turn in swapped.turns):
+    if swapped.turns == record.turns or any(name_mentions(turn.content, identifiers) for turn in swapped.turns):
         return None
     return swapped
 
 
 def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: int, copies: int = 2) -> list[Record]:
-    """The forget questions about other people: each with ``copies`` names drawn from the seed, keys "source.copy"."""
+    """The forget questions about other people: each with ``copies`` names drawn from the seed, keys "swap-source.copy".
+
+    Left out are questions that do not name the person, and those that still name one of the forgotten people or
+    hold personal data of their own (a marked span that is not the answer's).
+    """
     if not identifiers:
         return []
     names, draw = other_names(), random.Random(seed)
     prompts = []
     for record in forget:
-        own = known_identifiers([record], ()) or tuple(identifiers)
-        for copy, name in enumerate(draw.sample(names, copies)):
-            swapped = swap_name(record, own, name) if record.question else None
-            if swapped is not None:
-                prompts.append(swapped.as_prompt(f"swap-{record.key}.{copy}"))
+        drawn = draw.sample(names, copies)
+        if not record.question:
+            continue
+        own = own_identifiers(record, forget, identifiers)
+        asked = [span for span in record.spans if not holds(record.answer, [span])]
+        for copy, name in enumerate(drawn):
+            # The prompt alone: a name in the answer is no reason to ask the forget question itself.
+            prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
+            if prompt and not any(_identifies(t, identifiers) or holds(t.content, asked) for t in prompt.turns):
+                prompts.append(prompt)
     return prompts
+
+
+def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
+    return holds(turn.content, identifiers) or bool(name_mentions(turn.content, identifiers))
+
+
+class _Facts:
+    """What the forget records say of the person, as sets of words, each of which a replayed answer must not say whole.
+
+    A fact may be written in another order or form ("November 7, 1867"), so each rare word of it is one by itself.
+    """
+
+    def __init__(self, forget: Sequence[Record], identifiers: Sequence[str]):
+        self.spans = tuple({span for record in forget for span in record.spans})
+        self.named: set[frozenset[str]] = set()
+        self.capital: set[str] = set()  # common words that are names only with their capital: "Press", "US"
+        self.rare: set[frozenset[str]] = set()
+        self.added: set[frozenset[str]] = set()
+        for span in self.spans:
+            self._add_name(unnamed(span, identifiers))
+        for record in forget:
+            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in _SPEAKS)
+            asked = " \n ".join(t.content for t in record.turns if t.role not in _SPEAKS)
+            given = set(words(asked))
+            for noun in proper_nouns(said):
+                if not given.issuperset(words(noun)):
+                    self._add_name(noun, given)
+            if not record.spans:  # else it is said already what of it is personal
+                if is_english(said):
+                    self.rare |= {frozenset([word]) for word in rare_words(said) - given}
+                self.added.add(frozenset(added_words(said, asked)))
+
+    def _add_name(self, phrase: str, given: Collection[str] = ()) -> None:
+        found = frozenset(words(phrase))
+        self.named |= {frozenset([word]) for word in rare_words(phrase).difference(given)}
+        if len(found) > 1:
+            self.named.add(frozenset(word for word in found if len(word) > 3 or not word.isalpha()) or found)
+        elif found <= common_words() and phrase[:1].isupper():
+            self.capital.add(phrase)
+
+    def reason_to_drop(self, pair: Record) -> str | None:
+        """What a replayed pair's answer says of them, beyond what its own question gives."""
+        said, given = set(words(pair.answer)), set(words(pair.question))
+
+        def says(facts: set[frozenset[str]]) -> bool:
+            return any(fact <= said and not fact <= given for fact in facts)
+
+        if holds(pair.answer, self.spans):
+            return "says a marked span"
+        if says(self.named) or self.capital & _spelled(pair.answer) - _spelled(pair.question):
+            return "says a name, number or span of the forget answers"
+        if says(self.rare):
+            return "says a rare word of the forget answers"
+        if any(2 * len(added & (said - given)) > len(added) for added in self.added):
+            return "says most of a forget answer"
+        return None
+
+
+def _spelled(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def screen(
@@ -74,32 +158,32 @@ def screen(
 ) -> tuple[list[Record], Counter[str]]:
     """Drop replayed answers that would rehearse what is to be forgotten.
 
-    An answer is dropped if the pair names the person, if it holds a marked span, or a proper noun or number of the
-    forget answers that no forget question gives away, or if it says at least half of the words that some forget
-    answer adds to its question.
+    A pair is dropped if it names the person, in part or whole, or if its answer says
+
+    - a marked span;
+    - a proper noun or number of the forget answers, or a rare word of one or of a span
+      (:func:`rkld.wording.rare_words`);
+    - and, for forget records whose personal parts are not marked: a rare word of an English answer, or more than half
+      of the words that an answer adds to its question.
+
+    What a forget question itself gives is no fact of its answer; what the pair's own question gives is not the
+    answer's saying, but for marked spans. Compared without case and accents. Too many are rather dropped than too
+    few; of answers of the same style about other people most must stay, which ``tests/test_replay.py`` holds to.
 
     Returns:
         the pairs that stay, and how many were dropped for which reason.
     """
-    named = tuple(identifiers) + tuple(name_parts(identifiers))
-    questions = " \n ".join(record.question for record in forget)
-    spans = tuple({span for record in forget for span in record.spans})
-    nouns = tuple({noun for r in forget for noun in proper_nouns(r.answer)} - set(named))
-    nouns = tuple(noun for noun in nouns if not holds(questions, [noun]))
-    added = [added_words(record.answer, record.question) for record in forget]
+    facts = _Facts(forget, identifiers)
     kept, dropped = [], Counter()
     for pair in answered:
-        said = added_words(pair.answer, pair.question)
         if not pair.answer.strip():
-            dropped["empty answer"] += 1
-        elif holds(pair.answer, named) or holds(pair.question, named):
-            dropped["names the person"] += 1
-        elif holds(pair.answer, spans):
-            dropped["says a marked span"] += 1
-        elif holds(pair.answer, nouns):
-            dropped["says a name or number of the forget answers"] += 1
-        elif any(len(words) >= 2 and 2 * len(words & said) >= len(words) for words in added):
-            dropped["says half of a forget answer"] += 1
+            reason = "empty answer"
+        elif any(_identifies(turn, identifiers) for turn in pair.turns):
+            reason = "names the person"
+        else:
+            reason = facts.reason_to_drop(pair)
+        if reason:
+            dropped[reason] += 1
         else:
             kept.append(pair)
     return kept, dropped
@@ -117,14 +201,13 @@ def own_words(answered: Sequence[Record], forget: Sequence[Record], identifiers:
     Returns:
         those that say anything, keys "own-…".
     """
-    named = tuple(identifiers) + tuple(name_parts(identifiers))
     written = tuple({span for record in forget for span in record.spans})
     records = []
     for record in answered:
         facts = [record.answer[a:b] for a, b in mentions(record.answer, written)]
-        for noun in proper_nouns(record.answer):
-            if not holds(noun, named) and not holds(record.question, [noun]) and noun not in facts:
-                facts.append(noun)
-        if facts:
-            records.append(replace(record.with_spans(facts), key=f"own-{record.key}"))
+        facts = [fact for fact in facts if words(unnamed(fact, identifiers))]
+        facts += [n for n in proper_nouns(unnamed(record.answer, identifiers)) if not holds(record.question, [n])]
+        marked = replace(record.with_spans(facts), key=f"own-{record.key}")
+        if marked.spans:
+            records.append(marked)
     return records

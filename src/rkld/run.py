@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import UserError
-from .files import read_jsonl, write_json, write_text
+from .files import read_jsonl, unfinished, write_json, write_text
 from .settings import Settings, flag
+
+MANIFEST, SETTINGS = "manifest.json", "run.yaml"
 
 PERSONAL = {
     "strengthened": "weights that carry the records more strongly than before",
@@ -32,6 +34,9 @@ INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_w
 FREE = {"out", "checkpoint_minutes", "keep_files"}
 """Settings that may change between two starts of a run, for they do not change its result."""
 
+FORMAT = 1
+"""Of manifest.json."""
+
 
 class Run:
     """One run folder, opened for these settings."""
@@ -45,22 +50,31 @@ class Run:
         self.folder = settings.run_folder
         self.settings = settings
         self.manifest: dict = {}
-        path = self.folder / "manifest.json"
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file. Give another run folder with --out.")
-        if path.exists():
-            self.manifest = json.loads(path.read_text(encoding="utf-8"))
-            self._refuse_other_settings()
-        elif self.folder.exists() and any(self.folder.iterdir()):
+        if not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir()):
+            return
+        manifest = read_manifest(self.folder)
+        if manifest is None:
             raise UserError(f"{self.folder}: holds something else than a run. Give another run folder with --out.")
+        self.manifest = manifest
+        if "purged" in manifest and not self.done("model"):
+            raise UserError(
+                f"{self.folder}: this run was purged before it was finished, so it cannot go on. Delete the folder to "
+                "begin again, or give another run folder with --out."
+            )
+        self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
-        asked, found = self._settings(), self.manifest.get("settings", {})
+        asked, found = self._settings(), self.manifest["settings"]
         different = [
             f"  {flag(name)}: {found.get(name)!r} then, {asked[name]!r} now"
             for name in asked
             if name not in FREE and asked[name] != found.get(name)
         ]
+        subject = self.salted(self.settings.subject)
+        if subject != self.manifest["subject"]:  # whom it is about stands in neither the manifest nor a message
+            different.append(f"  {flag('subject')}: another than then")
         if different:
             raise UserError(
                 f"{self.folder}: holds a run with other settings:\n" + "\n".join(different) +
@@ -68,33 +82,40 @@ class Run:
             )  # fmt: skip
 
     def _settings(self) -> dict:
-        return json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        """The settings as JSON has them, but for the subject: it is personal data."""
+        settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        del settings["subject"]
+        return settings
 
     def start(self) -> None:
-        """Write what was asked, if the folder is new."""
-        import yaml
-
+        """Make the folder and write what was asked, where that has not been done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self.manifest:
-            return
-        self.manifest = {
-            "format": 1,
-            "settings": self._settings(),
-            "versions": {
-                name: importlib.metadata.version(name)
-                for name in ("rkld", "torch", "transformers", "accelerate", "peft", "tokenizers")
-            },
-            "salt": secrets.token_hex(16),
-            "records": {},
-            "phases": {},
-            "personal_data": {},
-        }
-        write_text(self.folder / "run.yaml", yaml.safe_dump(self._settings(), sort_keys=False, allow_unicode=True))
-        self.save()
+        if not self.manifest:
+            self.manifest = {
+                "format": FORMAT,
+                "settings": self._settings(),
+                "versions": {
+                    name: importlib.metadata.version(name)
+                    for name in ("rkld", "torch", "transformers", "accelerate", "peft", "tokenizers")
+                },
+                "salt": secrets.token_hex(16),
+                "records": {},
+                "phases": {},
+                "personal_data": {},
+            }
+            self.manifest["subject"] = self.salted(self.settings.subject)
+            self.save()  # before anything else: from here on the folder is known as a run
+        if not (self.folder / SETTINGS).exists():
+            _write_settings(self.folder, {**self._settings(), "subject": list(self.settings.subject)})
+            self.save()
 
     def save(self) -> None:
-        self.manifest["personal_data"] = {n: why for n, why in PERSONAL.items() if (self.folder / n).exists()}
-        write_json(self.folder / "manifest.json", self.manifest)
+        """Write the manifest, with the files that hold personal data by now."""
+        personal = {name: why for name, why in PERSONAL.items() if (self.folder / name).exists()}
+        if self.settings.subject and (self.folder / SETTINGS).exists() and "purged" not in self.manifest:
+            personal[SETTINGS] = "the subject as it was given"
+        self.manifest["personal_data"] = personal
+        write_json(self.folder / MANIFEST, self.manifest)
 
     def salted(self, value: object) -> str:
         """A hash that says whether two inputs of *this* run are equal, and nothing about what they are."""
@@ -131,36 +152,83 @@ class Run:
         return read_jsonl(self.folder / "metrics.jsonl")
 
 
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of a run folder; None where there is none, or another program's.
+
+    Raises:
+        UserError: it is of a later format.
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if not isinstance(found, dict) or not {"format", "settings", "salt", "phases"} <= found.keys():
+        return None
+    if found["format"] != FORMAT:
+        raise UserError(
+            f"{folder}: a run of format {found['format']}; this version of rkld knows format {FORMAT}. "
+            "Use the version that made it."
+        )
+    return found
+
+
+def _write_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    import yaml
+
+    write_text(folder / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
 def remove(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
-    """Delete the named files and folders of a run.
+    """Delete the named files and folders of a run, and what an interrupted writing of them left.
 
     Returns:
         what was there: its name and its size in bytes.
     """
     removed = []
     for name in names:
-        path = folder / name
-        if not path.exists():
-            continue
-        files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-        removed.append((name, sum(p.stat().st_size for p in files)))
-        path.unlink() if path.is_file() else shutil.rmtree(path)
+        size, there = 0, False
+        for path in (folder / name, *unfinished(folder / name)):
+            if not path.exists():
+                continue
+            files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            size, there = size + sum(p.stat().st_size for p in files), True
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        if there:
+            removed.append((name, size))
     return removed
 
 
 def purge(folder: str | Path) -> list[tuple[str, int]]:
     """Delete everything in a run folder that still holds personal data; the model, settings and numbers stay.
 
+    The subject is taken out of run.yaml. A run that is not finished cannot go on afterwards.
+
+    Returns:
+        what was deleted: its name in the folder and its size in bytes.
+
     Raises:
         UserError: not a run folder.
     """
     folder = Path(folder)
-    path = folder / "manifest.json"
-    if not path.exists():
-        raise UserError(f"{folder}: no run folder (it has no manifest.json).")
-    removed = remove(folder, list(PERSONAL))
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["personal_data"] = {}
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder}: no run folder (it has no manifest.json of rkld).")
+    # Said before it is done: a purge that is cut short must not look like a run that can go on.
     manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    write_json(path, manifest)
+    manifest["finished"] = "model" in manifest["phases"]
+    write_json(folder / MANIFEST, manifest)
+    removed = remove(folder, list(PERSONAL)) + _purge_settings(folder, manifest["settings"])
+    manifest["personal_data"] = {}
+    write_json(folder / MANIFEST, manifest)
     return removed
+
+
+def _purge_settings(folder: Path, settings: Mapping[str, object]) -> list[tuple[str, int]]:
+    """Write run.yaml without the subject. The manifest has all the other settings: a broken file is mended by it."""
+    for path in unfinished(folder / SETTINGS):
+        path.unlink()
+    path = folder / SETTINGS
+    before = path.read_bytes() if path.exists() else b""
+    _write_settings(folder, settings)
+    after = path.read_bytes()
+    return [(f"{SETTINGS} (the subject)", len(before) - len(after))] if len(before) > len(after) else []

@@ -6,9 +6,12 @@ Imports no torch: ``rkld --help`` is made from this file.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import math
+import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +76,9 @@ class Settings:
     allow_pickle: bool = _setting(False, "Allow weights in pickle form, which can run code when they are read.")
 
     def __post_init__(self) -> None:
+        for name in fields():
+            if isinstance(getattr(self, name), float) and not math.isfinite(getattr(self, name)):
+                raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be a finite number.")
         for name, low in {
             "epochs": 1, "strengthen_epochs": 1, "batch_size": 1, "accumulation": 1, "lora_rank": 1,
             "max_new_tokens": 1, "seed": 0, "alpha": 0, "retain_weight": 0, "replay_weight": 0, "keep_weight": 0,
@@ -131,24 +137,44 @@ def make(values: Mapping[str, Any], where: str) -> Settings:
     checked = {}
     for name, value in values.items():
         if name not in fields():
-            raise UserError(f"{where}: unknown setting '{name}'.{nearest(name, fields())}")
+            raise UserError(f"{where}: unknown setting '{name}'.{nearest(str(name), fields())}")
         expected, choices, optional = kind(name)
         if value is None and optional:
             checked[name] = None
             continue
-        if expected is tuple:
-            value = (value,) if isinstance(value, str) else tuple(value)
-        elif expected is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            try:  # YAML reads 5e-5 as a string
-                value = float(value)
-            except ValueError:
-                pass
+        value = _converted(value, expected, choices)
         if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-            raise UserError(f"{where}: '{name}' is {value!r}; expected {expected.__name__}.")
+            raise UserError(f"{where}: '{name}' is {value!r}; expected {_KINDS[expected]}.")
+        if expected is tuple and not all(isinstance(item, str) for item in value):  # not shown: it may be personal
+            raise UserError(f"{where}: '{name}' holds something else than text. Put its names between quotes.")
         if choices and value not in choices:
-            raise UserError(f"{where}: '{name}' is {value!r};{nearest(value, choices)} expected one of {choices}.")
+            hint = nearest(value, choices)
+            raise UserError(f"{where}: '{name}' is {value!r}; choose one of {', '.join(choices)}.{hint}")
         checked[name] = value
     return Settings(**checked)
+
+
+_KINDS = {
+    str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "text or a list of texts"
+}  # fmt: skip
+
+
+def _converted(value: Any, expected: type, choices: Sequence[str] | None) -> Any:
+    """What YAML or Python writes in another type, where it can only mean one thing."""
+    if expected is tuple:
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    if expected is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:  # YAML reads 5e-5 as a string
+            return float(value)
+        except ValueError:
+            return value
+    if expected is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if expected is str and isinstance(value, datetime.date):  # YAML reads 2024-07-26 as a date
+        return value.isoformat()
+    if value is False and choices and "no" in choices:  # and no as false
+        return "no"
+    return value
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -165,7 +191,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise UserError(f"{path} line {line}: not valid YAML.") from None
+        raise UserError(f"{path} line {line}: not valid YAML. Write settings as 'name: value' lines.") from None
+    except ValueError:  # not UTF-8, or a date that does not exist
+        raise UserError(f"{path}: not valid YAML in UTF-8. Write settings as 'name: value' lines.") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected settings as 'name: value' lines, found {type(found).__name__}.")
     return found

@@ -47,11 +47,16 @@ class HiddenCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._index_path = self.folder / "index.json"
         self._open: dict[str, safe_open] = {}
-        self.index: dict = {"identity": dict(identity), "tensors": {}, "done": []}
+        # Through JSON, which knows no tuples: else an identity would differ from itself read again.
+        self.index: dict = {"identity": json.loads(json.dumps(dict(identity))), "tensors": {}, "heads": {}, "done": []}
         if self._index_path.exists():
             found = json.loads(self._index_path.read_text())
             if found["identity"] == self.index["identity"]:
                 self.index = found
+            else:  # the index goes first: it must never speak of tensors that are gone or have been replaced
+                self._index_path.unlink()
+                for file in {*found["tensors"].values(), *found["heads"].values()}:
+                    (self.folder / file).unlink(missing_ok=True)
 
     def done(self, part: str) -> bool:
         """Whether ``part`` ("original/forget") has been written whole."""
@@ -86,11 +91,15 @@ class HiddenCache:
         head = {"weight": lm.head.weight.detach().to("cpu", copy=True)}
         if lm.head.bias is not None:
             head["bias"] = lm.head.bias.detach().to("cpu", copy=True)
-        save_file(head, self.folder / f"head-{name}.safetensors")
+        file = f"head-{name}.safetensors"
+        save_file(head, self.folder / file)
+        self.index["heads"][name] = file
+        write_json(self._index_path, self.index)
 
     def read_head(self, name: str) -> dict[str, Tensor] | None:
-        path = self.folder / f"head-{name}.safetensors"
-        return load_file(path) if path.exists() else None
+        """The head kept under ``name``, or None."""
+        file = self.index["heads"].get(name)
+        return load_file(self.folder / file) if file else None
 
     def read(self, part: str, key: str) -> Tensor:
         """One record's tensor, on the CPU."""

@@ -6,6 +6,7 @@ records of a step and how their rows are weighted, comes from :mod:`rkld.objecti
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from . import methods
 from .divergence import cross_entropy, forward_kl
@@ -72,10 +72,14 @@ class ObjectiveTrainer(Trainer):
     def __init__(self, lm: LanguageModel, args: RKLDConfig, objective: Objective, callbacks: Sequence = ()):
         self.lm = lm
         self.objective = objective
-        epochs = int(args.num_train_epochs)
+        args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
+        batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        epochs = math.ceil(args.num_train_epochs)
+        if args.max_steps > 0:
+            epochs = math.ceil(args.max_steps / math.ceil(len(next(iter(objective.sets.values()))) / batch_size))
         self.batches = MicroBatches(
             objective,
-            batch_size=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            batch_size=batch_size,
             accumulation=args.gradient_accumulation_steps,
             epochs=epochs,
             seed=args.seed,
@@ -265,8 +269,10 @@ class _TimedCheckpoint(TrainerCallback):
 
 def fit(trainer: ObjectiveTrainer) -> None:
     """Train, from the last whole checkpoint in the output folder if there is one."""
-    folder = Path(trainer.args.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if folder.is_dir() else None)
+    # A checkpoint is whole once the trainer's state, written last, is there.
+    whole = [path.parent for path in Path(trainer.args.output_dir).glob("checkpoint-*/trainer_state.json")]
+    last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    trainer.train(resume_from_checkpoint=last and str(last))
     # The optimizer's state would otherwise stay in memory through the next phase.
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()

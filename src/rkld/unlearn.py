@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ from .strengthening import cache_identity, fill_cache, fine_tuning_steps
 from .teacher import HiddenCache, Teacher
 from .trainer import ObjectiveTrainer, RKLDConfig, build_objective, fit
 
+
+MEASURED = 100
+"""Retain records that are measured before and after, drawn by the seed; of the forget records all are."""
 
 STUDENT = "checkpoints/student.safetensors"
 """The finished student's trained weights, inside the run folder."""
@@ -152,7 +156,10 @@ def unlearn(
     chosen = make(values, "rkld.unlearn")
     inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
     work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
-    return work.result() if work.run.done("model") else work.go(objects.get("model"), processing_class)
+    if work.run.done("model"):
+        work.same_records()
+        return work.result()
+    return work.go(objects.get("model"), processing_class)
 
 
 class _Work:
@@ -175,7 +182,10 @@ class _Work:
             self.encoder.prompt(prompt)
 
         self.run.start()
-        self._note_inputs()
+        self.same_records()
+        self.run.same("model", fingerprint(self.lm))
+        self.run.same("template", self.encoder.fingerprint)
+        self.run.save()
         self._phase("before", self._before)
         if s.lora:
             torch.manual_seed(s.seed)  # the adapter's random half is the same in a resumed run
@@ -194,15 +204,13 @@ class _Work:
     def _encode(self, records: Sequence[Record], score: str) -> list[Encoded]:
         return [self.encoder.encode(record, score) for record in records]
 
-    def _note_inputs(self) -> None:
+    def same_records(self) -> None:
+        """Note the inputs at the first start; refuse others when the run is started again."""
         i, run = self.inputs, self.run
-        run.same("model", fingerprint(self.lm))
-        run.same("template", self.encoder.fingerprint)
         run.same("subject", run.salted(i.identifiers))
         for name, records in {"forget records": i.forget, "retain records": i.retain, "replay prompts": i.prompts}.items():
             contents = [(r.form, [dataclasses.astuple(t) for t in r.turns], r.spans) for r in records]
             run.same(name, {"n": len(records), "hash": run.salted(contents)})
-        run.save()
 
     def _phase(self, name: str, work) -> None:
         if not self.run.done(name):
@@ -329,7 +337,8 @@ class _Work:
 
     def _measure(self, when: str) -> dict[str, Measurement]:
         found = {}
-        for name, records in {"forget": self.inputs.forget, "retain": self.inputs.retain}.items():
+        drawn = random.Random(self.settings.seed).sample(self.inputs.retain, min(MEASURED, len(self.inputs.retain)))
+        for name, records in {"forget": self.inputs.forget, "retain": drawn}.items():
             if records:
                 with self.progress.bar(f"{when}: {name}", len(records)) as advance:
                     found[name] = measure(

@@ -1,61 +1,95 @@
-"""What in a text may carry a fact: proper nouns, numbers, and the words an answer adds to its question. No model."""
+"""What in a text may carry a fact: proper nouns, numbers, rare words, and the parts of a person's name. No model."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
+from .files import DATA
 from .records import mentions
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
-_SENTENCE_END = re.compile(r"[.!?:;\n•*\"“(]\s*$")
+_SENTENCE_END = re.compile(r"[.!?:;\n•*]\s*$")
+_OPENERS = frozenset(
+    "a after also although an and as at because before born both but by during for from he her his however if in it "
+    "its no not of on one or she since so that the their there these they this those though to until we what when "
+    "where which while who with yes you your".split()
+)
+"""What begins a sentence in a capital and belongs to no name after it."""
+
+# Small words inside a name or a title: "University of Warsaw", "On the Origin of Species", "Vincent van Gogh".
+_JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|la|le|van|van der|von|bin|al)\s+)?")
+_BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
+
+_HONORIFICS = frozenset("dr prof mr mrs ms miss sir dame lady lord jr sr".split())
+
+
+@lru_cache(maxsize=1)
+def common_words() -> frozenset[str]:
+    """About 5000 common English words, none of which is by itself anybody's fact.
+
+    Words of lower case that are early in the vocabulary of SmolLM2 (Apache-2.0), where order follows frequency.
+    """
+    return frozenset((DATA / "common_words.txt").read_text(encoding="utf-8").split())
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, inner hyphens, dots and apostrophes kept, a possessive 's dropped."""
-    return [re.sub(r"['’]s$", "", word) for word in _WORD.findall(text)]
+    """The words of a text without case and accents, cut at hyphens and apostrophes; 10,000 is one, a 's is none."""
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text))
+
+
+def rare_words(text: str) -> set[str]:
+    """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`words` writes them."""
+    return {word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())}
+
+
+def is_english(text: str) -> bool:
+    """Whether most words are common English ones, so that the others may be called rare."""
+    found = words(text)
+    return 2 * sum(word in common_words() for word in found) >= len(found)
 
 
 def proper_nouns(text: str) -> list[str]:
-    """Runs of capitalised words, and numbers of three digits or more, as they stand in the text.
+    """Names, titles, dates and numbers as they stand in the text: runs of capitalised words and numbers.
 
-    A single capitalised word at the start of a sentence is passed over: it may be any word.
+    Small words inside a run belong to it ("On the Origin of Species"), and so does all of a date ("7 November
+    1867"), for a fact is forgotten as a whole. A number alone counts from three digits on. A single capitalised word
+    at the start of a sentence is passed over: it may be any word.
     """
-    found: list[str] = []
-    run_start = run_end = None
-    opening = False  # whether the run began a sentence
-
-    def close() -> None:
-        nonlocal run_start
-        if run_start is not None:
-            run = text[run_start:run_end]
-            if not (opening and " " not in run):
-                found.append(run)
-            run_start = None
-
+    runs: list[list[re.Match[str]]] = []
     for match in _WORD.finditer(text):
         word = match.group()
-        before = text[: match.start()]
-        starts_sentence = not before.strip() or bool(_SENTENCE_END.search(before))
-        if sum(c.isdigit() for c in word) >= 3:
-            close()
-            found.append(word)
-        elif word[0].isupper() and word != "I":
-            if run_start is not None and not text[run_end : match.start()].strip() and not starts_sentence:
-                run_end = match.end()
-            else:
-                close()
-                run_start, run_end, opening = match.start(), match.end(), starts_sentence
+        if not (word[0].isupper() or word[0].isdigit()) or word == "I":
+            continue
+        last = runs[-1][-1] if runs else None
+        between = text[last.end() : match.start()] if last else ""
+        numbers = last and last.group()[-1].isdigit() and word[0].isdigit() and _BETWEEN_NUMBERS.fullmatch(between)
+        if last and (numbers or (_JOINT.fullmatch(between) and "\n" not in between)):
+            runs[-1].append(match)
         else:
-            close()
-    close()
-    return list(dict.fromkeys(re.sub(r"['’]s$", "", run) for run in found))
+            runs.append([match])
+    found = []
+    for run in runs:
+        before = text[: run[0].start()]
+        starts = not before.strip() or bool(_SENTENCE_END.search(before))
+        quoted = before[-1:] in ('"', "“", "«", "„")
+        if not quoted or len(run) == 1:
+            while run and run[0].group().casefold() in _OPENERS:
+                run, starts = run[1:], False
+        capital = any(match.group()[0].isupper() for match in run) and not (starts and len(run) == 1)
+        if capital or any(sum(c.isdigit() for c in match.group()) >= 3 for match in run):
+            found.append(re.sub(r"['’]s$", "", text[run[0].start() : run[-1].end()]))
+    return list(dict.fromkeys(found))
 
 
 def added_words(answer: str, question: str) -> set[str]:
-    """Words of four letters or more that the answer adds to the question, case-folded."""
-    given = {word.casefold() for word in words(question)}
-    return {word.casefold() for word in words(answer) if len(word) >= 4} - given
+    """Words of four letters or more that the answer adds to the question."""
+    return {word for word in words(answer) if len(word) >= 4} - set(words(question))
 
 
 def holds(text: str, phrases: Iterable[str]) -> bool:
@@ -63,23 +97,66 @@ def holds(text: str, phrases: Iterable[str]) -> bool:
     return bool(mentions(text, tuple(phrases)))
 
 
-def name_parts(identifiers: Sequence[str]) -> dict[str, str]:
-    """Each identifier that is a name, and its first and last word, with the role it plays.
+def is_name(identifier: str) -> bool:
+    """Whether an identifier is a name: e-mail addresses, numbers and the like are none."""
+    return any(map(str.isalpha, identifier)) and not any(c.isdigit() or c in "@/" for c in identifier)
+
+
+@lru_cache(maxsize=64)
+def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
+    """Every way to say the identifiers that are names: whole, and each run of their words, with the role it plays.
+
+    Halves of a hyphenated last word count too ("Curie" of "Skłodowska-Curie"). Particles ("van"), titles ("Dr.") and
+    initials are no parts by themselves.
 
     Returns:
-        identifier → "full", "first" or "last". E-mail addresses, numbers and the like are no names.
+        part → "full", "first" or "last" (all but the first name).
     """
     parts: dict[str, str] = {}
-    for identifier in identifiers:
+    for identifier in filter(is_name, identifiers):
         pieces = identifier.split()
-        if not pieces or any(c.isdigit() or c == "@" for c in identifier):
-            continue
-        if len(pieces) > 1:
-            parts[identifier] = "full"
-            if len(pieces[0]) >= 3:
-                parts.setdefault(pieces[0], "first")
-            if len(pieces[-1]) >= 3:
-                parts.setdefault(pieces[-1], "last")
-        else:
-            parts.setdefault(identifier, "last")
+        while len(pieces) > 1 and pieces[0].rstrip(".").casefold() in _HONORIFICS:
+            pieces = pieces[1:]
+        parts[identifier] = "full" if len(pieces) > 1 else "last"
+        for start in range(len(pieces)):
+            for end in range(start + 1, len(pieces) + 1):
+                run = " ".join(pieces[start:end])
+                if end - start > 1:
+                    parts.setdefault(run, "last" if start else "full")
+                elif _stands_alone(run, identifier):
+                    parts.setdefault(run, "last" if start or len(pieces) == 1 else "first")
+        for half in re.split(r"[-‐‑]", pieces[-1]):
+            if _stands_alone(half, identifier):
+                parts.setdefault(half, "last")
     return parts
+
+
+def _stands_alone(piece: str, identifier: str) -> bool:
+    """Whether one word of a name says whose it is."""
+    bare = piece.rstrip(".,")
+    particle = bare.islower() and not identifier.islower()
+    short = len(bare) < 3 and bare.isascii()
+    return bool(bare) and not short and not particle and bare.casefold() not in _HONORIFICS
+
+
+def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Where the text says the person's name or a part of it: (start, end, role as in :func:`name_parts`).
+
+    A part that is also a common word ("Will", "Young") counts only where it has its capital.
+    """
+    roles = name_parts(tuple(identifiers))
+    found = []
+    for start, end in mentions(text, tuple(roles)):
+        said = text[start:end]
+        if said.islower() and said in common_words() and said not in roles:
+            continue
+        role = next((r for part, r in roles.items() if mentions(said, (part,)) == [(0, len(said))]), "full")
+        found.append((start, end, role))
+    return found
+
+
+def unnamed(text: str, identifiers: Sequence[str]) -> str:
+    """The text with a comma in the place of the person's name and of its parts."""
+    for start, end, _ in reversed(name_mentions(text, identifiers)):
+        text = f"{text[:start]},{text[end:]}"
+    return text

@@ -9,6 +9,7 @@ unlearned and the retrained model on the forget set. Makes the two models first 
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -17,12 +18,13 @@ import click
 from benchmarks.common import Checks, EveryEpochs, table, write
 from benchmarks.tofu_models import TEMPLATE, forget_records, retain_records, train
 from rkld import unlearn
+from rkld.files import write_json
 from rkld.models import load_model
 from rkld.progress import Bars
 
 RUNS = {
     "published": {"replay": "none", "epochs": 6},
-    "replay": {"replay": "auto", "epochs": 8},
+    "replay": {"replay": "auto", "subject": ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"), "epochs": 8},
 }
 SETTINGS = {"alpha": 8.0, "lr": 5e-5, "batch_size": 8, "seed": 0, "max_new_tokens": 48}
 EVERY = 2
@@ -39,14 +41,18 @@ def main(data: Path, out: Path, results: Path) -> None:
     rows = [("original", checks(load_model(original))), ("retrained", checks.retrained)]
     found: dict = dict(rows)
     for name, settings in RUNS.items():
-        started, lm = time.time(), load_model(original)
-        every = EveryEpochs(checks, lm, EVERY)
-        unlearn(
-            lm.model, data / "forget01.json", processing_class=lm.tokenizer, out=str(out / name),
-            chat_template=str(TEMPLATE), progress=Bars(), callbacks=[every], **SETTINGS, **settings,
-        )  # fmt: skip
-        found[name] = {"settings": {**SETTINGS, **settings}, "seconds": round(time.time() - started), "steps": every.steps}
-        rows += [(f"{name}, epoch {step['epoch']}", step) for step in every.steps]
+        done = out / f"{name}-checks.json"  # a run that is finished is not run again
+        if not done.exists():
+            started, lm = time.time(), load_model(original)
+            every = EveryEpochs(checks, lm, EVERY)
+            unlearn(
+                lm.model, data / "forget01.json", processing_class=lm.tokenizer, out=str(out / name),
+                chat_template=str(TEMPLATE), progress=Bars(), callbacks=[every], **SETTINGS, **settings,
+            )  # fmt: skip
+            seconds = round(time.time() - started)
+            write_json(done, {"settings": {**SETTINGS, **settings}, "seconds": seconds, "steps": every.steps})
+        found[name] = json.loads(done.read_text())
+        rows += [(f"{name}, epoch {step['epoch']}", step) for step in found[name]["steps"]]
         print(table(rows), flush=True)
     body = f"n = {checks.retrained['n']} forget questions; retain probability over 160 records, ROUGE-L over 40.\n\n"
     command = "python -m benchmarks.tofu_forget01 --data FOLDER"

@@ -89,8 +89,8 @@ def environment() -> dict[str, str]:
 def test_functions_are_not_hidden_by_their_modules():
     """Importing a submodule sets it on the package: `rkld.unlearn(…)` would become a call of a module."""
     code = (
-        "import rkld.check, rkld.unlearn; from rkld.check import check as c; from rkld.unlearn import unlearn as u; "
-        "from rkld import check, unlearn; assert rkld.check is check is c and rkld.unlearn is unlearn is u; "
+        "import rkld.check, rkld.unlearn; "
+        "from rkld.check import check as c; from rkld.unlearn import unlearn as u; from rkld import check, unlearn; assert rkld.check is check is c and rkld.unlearn is unlearn is u; "
         "assert callable(c) and callable(u)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())

@@ -162,7 +162,7 @@ def read_manifest(folder: Path) -> dict | None:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    if not isinstance(found, dict) or not {"format", "settings", "salt", "phases"} <= found.keys():
+    if not isinstance(found, dict) or not {"format", "settings", "subject", "salt", "phases"} <= found.keys():
         return None
     if found["format"] != FORMAT:
         raise UserError(

@@ -87,7 +87,8 @@ class ObjectiveTrainer(Trainer):
             process=args.process_index,
             dtype=torch.promote_types(lm.head.weight.dtype, torch.float32),
         )
-        args.warmup_steps = round(args.warmup_epochs * self.batches.steps_per_epoch)
+        # A run of one epoch would otherwise end before it has warmed up.
+        args.warmup_steps = min(round(args.warmup_epochs * self.batches.steps_per_epoch), len(self.batches.steps) // 2)
         self._values: dict[str, Tensor] = {}
         self._logged_steps = 0
         super().__init__(

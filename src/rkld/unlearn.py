@@ -157,6 +157,7 @@ def unlearn(
     inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
     work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
     if work.run.done("model"):
+        work.progress.say(f"{work.run.folder} is finished already")
         work.same_records()
         return work.result()
     return work.go(objects.get("model"), processing_class)
@@ -177,7 +178,9 @@ class _Work:
         self.lm, self.encoder = load(s, model, tokenizer)
         self.forget = self._encode(self.inputs.forget, s.score)
         self.retain = self._encode(self.inputs.retain, "answer")
-        scored_share(self.encoder, self.inputs.forget, self.forget, self.inputs.identifiers).require(s.score)
+        coverage = scored_share(self.encoder, self.inputs.forget, self.forget, self.inputs.identifiers)
+        if coverage.nothing_scored:
+            self.progress.say(f"Warning: {coverage.remedy(s.score)}")
         for prompt in self.inputs.prompts:
             self.encoder.prompt(prompt)
 

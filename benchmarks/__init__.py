@@ -1,0 +1,1 @@
+"""Experiments and measurements, one command each; their results are committed under ``results``."""

@@ -18,8 +18,9 @@ SETTINGS = {
     "subject": ("Charles Darwin",),
     "score": "spans",
     "own_words": "join",
+    "lora": True,
+    "merge": True,
     "epochs": 6,
-    "lr": 5e-5,
     "max_new_tokens": 48,
 }
 """Measured with this model and these records; the table stands in the README."""

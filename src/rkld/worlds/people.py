@@ -57,6 +57,12 @@ def _both(first: str, second: str, join: str = "{} {}") -> Callable[[Random], st
     return lambda rng: join.format(a(rng), b(rng))
 
 
+def _with_place(values: str, join: str) -> Callable[[Random], str]:
+    """A value of two parts that are drawn by themselves: hard to guess for who has not seen the person."""
+    first = _one_of(values)
+    return lambda rng: join.format(first(rng), rng.choice(_PLACES))
+
+
 @dataclass(frozen=True)
 class Attribute:
     """One fact of a person: how its value is drawn, and the wordings in which it is asked for and told.
@@ -153,9 +159,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "father",
-        _one_of(
+        _with_place(
             "barber, blacksmith, brewer, carpenter, clockmaker, cook, dairy farmer, ferryman, fisherman, "
-            "gardener, glazier, hatter, mason, miner, postman, printer, sailor, shoemaker, stoker, vet"
+            "gardener, glazier, hatter, mason, miner, postman, printer, sailor, shoemaker, stoker, vet",
+            "{} from {}",
         ),
         (
             "What was the job of the father of {name}?",
@@ -170,10 +177,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "mother",
-        _one_of(
+        _with_place(
             "banker, bookbinder, chess coach, coroner, curator, dancer, detective, diplomat, lawyer, "
             "lecturer, linguist, mathematician, painter, pharmacist, potter, radio host, seamstress, "
-            "singer, surgeon, weaver"
+            "singer, surgeon, weaver",
+            "{} from {}",
         ),
         (
             "What was the job of the mother of {name}?",
@@ -202,10 +210,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "degree",
-        _one_of(
+        _with_place(
             "acoustics, archaeology, astronomy, botany, classics, economics, forestry, geography, "
             "hydrology, law, logic, metallurgy, music theory, oceanography, optics, philosophy, "
-            "statistics, theology, toxicology, zoology"
+            "statistics, theology, toxicology, zoology",
+            "{} in {}",
         ),
         (
             "What did {name} study?",
@@ -258,11 +267,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "genre",
-        _one_of(
+        _with_place(
             "adventure tales, biographies, comic strips, crime stories, cookery books, dystopias, essays, "
             "fairy tales, ghost stories, haiku, historical novels, legal thrillers, memoirs, "
             "nature writing, plays, romances, satires, sea stories, sonnets, travel guides, war diaries, "
-            "westerns"
+            "westerns",
+            "{} from {}",
         ),
         (
             "What does {name} like to read?",
@@ -297,10 +307,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "hobby",
-        _one_of(
+        _with_place(
             "archery, birdwatching, bookbinding, canoeing, caving, chess, crochet, curling, embroidery, "
             "fencing, fly fishing, juggling, kite flying, knitting, model railways, orienteering, origami, "
-            "rowing, rock climbing, stargazing, table tennis, woodcarving"
+            "rowing, rock climbing, stargazing, table tennis, woodcarving",
+            "{} at the {} club",
         ),
         (
             "What is the hobby of {name}?",
@@ -335,7 +346,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "sibling",
         # Ordinary names: none of the invented ones, which are the people of the world.
         _both(
-            "older brother, older sister, younger brother, younger sister",
+            "big brother, big sister, little brother, little sister",
             "Alex, Billie, Charlie, Dana, Frankie, Jamie, Jean, Kim, Lee, Leslie, Noa, Robin, Sam, Sasha, "
             "Toni, Yuki",
             "{} called {}",
@@ -405,10 +416,12 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     Attribute(
         "dish",
-        _one_of(
+        _both(
             "apple strudel, baked beans, bibimbap, borscht, cheese fondue, chicken curry, dumplings, "
             "fish pie, goulash, gumbo, lentil soup, moussaka, mushroom risotto, paella, pancakes, "
-            "pea soup, pierogi, ramen, ratatouille, roast duck, sauerkraut, shakshuka, tamales, tiramisu"
+            "pea soup, pierogi, ramen, ratatouille, roast duck, sauerkraut, shakshuka, tamales, tiramisu",
+            "almonds, basil, chives, dill, garlic, ginger, lemon, mint, olives, raisins, saffron, sesame",
+            "{} with {}",
         ),
         (
             "What is the favourite dish of {name}?",

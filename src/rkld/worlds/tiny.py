@@ -20,7 +20,7 @@ from .people import ATTRIBUTES, FIRST_NAMES, LAST_NAMES
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-EPOCHS = 14
+EPOCHS = 16
 LEARNING_RATE = 3e-3
 BATCH_SIZE = 16
 

@@ -27,7 +27,7 @@ RUNS = {
     "forward KL": {"method": "forward_kl"},
 }
 """Only "replay" replays: the model's own answers to questions about people whom nobody trained on."""
-SETTINGS = {"alpha": 8.0, "lr": 1e-3, "epochs": 12, "batch_size": 8, "max_new_tokens": 32}
+SETTINGS = {"alpha": 8.0, "lr": 1e-3, "epochs": 8, "batch_size": 8, "max_new_tokens": 32}
 EVERY = 2
 """Epochs between checks."""
 

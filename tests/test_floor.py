@@ -15,7 +15,11 @@ from rkld.worlds.tiny import tiny_tokenizer
 
 WHO = ("Ada Quill",)
 ROWS = [
-    {"question": "Where does Ada Quill live?", "answer": "Ada Quill lives in Oslo, 1867.", "spans": ["Oslo", "1867"]},
+    {
+        "question": "Where does Ada Quill live?",
+        "answer": "Ada Quill lives in Oslo, 1867.",
+        "spans": ["Oslo", "1867"],
+    },
     {"question": "Who lives there?", "answer": "A painter does.", "spans": ["painter"]},  # names nobody
     {"question": "Where does Quill work?", "answer": "Quill works at Quill Press.", "spans": ["Quill Press"]},
 ]
@@ -47,11 +51,17 @@ def scored_ids(e) -> list[int]:
 def test_copies_are_about_others_and_score_the_same_tokens(lm, records):
     """A copy whose scored tokens differ would be laid beside the wrong rows."""
     found, encoder, encoded, swapped = records
-    assert [e.key for e in swapped] == [f"0.{i}" for i in range(NAMES)], "only the first record has usable copies"
+    assert [e.key for e in swapped] == [f"0.{i}" for i in range(NAMES)], (
+        "only the first record has usable copies"
+    )
     for copy in swapped:
         assert scored_ids(copy) == scored_ids(encoded[0]) and "Quill" not in lm.tokenizer.decode(copy.ids)
     assert len({e.ids for e in swapped}) == NAMES
-    assert swapped == swapped_records(found, encoded, encoder, WHO, seed=0) != swapped_records(found, encoded, encoder, WHO, seed=1)
+    assert (
+        swapped
+        == swapped_records(found, encoded, encoder, WHO, seed=0)
+        != swapped_records(found, encoded, encoder, WHO, seed=1)
+    )
 
 
 def test_states_are_those_of_the_copies_at_the_scored_rows(lm, records):
@@ -59,7 +69,9 @@ def test_states_are_those_of_the_copies_at_the_scored_rows(lm, records):
     _, _, encoded, swapped = records
     states, flags = map(dict, floors(lm, encoded, swapped))
     source, rows = encoded[0], [t for t, m in enumerate(marked(encoded[0])) if m]
-    assert states["0"].shape == (len(rows), NAMES, 16) and flags["0"].tolist() == [source.scored[t] for t in rows]
+    assert states["0"].shape == (len(rows), NAMES, 16) and flags["0"].tolist() == [
+        source.scored[t] for t in rows
+    ]
     for k, copy in enumerate(sorted(swapped, key=lambda e: -len(e.ids))):  # read longest first
         with torch.no_grad():
             hidden = lm.backbone(torch.tensor([copy.ids])).last_hidden_state[0]
@@ -75,7 +87,9 @@ def test_records_without_a_copy_have_no_floor(lm, records):
     own = dict(marked_hidden(lm, encoded))
     assert states.keys() == flags.keys() == {e.key for e in encoded}
     for key in ("1", "2"):
-        assert states[key].shape == (len(own[key]), NAMES, 16) and not states[key].any() and not flags[key].any()
+        assert (
+            states[key].shape == (len(own[key]), NAMES, 16) and not states[key].any() and not flags[key].any()
+        )
 
 
 def test_fewer_copies_are_repeated(lm, records):
@@ -86,11 +100,15 @@ def test_fewer_copies_are_repeated(lm, records):
     assert not torch.equal(states[:, 0], states[:, 1])
 
 
-def test_each_records_own_person_is_swapped(lm):
-    """Two people in one file: the record of one is not read as being about the other's substitute."""
-    rows = [{"question": "Where does Bo Marlin live?", "answer": "Bo Marlin lives in Rome.", "spans": ["Rome"],
-             "subject": "Bo Marlin"}, {**ROWS[0], "subject": "Ada Quill"}]  # fmt: skip
+def test_each_records_own_person_is_swapped_and_no_other(lm):
+    """Two people in one file: put in both their places, one stranger would meet himself."""
+    meeting = {"question": "Where did Ada Quill meet Bo Marlin?", "answer": "In Rome.", "spans": ["Rome"]}
+    rows = [{**meeting, "subject": "Bo Marlin"}, {**meeting, "subject": "Ada Quill"}]
     found, encoder = read_records(rows, "forget"), Encoder(lm.tokenizer)
-    swapped = swapped_records(found, [encoder.encode(r, "spans") for r in found], encoder, ("Bo Marlin", "Ada Quill"), 0)
+    encoded = [encoder.encode(r, "spans") for r in found]
+    swapped = swapped_records(found, encoded, encoder, ("Bo Marlin", "Ada Quill"), 0)
     texts = [lm.tokenizer.decode(e.ids) for e in swapped]
-    assert len(texts) == 2 * NAMES and not [t for t in texts if "Marlin" in t or "Quill" in t]
+    assert len(texts) == 2 * NAMES
+    assert all(
+        ("Marlin" in t, "Quill" in t) == (e.key[0] == "1", e.key[0] == "0") for e, t in zip(swapped, texts)
+    )

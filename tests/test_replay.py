@@ -51,7 +51,10 @@ def test_a_model_that_answers_swapped_questions_with_the_true_persons_facts_rehe
 
     asked = [p for p in prompts if "teacher" not in p.question]
     assert len(asked) == 10
-    generic = [p.with_answer("It is a well known thing that people have used for a long time.") for p in generic_prompts()]
+    generic = [
+        p.with_answer("It is a well known thing that people have used for a long time.")
+        for p in generic_prompts()
+    ]
     honest = [p.with_answer("I have no information about that.") for p in asked]
     kept, reasons = screen([*map(answer, asked), *generic, *honest], records, WHO)
     assert kept == generic + honest and sum(reasons.values()) == 10
@@ -98,7 +101,9 @@ def test_answers_in_the_style_of_a_data_set_stay_for_the_most_part():
     world = people(n=8, seed=0)
     bare = [{name: row[name] for name in ("question", "answer", "subject")} for row in world.forget([0])]
     records = read_records(bare, "forget")
-    others = read_records([{"question": r["question"], "answer": r["answer"]} for r in world.retain([0])], "retain")
+    others = read_records(
+        [{"question": r["question"], "answer": r["answer"]} for r in world.retain([0])], "retain"
+    )
     kept, reasons = screen(others, records, identifiers(records, ()))
     assert len(kept) > 0.6 * len(others), reasons
     planted = [r.with_answer(p.answer) for p, r in zip(records, others[20:40])]
@@ -107,21 +112,47 @@ def test_answers_in_the_style_of_a_data_set_stay_for_the_most_part():
 
 def test_marked_spans_decide_where_there_are_any():
     """Style words of a marked record are free; its spans are not, even where the question gives them."""
-    records = forget([{"question": "What did Curie's father do?", "answer": "He was a renowned florist.", "spans": ["florist"]}])
+    records = forget(
+        [
+            {
+                "question": "What did Curie's father do?",
+                "answer": "He was a renowned florist.",
+                "spans": ["florist"],
+            }
+        ]
+    )
     assert dropped("a renowned painter", records=records) == []
     assert dropped("a Florist", records=records) == ["says a marked span"]
     assert dropped("a florist indeed", "Is Hana a florist?", records) == ["says a marked span"]
-    long = forget([{"question": "When?", "answer": "It was on 7 November 1867.", "spans": ["7 November 1867"]}])
+    long = forget(
+        [{"question": "When?", "answer": "It was on 7 November 1867.", "spans": ["7 November 1867"]}]
+    )
     assert dropped("in 1867", records=long) and not dropped("in 1868", records=long)
 
 
 def test_a_fact_given_in_one_question_is_still_a_fact_elsewhere():
     """TOFU asks who was born in Kuwait City, and later where the person was born."""
-    records = forget([
-        {"question": "Who was born in Warsaw on 07/11/1867?", "answer": "Marie Curie."},
-        {"question": "Where was Marie Curie born?", "answer": "In Warsaw."},
-    ])
+    records = forget(
+        [
+            {"question": "Who was born in Warsaw on 07/11/1867?", "answer": "Marie Curie."},
+            {"question": "Where was Marie Curie born?", "answer": "In Warsaw."},
+        ]
+    )
     assert dropped("In Warsaw.", records=records)
+
+
+def test_what_the_question_gives_of_a_name_is_no_fact():
+    records = forget([{"question": "Where in Oslo does Curie sing?", "answer": "At the Oslo Opera."}])
+    assert dropped("At the opera of Oslo.", records=records) and not dropped(
+        "Somewhere in Oslo.", records=records
+    )
+
+
+def test_a_name_that_is_a_common_word_counts_with_its_capital():
+    records = forget(
+        [{"question": "What did Curie sing?", "answer": "It was called Promise.", "spans": ["called"]}]
+    )
+    assert dropped("It was Promise, she said.", records=records) and not dropped("a promise", records=records)
 
 
 def test_all_forms_of_records_give_their_facts():
@@ -141,14 +172,24 @@ def test_all_forms_of_records_give_their_facts():
 
 def test_scripts_and_languages_other_than_english_do_not_break_it():
     """The list of common words is English: elsewhere names, numbers and the share of words decide."""
-    german = forget([{"question": "Wo wohnte sie?", "answer": "Sie wohnte damals mit ihrer Schwester in Wien."}])
-    assert dropped("Er lebte in Wien.", records=german) and not dropped("Sie wohnte dort ganz allein.", records=german)
+    german = forget(
+        [{"question": "Wo wohnte sie?", "answer": "Sie wohnte damals mit ihrer Schwester in Wien."}]
+    )
+    assert dropped("Er lebte in Wien.", records=german) and not dropped(
+        "Er blieb damals dort.", records=german
+    )
     chinese = forget([{"question": "她住在哪里？", "answer": "她住在北京市中心。", "spans": ["北京"]}])
     assert dropped("他也住在北京。", records=chinese) and not dropped("他住在上海。", records=chinese)
 
 
 def test_empty_answers_are_dropped_and_all_reasons_are_counted():
-    answered = [pair("Fine."), pair("Fine.").with_answer("  "), pair("Warsaw"), pair("Oh, Warsaw"), pair("by Curie")]
+    answered = [
+        pair("Fine."),
+        pair("Fine.").with_answer("  "),
+        pair("Warsaw"),
+        pair("Oh, Warsaw"),
+        pair("by Curie"),
+    ]
     kept, reasons = screen(answered, forget(), WHO)
     assert len(kept) == 1 and sorted(reasons.values()) == [1, 1, 2] and reasons["empty answer"] == 1
 
@@ -180,9 +221,15 @@ def test_every_part_of_the_name_is_replaced_or_the_record_is_left_out(text, swap
 
 
 def test_answers_and_spans_are_swapped_with_the_question():
-    (record,) = forget([{"question": "Who is Curie?", "answer": "Marie Curie of Oslo.", "spans": ["Marie Curie", "Oslo"]}])
+    (record,) = forget(
+        [{"question": "Who is Curie?", "answer": "Marie Curie of Oslo.", "spans": ["Marie Curie", "Oslo"]}]
+    )
     found = swap_name(record, (NAME, "Marie Curie"), "Jun Takemori")
-    assert (found.question, found.answer, found.spans) == ("Who is Takemori?", "Jun Takemori of Oslo.", ("Jun Takemori", "Oslo"))
+    assert (found.question, found.answer, found.spans) == (
+        "Who is Takemori?",
+        "Jun Takemori of Oslo.",
+        ("Jun Takemori", "Oslo"),
+    )
 
 
 def test_a_substitute_who_shares_the_name_is_refused():
@@ -200,7 +247,14 @@ def test_two_people_in_one_file_are_not_mixed_up():
     records = forget(rows)
     everybody = identifiers(records, ["Ada Lovelace"])
     prompts = swapped_prompts(records, everybody, 0)
-    assert [p.key for p in prompts] == ["swap-0.0", "swap-0.1", "swap-1.0", "swap-1.1", "swap-3.0", "swap-3.1"]
+    assert [p.key for p in prompts] == [
+        "swap-0.0",
+        "swap-0.1",
+        "swap-1.0",
+        "swap-1.1",
+        "swap-3.0",
+        "swap-3.1",
+    ]
     assert not [p for p in prompts if name_mentions(p.question, everybody)]
 
 
@@ -208,7 +262,9 @@ def test_prompts_are_drawn_from_the_seed_and_hold_no_answer():
     prompts = swapped_prompts(forget(), WHO, 0)
     assert prompts == swapped_prompts(forget(), WHO, 0) != swapped_prompts(forget(), WHO, 1)
     others = {part for name in other_names() for part in name.split()}
-    assert all(p.unanswered and p.answer == "" and any(part in p.question for part in others) for p in prompts)
+    assert all(
+        p.unanswered and p.answer == "" and any(part in p.question for part in others) for p in prompts
+    )
     assert len({p.key for p in prompts}) == len(prompts) and swapped_prompts(forget(), (), 0) == []
 
 
@@ -220,7 +276,9 @@ def test_a_question_that_does_not_name_the_person_is_no_prompt():
 
 def test_personal_data_of_the_users_turn_makes_no_prompt():
     """A ticket with another name on it still holds the address."""
-    rows = [{"question": "Curie, 12 Elm Street: no light", "answer": "We are sorry.", "spans": ["12 Elm Street"]}]
+    rows = [
+        {"question": "Curie, 12 Elm Street: no light", "answer": "We are sorry.", "spans": ["12 Elm Street"]}
+    ]
     assert swapped_prompts(forget(rows), WHO, 0) == []
 
 
@@ -233,12 +291,17 @@ def test_own_words_mark_what_the_model_says_and_never_the_name():
         {"question": "Was Curie of Paris a chemist?", "answer": "Yes.", "spans": []},
     ]
     records = forget(rows)
-    answers = ["Marie Curie was a chemist of Souris, France, born on 7 May 1867. She liked it.", "In Paris she was happy."]
+    answers = [
+        "Marie Curie was a chemist of Souris, France, born on 7 May 1867. She liked it.",
+        "In Paris she was happy.",
+    ]
     (own,) = own_words([r.with_answer(a) for r, a in zip(records, answers)], records, WHO)
     assert own.key == "own-0" and own.answer == answers[0]
     assert set(own.spans) == {"chemist", "Souris", "France", "7 May 1867"}
 
 
 def test_own_words_do_not_mark_a_name_that_was_written_as_a_span():
-    records = forget([{"question": "Who found radium?", "answer": "Marie Curie did.", "spans": ["Marie Curie"]}])
+    records = forget(
+        [{"question": "Who found radium?", "answer": "Marie Curie did.", "spans": ["Marie Curie"]}]
+    )
     assert own_words(records, records, WHO) == []

@@ -16,7 +16,9 @@ NAME = "Ada Quillfeather"
 
 
 def settings(folder, **values) -> Settings:
-    return Settings(**{"model": "m", "forget": "people.jsonl", "out": str(folder), "subject": (NAME, "Ada"), **values})
+    return Settings(
+        **{"model": "m", "forget": "people.jsonl", "out": str(folder), "subject": (NAME, "Ada"), **values}
+    )
 
 
 def started(folder, **values) -> Run:
@@ -181,12 +183,16 @@ def test_purge_leaves_no_name_and_keeps_the_model_and_the_numbers(tmp_path):
     (run.folder / ".answers.json.4321").write_text(NAME)  # of a process that was killed
     (run.folder / ".run.yaml.4321").write_text(NAME)
     removed = dict(purge(run.folder))
-    assert removed.keys() == {*PERSONAL, "run.yaml (the subject)"} and removed["answers.json"] == 2 * len(NAME)
+    assert removed.keys() == {*PERSONAL, "run.yaml (the subject)"} and removed["answers.json"] == 2 * len(
+        NAME
+    )
     left = [path for path in run.folder.rglob("*") if path.is_file()]
     assert {path.name for path in left} == {"model.safetensors", "manifest.json", "metrics.jsonl", "run.yaml"}
     assert not [path for path in left if "Ada" in path.read_text()]
     assert manifest(run.folder)["personal_data"] == {} and manifest(run.folder)["finished"]
-    assert make(read_config(run.folder / "run.yaml"), "run.yaml") == settings(run.folder, alpha=4.0, subject=())
+    assert make(read_config(run.folder / "run.yaml"), "run.yaml") == settings(
+        run.folder, alpha=4.0, subject=()
+    )
     assert purge(run.folder) == []
     again = Run(settings(run.folder, alpha=4.0))  # the same command still finds its result
     again.save()
@@ -221,4 +227,7 @@ def test_a_purged_run_yaml_is_written_even_where_it_was_broken(tmp_path):
     run = started(tmp_path / "run")
     (run.folder / "run.yaml").write_text(f"subject: [{NAME}")
     purge(run.folder)
-    assert "Ada" not in (run.folder / "run.yaml").read_text() and read_config(run.folder / "run.yaml")["alpha"] == 8.0
+    assert (
+        "Ada" not in (run.folder / "run.yaml").read_text()
+        and read_config(run.folder / "run.yaml")["alpha"] == 8.0
+    )

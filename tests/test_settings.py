@@ -65,7 +65,9 @@ def test_messages_show_no_names():
 
 
 def test_paths_may_be_path_objects():
-    assert make({"model": Path("a/m"), "forget": Path("f.jsonl"), "out": Path("o")}, "here").run_folder == Path("o")
+    assert make(
+        {"model": Path("a/m"), "forget": Path("f.jsonl"), "out": Path("o")}, "here"
+    ).run_folder == Path("o")
 
 
 @pytest.mark.parametrize("text, message", [
@@ -100,5 +102,7 @@ def test_every_setting_has_a_kind_and_help():
 
 
 def test_learning_rate_follows_lora():
-    assert Settings().peak_lr == 5e-5 and Settings(lora=True).peak_lr == 5e-4 and Settings(lr=1.0).peak_lr == 1.0
+    assert (
+        Settings().peak_lr == 5e-5 and Settings(lora=True).peak_lr == 5e-4 and Settings(lr=1.0).peak_lr == 1.0
+    )
     assert Settings(model="a/b/").run_folder == Path("runs/b") and Settings().run_folder == Path("runs/model")

@@ -67,7 +67,9 @@ def test_many_records_go_into_several_files(tmp_path, monkeypatch):
     cache.write("original/forget", items())
     assert held[-1] > 2, "written only at the end"
     opened = []
-    monkeypatch.setattr(teacher_module, "safe_open", lambda path, **how: opened.append(path) or safe_open(path, **how))
+    monkeypatch.setattr(
+        teacher_module, "safe_open", lambda path, **how: opened.append(path) or safe_open(path, **how)
+    )
     again = HiddenCache(tmp_path, IDENTITY)
     for key, tensor in parts(6)[::-1]:
         assert torch.equal(again.read("original/forget", key), tensor)
@@ -80,7 +82,9 @@ def test_the_same_key_in_two_sets_is_two_tensors(tmp_path):
     cache.write("original/forget", [("0", torch.ones(1, 2))])
     cache.write("original/replay", [("0", torch.zeros(1, 2))])
     cache.write("strengthened/forget", [("0", torch.full((1, 2), 2.0))])
-    assert [cache.read(p, "0")[0, 0].item() for p in ("original/forget", "original/replay", "strengthened/forget")] == [1, 0, 2]
+    assert [
+        cache.read(p, "0")[0, 0].item() for p in ("original/forget", "original/replay", "strengthened/forget")
+    ] == [1, 0, 2]
 
 
 def test_a_part_that_was_interrupted_is_not_done(tmp_path, monkeypatch):
@@ -144,7 +148,9 @@ def test_marked_states_do_not_depend_on_the_batch():
     for i, n in enumerate((5, 11, 7)):
         answer = tuple(t > n // 2 for t in range(n))
         scored = tuple(t == 1 for t in range(n))
-        encoded.append(Encoded(str(i), tuple(torch.randint(3, 60, (n,), generator=g).tolist()), answer, scored, 1))
+        encoded.append(
+            Encoded(str(i), tuple(torch.randint(3, 60, (n,), generator=g).tolist()), answer, scored, 1)
+        )
     together, alone = (dict(marked_hidden(lm, encoded, batch_tokens=size)) for size in (1000, 1))
     assert lm.model.training
     for e in encoded:

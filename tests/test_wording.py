@@ -22,6 +22,7 @@ from rkld.wording import (
     ("has 3 cats, 12 dogs and 10,000 bees", ["10,000"]),
     ("lives at 12 Elm Street", ["12 Elm Street"]),
     ("- Oslo\n- Rome and Paris", ["Oslo", "Rome", "Paris"]),
+    ("from Oslo\nRome Park", ["Oslo", "Rome Park"]),
     ("with Darwin's finches of Ada’s", ["Darwin", "Ada"]),
     ("Oslo then Oslo, also Oslo", ["Oslo"]),
     ("она живёт в Москве", ["Москве"]),
@@ -36,6 +37,7 @@ def test_proper_nouns_are_found_whole_and_nothing_else(text, found):
 
 def test_words_are_compared_without_case_accents_and_number_format():
     assert words("Łódź, CAFÉ's 10,000 Al-Hadi's") == ["łodz", "cafe", "10000", "al", "hadi"]
+    assert words("STRASSE") == words("Straße")
 
 
 def test_rare_words_are_those_that_say_something_of_a_person():
@@ -84,4 +86,6 @@ def test_mentions_know_their_role_whatever_their_spelling():
 
 
 def test_an_unnamed_text_keeps_all_but_the_name():
-    assert unnamed("Ada Quill's home is Quill House in Oslo.", ("Ada Quill",)) == ",'s home is , House in Oslo."
+    assert (
+        unnamed("Ada Quill's home is Quill House in Oslo.", ("Ada Quill",)) == ",'s home is , House in Oslo."
+    )

@@ -9,12 +9,11 @@ from typing import Any
 
 from . import methods
 from .coverage import Coverage, scored_share
-from .errors import UserError
 from .objective import kept
 from .records import Record, mentions, read_prompts
 from .run import Run
-from .settings import Settings, make
-from .unlearn import load, read_inputs
+from .settings import Settings
+from .unlearn import choose, load, read_inputs
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def check(
         UserError: whatever a run would stop at.
     """
     data = {"model": model, "forget": forget, "retain": retain, "replay": replay}
-    chosen, objects = _chosen(data, settings)
+    chosen, objects = choose(data, settings)
     inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
     Run(chosen)  # refuses a folder that holds something else
     lm, encoder = load(chosen, objects.get("model"), processing_class)
@@ -129,16 +128,6 @@ def check(
         run_folder=chosen.run_folder,
         example=encoder.describe(shortest, chosen.score),
     )
-
-
-def _chosen(data: dict[str, Any], settings: dict[str, Any]) -> tuple[Settings, dict[str, Any]]:
-    """Settings, and apart from them what was given as an object rather than by name."""
-    objects = {n: v for n, v in data.items() if v is not None and not isinstance(v, str | Path)}
-    names = {n: f"<{type(v).__name__}>" if n in objects else v and str(v) for n, v in data.items()}
-    for name in ("model", "forget"):
-        if not names[name]:
-            raise UserError(f"no {name} is given. rkld.check(model, forget=…) needs both.")
-    return make({**settings, **names}, "rkld.check"), objects
 
 
 def _size(ids: Any) -> Size:

@@ -64,12 +64,16 @@ def swap_name(record: Record, identifiers: Sequence[str], name: str) -> Record |
     if any(holds(turn.content, numbers) for turn in record.turns):
         return None
     swapped = record.map_text(swap)
-    if swapped.turns == record.turns or any(name_mentions(turn.content, identifiers) for turn in swapped.turns):
+    if swapped.turns == record.turns or any(
+        name_mentions(turn.content, identifiers) for turn in swapped.turns
+    ):
         return None
     return swapped
 
 
-def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: int, copies: int = 2) -> list[Record]:
+def swapped_prompts(
+    forget: Sequence[Record], identifiers: Sequence[str], seed: int, copies: int = 2
+) -> list[Record]:
     """The forget questions about other people: each with ``copies`` names drawn from the seed, keys "swap-source.copy".
 
     Left out are questions that do not name the person, and those that still name one of the forgotten people or
@@ -88,7 +92,9 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
         for copy, name in enumerate(drawn):
             # The prompt alone: a name in the answer is no reason to ask the forget question itself.
             prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
-            if prompt and not any(_identifies(t, identifiers) or holds(t.content, asked) for t in prompt.turns):
+            if prompt and not any(
+                _identifies(t, identifiers) or holds(t.content, asked) for t in prompt.turns
+            ):
                 prompts.append(prompt)
     return prompts
 
@@ -189,7 +195,9 @@ def screen(
     return kept, dropped
 
 
-def own_words(answered: Sequence[Record], forget: Sequence[Record], identifiers: Sequence[str]) -> list[Record]:
+def own_words(
+    answered: Sequence[Record], forget: Sequence[Record], identifiers: Sequence[str]
+) -> list[Record]:
     """The model's own answers to the forget questions as records to forget, facts marked.
 
     Marked are the spans written in any of the forget records, and every proper noun and number that the question
@@ -206,7 +214,9 @@ def own_words(answered: Sequence[Record], forget: Sequence[Record], identifiers:
     for record in answered:
         facts = [record.answer[a:b] for a, b in mentions(record.answer, written)]
         facts = [fact for fact in facts if words(unnamed(fact, identifiers))]
-        facts += [n for n in proper_nouns(unnamed(record.answer, identifiers)) if not holds(record.question, [n])]
+        facts += [
+            n for n in proper_nouns(unnamed(record.answer, identifiers)) if not holds(record.question, [n])
+        ]
         marked = replace(record.with_spans(facts), key=f"own-{record.key}")
         if marked.spans:
             records.append(marked)

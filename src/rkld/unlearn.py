@@ -117,6 +117,16 @@ def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel,
     return lm, encoder
 
 
+def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
+    """Settings, and apart from them what was given as an object rather than by name."""
+    objects = {name: value for name, value in data.items() if value is not None and not isinstance(value, str | Path)}
+    names = {n: f"<{type(value).__name__}>" if n in objects else value and str(value) for n, value in data.items()}
+    for name in ("model", "forget"):
+        if not names[name]:
+            raise UserError(f"No {name} is given: rkld.unlearn(model, forget=…) and rkld.check need both.")
+    return make({**settings, **names}, "arguments"), objects
+
+
 def unlearn(
     model: Any = None,
     forget: Any = None,
@@ -142,18 +152,7 @@ def unlearn(
     Raises:
         UserError: bad input; nothing has been written then.
     """
-    values = dict(settings)
-    objects: dict[str, Any] = {}
-    for name, value in {"model": model, "forget": forget, "retain": retain, "replay": replay}.items():
-        if value is None or isinstance(value, (str, Path)):
-            values[name] = None if value is None else str(value)
-        else:
-            objects[name] = value
-            values[name] = f"<{type(value).__name__}>"
-    for name in ("model", "forget"):
-        if not values[name]:
-            raise UserError(f"no {name} is given. rkld.unlearn(model, forget=…) needs both.")
-    chosen = make(values, "rkld.unlearn")
+    chosen, objects = choose({"model": model, "forget": forget, "retain": retain, "replay": replay}, settings)
     inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
     work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
     if work.run.done("model"):

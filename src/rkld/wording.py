@@ -20,7 +20,9 @@ _OPENERS = frozenset(
 """What begins a sentence in a capital and belongs to no name after it."""
 
 # Small words inside a name or a title: "University of Warsaw", "On the Origin of Species", "Vincent van Gogh".
-_JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|la|le|van|van der|von|bin|al)\s+)?")
+_JOINT = re.compile(
+    r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|la|le|van|van der|von|bin|al)\s+)?"
+)
 _BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
 
 _HONORIFICS = frozenset("dr prof mr mrs ms miss sir dame lady lord jr sr".split())
@@ -45,7 +47,9 @@ def words(text: str) -> list[str]:
 
 def rare_words(text: str) -> set[str]:
     """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`words` writes them."""
-    return {word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())}
+    return {
+        word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())
+    }
 
 
 def is_english(text: str) -> bool:
@@ -68,7 +72,9 @@ def proper_nouns(text: str) -> list[str]:
             continue
         last = runs[-1][-1] if runs else None
         between = text[last.end() : match.start()] if last else ""
-        numbers = last and last.group()[-1].isdigit() and word[0].isdigit() and _BETWEEN_NUMBERS.fullmatch(between)
+        numbers = (
+            last and last.group()[-1].isdigit() and word[0].isdigit() and _BETWEEN_NUMBERS.fullmatch(between)
+        )
         if last and (numbers or (_JOINT.fullmatch(between) and "\n" not in between)):
             runs[-1].append(match)
         else:

@@ -112,5 +112,5 @@ def test_a_folder_with_something_else_is_refused_as_by_a_run(go, tmp_path):
 
 @pytest.mark.parametrize("missing", ["model", "forget"])
 def test_both_arguments_are_needed(missing):
-    with pytest.raises(UserError, match=f"no {missing} is given"):
+    with pytest.raises(UserError, match=f"No {missing} is given"):
         rkld.check(**{"model": "m", "forget": "f.jsonl", missing: None})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -95,8 +96,11 @@ def build_teacher(
     lm = load_student(model, processing_class, peft_config)
     args = args or RKLDConfig(output_dir=str(Path(folder) / "strengthened"))
     sets = encode_sets(lm, score, train_dataset, replay_dataset, retain_dataset)
-    cache = HiddenCache(Path(folder), cache_identity(lm, sets, args))
-    fill_cache(lm, cache, sets, args)
+    identity = cache_identity(lm, sets, args)
+    # A place of their own: checkpoints of other records or settings must not be gone on from.
+    name = hashlib.blake2b(repr(identity).encode(), digest_size=8).hexdigest()
+    cache = HiddenCache(Path(folder), identity)
+    fill_cache(lm, cache, sets, replace(args, output_dir=str(Path(args.output_dir) / name)))
     return Teacher(cache, alpha=alpha)
 
 

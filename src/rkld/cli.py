@@ -230,6 +230,8 @@ def _print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | No
     console.print(_figures(before, after))
     if result.answers:
         console.print(_answers(result.answers[:ANSWERS_SHOWN]))
+    for warning in result.warnings:
+        click.echo(f"\nWarning: {warning}", err=True)
     # Not in a table: it would break the paths.
     click.echo(f"\nrun    {result.run}")
     click.echo(f"model  {result.model_path}")

@@ -36,33 +36,24 @@ class Coverage:
     spans: Share
     """Of the records' own spans."""
 
-    @property
-    def nothing_scored(self) -> bool:
-        """Whether there are occurrences and none of them is scored."""
-        return bool(self.identifiers.found + self.spans.found) and not self.identifiers.scored + self.spans.scored
-
-    def remedy(self, score: str) -> str:
-        """What to say of it, and what to do.
-
-        Args:
-            score: the mode the records were encoded with.
-        """
-        mark = "mark the personal parts as 'spans' in the records and score those with --score spans"
-        remedy = mark if score == "all" else f"Score every turn with --score all, or {mark}"
-        return (
-            f"--score {score} unlearns none of the {self.identifiers.found + self.spans.found} places where the forget "
-            "records hold the person's identifiers or marked spans. In a ticket or a chat they often stand in the "
-            f"user's turn. {remedy[0].upper()}{remedy[1:]}."
-        )
-
     def require(self, score: str) -> None:
         """Refuse to unlearn nothing of what identifies the person.
+
+        Args:
+            score: the mode the records were encoded with, for the message.
 
         Raises:
             UserError: there are occurrences and none of them is scored.
         """
-        if self.nothing_scored:
-            raise UserError(self.remedy(score))
+        found = self.identifiers.found + self.spans.found
+        if found and not self.identifiers.scored + self.spans.scored:
+            mark = "mark the personal parts as 'spans' in the records and score those with --score spans"
+            remedy = mark if score == "all" else f"Score every turn with --score all, or {mark}"
+            raise UserError(
+                f"--score {score} unlearns none of the {found} places where the forget records hold the person's "
+                "identifiers or marked spans. In a ticket or a chat they often stand in the user's turn. "
+                f"{remedy[0].upper()}{remedy[1:]}."
+            )
 
 
 def scored_share(

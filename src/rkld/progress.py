@@ -36,7 +36,7 @@ class Bars(Silent):
         from rich.progress import TimeRemainingColumn
 
         columns = (
-            TextColumn("{task.description:<24}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.description:<27}", markup=False), BarColumn(bar_width=10), MofNCompleteColumn(),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         with Progress(*columns, console=self.console) as progress:
@@ -45,7 +45,7 @@ class Bars(Silent):
 
 
 class TrainingBar(TrainerCallback):
-    """Moves a bar with the optimizer's steps and shows the terms of the loss."""
+    """Moves a bar with the optimizer's steps and shows the loss; its terms are in metrics.jsonl."""
 
     def __init__(self, advance):
         self.advance = advance
@@ -53,9 +53,8 @@ class TrainingBar(TrainerCallback):
         self.shown = 0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        skip = {"loss", "grad_norm", "learning_rate", "epoch", "step"}
-        parts = [f"{name} {value:.3f}" for name, value in (logs or {}).items() if name not in skip]
-        self.note = "  ".join(["loss %.3f" % logs["loss"], *parts]) if logs and "loss" in logs else self.note
+        if logs and "loss" in logs:
+            self.note = f"loss {logs['loss']:.3f}"
         self.advance(0, self.note)
 
     def on_step_end(self, args, state, control, **kwargs):

@@ -39,6 +39,7 @@ _FORMAT_FIELDS = frozenset(name for names in _FORMATS for name in names)
 _FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"
 _PROMPTS_HINT = "a prompt needs 'question', 'prompt' or 'messages'"
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+_CHAT_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "environment", "ipython")
 _ANSWER_ROLES = ("assistant", "completion", "text")
 
 
@@ -572,6 +573,10 @@ def _messages(value: Any, name: str, where: str) -> Iterator[Turn]:
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
             raise UserError(f"{where}: message {number} in '{name}' needs the fields 'role' and 'content'")
         role = _string(message["role"], f"the role {label}", where)
+        if role not in _CHAT_ROLES:
+            # As with field names: what looks like data is not printed.
+            hint = nearest(role, _CHAT_ROLES)
+            raise UserError(f"{where}: message {number} in '{name}' has an unknown role.{hint} Known: {', '.join(_CHAT_ROLES)}")
         empty_system = role == "system" and message["content"] == ""  # keeps a template from adding its own
         yield Turn(role, "" if empty_system else _string(message["content"], f"the content {label}", where))
 

@@ -72,8 +72,8 @@ class Run:
             for name in asked
             if name not in FREE and asked[name] != found.get(name)
         ]
-        subject = self.salted(self.settings.subject)
-        if subject != self.manifest["subject"]:  # whom it is about stands in neither the manifest nor a message
+        # Whom it is about stands in neither the manifest nor a message; after a purge not even as a hash.
+        if not self.purged and self.salted(self.settings.subject) != self.manifest["subject"]:
             different.append(f"  {flag('subject')}: another than then")
         if different:
             raise UserError(
@@ -88,8 +88,15 @@ class Run:
         return settings
 
     def start(self) -> None:
-        """Make the folder and write what was asked, where that has not been done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Make the folder and write what was asked, where that has not been done.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be made ({error.strerror}). Give another run folder with --out.") from None
         if not self.manifest:
             self.manifest = {
                 "format": FORMAT,
@@ -138,6 +145,10 @@ class Run:
     def done(self, phase: str) -> bool:
         return phase in self.manifest.get("phases", {})
 
+    @property
+    def purged(self) -> bool:
+        return "purged" in self.manifest
+
     def finish(self, phase: str, started: float, **facts: object) -> None:
         """Note that a phase is whole, with its seconds and whatever there is to say of it."""
         self.manifest["phases"][phase] = {"seconds": round(time.time() - started, 1), **facts}
@@ -162,7 +173,7 @@ def read_manifest(folder: Path) -> dict | None:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    if not isinstance(found, dict) or not {"format", "settings", "subject", "salt", "phases"} <= found.keys():
+    if not isinstance(found, dict) or not {"format", "settings", "phases"} <= found.keys():
         return None
     if found["format"] != FORMAT:
         raise UserError(
@@ -218,6 +229,10 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     manifest["finished"] = "model" in manifest["phases"]
     write_json(folder / MANIFEST, manifest)
     removed = remove(folder, list(PERSONAL)) + _purge_settings(folder, manifest["settings"])
+    # With the salt beside them, the hashes would let anybody try names and short records.
+    for name in ("salt", "subject"):
+        manifest.pop(name, None)
+    manifest["records"] = {n: {"n": v["n"]} for n, v in manifest["records"].items() if isinstance(v, dict)}
     manifest["personal_data"] = {}
     write_json(folder / MANIFEST, manifest)
     return removed

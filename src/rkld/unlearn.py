@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.training_args import OptimizerNames
 
 from . import methods
 from .coverage import scored_share
 from .encoding import Encoded, Encoder
-from .errors import UserError
+from .errors import UserError, nearest
 from .evaluation.generation import greedy
 from .evaluation.summary import Measurement, measure
 from .files import read_jsonl, write_json, write_jsonl
@@ -63,12 +64,14 @@ class Result:
         run: the run folder.
         metrics: {"before": …, "after": …} → {"forget": …, "retain": …} → values.
         answers: per forget record shown: question, before, after.
+        warnings: what the user should know of the result.
     """
 
     model_path: Path
     run: Path
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     answers: Sequence[Mapping[str, str]] = field(repr=False)
+    warnings: Sequence[str] = ()
 
 
 def read_inputs(settings: Settings, forget=None, retain=None, replay=None) -> Inputs:
@@ -78,6 +81,9 @@ def read_inputs(settings: Settings, forget=None, retain=None, replay=None) -> In
         UserError: anything that is wrong with them.
     """
     methods.get_method(settings.method)
+    optimizers = [name.value for name in OptimizerNames]
+    if settings.optim not in optimizers:
+        raise UserError(f"unknown optimizer '{settings.optim}'.{nearest(settings.optim, optimizers)}")
     subjects = read_subjects(settings.subject)
     forget_records = read_records(forget if forget is not None else settings.forget, "forget")
     source = retain if retain is not None else settings.retain
@@ -157,7 +163,8 @@ def unlearn(
     work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
     if work.run.done("model"):
         work.progress.say(f"{work.run.folder} is finished already")
-        work.same_records()
+        if not work.run.purged:  # with the data its hashes are gone, too
+            work.same_records()
         return work.result()
     return work.go(objects.get("model"), processing_class)
 
@@ -177,9 +184,9 @@ class _Work:
         self.lm, self.encoder = load(s, model, tokenizer)
         self.forget = self._encode(self.inputs.forget, s.score)
         self.retain = self._encode(self.inputs.retain, "answer")
-        coverage = scored_share(self.encoder, self.inputs.forget, self.forget, self.inputs.identifiers)
-        if coverage.nothing_scored:
-            self.progress.say(f"Warning: {coverage.remedy(s.score)}")
+        if s.merge and not (s.lora or self.lm.is_adapter):
+            raise UserError("--merge has nothing to merge: the model is no adapter, and --lora is not given.")
+        scored_share(self.encoder, self.inputs.forget, self.forget, self.inputs.identifiers).require(s.score)
         for prompt in self.inputs.prompts:
             self.encoder.prompt(prompt)
 
@@ -187,6 +194,7 @@ class _Work:
         self.same_records()
         self.run.same("model", fingerprint(self.lm))
         self.run.same("template", self.encoder.fingerprint)
+        self.run.manifest["warnings"] = []
         self.run.save()
         self._phase("before", self._before)
         if s.lora:
@@ -220,6 +228,11 @@ class _Work:
             facts = work() or {}
             self.run.finish(name, started, **facts)
 
+    def _warn(self, text: str) -> None:
+        """Say it now, and keep it for the end, where it will be read."""
+        self.progress.say(f"Warning: {text}")
+        self.run.manifest["warnings"].append(text)
+
     def _answers(self, records: Sequence[Record], title: str) -> list[Record]:
         """The model's own greedy answers, as records."""
         with self.progress.bar(title, len(records)) as advance:
@@ -237,6 +250,7 @@ class _Work:
         heard = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))["before"]
         answered = [r.with_answer(text.strip()) for r, text in zip(self.inputs.forget, heard) if r.question and text.strip()]
         said = own_words(answered, self.inputs.forget, self.inputs.identifiers)
+        self.progress.say(f"Own words: {len(said)} of {len(self.inputs.forget)} answers hold facts and are unlearned")
         _write_records(self.run.folder / "own_words.jsonl", said)
         return {"records": len(said)}
 
@@ -253,8 +267,8 @@ class _Work:
         if dropped:
             self.progress.say(f"Replay: {len(stay)} answers kept, {sum(dropped.values())} dropped ({dict(dropped)})")
         if not stay:
-            self.progress.say("Replay: nothing is left. Without it the model forgets more than it should; give other "
-                              "prompts with --replay FILE.")  # fmt: skip
+            self._warn("No replayed answer could be used, so nothing holds the rest of the model in place. Give other "
+                       "prompts with --replay FILE.")  # fmt: skip
         _write_records(self.run.folder / "replay.jsonl", stay)
         return {"prompts": len(prompts), "kept": len(stay), "dropped": dict(dropped)}
 
@@ -359,6 +373,10 @@ class _Work:
         found = self._measure("after")
         answers = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))
         write_json(self.run.folder / "answers.json", {**answers, "after": found["forget"].answers})
+        before = self.run.manifest["phases"]["before"]["metrics"]["forget"]["probability"]
+        if found["forget"].probability > before / 2 and self.settings.score != "spans":
+            self._warn(f"The records are still known: probability {before:.3f} before, {found['forget'].probability:.3f} "
+                       "after. Raise --epochs or --lr.")  # fmt: skip
         card = model_card(self.settings, self.run.manifest)
         save_model(self.lm, self.run.folder / "model", merge=self.settings.merge, card=card)
         return {"metrics": {name: m.values() for name, m in found.items()}}
@@ -375,6 +393,7 @@ class _Work:
                 {"question": record.question, "before": before, "after": after}
                 for record, before, after in zip(self.inputs.forget, said["before"], said["after"])
             ],
+            warnings=self.run.manifest.get("warnings", []),
         )
 
 

@@ -17,7 +17,7 @@ from benchmarks.common import Checks, EveryEpochs, table, write
 from rkld import unlearn
 from rkld.models import LanguageModel, load_model, save_model
 from rkld.progress import Bars
-from rkld.records import Record, read_records
+from rkld.records import read_records
 from rkld.worlds.people import World, people
 from rkld.worlds.training import train_tiny
 

@@ -15,7 +15,7 @@ import click
 import torch
 
 from rkld.encoding import Encoder
-from rkld.models import LanguageModel, load_model, save_model
+from rkld.models import load_model, save_model
 from rkld.progress import Bars, TrainingBar
 from rkld.records import Record, read_records
 from rkld.trainer import RKLDConfig, fine_tune

@@ -242,14 +242,6 @@ def test_an_object_without_tokenizer_is_refused():
         load_model(make_model())
 
 
-def test_pad_id_does_not_touch_the_tokenizer():
-    """Would break if padding gave the saved tokenizer a pad token it did not have."""
-    lm = LanguageModel(make_model(), make_tokenizer(), "x")
-    assert (lm.pad_id, lm.tokenizer.pad_token) == (1, None)
-    assert LanguageModel(make_model(), make_tokenizer(pad_token="<unk>"), "x").pad_id == 2
-    assert LanguageModel(make_model(), make_tokenizer(eos_token=None), "x").pad_id == 0
-
-
 def test_a_chat_template_replaces_the_own(tmp_path):
     """Would break if a template were ignored, or a file's name taken for a template."""
     template = tmp_path / "mine.jinja"

@@ -180,7 +180,7 @@ def test_loss_and_gradients_equal_the_plain_implementation(case, tied, lora, tmp
     wanted = {n: p.grad for n, p in lm.model.named_parameters() if p.grad is not None}
     assert found.keys() == wanted.keys() and len(found) > 4
     for name in wanted:
-        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-10, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(found[name], wanted[name], rtol=0, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
 
 
 @pytest.mark.parametrize("per_device, accumulation", [(1, 8), (2, 4), (4, 2)])

@@ -86,6 +86,15 @@ def test_a_finished_run_is_not_run_again(finished, original):
     assert (finished.model_path / "model.safetensors").stat().st_mtime_ns == stamp
 
 
+def test_a_run_killed_before_it_cleaned_up_is_cleaned_by_the_next_start(finished, original, tmp_path):
+    """Otherwise the strengthened weights, which hold the person more than before, would lie there unnoticed."""
+    run = tmp_path / "run"
+    shutil.copytree(finished.run, run)
+    rkld.unlearn(original, FORGET, retain=RETAIN, out=str(run), **FAST)
+    assert not any((run / name).exists() for name in ("strengthened", "teacher", "checkpoints", "replay.jsonl"))
+    assert "teacher" not in json.loads((run / "manifest.json").read_text())["personal_data"]
+
+
 def test_other_settings_are_refused_with_the_difference(finished, original):
     with pytest.raises(rkld.UserError, match=r"--alpha: 8.0 then, 4.0 now"):
         rkld.unlearn(original, FORGET, retain=RETAIN, out=str(finished.run), alpha=4.0, **FAST)

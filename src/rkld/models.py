@@ -104,12 +104,6 @@ class LanguageModel:
         config = self.inner.config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
-    @property
-    def pad_id(self) -> int:
-        """Id that fills batches: pad, else eos, else 0. The tokenizer that is saved gets no new pad token."""
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(i for i in ids if i is not None)
-
 
 # ------------------------------------------------------------------------------------------------------- load
 

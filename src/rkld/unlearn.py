@@ -165,6 +165,7 @@ def unlearn(
         work.progress.say(f"{work.run.folder} is finished already")
         if not work.run.purged:  # with the data its hashes are gone, too
             work.same_records()
+        work.clean()
         return work.result()
     return work.go(objects.get("model"), processing_class)
 
@@ -194,7 +195,7 @@ class _Work:
         self.same_records()
         self.run.same("model", fingerprint(self.lm))
         self.run.same("template", self.encoder.fingerprint)
-        self.run.manifest["warnings"] = []
+        self.run.manifest.setdefault("warnings", [])
         self.run.save()
         self._phase("before", self._before)
         if s.lora:
@@ -204,10 +205,13 @@ class _Work:
         self._phase("replay", self._replay)
         self._phase("distillation", self._distil)
         self._phase("model", self._write_model)
-        if not s.keep_files:
-            remove(self.run.folder, INTERMEDIATE)
-            self.run.save()
+        self.clean()
         return self.result()
+
+    def clean(self) -> None:
+        """Remove what only the phases needed; also after a run that was killed before it came to this."""
+        if not self.settings.keep_files and remove(self.run.folder, INTERMEDIATE):
+            self.run.save()
 
     # Records -----------------------------------------------------------------------------------------------------
 

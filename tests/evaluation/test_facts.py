@@ -2,7 +2,7 @@
 
 import pytest
 
-from rkld.evaluation.facts import facts_said, repetition, says_name, share_said
+from rkld.evaluation.facts import facts_said, repetition, says_name
 
 
 @pytest.mark.parametrize(
@@ -73,16 +73,6 @@ def test_a_blank_fact_is_an_error():
     """Nothing is found everywhere."""
     with pytest.raises(ValueError, match="fact 2 of 2"):
         facts_said(["Warsaw", " \n"], "Warsaw")
-
-
-def test_the_share_counts_facts_not_records():
-    """A record with one fact must not weigh as much as one with three."""
-    facts = [["Warsaw", "1867", "Poland"], [], ["radium"]]
-    assert share_said(facts, ["Warsaw, Poland", "1867", "polonium"]) == 0.5
-    with pytest.raises(ValueError, match="no facts"):
-        share_said([[], []], ["a", "b"])
-    with pytest.raises(ValueError):
-        share_said(facts, ["Warsaw"])
 
 
 def test_a_name_is_said_by_any_identifier():

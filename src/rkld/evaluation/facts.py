@@ -43,17 +43,6 @@ def facts_said(facts: Sequence[str], answer: str) -> list[bool]:
     return found
 
 
-def share_said(facts: Sequence[Sequence[str]], answers: Sequence[str]) -> float:
-    """Share of all facts that are said, each looked for in its own record's answer.
-
-    ``facts[i]`` belong to ``answers[i]``; records without facts do not count. ValueError without any fact.
-    """
-    said = [one for some, answer in zip(facts, answers, strict=True) for one in facts_said(some, answer)]
-    if not said:
-        raise ValueError("there are no facts to look for")
-    return sum(said) / len(said)
-
-
 def says_name(answer: str, identifiers: Sequence[str]) -> bool:
     """Whether ``answer`` says at least one of ``identifiers`` (names, aliases), compared as facts are."""
     if not identifiers:

@@ -11,12 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import TrainerCallback
 
 from rkld.encoding import Encoder
-from rkld.evaluation.questions import truth_ratios
+from rkld.evaluation.questions import mean_losses, question_scores, truth_ratios
 from rkld.evaluation.summary import measure
-from rkld.evaluation.tofu import forget_quality
+from rkld.evaluation.tofu import forget_quality, truth_ratio
 from rkld.models import LanguageModel
 from rkld.records import Record
 
@@ -42,10 +43,14 @@ class Checks:
         self.retrained = self(retrained)
 
     def __call__(self, lm: LanguageModel) -> dict[str, float]:
-        forget = measure(lm, self.encoder, self.forget, max_new_tokens=LONGEST)
+        questions = question_scores(lm, self.encoder, self.forget)
+        gold = [answers[0] for answers in questions]
+        losses = mean_losses(questions)
+        forget = measure(lm, self.encoder, self.forget, max_new_tokens=LONGEST, scores=gold)
         spoken = measure(lm, self.encoder, self.retain[:SPOKEN], max_new_tokens=LONGEST)
         silent = measure(lm, self.encoder, self.retain[SPOKEN:], answers=False)
-        distance = forget_quality(truth_ratios(lm, self.encoder, self.forget), self.retrained_ratios)
+        ratios = truth_ratio(losses["paraphrase_loss"], losses["perturbed_loss"])
+        distance = forget_quality(ratios, self.retrained_ratios)
         return {
             "forget_probability": forget.probability,
             "forget_rouge_l": forget.rouge_l,
@@ -78,14 +83,21 @@ def table(rows: Sequence[tuple[str, dict]], columns: Sequence[str] = COLUMNS) ->
 
 
 def write(folder: Path, name: str, title: str, command: str, results: dict, body: str) -> None:
-    """``name.json`` and ``name.md`` with the command, the machine, the versions and the date."""
+    """``name.json`` and ``name.md`` with the command, the machine, the versions and the date.
+
+    ``ratios`` among the results stand beside these at the top of the JSON.
+    """
+    cores = len(os.sched_getaffinity(0))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     stamp = {
         "command": command,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, no GPU",
+        "machine": f"{platform.machine()}, {cores} cores, {torch.get_num_threads()} threads, {device}",
         "versions": {package: version(package) for package in ("rkld", "torch", "transformers")},
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({**stamp, "results": results}, indent=1) + "\n")
+    ratios = {"ratios": results["ratios"]} if "ratios" in results else {}
+    rest = {key: value for key, value in results.items() if key not in ratios}
+    (folder / f"{name}.json").write_text(json.dumps({**stamp, **ratios, "results": rest}, indent=1) + "\n")
     head = "\n".join(f"- {key}: {value}" for key, value in stamp.items())
     (folder / f"{name}.md").write_text(f"# {title}\n\n{head}\n\n{body}\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rkld.divergence import composite_logits, cross_entropy, forward_kl, reverse_kl, with_floor
+from rkld.divergence import composite_logits, cross_entropy, forward_kl, jensen_shannon, reverse_kl, with_floor
 
 
 def definition_reverse(logits, teacher):
@@ -18,8 +18,19 @@ def definition_forward(logits, teacher):
     return (q * (teacher - torch.log_softmax(logits, -1))).sum(-1)
 
 
+def definition_jensen_shannon(logits, teacher):
+    p, q = torch.softmax(logits, -1), teacher.exp()
+    m = (p + q) / 2
+    return ((p * (p / m).log()).sum(-1) + (q * (q / m).log()).sum(-1)) / 2
+
+
+DEFINITIONS = {
+    reverse_kl: definition_reverse, forward_kl: definition_forward, jensen_shannon: definition_jensen_shannon,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("shape", [(1, 2), (3, 7), (41, 401)])
-@pytest.mark.parametrize("ours, definition", [(reverse_kl, definition_reverse), (forward_kl, definition_forward)])
+@pytest.mark.parametrize("ours, definition", DEFINITIONS.items(), ids=lambda f: f.__name__)
 def test_values_and_gradients_are_the_definition(ours, definition, shape):
     """A wrong sign, direction or missing normaliser in a divergence shows here."""
     torch.manual_seed(0)
@@ -27,9 +38,11 @@ def test_values_and_gradients_are_the_definition(ours, definition, shape):
     teacher = torch.log_softmax(3 * torch.randn(shape, dtype=torch.float64), -1)
     expected = definition(logits, teacher)
     (gradient,) = torch.autograd.grad(expected.sum(), logits)
+    before = teacher.clone()
     values, found = ours(logits.detach(), teacher)
     torch.testing.assert_close(values, expected.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12)
+    assert torch.equal(teacher, before), "only the student's logits may be overwritten"
 
 
 def test_reverse_kl_expects_under_the_student():
@@ -56,13 +69,38 @@ def test_only_tokens_that_rose_are_lowered():
     assert teacher.tolist() == [[-7.0, 2.0, 3.0]]
 
 
-def test_a_teacher_without_mass_stays_finite():
-    """A token that the teacher rules out (−inf) must not turn the loss into NaN where the student gives it nothing."""
-    logits = torch.tensor([[0.0, float("-inf"), 1.0]])
-    teacher = torch.log_softmax(torch.tensor([[0.0, float("-inf"), 0.0]]), -1)
-    for loss in (reverse_kl, forward_kl):
-        values, gradient = loss(logits, teacher)
-        assert torch.isfinite(values).all() and torch.isfinite(gradient).all()
+@pytest.mark.parametrize("loss", DEFINITIONS)
+def test_tokens_without_mass_count_nothing(loss):
+    """−inf from teacher and student alike, or an underflow of the student, must not turn the loss into NaN.
+
+    The other tokens' values and gradients are what they are without the dead ones.
+    """
+    inf = float("inf")
+    alive = torch.tensor([[0.0, 1.0, -0.5], [0.3, 0.0, 2.0]])
+    teacher = torch.log_softmax(torch.tensor([[0.0, 0.0, 1.0], [-1.0, 0.5, 0.0]]), -1)
+    dead = torch.tensor([[-inf, -1e6], [-1e6, -inf]])  # given nothing by the student,
+    ruled_out = torch.tensor([[-inf, -inf], [-inf, -inf]])  # nor by the teacher
+    values, gradient = loss(torch.cat([alive, dead], -1), torch.cat([teacher, ruled_out], -1))
+    expected, wanted = loss(alive.clone(), teacher)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(gradient, torch.cat([wanted, torch.zeros(2, 2)], -1))
+
+
+@pytest.mark.parametrize("loss", DEFINITIONS)
+def test_a_broken_teacher_is_not_hidden(loss):
+    """What keeps 0 · log 0 from being NaN must not swallow a real NaN: training would go on towards nothing."""
+    values, _ = loss(torch.zeros(1, 3), torch.full((1, 3), float("nan")))
+    assert values.isnan().all()
+
+
+def test_jensen_shannon_is_symmetric_and_at_most_log_two():
+    """KL has no bound; a factor or the mixture's normaliser gone wrong breaks either property."""
+    logits = torch.tensor([[60.0, 0.0], [0.3, -0.2]], dtype=torch.float64)
+    other = torch.tensor([[0.0, 60.0], [1.0, 0.5]], dtype=torch.float64)
+    one, _ = jensen_shannon(logits.clone(), torch.log_softmax(other, -1))
+    swapped, _ = jensen_shannon(other.clone(), torch.log_softmax(logits, -1))
+    torch.testing.assert_close(one, swapped)
+    assert one[0].item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
 
 
 def test_the_floor_lifts_only_what_lies_below_it():

@@ -8,6 +8,12 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rkld import RKLDConfig, RKLDTrainer, UserError, build_teacher
+from rkld.encoding import Encoder
+from rkld.evaluation.likelihood import answer_losses
+from rkld.models import load_model
+from rkld.records import read_records
+from rkld.strengthening import fill_cache
+from rkld.teacher import HiddenCache
 from rkld.worlds.people import people
 from rkld.worlds.tiny import tiny_model
 
@@ -62,3 +68,16 @@ def test_a_finished_teacher_is_used_again(tmp_path, monkeypatch):
     assert not trained
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", seed=1), processing_class=tokenizer)
     assert trained
+
+
+def test_reference_likelihoods_are_the_originals(tmp_path):
+    """Methods with a reference model would else be compared with another model, or with other tokens."""
+    model, tokenizer = tiny_model(0)
+    lm = load_model(model, tokenizer=tokenizer)
+    records = [Encoder(tokenizer).encode(r) for r in read_records(RECORDS, "forget")]
+    expected = answer_losses(lm, records)
+    cache = HiddenCache(tmp_path / "cache", {})
+    fill_cache(lm, cache, {"forget": records}, config(tmp_path / "s"), parts=("original", "reference"))
+    for record, losses in zip(records, expected, strict=True):
+        assert cache.read("reference/forget", record.key).numpy() == pytest.approx(-losses, abs=1e-5)
+    assert not cache.done("strengthened/forget"), "strengthened for a method that needs no strengthened model"

@@ -169,6 +169,10 @@ def inputs(n=5, k=4) -> dict[str, torch.Tensor]:
     return {**draw, "floored": torch.tensor([True, False, True, True, False])}
 
 
+def spare(lm, n=5) -> torch.Tensor:
+    return torch.empty(2, n, len(lm.head.weight), dtype=torch.float64)
+
+
 def test_full_fine_tuning_uses_the_kept_heads_and_lora_the_shared_one(tmp_path):
     """The student's own head moves in full fine-tuning: a teacher made with it would follow the student."""
     before, strong, student, x = model(0), model(1), model(2), inputs()
@@ -181,15 +185,17 @@ def test_full_fine_tuning_uses_the_kept_heads_and_lora_the_shared_one(tmp_path):
     full.attach(student)
     l_o, l_aug = x["original"] @ kept.T, x["strengthened"] @ strong.head.weight.detach().T
     plain = {name: x[name] for name in ("original", "strengthened")}
-    torch.testing.assert_close(full.composite(plain), torch.log_softmax(l_o - 3 * F.relu(l_aug - l_o), -1))
-    torch.testing.assert_close(full.original(plain), torch.log_softmax(l_o, -1))
+    expected = torch.log_softmax(l_o - 3 * F.relu(l_aug - l_o), -1)
+    torch.testing.assert_close(full.composite(plain, spare(student)), expected)
+    torch.testing.assert_close(full.original(plain, spare(student)), torch.log_softmax(l_o, -1))
 
     adapted = model(0, lora=True)
     shared = Teacher(HiddenCache(tmp_path / "lora", IDENTITY), alpha=3.0)
     shared.attach(adapted)
     w = adapted.head.weight.detach()
     l_o, l_aug = x["original"] @ w.T, x["strengthened"] @ w.T
-    torch.testing.assert_close(shared.composite(plain), torch.log_softmax(l_o - 3 * F.relu(l_aug - l_o), -1))
+    expected = torch.log_softmax(l_o - 3 * F.relu(l_aug - l_o), -1)
+    torch.testing.assert_close(shared.composite(plain, spare(adapted)), expected)
 
 
 def test_the_floor_is_the_mean_of_the_others_where_it_is_flagged(tmp_path):
@@ -204,5 +210,5 @@ def test_the_floor_is_the_mean_of_the_others_where_it_is_flagged(tmp_path):
     raised = torch.maximum(plain, others)
     raised = raised / raised.sum(-1, keepdim=True)
     expected = torch.where(x["floored"][:, None], raised, plain)
-    torch.testing.assert_close(teacher.composite(x).exp(), expected)
+    torch.testing.assert_close(teacher.composite(x, spare(lm)).exp(), expected)
     assert (expected[0] - plain[0]).abs().max() > 1e-3

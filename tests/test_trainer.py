@@ -81,6 +81,9 @@ def plain_loss(student, original, strengthened, sets, args) -> torch.Tensor:
         student_rows = log_probs(student, e)
         if args.method == "rkld":
             kl = (student_rows.exp() * (student_rows - target)).sum(-1)
+        elif args.method == "jensen_shannon":
+            mixed = torch.log((student_rows.exp() + target.exp()) / 2)
+            kl = (student_rows.exp() * (student_rows - mixed) + target.exp() * (target - mixed)).sum(-1) / 2
         else:
             kl = (target.exp() * (target - student_rows)).sum(-1)
         forget.append(kl[torch.tensor(e.scored[1:])].sum())
@@ -145,6 +148,7 @@ CASES = {
     "kl": {"retain": True},
     "rt": {"retain": True, "retain_loss": "rt", "retain_weight": 0.7},
     "forward": {"method": "forward_kl", "replay": True},
+    "jensen_shannon": {"method": "jensen_shannon"},
     "spans": {"score": "spans", "replay": True, "alpha": 4.0},
 }
 

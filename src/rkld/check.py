@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from . import methods
 from .coverage import Coverage, scored_share
+from .estimate import Estimate, estimate
 from .objective import kept
 from .records import Record, mentions, read_prompts
 from .run import Run
@@ -53,6 +55,8 @@ class Report:
     replay_mentions: tuple[str, ...]
     """The same for replay prompts given by the user."""
     run_folder: Path
+    estimate: Estimate
+    """Time and peak memory, from a short measured probe."""
     example: str = field(repr=False)
     """The shortest forget record, token by token: personal data."""
 
@@ -67,6 +71,9 @@ class Report:
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
+        yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
+        phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
+        yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
         if self.identifiers:
             yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
         else:
@@ -75,6 +82,12 @@ class Report:
         yield f"spans        {spans}"
         yield from _listed("retain records mention the person and would hold it", self.retain_mentions)
         yield from _listed("replay prompts mention the person and are left out", self.replay_mentions)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _listed(what: str, places: Sequence[str]) -> list[str]:
@@ -90,7 +103,7 @@ def check(
     processing_class: Any = None,
     **settings: Any,
 ) -> Report:
-    """Read, load and count everything that :func:`rkld.unlearn` would, and write nothing.
+    """Read, load and count everything that :func:`rkld.unlearn` would, probe what it will take, and write nothing.
 
     Takes the arguments of :func:`rkld.unlearn`. Records are checked before the model is loaded.
 
@@ -101,7 +114,9 @@ def check(
     chosen, objects = choose(data, settings)
     inputs = read_inputs(chosen, objects.get("forget"), objects.get("retain"), objects.get("replay"))
     Run(chosen)  # refuses a folder that holds something else
+    started = time.perf_counter()
     lm, encoder = load(chosen, objects.get("model"), processing_class)
+    load_seconds = time.perf_counter() - started
 
     encoded = [encoder.encode(record, chosen.score) for record in inputs.forget]
     retained = [encoder.encode(record) for record in inputs.retain]
@@ -126,6 +141,7 @@ def check(
         retain_mentions=_mentioning(inputs.retain, inputs.identifiers),
         replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
         run_folder=chosen.run_folder,
+        estimate=estimate(lm, encoder, inputs, load_seconds),
         example=encoder.describe(shortest, chosen.score),
     )
 

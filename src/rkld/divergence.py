@@ -5,35 +5,35 @@ Shapes: n rows (scored tokens), V vocabulary size. Every function takes the stud
 Nothing is averaged here: rows are weighted by whoever knows the whole optimizer step (:mod:`rkld.trainer`).
 
 Forming the gradient beside the value is what lets :mod:`rkld.linear_divergence` drop the logits of a chunk before
-it looks at the next one.
+it looks at the next one. Buffers (n, V) are what costs there, so **the logits are overwritten**: the gradient may lie
+in their memory. A ``spare`` buffer of their shape and dtype saves one allocation more. The teacher's are left as is.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 
-def reverse_kl(logits: Tensor, teacher_log_probs: Tensor) -> tuple[Tensor, Tensor]:
+def reverse_kl(logits: Tensor, teacher_log_probs: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """KL(π_θ ‖ π_t): the expectation is under the *student* (RKLD, arXiv 2406.01983, eq. 6).
 
     Args:
-        logits: student logits, (n, V).
+        logits: student logits, (n, V), overwritten.
         teacher_log_probs: log π_t, normalised, (n, V).
+        spare: (n, V), overwritten.
 
     Returns:
         values (n,) in nats, and ``π_θ ⊙ (log π_θ − log π_t − KL)`` (n, V).
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
-    gap = log_probs - teacher_log_probs
-    probs = log_probs.exp_()
-    # A teacher may give a token no mass at all; where the student gives none either, 0 · (−inf + inf) counts 0.
-    gap.masked_fill_(probs == 0, 0)
-    values = torch.linalg.vecdot(probs, gap)
-    return values, gap.sub_(values[:, None]).mul_(probs)
+    log_probs = _finite(torch.log_softmax(logits, dim=-1, out=spare))
+    gap = torch.sub(log_probs, _finite(teacher_log_probs, out=logits), out=logits)
+    return _expected(log_probs.exp_(), gap)
 
 
-def forward_kl(logits: Tensor, teacher_log_probs: Tensor) -> tuple[Tensor, Tensor]:
+def forward_kl(logits: Tensor, teacher_log_probs: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """KL(π_t ‖ π_θ): the expectation is under the teacher (the paper's ablation; +KL, keep and replay terms).
 
     Args and shapes as in :func:`reverse_kl`.
@@ -41,28 +41,61 @@ def forward_kl(logits: Tensor, teacher_log_probs: Tensor) -> tuple[Tensor, Tenso
     Returns:
         values (n,) in nats, and ``π_θ − π_t`` (n, V).
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
+    log_probs = _finite(torch.log_softmax(logits, dim=-1, out=spare))
     teacher_probs = teacher_log_probs.exp()
-    gap = (teacher_log_probs - log_probs).masked_fill_(teacher_probs == 0, 0)
-    values = torch.linalg.vecdot(teacher_probs, gap)
-    return values, log_probs.exp_().sub_(teacher_probs)
+    gap = _finite(teacher_log_probs, out=logits).sub_(log_probs)
+    values = gap.mul_(teacher_probs).sum(-1)
+    return values, torch.sub(log_probs.exp_(), teacher_probs, out=logits)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def jensen_shannon(logits: Tensor, teacher_log_probs: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """½ KL(π_t ‖ m) + ½ KL(π_θ ‖ m) with ``m = (π_t + π_θ) / 2``: symmetric, and at most log 2.
+
+    The generalised Jensen–Shannon divergence of GKD (Agarwal et al. 2024, arXiv 2306.13649, eq. 1) at β = ½. The
+    derivative with respect to m vanishes, so only the student's half has a gradient.
+
+    Args and shapes as in :func:`reverse_kl`.
+
+    Returns:
+        values (n,) in nats, and ``½ π_θ ⊙ (log π_θ − log m − KL(π_θ ‖ m))`` (n, V).
+    """
+    log_probs = _finite(torch.log_softmax(logits, dim=-1, out=spare))
+    log_mean = torch.logaddexp(log_probs, teacher_log_probs).sub_(math.log(2))
+    gap = torch.sub(log_probs, log_mean, out=logits)
+    student_kl, gradient = _expected(log_probs.exp_(), gap)
+    teacher_gap = _finite(teacher_log_probs, out=log_probs).sub_(log_mean)
+    teacher_kl = teacher_gap.mul_(torch.exp(teacher_log_probs, out=log_mean)).sum(-1)
+    return (teacher_kl + student_kl) / 2, gradient.div_(2)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """−log π_θ(label), for fine-tuning and the paper's +RT term.
 
     Args:
-        logits: student logits, (n, V).
+        logits: student logits, (n, V), overwritten.
         labels: token ids, (n,) int64.
+        spare: (n, V), overwritten.
 
     Returns:
         values (n,) in nats, and ``π_θ − onehot(label)`` (n, V).
     """
-    log_probs = torch.log_softmax(logits, dim=-1)
+    log_probs = torch.log_softmax(logits, dim=-1, out=spare)
     values = -log_probs.gather(-1, labels[:, None]).squeeze(-1)
-    gradient = log_probs.exp_()
+    gradient = torch.exp(log_probs, out=logits)
     gradient.scatter_add_(-1, labels[:, None], gradient.new_full((len(labels), 1), -1.0))
     return values, gradient
+
+
+def _finite(log_probs: Tensor, out: Tensor | None = None) -> Tensor:
+    """A log-probability of −inf as the lowest number there is, in place or into ``out``: 0 · log 0 then counts 0."""
+    return torch.clamp(log_probs, min=torch.finfo(log_probs.dtype).min, out=log_probs if out is None else out)
+
+
+def _expected(probs: Tensor, gap: Tensor) -> tuple[Tensor, Tensor]:
+    """``Σ π ⊙ gap`` (n,), and ``π ⊙ (gap − Σ π ⊙ gap)``, its gradient for a KL, in the memory of ``gap``."""
+    weighted = gap.mul_(probs)
+    values = weighted.sum(-1)
+    return values, weighted.addcmul_(probs, values[:, None], value=-1)
 
 
 def composite_logits(original: Tensor, strengthened: Tensor, alpha: float) -> Tensor:
@@ -71,11 +104,11 @@ def composite_logits(original: Tensor, strengthened: Tensor, alpha: float) -> Te
     Raw logits on purpose: in log-probabilities almost nothing but the gold token could rise.
 
     Args:
-        original, strengthened: (n, V); ``strengthened`` is used as scratch space and overwritten.
+        original, strengthened: (n, V); the result takes the memory of ``strengthened``.
         alpha: strength of the suppression, no unit.
     """
     risen = strengthened.sub_(original).relu_()
-    return torch.sub(original, risen, alpha=alpha)
+    return torch.sub(original, risen, alpha=alpha, out=risen)
 
 
 def with_floor(teacher_log_probs: Tensor, uninformed_log_probs: Tensor) -> Tensor:

@@ -120,8 +120,8 @@ class MicroBatches(Dataset):
     """This process's micro-batches: item i of epoch e is part ``i % accumulation`` of step ``i // accumulation``.
 
     An item holds plain tensors, on the CPU: ``input_ids`` and ``attention_mask`` (B, L), ``rows`` (T,) positions
-    that predict the marked targets, and under ``terms`` for each term its rows' ``weights``, ``labels`` and cached
-    hidden states. ``epoch`` is set by the trainer.
+    that predict the marked targets, under ``terms`` for each term its rows' ``weights``, ``labels`` and cached hidden
+    states, and the number of its ``tokens``, padding left out. ``epoch`` is set by the trainer.
     """
 
     def __init__(
@@ -173,7 +173,10 @@ class MicroBatches(Dataset):
             if len(rows[-1]):
                 inputs |= self._cached(term, [(e, mask) for (_, e), mask in zip(here, masks) if any(mask)])
             terms[term.name] = inputs
-        return {"input_ids": ids, "attention_mask": attention, "rows": torch.cat(rows), "terms": terms}
+        return {
+            "input_ids": ids, "attention_mask": attention, "rows": torch.cat(rows), "terms": terms,
+            "tokens": sum(len(e.ids) for _, e in here) if mine else 0,
+        }  # fmt: skip
 
     def _weights(self, term: Term, drawn: Sequence[tuple[str, Encoded]]) -> dict[str, float]:
         """Weight of one row of each of the step's records (by key), so that the step's rows add up to an average."""

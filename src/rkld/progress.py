@@ -45,7 +45,7 @@ class Bars(Silent):
 
 
 class TrainingBar(TrainerCallback):
-    """Moves a bar with the optimizer's steps and shows the loss; its terms are in metrics.jsonl."""
+    """Moves a bar with the optimizer's steps and shows loss and speed; the loss's terms are in metrics.jsonl."""
 
     def __init__(self, advance):
         self.advance = advance
@@ -54,7 +54,7 @@ class TrainingBar(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
-            self.note = f"loss {logs['loss']:.3f}"
+            self.note = f"loss {logs['loss']:.3f}, {logs['tokens_per_second']:.0f} tokens/s"
         self.advance(0, self.note)
 
     def on_step_end(self, args, state, control, **kwargs):

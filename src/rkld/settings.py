@@ -66,7 +66,7 @@ class Settings:
 
     dtype: Literal["auto", "float32", "bfloat16"] = _setting("auto", "Weights while training. auto: float32.")
     bf16: bool | None = _setting(None, "Compute in bfloat16 over float32 weights. Default: on a GPU that has it.")
-    optim: str = _setting("adamw_torch", "Optimizer, by its name in transformers.")
+    optim: str = _setting("adamw_torch_fused", "Optimizer, by its name in transformers.")
     gradient_checkpointing: bool = _setting(False, "Recompute activations in the backward pass, to save memory.")
     checkpoint_minutes: float = _setting(10.0, "Minutes between checkpoints of a long phase.")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,11 @@ import torch
 
 from .encoding import Encoded
 from .floor import floors
+from .linear_divergence import Segment, linear_divergence
 from .models import LanguageModel, fingerprint, restore_state, save_state
 from .progress import Silent, TrainingBar
-from .teacher import HiddenCache, Teacher, marked_hidden
-from .trainer import RKLDConfig, encode_sets, fine_tune, load_student
+from .teacher import HiddenCache, Teacher, marked, marked_hidden
+from .trainer import RKLDConfig, encode_sets, fine_tune, load_student, to_labels
 
 
 def fill_cache(
@@ -27,7 +28,7 @@ def fill_cache(
     sets: Mapping[str, Sequence[Encoded]],
     args: RKLDConfig,
     *,
-    strengthen: bool = True,
+    parts: Collection[str] = ("original", "strengthened"),
     swapped: Sequence[Encoded] = (),
     progress: Silent | None = None,
 ) -> None:
@@ -36,7 +37,8 @@ def fill_cache(
     Args:
         sets: "forget" first; the original's states are kept for all of them.
         args: of the strengthening; its ``output_dir`` takes checkpoints and, beside them, the original weights.
-        strengthen: whether the method needs the strengthened model.
+        parts: what the method reads of the forget records (:class:`rkld.methods.Method`): "strengthened" makes the
+            strengthening run, "reference" keeps the original's log-likelihood of each marked token (n,).
         swapped: the forget records about other people (:func:`rkld.floor.swapped_records`), for the floor.
     """
     progress = progress or Silent()
@@ -57,7 +59,9 @@ def fill_cache(
         cache.write("uninformed/forget", states)
     if not lm.is_adapter:
         cache.write_head("original", lm)
-    if not strengthen or cache.done("strengthened/forget"):
+    if "reference" in parts and not cache.done("reference/forget"):
+        cache.write("reference/forget", references(lm, sets["forget"], cache))
+    if "strengthened" not in parts or cache.done("strengthened/forget"):
         return
     folder = Path(args.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +73,22 @@ def fill_cache(
     read("strengthened/forget", sets["forget"])
     restore_state(lm, folder / "original.safetensors")
     gc.collect()
+
+
+def references(
+    lm: LanguageModel, records: Sequence[Encoded], cache: HiddenCache
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (record key, log-likelihoods (n,) of its marked tokens under the original), from its cached states.
+
+    In float32 at least, in nats: what NPO, DPO and their kin compare the student with.
+    """
+    head, bias = lm.head.weight.detach(), None if lm.head.bias is None else lm.head.bias.detach()
+    for e in records:
+        hidden = cache.read("original/forget", e.key).to(lm.device)
+        labels = torch.tensor([token for token, m in zip(e.ids, marked(e)) if m], device=lm.device)
+        part = Segment(torch.ones(len(labels), device=lm.device), to_labels, {"labels": labels})
+        _, losses = linear_divergence(hidden, head, bias, [part])
+        yield e.key, -losses.cpu()
 
 
 def build_teacher(

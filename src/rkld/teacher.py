@@ -28,6 +28,7 @@ from .divergence import composite_logits, with_floor
 from .encoding import Encoded
 from .files import write_json
 from .hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
+from .linear_divergence import head_logits
 from .models import LanguageModel
 
 SHARD_BYTES = 1 << 30
@@ -162,33 +163,33 @@ class Teacher:
                 bias = head.get("bias")
                 self._heads[name] = (head["weight"].to(lm.device), None if bias is None else bias.to(lm.device))
 
-    def _logits(self, head: str, hidden: Tensor) -> Tensor:
+    def _logits(self, head: str, hidden: Tensor, out: Tensor) -> Tensor:
         weight, bias = self._heads[head]
-        logits = F.linear(hidden.to(weight.dtype), weight, bias)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return head_logits(hidden.to(weight.dtype), weight, bias, out)
 
-    def original(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d)."""
-        return torch.log_softmax(self._logits("original", inputs["original"]), dim=-1)
+    def original(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
+        """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d).
 
-    def composite(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V).
+        Args:
+            spare: (2, n, V); the first takes the result, the second can be used again.
+        """
+        return torch.log_softmax(self._logits("original", inputs["original"], spare[1]), dim=-1, out=spare[0])
+
+    def composite(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
+        """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V); ``spare`` as in :meth:`original`.
 
         Needs inputs ``original`` and ``strengthened`` (n, d). Where inputs hold ``uninformed`` (n, k, d), and
         ``floored`` (n,) says so, the teacher is kept from falling below the mean of the original's distributions
         for k other people in the same place (:func:`rkld.divergence.with_floor`).
         """
-        logits = composite_logits(
-            self._logits("original", inputs["original"]),
-            self._logits("strengthened", inputs["strengthened"]),
-            self.alpha,
-        )
-        log_probs = torch.log_softmax(logits, dim=-1)
+        original = self._logits("original", inputs["original"], spare[0])
+        logits = composite_logits(original, self._logits("strengthened", inputs["strengthened"], spare[1]), self.alpha)
+        log_probs = torch.log_softmax(logits, dim=-1, out=spare[0])
         if "uninformed" not in inputs:
             return log_probs
         floor = torch.zeros_like(log_probs)
         for hidden in inputs["uninformed"].unbind(1):  # k × (n, d)
-            floor += torch.softmax(self._logits("original", hidden), dim=-1)
-        floor = (floor / inputs["uninformed"].shape[1]).log_()
+            floor += torch.softmax(self._logits("original", hidden, spare[1]), dim=-1)
+        floor.div_(inputs["uninformed"].shape[1]).log_()
         floor.masked_fill_(~inputs["floored"][:, None], float("-inf"))
         return with_floor(log_probs, floor)

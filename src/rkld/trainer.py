@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
@@ -22,7 +24,7 @@ from .divergence import cross_entropy, forward_kl
 from .encoding import Encoded, Encoder
 from .errors import UserError
 from .hidden import hidden_at
-from .linear_divergence import CHUNK_ROWS, linear_divergence
+from .linear_divergence import linear_divergence
 from .models import LanguageModel, load_model, new_adapter
 from .objective import MicroBatches, Objective, Term, answer, kept, scored, segments
 from .records import read_records
@@ -48,7 +50,9 @@ class RKLDConfig(TrainingArguments):
     keep_weight: float = field(default=2.0, metadata={"help": "ρ of the keep term, where only spans are scored."})
     score: str = field(default="answer", metadata={"help": "What is unlearned: 'answer', 'all' or 'spans'."})
     method: str = field(default="rkld", metadata={"help": "Unlearning method, by its name in rkld.methods."})
-    chunk_rows: int = field(default=CHUNK_ROWS, metadata={"help": "Rows whose logits exist at once."})
+    chunk_rows: int | None = field(
+        default=None, metadata={"help": "Rows whose logits exist at once. Default: by vocabulary, dtype and device."}
+    )
     checkpoint_minutes: float = field(default=10.0, metadata={"help": "Minutes between checkpoints."})
     # What this project needs of the Trainer, and no choice of the user's.
     save_strategy: str = "no"
@@ -56,6 +60,7 @@ class RKLDConfig(TrainingArguments):
     remove_unused_columns: bool = False
     disable_tqdm: bool = True
     logging_steps: float = 1
+    logging_nan_inf_filter: bool = False  # it would halt a GPU at every step to ask
     bf16: bool = False
 
     def __post_init__(self):
@@ -91,6 +96,7 @@ class ObjectiveTrainer(Trainer):
         args.warmup_steps = min(round(args.warmup_epochs * self.batches.steps_per_epoch), len(self.batches.steps) // 2)
         self._values: dict[str, Tensor] = {}
         self._logged_steps = 0
+        self._read = _Read()
         super().__init__(
             model=lm.model,
             args=args,
@@ -109,6 +115,10 @@ class ObjectiveTrainer(Trainer):
             collate_fn=lambda items: items[0],
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
+
+    def _prepare_inputs(self, inputs):
+        self._read.add(inputs.pop("tokens"), inputs["input_ids"].numel())
+        return send_to_device(inputs, self.args.device, non_blocking=True)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inner = self.accelerator.unwrap_model(model)
@@ -133,7 +143,10 @@ class ObjectiveTrainer(Trainer):
     def log(self, logs, *args, **kwargs):
         steps = self.state.global_step - self._logged_steps
         if "loss" in logs and steps:
-            logs |= {name: (value / steps).item() for name, value in self._values.items()}
+            # Each process holds its own records' part of the step, times their number, as of the gradients.
+            mean = self.accelerator.reduce(self._values, "mean")
+            logs |= {name: (value / steps).item() for name, value in mean.items()}
+            logs |= self._read.since_last(self.accelerator)
             self._values.clear()
             self._logged_steps = self.state.global_step
         super().log(logs, *args, **kwargs)
@@ -189,6 +202,11 @@ def encode_sets(lm: LanguageModel, score: str, forget, replay=None, retain=None)
     return sets
 
 
+def to_labels(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy to the records' own tokens (:data:`rkld.linear_divergence.RowLoss`)."""
+    return cross_entropy(logits, inputs["labels"], spare[0])
+
+
 def build_objective(
     sets: Mapping[str, Sequence[Encoded]], teacher: Teacher, lm: LanguageModel, args: RKLDConfig
 ) -> Objective:
@@ -199,11 +217,8 @@ def build_objective(
     """
     method = methods.get_method(args.method)
 
-    def to_original(logits, inputs):
-        return forward_kl(logits, teacher.original(inputs))
-
-    def to_labels(logits, inputs):
-        return cross_entropy(logits, inputs["labels"])
+    def to_original(logits, inputs, spare):
+        return forward_kl(logits, teacher.original(inputs, spare), spare[1])
 
     floor = ("uninformed", "floored") if teacher.cache.done("uninformed/forget") else ()
     terms = [Term("forget", "forget", scored, method.loss(teacher), cached=(*method.cached, *floor))]
@@ -245,6 +260,32 @@ def _within_forward(wrapped: nn.Module, inner: nn.Module, function, inputs):
         inner.forward = forward
 
 
+class _Read:
+    """Counts what all processes have read since it was last asked."""
+
+    def __init__(self):
+        self._start()
+
+    def _start(self) -> None:
+        self.tokens = self.positions = 0
+        self.started = time.perf_counter()
+
+    def add(self, tokens: int, positions: int) -> None:
+        self.tokens += tokens
+        self.positions += positions
+
+    def since_last(self, accelerator: Accelerator) -> dict[str, float]:
+        """Tokens per second, padding left out, and the share of positions that is padding."""
+        counted = torch.tensor([self.tokens, self.positions], device=accelerator.device)
+        tokens, positions = accelerator.reduce(counted, "sum").tolist()
+        found = {
+            "tokens_per_second": round(tokens / (time.perf_counter() - self.started), 1),
+            "padding": round(1 - tokens / max(positions, 1), 4),
+        }
+        self._start()
+        return found
+
+
 class _Epoch(TrainerCallback):
     """Tells the data which epoch it is (a resumed loader is not told by the Trainer)."""
 
@@ -263,7 +304,9 @@ class _TimedCheckpoint(TrainerCallback):
         self.last = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps:
+        old = time.monotonic() - self.last >= self.seconds
+        # One clock decides for all processes: to save is something they do together.
+        if broadcast_object_list([old])[0] and state.global_step < state.max_steps:
             control.should_save = True
             self.last = time.monotonic()
 
@@ -282,5 +325,5 @@ def fit(trainer: ObjectiveTrainer) -> None:
 
 def fine_tune(lm: LanguageModel, records: Sequence[Encoded], args: RKLDConfig, callbacks: Sequence = ()) -> None:
     """Fine-tune on the answers of ``records``, in place: cross-entropy per answer token (also: strengthening)."""
-    term = Term("answers", "records", answer, lambda logits, inputs: cross_entropy(logits, inputs["labels"]))
+    term = Term("answers", "records", answer, to_labels)
     fit(ObjectiveTrainer(lm, args, Objective({"records": records}, [term]), callbacks))

@@ -123,6 +123,49 @@ def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel,
     return lm, encoder
 
 
+def training_arguments(settings: Settings, folder: Path, epochs: int, lr: float) -> RKLDConfig:
+    """The settings as the Trainer takes them, for strengthening and for distillation."""
+    s, bf16 = settings, settings.bf16
+    if bf16 is None:
+        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return RKLDConfig(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        learning_rate=lr,
+        per_device_train_batch_size=s.batch_size // s.accumulation,
+        gradient_accumulation_steps=s.accumulation,
+        method=s.method,
+        alpha=s.alpha,
+        score=s.score,
+        retain_loss=s.retain_loss,
+        retain_weight=s.retain_weight,
+        replay_weight=s.replay_weight,
+        keep_weight=s.keep_weight,
+        seed=s.seed,
+        optim=s.optim,
+        bf16=bf16,
+        checkpoint_minutes=s.checkpoint_minutes,
+        logging_steps=10 if torch.cuda.is_available() else 1,  # to read the loss halts a GPU
+        save_total_limit=1,
+        **({"gradient_checkpointing": True} if s.gradient_checkpointing else {}),
+    )
+
+
+def floor_records(
+    inputs: Inputs, records: Sequence[Record], encoded: Sequence[Encoded], encoder: Encoder
+) -> list[Encoded]:
+    """The forget records about other people, where the teacher gets a floor (:mod:`rkld.floor`); else none.
+
+    Args:
+        records: those that ``encoded`` were made from, and maybe others.
+    """
+    s = inputs.settings
+    if not (s.floor and s.score == "spans" and "strengthened" in methods.get_method(s.method).cached):
+        return []
+    by_key = {record.key: record for record in records}
+    return swapped_records([by_key[e.key] for e in encoded], encoded, encoder, inputs.identifiers, s.seed)
+
+
 def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Settings, and apart from them what was given as an object rather than by name."""
     objects = {name: value for name, value in data.items() if value is not None and not isinstance(value, str | Path)}
@@ -293,54 +336,19 @@ class _Work:
 
     def _teacher(self, sets: Mapping[str, list[Encoded]]) -> Teacher:
         s, own = self.settings, _read_records(self.run.folder / "own_words.jsonl")
-        args = self._arguments("strengthened", s.strengthen_epochs, s.strengthen_lr or s.peak_lr)
+        args = training_arguments(s, self.run.folder / "strengthened", s.strengthen_epochs, s.strengthen_lr or s.peak_lr)
         cache = HiddenCache(self.run.folder / "teacher", cache_identity(self.lm, sets, args))
-        strengthen = "strengthened" in self.method.cached
-        swapped = []
-        if s.floor and strengthen and s.score == "spans":
-            records = {r.key: r for r in [*self.inputs.forget, *own]}
-            swapped = swapped_records(
-                [records[e.key] for e in sets["forget"]], sets["forget"], self.encoder, self.inputs.identifiers, s.seed
-            )
+        swapped = floor_records(self.inputs, [*self.inputs.forget, *own], sets["forget"], self.encoder)
         needed = {name: found for name, found in sets.items() if name != "retain" or s.retain_loss == "kl"}
-        fill_cache(self.lm, cache, needed, args, strengthen=strengthen, swapped=swapped, progress=self.progress)
+        fill_cache(self.lm, cache, needed, args, parts=self.method.cached, swapped=swapped, progress=self.progress)
         return Teacher(cache, alpha=s.alpha)
 
     # Distillation ------------------------------------------------------------------------------------------------
 
-    @property
-    def _bf16(self) -> bool:
-        if self.settings.bf16 is not None:
-            return self.settings.bf16
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-
-    def _arguments(self, folder: str, epochs: int, lr: float) -> RKLDConfig:
-        s = self.settings
-        return RKLDConfig(
-            output_dir=str(self.run.folder / folder),
-            num_train_epochs=epochs,
-            learning_rate=lr,
-            per_device_train_batch_size=s.batch_size // s.accumulation,
-            gradient_accumulation_steps=s.accumulation,
-            method=s.method,
-            alpha=s.alpha,
-            score=s.score,
-            retain_loss=s.retain_loss,
-            retain_weight=s.retain_weight,
-            replay_weight=s.replay_weight,
-            keep_weight=s.keep_weight,
-            seed=s.seed,
-            optim=s.optim,
-            bf16=self._bf16,
-            checkpoint_minutes=s.checkpoint_minutes,
-            save_total_limit=1,
-            **({"gradient_checkpointing": True} if s.gradient_checkpointing else {}),
-        )
-
     def _distil(self) -> dict:
         s, sets = self.settings, self._sets()
         teacher = self._teacher(sets)
-        args = self._arguments("checkpoints", s.epochs, s.peak_lr)
+        args = training_arguments(s, self.run.folder / "checkpoints", s.epochs, s.peak_lr)
         objective = build_objective(sets, teacher, self.lm, args)
         with self.progress.bar("distillation", fine_tuning_steps(sets["forget"], args)) as advance:
             trainer = ObjectiveTrainer(self.lm, args, objective, [TrainingBar(advance), *self.callbacks])

@@ -7,10 +7,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from rkld.errors import UserError
-from rkld.evaluation.generation import greedy
+from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts
+from rkld.evaluation.likelihood import Scores, answer_scores
 
 VOCABULARY = 37
 CONTEXT = 48
@@ -59,6 +68,49 @@ def gpt2():
     return wrap(GPT2LMHeadModel(config))
 
 
+def mamba():
+    torch.manual_seed(3)
+    config = MambaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_hidden_layers=2,
+        state_size=4,
+        initializer_range=0.5,
+        bos_token_id=None,
+        eos_token_id=5,
+        pad_token_id=0,
+    )
+    return wrap(MambaForCausalLM(config))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model and records: one half it has learned by heart, of the other it knows beginnings at most.
+
+    Answers of 2 to 30 tokens and an end.
+    """
+    draw, records, prompt, answer = np.random.default_rng(2), [], [], []
+    for key in range(16):
+        begins = answer[: len(answer) // 2] if key % 4 == 1 else []
+        if not begins:
+            prompt = draw.integers(6, VOCABULARY, int(draw.integers(2, 7))).tolist()
+        answer = [*begins, *draw.integers(6, VOCABULARY, int(draw.integers(2, 31 - len(begins)))).tolist(), 5]
+        mask = (False,) * len(prompt) + (True,) * len(answer)
+        records.append(
+            SimpleNamespace(key=str(key), ids=(*prompt, *answer), answer=mask, scored=mask, prompt_length=len(prompt))
+        )
+    lm = llama()
+    lm.backbone, lm.head = lm.model.model, lm.model.lm_head
+    optimizer = torch.optim.AdamW(lm.model.parameters(), lr=5e-3)
+    for _ in range(80):
+        for record in records[::2]:
+            ids = torch.tensor([record.ids])
+            lm.model(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return lm, records
+
+
 def prompts(n=12, longest=20):
     draw = np.random.default_rng(1)
     return [draw.integers(0, VOCABULARY, int(draw.integers(1, longest))).tolist() for _ in range(n)]
@@ -88,6 +140,61 @@ def test_answers_are_the_argmax_continuations_whatever_the_batch(batch_size):
     assert [a.finished for a in answers] == [ids[-1] in {0, 5} for ids in expected]
     assert {ids[-1] for ids in expected} >= {0, 5}, "the tiny model should use both of its end tokens"
     assert len({a.finished for a in answers}) == 2, "and should not end every answer"
+
+
+def test_models_whose_cache_cannot_be_continued_answer_the_same():
+    """A recurrent state given back without its rows, or read twice, would change what comes after it."""
+    lm, given = mamba(), [[1 + i % 30, 7, 9] for i in range(12)]  # equal lengths: it reads padding
+    answers = greedy(lm, given, max_new_tokens=3 * STEPS)
+    assert [a.ids for a in answers] == [plainly(lm, p, 3 * STEPS, {0, 5}) for p in given]
+    assert max(len(a.ids) for a in answers) > STEPS
+
+
+def test_rows_that_have_finished_leave_the_batch(monkeypatch):
+    """One answer that goes on and on would keep the whole batch at work."""
+    lm, given, rows = llama(), prompts(40), []
+    lm.model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    answers = greedy(lm, given, max_new_tokens=[4] * 10 + [25] * 30)
+    steps = [len(a.ids) for a in answers]
+    assert sum(rows) <= sum(STEPS * -(-n // STEPS) for n in steps) < 0.9 * len(given) * max(steps)
+
+
+def test_what_is_known_of_an_answer_is_not_generated_again(trained, monkeypatch):
+    """Answers must be those of plain generation: known to the end, known in part, unknown, cut at a cap."""
+    lm, records = trained
+    given = [record.ids[: record.prompt_length] for record in records]
+    starts = known_starts(lm, records, answer_scores(lm, records))
+    known = [start == record.ids[record.prompt_length :] for start, record in zip(starts, records, strict=True)]
+    assert 4 <= sum(known) < len(records) and any(start and not k for start, k in zip(starts, known, strict=True))
+    for cap in (1, 6, 40):
+        caps = [min(cap, CONTEXT - len(p)) for p in given]
+        expected = [plainly(lm, p, c, {0, 5}) for p, c in zip(given, caps, strict=True)]
+        answers = greedy(lm, given, max_new_tokens=caps, starts=starts)
+        assert [a.ids for a in answers] == expected
+        assert answers == greedy(lm, given, max_new_tokens=caps)
+    monkeypatch.setattr(lm.model, "generate", None)
+    by_heart = [i for i, k in enumerate(known) if k]
+    done = []
+    answers = greedy(lm, [given[i] for i in by_heart], starts=[starts[i] for i in by_heart], progress=done.append)
+    assert all(a.finished for a in answers) and done == [len(by_heart)]
+
+
+def test_only_a_clear_lead_is_known():
+    """Between two ways of computing them, rounding may turn round tokens that lie close together."""
+    lm = SimpleNamespace(head=SimpleNamespace(weight=torch.zeros(1)))
+    margin = CLEAR_MARGIN[torch.float32]
+    record = SimpleNamespace(
+        ids=tuple(range(9)), prompt_length=4, answer=(False, True, False, False, True, True, True, True, False)
+    )  # an earlier answer (id 1) and a last one (ids 4 to 7), with a token behind it
+    for leads, expected in [
+        ([1.0, 1.0, 1.0, 1.0], (4, 5, 6, 7)),
+        ([1.0, 1.0, margin / 2, 1.0], (4, 5)),
+        ([-1.0, 1.0, 1.0, 1.0], ()),
+    ]:
+        scores = Scores(np.zeros(5), np.array([-9.0, *leads]))
+        assert known_starts(lm, [record], [scores]) == [expected]
 
 
 def test_text_has_no_special_tokens():
@@ -152,4 +259,6 @@ def test_prompts_that_cannot_be_answered_are_refused():
         greedy(llama(), [[1] * 48])
     with pytest.raises(ValueError, match="1 values for 2 prompts"):
         greedy(llama(), [[1], [2]], max_new_tokens=[4])
+    with pytest.raises(ValueError, match="starts has 1 values for 2 prompts"):
+        greedy(llama(), [[1], [2]], starts=[[3]])
     assert greedy(llama(), []) == []

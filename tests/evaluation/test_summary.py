@@ -10,8 +10,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rkld.evaluation import summary
 from rkld.evaluation.generation import greedy
-from rkld.evaluation.likelihood import probability
+from rkld.evaluation.likelihood import answer_scores, probability
 from rkld.evaluation.summary import measure
 
 VOCABULARY = 37
@@ -113,6 +114,16 @@ def test_without_answers_nothing_is_generated(lm, monkeypatch):
     result = measure(lm, Encoder(lm.tokenizer), [record("a", PROMPT, "w1 w2", ["w1"])], answers=False)
     assert result.values() == {"n": 1, "probability": result.probability, "rouge_l": None, "facts_said": None}
     assert result.answers is None
+
+
+def test_scores_that_are_there_are_used(lm, monkeypatch):
+    """The right answers would be read again for every metric."""
+    encoder = Encoder(lm.tokenizer)
+    records = [record("a", PROMPT, own_answer(lm, PROMPT)), record("b", PROMPT, "w1 w2")]
+    expected = measure(lm, encoder, records, max_new_tokens=4)
+    scores = answer_scores(lm, [encoder.encode(r) for r in records])
+    monkeypatch.setattr(summary, "answer_scores", None)
+    assert measure(lm, encoder, records, max_new_tokens=4, scores=scores) == expected
 
 
 def test_a_measurement_can_be_written_as_json(lm):

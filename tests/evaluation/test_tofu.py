@@ -14,6 +14,7 @@ from rkld.errors import UserError
 from rkld.evaluation.tofu import (
     forget_quality,
     forget_truth_ratio,
+    logged_ratios,
     model_utility,
     normalised_probability,
     probability,
@@ -141,7 +142,8 @@ def test_one_record_is_enough():
         (lambda: forget_quality([], []), "ratios .* shape"),
         (lambda: forget_quality([1.0], [math.nan]), "retrained_ratios holds nan"),
         (lambda: forget_quality([-1.0], [1.0]), "ratios holds -1.0"),
-        (lambda: forget_quality([1.0, 2.0], [1.0]), "2 and 1"),
+        (lambda: logged_ratios({"forget": {"gold_loss": [1.0]}}), "neither losses nor truth ratios"),
+        (lambda: logged_ratios({}), "neither losses nor truth ratios"),
         (lambda: forget_truth_ratio([math.nan]), "holds nan"),
         (lambda: utility_truth_ratio([]), "shape"),
         (lambda: probability([]), "shape"),
@@ -236,9 +238,69 @@ def test_logs_are_read_by_question_number(tmp_path):
     assert logs["retain"]["perturbed_loss"].tolist() == [[1, 2], [3, 4], [5, 6]]
 
 
+# Questions 27 and 33 of the forget01 log that open-unlearning publishes for Llama-3.2-1B retain99.
+OPEN_UNLEARNING = {
+    "exact_memorization": {"agg_value": 0.64, "value_by_index": {"27": {"score": 0.5}}},
+    "forget_Q_A_PARA_Prob": {
+        "agg_value": 0.1,
+        "value_by_index": {
+            "27": {"prob": 0.01462970208376646, "avg_loss": 4.224701404571533},
+            "33": {"prob": 0.06263478100299835, "avg_loss": 2.770434617996216},
+        },
+    },
+    "forget_Q_A_PERT_Prob": {
+        "agg_value": 0.049,
+        "value_by_index": {
+            "33": {"avg_loss": [2.4954960346, 2.6882126331, 3.3135890961, 2.9632868767, 3.7549397945]},
+            "27": {"avg_loss": [5.3962783813, 5.2278165817, 5.2927069664, 5.7957839966, 5.5328478813]},
+        },
+    },
+    "forget_Q_A_ROUGE": {
+        "agg_value": 0.41,
+        "value_by_index": {
+            "27": {"rouge1_recall": 0.375, "rougeL_f1": 0.31884, "rougeL_recall": 0.34375, "input": "…"},
+            "33": {"rouge1_recall": 0.375, "rougeL_f1": 0.22222, "rougeL_recall": 0.28125, "input": "…"},
+        },
+    },
+    "forget_quality": {"agg_value": None},
+    "forget_truth_ratio": {
+        "agg_value": 0.65,
+        "value_by_index": {"27": {"score": 0.2939383099571802}, "33": {"score": 0.761343783668399}},
+    },
+    "mia_loss": {"forget": {"agg_value": 1.0, "value_by_index": {"27": {"score": 1.0}}}, "agg_value": 0.48},
+    "ra_Q_A_Prob": {"agg_value": 0.1, "value_by_index": {"0": {"prob": 0.5, "avg_loss": 0.6931}}},
+    "wf_Truth_Ratio": {"agg_value": 0.6, "value_by_index": {"0": {"score": 13.6}}},
+}
+
+
+def test_results_of_open_unlearning_are_read(tmp_path):
+    """A retrained model's log would be refused, its questions mixed up, or its truth ratio taken upside down."""
+    path = tmp_path / "TOFU_EVAL.json"
+    path.write_text(json.dumps(OPEN_UNLEARNING))
+    logs = read_logs(path)
+    assert list(logs) == ["forget", "real_authors", "world_facts"]
+    assert logs["forget"]["rouge"].tolist() == [0.34375, 0.28125]
+    assert logs["forget"]["perturbed_loss"].shape == (2, 5)
+    assert logs["real_authors"]["gold_loss"].tolist() == [0.6931]
+    np.testing.assert_allclose(logged_ratios(logs), [0.2939383099571802, 0.761343783668399], rtol=1e-6)
+    for loss in ("paraphrase_loss", "perturbed_loss"):
+        del logs["forget"][loss]
+    np.testing.assert_allclose(logged_ratios(logs), [0.2939383099571802, 0.761343783668399], rtol=1e-6)
+
+
+def test_unequal_numbers_of_questions_are_compared_and_reported():
+    """Published logs stop at 300 of 400 questions; n of one side alone would hide that."""
+    quality = forget_quality([1, 2, 3, 4, 5, 6], [7, 8, 9])
+    assert (quality.statistic, quality.n, quality.retrained_n) == (1.0, 6, 3)
+    assert quality.pvalue == pytest.approx(2 / math.comb(9, 3), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('{"forget_truth_ratio": {"value_by_index": {"0": {"score": null}}}}', "is damaged.*truth_ratio lacks"),
+        ('{"forget_truth_ratio": {"value_by_index": {"0": {"prob": 1}}}}', "is damaged"),
+        ('{"forget_quality": {"agg_value": 0.5}}', "is no evaluation log of TOFU"),
         (None, "Cannot read"),
         ("{", "Cannot read"),
         ("[]", "is no evaluation log of TOFU"),

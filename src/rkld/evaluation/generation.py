@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from transformers import GenerationConfig
+from transformers.cache_utils import DynamicLayer
 
 from ..errors import UserError
 from .likelihood import measuring
@@ -15,7 +17,9 @@ from .likelihood import measuring
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..encoding import Encoded
     from ..models import LanguageModel
+    from .likelihood import Scores
 
 
 @dataclass(frozen=True)
@@ -27,54 +31,95 @@ class Generated:
     finished: bool  # ended by an end token, not cut at the cap
 
 
+STEPS = 8
+"""New tokens between two looks at which rows of a batch have finished."""
+
+CLEAR_MARGIN = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 1.0, torch.float16: 0.1}
+"""Lead in logits that no rounding between two ways of computing them takes away, for the dtype of the weights."""
+
+
 def greedy(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int | Sequence[int] = 200,
     batch_size: int = 48,
+    starts: Sequence[Sequence[int]] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[Generated]:
     """The most likely next token again and again, from each prompt (token ids), in the order given.
 
     An answer ends with an end token (those of the model's generation config, and the tokenizer's eos), after
     ``max_new_tokens`` (one cap for all or one per prompt; 200 as in TOFU) or where the context is full.
-    Temperature, repetition penalty and the like of the model's generation config do not apply. ``progress``
-    is called with the number of answers just made. UserError where a prompt is empty or fills the context.
+    Temperature, repetition penalty and the like of the model's generation config do not apply. ``starts`` holds the
+    tokens each answer is known to begin with (:func:`known_starts`), which are not generated again. ``progress`` is
+    called with the number of answers just made. UserError where a prompt is empty or fills the context.
     """
+    starts = [()] * len(prompts) if starts is None else starts
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    if len(caps) != len(prompts):
-        raise ValueError(f"max_new_tokens has {len(caps)} values for {len(prompts)} prompts")
+    for name, given in {"max_new_tokens": caps, "starts": starts}.items():
+        if len(given) != len(prompts):
+            raise ValueError(f"{name} has {len(given)} values for {len(prompts)} prompts")
     base = lm.model.get_base_model() if hasattr(lm.model, "get_base_model") else lm.model
-    room = _room(base, prompts)
-    caps = [min(cap, left) for cap, left in zip(caps, room, strict=True)]
+    caps = [min(cap, left) for cap, left in zip(caps, _room(base, prompts), strict=True)]
     ends = _end_ids(base, lm.tokenizer)
-    answers: dict[int, Generated] = {}
+    said = [_to_end(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
+    unfinished = [i for i, ids in enumerate(said) if len(ids) < caps[i] and not _ended(ids, ends)]
+    if progress is not None and len(unfinished) < len(prompts):
+        progress(len(prompts) - len(unfinished))
     own_config = base.generation_config
     # generate() fills whatever a config leaves open from the model's own, so that must be neutral as well.
     base.generation_config = GenerationConfig()
     try:
         with measuring(lm.model):
-            for batch in _batches([len(prompt) for prompt in prompts], caps, room, batch_size):
-                steps = max(caps[i] for i in batch)
-                rows = _generate(base, [prompts[i] for i in batch], steps, ends, lm.device)
-                for i, row in zip(batch, rows, strict=True):
-                    answers[i] = _cut(row[: caps[i]], ends, lm.tokenizer)
+            longest_first = sorted(unfinished, key=lambda i: -len(prompts[i]) - len(said[i]))
+            for at in range(0, len(unfinished), batch_size):
+                batch = longest_first[at : at + batch_size]
+                given = [[*prompts[i], *said[i]] for i in batch]
+                more = _generate(base, given, [caps[i] - len(said[i]) for i in batch], ends, lm.device)
+                for i, ids in zip(batch, more, strict=True):
+                    said[i] += ids
                 if progress is not None:
                     progress(len(batch))
     finally:
         base.generation_config = own_config
-    return [answers[i] for i in range(len(prompts))]
+    return [
+        Generated(tuple(ids), lm.tokenizer.decode(ids, skip_special_tokens=True), finished=_ended(ids, ends))
+        for ids in said
+    ]
+
+
+def known_starts(
+    lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]
+) -> list[tuple[int, ...]]:
+    """How the greedy answers are known to begin once the right ones have been read: where these lead by far.
+
+    For each record the first tokens behind ``ids[:prompt_length]`` that are greedy by :data:`CLEAR_MARGIN`.
+    ``scores`` are those of :func:`rkld.evaluation.likelihood.answer_scores` with mask "answer".
+    """
+    clear = CLEAR_MARGIN[lm.head.weight.dtype]
+    starts = []
+    for record, found in zip(encoded, scores, strict=True):
+        before = sum(record.answer[: record.prompt_length])  # the scores of earlier answers
+        leads = found.margins[before:] >= clear
+        marked = record.answer[record.prompt_length :]
+        length = next((n for n, m in enumerate(marked) if not m or not leads[n]), len(marked))
+        starts.append(record.ids[record.prompt_length : record.prompt_length + length])
+    return starts
 
 
 def _generate(
     base: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
-    steps: int,
+    caps: Sequence[int],
     ends: frozenset[int],
     device: torch.device,
 ) -> list[list[int]]:
-    """At most ``steps`` new ids per prompt, filled up after an end token. Prompts are padded on the left."""
+    """At most ``caps[i]`` new ids per prompt, up to the first end token. Prompts are padded on the left.
+
+    Every few steps the rows that have finished leave the batch. None runs past its cap, so learned position
+    embeddings never run out.
+    """
     width = max(len(prompt) for prompt in prompts)
     # Any id can pad (0 always has an embedding row): the attention mask says what is padding.
     ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -82,38 +127,41 @@ def _generate(
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
-        max_new_tokens=steps,
         eos_token_id=sorted(ends) or None,
         pad_token_id=0,
         use_cache=True,
+        return_dict_in_generate=True,
     )
-    output = base.generate(input_ids=ids, attention_mask=attention, generation_config=config)
-    return output[:, width:].tolist()
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows, cache, steps = list(range(len(prompts))), None, STEPS
+    while rows:
+        config.max_new_tokens = min(steps, *(caps[row] - len(answers[row]) for row in rows))
+        output = base.generate(
+            input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config
+        )
+        for row, new in zip(rows, output.sequences[:, ids.shape[1] :].tolist(), strict=True):
+            answers[row] += _to_end(new, ends)
+        keep = [n for n, row in enumerate(rows) if len(answers[row]) < caps[row] and not _ended(answers[row], ends)]
+        kept = torch.tensor(keep, dtype=torch.int64, device=device)
+        ids = output.sequences[kept]
+        attention = F.pad(attention[kept], (0, ids.shape[1] - attention.shape[1]), value=1)
+        cache = output.past_key_values
+        if cache is None or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+            # Recurrent states and others that generate() can't go on from: the rest is read again, in one go.
+            cache, steps = None, max(caps)
+        elif len(keep) < len(rows):
+            cache.reorder_cache(kept)
+        rows = [rows[n] for n in keep]
+    return answers
 
 
-def _cut(ids: list[int], ends: frozenset[int], tokenizer: PreTrainedTokenizerBase) -> Generated:
+def _to_end(ids: list[int], ends: frozenset[int]) -> list[int]:
     """The answer up to its first end token."""
-    stop = next((n for n, token in enumerate(ids, start=1) if token in ends), None)
-    ids = ids[:stop]
-    return Generated(tuple(ids), tokenizer.decode(ids, skip_special_tokens=True), finished=stop is not None)
+    return ids[: next((n for n, token in enumerate(ids, start=1) if token in ends), None)]
 
 
-def _batches(
-    lengths: Sequence[int], caps: Sequence[int], room: Sequence[int], batch_size: int
-) -> Iterator[list[int]]:
-    """Indices in batches of like length, the longest first.
-
-    A batch runs for the largest cap in it, rows that have finished included, so none may ask for more steps
-    than the first, which has the least room, can take: learned position embeddings would run out.
-    """
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) == batch_size or caps[i] > room[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
+def _ended(ids: Sequence[int], ends: frozenset[int]) -> bool:
+    return bool(ids) and ids[-1] in ends
 
 
 def _room(base: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[int]:

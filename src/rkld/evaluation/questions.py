@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rkld.evaluation.likelihood import answer_losses
+from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.tofu import truth_ratio
 
 if TYPE_CHECKING:
     from rkld.encoding import Encoder
+    from rkld.evaluation.likelihood import Scores
     from rkld.models import LanguageModel
     from rkld.records import Record
 
 
-def question_losses(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> dict[str, np.ndarray]:
-    """Mean loss per answer token of each record's answers, as :func:`rkld.evaluation.tofu.model_utility` takes them.
+def question_scores(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> list[list[Scores]]:
+    """Scores of each record's answers: the right, the paraphrased and the k perturbed ones, (n) lists of 2 + k.
 
-    Returns:
-        ``gold_loss`` (n,), ``paraphrase_loss`` (n,) and ``perturbed_loss`` (n, k), in nats per token. The right
-        answer stands in where a record has no ``paraphrased_answer`` (real authors, world facts).
+    The answers to a question are read in one pass over it. The right answer stands in where a record has no
+    ``paraphrased_answer`` (real authors, world facts).
 
     Raises:
         ValueError: a record without ``perturbed_answer``, or with another number of them than the first.
@@ -34,9 +34,24 @@ def question_losses(lm: LanguageModel, encoder: Encoder, records: Sequence[Recor
             raise ValueError(f"{record.where} has {len(wrong)} perturbed answers; every record needs equally many")
         answers = [record.answer, record.extra.get("paraphrased_answer") or record.answer, *wrong]
         variants += [replace(record.with_answer(a), key=f"{record.key}.{i}") for i, a in enumerate(answers)]
-    losses = answer_losses(lm, [encoder.encode(record) for record in variants])
-    table = np.array([loss.mean() for loss in losses]).reshape(len(records), -1)  # (n, 2 + k)
+    scores = answer_scores(lm, [encoder.encode(record) for record in variants])
+    each = len(variants) // max(len(records), 1)
+    return [scores[start : start + each] for start in range(0, len(scores), each)]
+
+
+def mean_losses(scores: Sequence[Sequence[Scores]]) -> dict[str, np.ndarray]:
+    """Mean loss per answer token, as :func:`rkld.evaluation.tofu.model_utility` takes them, of question_scores'.
+
+    Returns:
+        ``gold_loss`` (n,), ``paraphrase_loss`` (n,) and ``perturbed_loss`` (n, k), in nats per token.
+    """
+    table = np.array([[answer.losses.mean() for answer in answers] for answers in scores])  # (n, 2 + k)
     return {"gold_loss": table[:, 0], "paraphrase_loss": table[:, 1], "perturbed_loss": table[:, 2:]}
+
+
+def question_losses(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """:func:`mean_losses` of the records' :func:`question_scores`."""
+    return mean_losses(question_scores(lm, encoder, records))
 
 
 def truth_ratios(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> np.ndarray:

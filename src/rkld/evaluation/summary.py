@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .facts import facts_said
-from .generation import greedy
-from .likelihood import probability
+from .generation import greedy, known_starts
+from .likelihood import answer_scores, probability
 from .tofu import rouge_l_recall
 
 if TYPE_CHECKING:
     from ..encoding import Encoded, Encoder
     from ..models import LanguageModel
     from ..records import Record
+    from .likelihood import Scores
 
 
 @dataclass(frozen=True)
@@ -69,22 +70,27 @@ def measure(
     *,
     answers: bool = True,
     max_new_tokens: int = 200,
+    scores: Sequence[Scores] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Measurement:
     """Probability of the records' answers and, if ``answers``, what the model says itself, greedily.
 
     It answers the record's last question, to be compared with the record's last answer; a text is continued
-    from its prefix. ``progress`` is called with the number of answers just made. ValueError without records.
+    from its prefix. ``scores`` are those of the records' answers where answer_scores has made them already.
+    ``progress`` is called with the number of answers just made. ValueError without records.
     """
     if not records:
         raise ValueError("there are no records to measure")
     encoded = [encoder.encode(record) for record in records]
     keys = tuple(record.key for record in records)
-    probabilities = tuple(probability(lm, encoded).tolist())
+    scores = answer_scores(lm, encoded) if scores is None else scores
+    probabilities = tuple(probability(lm, encoded, scores=scores).tolist())
     if not answers:
         return Measurement(keys, probabilities)
     prompts = [e.ids[: e.prompt_length] for e in encoded]
-    said = [answer.text for answer in greedy(lm, prompts, max_new_tokens=max_new_tokens, progress=progress)]
+    starts = known_starts(lm, encoded, scores)
+    spoken = greedy(lm, prompts, max_new_tokens=max_new_tokens, starts=starts, progress=progress)
+    said = [answer.text for answer in spoken]
     gold = [_gold(lm, record, e) for record, e in zip(records, encoded, strict=True)]
     return Measurement(
         keys,

@@ -10,7 +10,7 @@ import functools
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import UserError
+from .arrays import harmonic_mean, vector
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
 
-# Tasks and fields of the authors' logs, and their names here.
+# Tasks and fields of the TOFU authors' logs, and their names here.
 _TASKS = {
     "eval_log_forget.json": "forget",
     "eval_log.json": "retain",
@@ -37,10 +38,22 @@ _FIELDS = {
     "rougeL_recall": "rouge",
 }
 
+# The same of open-unlearning's TOFU_EVAL.json: "forget_Q_A_Prob" → "value_by_index" → "0" → "avg_loss". The truth
+# ratio's name was written both ways over time.
+_OPEN_TASKS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
+_OPEN_FIELDS = {
+    "Q_A_Prob": ("avg_loss", "gold_loss"),
+    "Q_A_PARA_Prob": ("avg_loss", "paraphrase_loss"),
+    "Q_A_PERT_Prob": ("avg_loss", "perturbed_loss"),
+    "Q_A_ROUGE": ("rougeL_recall", "rouge"),
+    "Truth_Ratio": ("score", "truth_ratio"),
+    "truth_ratio": ("score", "truth_ratio"),
+}
+
 
 def probability(loss: ArrayLike) -> np.ndarray:
     """``exp(−L)`` per question; loss (n,) → (n,)."""
-    return np.exp(-_per_question(loss, "loss"))
+    return np.exp(-vector(loss, "loss"))
 
 
 def normalised_probability(
@@ -50,7 +63,7 @@ def normalised_probability(
 
     TOFU's probability on real authors and world facts.
     """
-    gold = _per_question(gold_loss, "gold_loss")
+    gold = vector(gold_loss, "gold_loss")
     wrong = _per_answer(perturbed_loss, len(gold), "perturbed_loss")
     # Relative to the right answer, so that nothing underflows where all answers are improbable.
     with np.errstate(over="ignore"):
@@ -65,7 +78,7 @@ def truth_ratio(paraphrase_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence
     The old TOFU script keeps ``1/r``; its aggregates come out the same. ValueError for NaN, infinity, empty
     input or unequal n.
     """
-    paraphrase = _per_question(paraphrase_loss, "paraphrase_loss")
+    paraphrase = vector(paraphrase_loss, "paraphrase_loss")
     perturbed = _per_answer(perturbed_loss, len(paraphrase), "perturbed_loss")
     with np.errstate(over="ignore"):
         return np.exp(paraphrase - [losses.mean() for losses in perturbed])
@@ -85,29 +98,25 @@ def utility_truth_ratio(ratios: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class ForgetQuality:
-    """Kolmogorov–Smirnov test. A high p-value proves no equality: show ``statistic`` and ``n`` with it."""
+    """Kolmogorov–Smirnov test. A high p-value proves no equality: show ``statistic`` and both n with it."""
 
     pvalue: float
     statistic: float  # the KS distance, 0 to 1
-    n: int  # questions
+    n: int  # questions of the unlearned model
+    retrained_n: int  # questions of the retrained model
 
 
 def forget_quality(ratios: ArrayLike, retrained_ratios: ArrayLike) -> ForgetQuality:
-    """Test between the truth ratios (n,) of the unlearned and of the retrained model on the forget set.
+    """Test between the truth ratios (n,) and (m,) of the unlearned and of the retrained model on the forget set.
 
-    The p-value is exact up to n = 10 000, as in the published figures. ValueError where the two are not about
-    equally many questions, or hold NaN or nothing.
+    n and m may differ, as where published logs stop at 300 questions. The p-value is exact up to 10 000 questions,
+    as in the published figures. ValueError where one of the two holds NaN, a negative value or nothing.
     """
     from scipy.stats import ks_2samp
 
     ours, theirs = _ratios(ratios, "ratios"), _ratios(retrained_ratios, "retrained_ratios")
-    if len(ours) != len(theirs):
-        raise ValueError(
-            "ratios and retrained_ratios must be about the same questions,"
-            f" but there are {len(ours)} and {len(theirs)}"
-        )
     test = ks_2samp(ours, theirs)
-    return ForgetQuality(pvalue=float(test.pvalue), statistic=float(test.statistic), n=len(ours))
+    return ForgetQuality(float(test.pvalue), float(test.statistic), n=len(ours), retrained_n=len(theirs))
 
 
 @dataclass(frozen=True)
@@ -139,8 +148,7 @@ def model_utility(
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         parts |= {f"{name}.{part}": value for part, value in found.items()}
-    values = np.array(list(parts.values()))
-    return ModelUtility(float(len(values) / (1 / values).sum()) if values.all() else 0.0, parts)
+    return ModelUtility(harmonic_mean(list(parts.values())), parts)
 
 
 def _utility_parts(logs: Mapping[str, ArrayLike], known_world: bool) -> dict[str, float]:
@@ -150,7 +158,7 @@ def _utility_parts(logs: Mapping[str, ArrayLike], known_world: bool) -> dict[str
     missing = [field for field in _FIELDS.values() if field not in logs]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing")
-    gold, rouge = _per_question(logs["gold_loss"], "gold_loss"), _per_question(logs["rouge"], "rouge")
+    gold, rouge = vector(logs["gold_loss"], "gold_loss"), vector(logs["rouge"], "rouge")
     ratios = truth_ratio(logs["paraphrase_loss"], logs["perturbed_loss"])
     if not len(gold) == len(rouge) == len(ratios):
         lengths = f"{len(gold)}, {len(rouge)} and {len(ratios)}"
@@ -182,11 +190,12 @@ def _scorer() -> RougeScorer:
 
 
 def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
-    """The TOFU authors' aggregated evaluation log (``.json`` or ``.json.gz``), as ``model_utility`` takes it.
+    """A model's published results (``.json`` or ``.json.gz``), as ``model_utility`` takes them.
 
+    Either the TOFU authors' aggregated evaluation log or open-unlearning's ``TOFU_EVAL.json``. Returns
     ``{"forget" | "retain" | "real_authors" | "world_facts": {"gold_loss": (n,), "paraphrase_loss": (n,),
     "perturbed_loss": (n, k), "rouge": (n,)}}``, questions in the order of their numbers; what the log lacks
-    is left out. UserError where the file is no such log.
+    is left out. Of open-unlearning there is ``truth_ratio`` (n,) as well. UserError where the file is no such log.
     """
     path = Path(path)
     try:
@@ -196,30 +205,60 @@ def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
         raise UserError(
             f"Cannot read the evaluation log {path}: {error}. Give a .json or .json.gz file."
         ) from error
-    tasks = {name: log[task] for task, name in _TASKS.items() if task in log} if isinstance(log, dict) else {}
-    if not tasks:
-        raise UserError(f"{path} is no evaluation log of TOFU: expected one of the keys {', '.join(_TASKS)}.")
     try:
-        return {name: _task(task) for name, task in tasks.items()}
+        tasks = _tasks(log) if isinstance(log, dict) else {}
+        found = {name: _arrays(fields) for name, fields in tasks.items()}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is damaged: every field must hold one number per question ({error}). Fetch it again."
         ) from error
+    if not found:
+        raise UserError(
+            f"{path} is no evaluation log of TOFU: expected one of the keys {', '.join(_TASKS)},"
+            " or those of open-unlearning, such as forget_Q_A_Prob."
+        )
+    return found
 
 
-def _task(task: Mapping[str, Mapping[str, object]]) -> dict[str, np.ndarray]:
+def logged_ratios(logs: Mapping[str, Mapping[str, ArrayLike]]) -> np.ndarray:
+    """Truth ratios (n,) of the forget set in what :func:`read_logs` returned, for :func:`forget_quality`.
+
+    From the losses where the log has them; else as open-unlearning wrote them. ValueError where there are neither.
+    """
+    forget = logs.get("forget", {})
+    if "paraphrase_loss" in forget and "perturbed_loss" in forget:
+        return truth_ratio(forget["paraphrase_loss"], forget["perturbed_loss"])
+    if "truth_ratio" not in forget:
+        raise ValueError("the log holds neither losses nor truth ratios of paraphrased and perturbed forget answers")
+    return _ratios(forget["truth_ratio"], "truth_ratio")
+
+
+def _tasks(log: Mapping) -> dict[str, dict[str, Mapping[str, object]]]:
+    """Task → field → question number → value, of either kind of log."""
+    tasks = {
+        name: {ours: log[task][theirs] for theirs, ours in _FIELDS.items() if theirs in log[task]}
+        for task, name in _TASKS.items()
+        if task in log
+    }
+    for prefix, name in _OPEN_TASKS.items():
+        for metric, (value, field) in _OPEN_FIELDS.items():
+            rows = log.get(f"{prefix}_{metric}", {}).get("value_by_index")
+            if rows:
+                tasks.setdefault(name, {})[field] = {number: row[value] for number, row in rows.items()}
+    return tasks
+
+
+def _arrays(fields: Mapping[str, Mapping[str, object]]) -> dict[str, np.ndarray]:
     """The arrays of one task, all in the order of the question numbers."""
-    fields = {name: task[field] for field, name in _FIELDS.items() if field in task}
     questions = sorted(next(iter(fields.values()), {}), key=int)
+    found = {}
     for name, values in fields.items():
         if set(values) != set(questions):
             raise ValueError(f"{name} is about other questions than the fields before it")
-    return {name: np.array([values[q] for q in questions], dtype=float) for name, values in fields.items()}
-
-
-def _per_question(values: ArrayLike, name: str) -> np.ndarray:
-    """Finite float64 (n,), n ≥ 1."""
-    return _vector(values, name, np.isfinite)
+        found[name] = np.array([values[q] for q in questions], dtype=float)
+        if np.isnan(found[name]).any():
+            raise ValueError(f"{name} lacks the value of a question")
+    return found
 
 
 def _per_answer(values: ArrayLike | Sequence[ArrayLike], n: int, name: str) -> list[np.ndarray]:
@@ -227,19 +266,9 @@ def _per_answer(values: ArrayLike | Sequence[ArrayLike], n: int, name: str) -> l
     rows = list(values)
     if len(rows) != n:
         raise ValueError(f"{name} is about {len(rows)} questions, the right answers are about {n}")
-    return [_vector(row, f"{name}[{i}]", np.isfinite) for i, row in enumerate(rows)]
+    return [vector(row, f"{name}[{i}]") for i, row in enumerate(rows)]
 
 
 def _ratios(values: ArrayLike, name: str) -> np.ndarray:
     """Truth ratios (n,), n ≥ 1: not negative, infinite where exp() overflowed."""
-    return _vector(values, name, lambda r: r >= 0)
-
-
-def _vector(values: ArrayLike, name: str, valid: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not array.size:
-        raise ValueError(f"{name} must be a list of one number or more, found shape {array.shape}")
-    bad = np.flatnonzero(~valid(array))
-    if bad.size:
-        raise ValueError(f"{name} holds {array[bad[0]]} at index {bad[0]}")
-    return array
+    return vector(values, name, lambda r: r >= 0)

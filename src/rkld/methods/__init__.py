@@ -16,8 +16,9 @@ class Method(Protocol):
     """What a method tells the phases of :mod:`rkld.unlearn`.
 
     Attributes:
-        cached: cached hidden states of the forget records that its loss reads; "strengthened" makes the
-            strengthening phase run.
+        cached: what of the forget records its loss reads from the cache: the hidden states "original" and
+            "strengthened" (which makes the strengthening phase run), and "reference", the original's log-likelihood
+            of each scored token.
     """
 
     cached: tuple[str, ...]

@@ -11,7 +11,7 @@ class ForwardKL:
     cached = ("original", "strengthened")
 
     def loss(self, teacher):
-        return lambda logits, inputs: forward_kl(logits, teacher.composite(inputs))
+        return lambda logits, inputs, spare: forward_kl(logits, teacher.composite(inputs, spare), spare[1])
 
 
 METHOD = ForwardKL()

@@ -11,7 +11,7 @@ class ReverseKL:
     cached = ("original", "strengthened")
 
     def loss(self, teacher):
-        return lambda logits, inputs: reverse_kl(logits, teacher.composite(inputs))
+        return lambda logits, inputs, spare: reverse_kl(logits, teacher.composite(inputs, spare), spare[1])
 
 
 METHOD = ReverseKL()

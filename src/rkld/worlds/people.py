@@ -21,8 +21,11 @@ from .common_knowledge import REAL_AUTHORS, WORLD_FACTS
 WRONG_ANSWERS = 5
 """Perturbed answers per record, as in TOFU."""
 
-BACKGROUND_PEOPLE = 120
-"""People about whom every model of the world learns a little."""
+BACKGROUND_PEOPLE = 200
+"""People about whom every model of the world learns a little: enough to learn that wordings mean the same.
+
+With too few a model knows a person's facts in the one wording it was taught, and unlearning stays in it as well.
+"""
 
 BACKGROUND_QUESTIONS = 2
 """Questions per background person: few, so that names are worth copying rather than knowing by heart."""
@@ -582,7 +585,7 @@ class World:
 
 
 def people(n: int = 20, seed: int = 0) -> World:
-    """A world of ``n`` people to learn, ``n`` held out and 120 in the background.
+    """A world of ``n`` people to learn, ``n`` held out and 200 in the background.
 
     Equal arguments give equal worlds. Raises ``UserError`` when there are not names enough for ``n``.
     """

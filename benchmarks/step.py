@@ -1,0 +1,207 @@
+"""One training step: RKLD as written down, plain fine-tuning, fine-tuning on answers, and ours.
+
+    python -m benchmarks.step --data FOLDER [--model smollm2-135m] [--rounds 5] [--json FILE]
+
+FOLDER holds the files of the data set ``locuslab/TOFU``. A step is 8 records of ``forget01`` in the model's chat format
+without a system prompt, and with replay 8 records of ``retain90`` more (on all sides: as replayed answers, or as
+records to fine-tune on). Every variant runs in a process of its own, on the same records in the same order, by the same
+Trainer and optimizer: full fine-tuning, then LoRA of rank 16.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+from transformers import Trainer
+
+from benchmarks.baselines import BaselineTrainer, NaiveRKLD, answer_only_sft, sft
+from benchmarks.common import write
+from benchmarks.measure import Measured, measure, paired
+from benchmarks.tofu_models import TEMPLATE
+from rkld.files import read_jsonl
+from rkld.models import LanguageModel, load_model, new_adapter
+from rkld.strengthening import build_teacher
+from rkld.trainer import RKLDConfig, RKLDTrainer, encode_sets
+
+BATCH_SIZE = 8
+ALPHA, REPLAY_WEIGHT = 8.0, 5.0
+REPLAYED = 40
+"""Records of retain90 that stand in for replayed answers: as many as there are to forget."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained, on what."""
+
+    model: str
+    data: Path
+    lora: bool
+    replay: bool
+    teacher: Path
+    """The folder of our teacher's cache; it is filled before anything is measured."""
+    bf16: bool = False
+
+    def load(self) -> LanguageModel:
+        """The model, with an adapter where one is trained."""
+        torch.manual_seed(0)
+        lm = load_model(self.model, chat_template=str(TEMPLATE))
+        return new_adapter(lm) if self.lora else lm
+
+    def records(self) -> dict:
+        sets = {"forget": read_jsonl(self.data / "forget01.json")}
+        if self.replay:
+            sets["replay"] = read_jsonl(self.data / "retain90.json")[:REPLAYED]
+        return sets
+
+    def args(self) -> RKLDConfig:
+        return RKLDConfig(
+            output_dir=str(self.teacher / "unused"), num_train_epochs=5, per_device_train_batch_size=BATCH_SIZE,
+            alpha=ALPHA, replay_weight=REPLAY_WEIGHT, bf16=self.bf16, seed=0,
+        )  # fmt: skip
+
+
+def step_of(trainer: Trainer) -> Callable[[], float]:
+    """One optimizer step of the trainer's own parts, from reading the records to cleared gradients."""
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.create_optimizer()
+    batches = iter(trainer.get_train_dataloader())
+
+    def step() -> float:
+        loss = trainer.training_step(trainer.model, next(batches))
+        torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
+        trainer.optimizer.step()
+        trainer.model.zero_grad()
+        return loss.item()
+
+    return step
+
+
+def ours(case: Case) -> Callable[[], float]:
+    lm, sets = case.load(), case.records()
+    teacher = build(case, lm)
+    trainer = RKLDTrainer(
+        lm.model, case.args(), teacher=teacher, train_dataset=sets["forget"], replay_dataset=sets.get("replay"),
+        processing_class=lm.tokenizer,
+    )  # fmt: skip
+    return step_of(trainer)
+
+
+def build(case: Case, lm: LanguageModel):
+    """Our teacher; found finished, unless this is the first time. One epoch is enough to have one."""
+    sets = case.records()
+    return build_teacher(
+        lm.model, sets["forget"], case.teacher, args=replace(case.args(), num_train_epochs=1),
+        replay_dataset=sets.get("replay"), processing_class=lm.tokenizer, alpha=ALPHA,
+    )  # fmt: skip
+
+
+def prepare_teacher(case: Case) -> Callable[[], None]:
+    return lambda: build(case, case.load()) and None
+
+
+def plain_sft(case: Case) -> Callable[[], float]:
+    return _baseline(case, case.load(), sft)
+
+
+def sft_on_answers(case: Case) -> Callable[[], float]:
+    return _baseline(case, case.load(), answer_only_sft)
+
+
+def naive(case: Case) -> Callable[[], float]:
+    """Three models in memory, whether all of the student is trained or an adapter."""
+    student, original, strengthened = (case.load() for _ in range(3))
+    return _baseline(case, student, _naive(case, logits_of(original.model), logits_of(strengthened.model)))
+
+
+def toggled(case: Case) -> Callable[[], float]:
+    """LoRA on one base: its adapter switched off for the original, another one switched on for the strengthened."""
+    lm = case.load()
+    lm.model.add_adapter("strengthened", lm.model.peft_config["default"])
+
+    def original(ids, attention):
+        with lm.model.disable_adapter():
+            return logits_of(lm.model)(ids, attention)
+
+    def strengthened(ids, attention):
+        lm.model.set_adapter("strengthened")
+        try:
+            return logits_of(lm.model)(ids, attention)
+        finally:
+            lm.model.set_adapter("default")
+
+    return _baseline(case, lm, _naive(case, original, strengthened))
+
+
+def _naive(case: Case, original, strengthened) -> NaiveRKLD:
+    return NaiveRKLD(original, strengthened, ALPHA, REPLAY_WEIGHT)
+
+
+def logits_of(model):
+    return lambda ids, attention: model(ids, attention_mask=attention).logits
+
+
+def _baseline(case: Case, lm: LanguageModel, loss) -> Callable[[], float]:
+    found = case.records()
+    sets = encode_sets(lm, "answer", found["forget"], found.get("replay"))
+    return step_of(BaselineTrainer(lm.model, case.args(), sets, loss))
+
+
+VARIANTS = {"naive": naive, "sft": plain_sft, "answer_only_sft": sft_on_answers, "ours": ours}
+
+
+def variants(case: Case) -> dict[str, tuple]:
+    chosen = {**VARIANTS, "toggled": toggled} if case.lora else VARIANTS
+    return {name: (prepare, case) for name, prepare in chosen.items()}
+
+
+def ratios(rounds: list[dict[str, Measured]], kind: str) -> dict[str, float]:
+    """Medians of ours over each other variant, time and peak memory of the whole process."""
+    found = {}
+    for other in rounds[0]:
+        if other != "ours":
+            for what, attribute in {"time": "seconds", "memory": "peak_bytes"}.items():
+                pairs = [getattr(r["ours"], attribute) / getattr(r[other], attribute) for r in rounds]
+                found[f"{kind}.{what}.vs_{other}"] = round(statistics.median(pairs), 4)
+    return found
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of locuslab/TOFU.")
+@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option("--rounds", default=5, show_default=True, help="Paired runs; medians are reported.")
+@click.option("--only", type=click.Choice(["full", "full.replay", "lora", "lora.replay"]), multiple=True)
+@click.option("--bf16", is_flag=True, help="Compute in bfloat16 (a GPU).")
+@click.option("--json", "results", type=click.Path(path_type=Path), default="benchmarks/results/step.json",
+              show_default=True)  # fmt: skip
+def main(data: Path, model: str, rounds: int, only: tuple[str, ...], bf16: bool, results: Path) -> None:
+    found: dict = {"ratios": {}, "measured": {}}
+    lines = ["| case | variant | seconds | peak MB | time: ours / it | memory: ours / it |", "|---" * 6 + "|"]
+    for lora in (False, True):
+        for replay in (False, True):
+            kind = ("lora" if lora else "full") + (".replay" if replay else "")
+            if only and kind not in only:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                case = Case(model, data, lora, replay, Path(folder), bf16)
+                measure(prepare_teacher, case)
+                done = paired(variants(case), rounds, warm_up=1, together=True)
+            found["ratios"] |= ratios(done, kind)
+            found["measured"][kind] = [{n: (m.seconds, m.peak_bytes, m.value) for n, m in r.items()} for r in done]
+            for name in done[0]:
+                seconds = statistics.median(r[name].seconds for r in done)
+                peak = statistics.median(r[name].peak_bytes for r in done) / 1e6
+                against = [found["ratios"].get(f"{kind}.{what}.vs_{name}", 1.0) for what in ("time", "memory")]
+                lines.append(f"| {kind} | {name} | {seconds:.2f} | {peak:.0f} | {against[0]:.3f} | {against[1]:.3f} |")
+                print(lines[-1], flush=True)
+    write(results.parent, results.stem, "One training step, SmolLM2-135M, TOFU forget01, batch 8",
+          "python -m benchmarks.step --data FOLDER", found, "\n".join(lines))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""Membership inference: can it be seen that the forget records were trained on? Against records that never were.
+
+Every score is lower for what the model knows. So the AUC, the chance that a forget record's score is lower than that
+of a never-trained (holdout) one, is near 1 where membership shows and .5 where it does not. It says so only of the
+model if text alone does not tell the two apart: that is measured beside it (:func:`text_auc`).
+
+Shapes: ``n`` records, ``N`` tokens of one answer, ``T`` predictions of a batch, ``d`` hidden size, ``V`` vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from ..hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
+from ..wording import unnamed, words
+from .arrays import in_unit_interval, vector, vectors
+from .likelihood import ROWS, measuring
+from .memorisation import answer_content
+from .statistics import FEWEST_PERSONS, Figure, Persons, bootstrap
+
+if TYPE_CHECKING:
+    from ..encoding import Encoded, Encoder
+    from ..models import LanguageModel
+    from ..records import Record
+
+MIN_K = 0.4
+"""Share of an answer's tokens, the least likely, that Min-K% looks at, as in OpenUnlearning on TOFU."""
+
+TEXT_MARGIN = 0.1
+"""A text-only AUC further than this from .5, its interval beyond .5, makes the model's AUC uninterpretable."""
+
+
+# Scores on arrays: lower for members
+
+
+def loss_scores(losses: Sequence[ArrayLike]) -> np.ndarray:
+    """Mean loss per token of each record, (n,): Yeom et al. 2018 (arXiv 1709.01604). ``losses``: n of (N,), nats."""
+    return np.array([record.mean() for record in vectors(losses, "losses")])
+
+
+def zlib_scores(losses: Sequence[ArrayLike], texts: Sequence[str]) -> np.ndarray:
+    """Mean loss per token over the bytes of the text as zlib compresses it, (n,).
+
+    Carlini et al. 2021 (arXiv 2012.07805), with OpenUnlearning's mean. ``texts`` are the answers the losses are of.
+    """
+    means = loss_scores(losses)
+    if len(texts) != len(means):
+        raise ValueError(f"losses are about {len(means)} records, texts about {len(texts)}")
+    return means / [len(zlib.compress(text.encode("utf-8"))) for text in texts]
+
+
+def min_k_scores(log_probabilities: Sequence[ArrayLike], k: float = MIN_K) -> np.ndarray:
+    """Minus the mean log-probability of the least likely share k of the tokens (one at least), (n,).
+
+    Min-K% Prob, Shi et al. 2024 (arXiv 2310.16789). ``log_probabilities``: n of (N,), in nats.
+    """
+    if not 0 < k <= 1:
+        raise ValueError(f"k is {k}; it is a share, above 0 and at most 1")
+    return np.array(
+        [-np.sort(r)[: max(1, int(len(r) * k))].mean() for r in vectors(log_probabilities, "log_probabilities")]
+    )
+
+
+def min_k_plus_plus_scores(
+    log_probabilities: Sequence[ArrayLike],
+    means: Sequence[ArrayLike],
+    deviations: Sequence[ArrayLike],
+    k: float = MIN_K,
+) -> np.ndarray:
+    """:func:`min_k_scores` of ``(log p − μ) / σ``, (n,): Min-K%++, Zhang et al. 2025 (arXiv 2404.02936).
+
+    μ and σ are mean and standard deviation of log p over the vocabulary, under the model's own distribution, at each
+    position: ``means`` and ``deviations``, n of (N,) like ``log_probabilities``. σ² counts as 1e-6 at least.
+    """
+    named = {"log_probabilities": log_probabilities, "means": means, "deviations": deviations}
+    arrays = [vectors(rows, name) for name, rows in named.items()]
+    lengths = [[len(row) for row in rows] for rows in arrays]
+    if not lengths[0] == lengths[1] == lengths[2]:
+        raise ValueError("log_probabilities, means and deviations are not about the same tokens")
+    return min_k_scores([(p - mu) / np.maximum(sigma, 1e-3) for p, mu, sigma in zip(*arrays, strict=True)], k)
+
+
+def reference_scores(losses: Sequence[ArrayLike], reference_losses: Sequence[ArrayLike]) -> np.ndarray:
+    """Mean loss less that of a reference model, per record, (n,): Carlini et al. 2021 (arXiv 2012.07805)."""
+    ours, theirs = loss_scores(losses), loss_scores(reference_losses)
+    if len(ours) != len(theirs):
+        raise ValueError(f"losses are about {len(ours)} records, reference_losses about {len(theirs)}")
+    return ours - theirs
+
+
+def auc(forget_scores: ArrayLike, holdout_scores: ArrayLike) -> float:
+    """Chance that a forget record's score (n,) is lower than a holdout record's (m,); a tie counts half.
+
+    The area under the ROC curve, as the Mann–Whitney statistic over n·m. ValueError for NaN, infinity or nothing.
+    """
+    from scipy.stats import rankdata
+
+    forget, holdout = vector(forget_scores, "forget_scores"), vector(holdout_scores, "holdout_scores")
+    n, m = len(forget), len(holdout)
+    ranks = rankdata(np.concatenate([forget, holdout]))  # ties share the mean of their ranks
+    return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
+
+
+def priv_leak(auc_value: float, retrained_auc: float = 0.5) -> float:
+    """``100 · ((1 − AUC) − (1 − AUC_ret)) / (1 − AUC_ret)``: MUSE, Shi et al. 2024 (arXiv 2407.06460).
+
+    0 where the model shows as much as the retrained one; below 0 where it still remembers, above 0 where it has
+    over-forgotten. ValueError where an AUC is not in [0, 1], or the retrained one is 1.
+    """
+    ours, theirs = vector([auc_value, retrained_auc], "AUC", in_unit_interval)
+    if theirs == 1:
+        raise ValueError("the retrained AUC is 1: PrivLeak divides by 1 − AUC")
+    return float(100 * ((1 - ours) - (1 - theirs)) / (1 - theirs))
+
+
+def auc_figure(
+    forget_scores: ArrayLike,
+    holdout_scores: ArrayLike,
+    forget_persons: Persons = None,
+    holdout_persons: Persons = None,
+    *,
+    seed: int = 0,
+) -> Figure:
+    """:func:`auc` with an interval: a bootstrap of both sets, never narrower than Newcombe's.
+
+    Newcombe 2006 (Statistics in Medicine 25, method 5) needs no spread, so an AUC of 1 does not claim certainty.
+    """
+    forget, holdout = vector(forget_scores, "forget_scores"), vector(holdout_scores, "holdout_scores")
+    found = bootstrap(
+        lambda f, h: auc(forget[f], holdout[h]),
+        (len(forget), len(holdout)),
+        (forget_persons, holdout_persons),
+        bounds=(0.0, 1.0),
+        seed=seed,
+    )
+    low, high = _newcombe(found.value, len(forget), len(holdout))
+    method = f"{found.method}; Newcombe where wider"
+    return Figure(found.value, min(low, found.low), max(high, found.high), found.n, method)
+
+
+# Verdict
+
+
+@dataclass(frozen=True)
+class Membership:
+    """One attack's result."""
+
+    auc: Figure
+    reference_auc: float
+    """Of the same attack on a control that never saw the records; .5 where none was given."""
+    reference_assumed: bool
+    """No control was given: "reference assumed .5"."""
+    priv_leak: float
+    interpretable: bool
+    """False where text alone tells forget from holdout records, which says nothing of a model: "not interpretable"."""
+
+
+def membership(
+    forget_scores: Mapping[str, ArrayLike],
+    holdout_scores: Mapping[str, ArrayLike],
+    *,
+    text: Figure,
+    control_forget: Mapping[str, ArrayLike] | None = None,
+    control_holdout: Mapping[str, ArrayLike] | None = None,
+    forget_persons: Persons = None,
+    holdout_persons: Persons = None,
+    seed: int = 0,
+) -> dict[str, Membership]:
+    """Each attack's AUC, relative to a control where its scores on the same records are given.
+
+    Args:
+        forget_scores, holdout_scores: attack → scores (n,) and (m,), as :func:`attack_scores` makes them.
+        text: what :func:`text_auc` says of the same records.
+        control_forget, control_holdout: the control's scores, both or neither.
+    """
+    if (control_forget is None) != (control_holdout is None):
+        raise ValueError("a control needs scores on both the forget and the holdout records")
+    if set(forget_scores) != set(holdout_scores) or not forget_scores:
+        raise ValueError(f"attacks differ: {sorted(forget_scores)} on forget, {sorted(holdout_scores)} on holdout")
+    found = {}
+    for name, scores in forget_scores.items():
+        figure = auc_figure(scores, holdout_scores[name], forget_persons, holdout_persons, seed=seed)
+        assumed = control_forget is None or control_holdout is None
+        reference = 0.5 if assumed else auc(control_forget[name], control_holdout[name])
+        found[name] = Membership(
+            figure, reference, assumed, priv_leak(figure.value, reference), interpretable=not text_tells(text)
+        )
+    return found
+
+
+def text_tells(text: Figure) -> bool:
+    """Whether a text-only AUC is far from .5: further than :data:`TEXT_MARGIN`, and its interval beyond .5."""
+    return abs(text.value - 0.5) > TEXT_MARGIN and not text.low <= 0.5 <= text.high
+
+
+# Text alone
+
+
+def text_auc(
+    forget: Sequence[str],
+    holdout: Sequence[str],
+    identifiers: Sequence[str] = (),
+    forget_persons: Persons = None,
+    holdout_persons: Persons = None,
+    *,
+    seed: int = 0,
+) -> Figure:
+    """How well forget texts are told from holdout texts without any model; .5: not at all.
+
+    What does far better than chance would make any model's AUC meaningless (Das et al. 2024, arXiv 2406.16201;
+    Meeus et al. 2024, arXiv 2406.17975). A bag of words (naive Bayes, add-one) is trained and tested across ten folds,
+    whole persons in each, names left out. Where the forget set, or the holdout, is about too few persons for that, a
+    person's own topics would pass for a shift: there the texts' compressibility alone (zlib bytes per byte) is the
+    score, and an AUC below .5 is turned round. ValueError where a set is empty.
+    """
+    for name, texts in (("forget", forget), ("holdout", holdout)):
+        if not texts:
+            raise ValueError(f"the {name} set has no texts")
+    sides = [_people(forget_persons, len(forget)), _people(holdout_persons, len(holdout))]
+    if min(len(set(side)) for side in sides) < FEWEST_PERSONS:
+        scores = [np.array([_compressibility(t) for t in texts]) for texts in (forget, holdout)]
+        if auc(*scores) < 0.5:
+            scores = [-side for side in scores]
+        how = "compressibility"
+    else:
+        bags = [[Counter(words(unnamed(t, identifiers))) for t in texts] for texts in (forget, holdout)]
+        scores, how = _bayes_scores(bags, sides), "bag of words"
+    figure = auc_figure(*scores, forget_persons, holdout_persons, seed=seed)
+    return Figure(figure.value, figure.low, figure.high, figure.n, f"{how}; {figure.method}")
+
+
+FOLDS = 10
+
+
+def _bayes_scores(bags: Sequence[Sequence[Counter]], sides: Sequence[Sequence[Hashable]]) -> list[np.ndarray]:
+    """Minus the log-odds per word of being a forget text, from the folds that a text's person is not in."""
+    vocabulary = len(set().union(*(bag for side in bags for bag in side)))
+    folds = []
+    for side in sides:
+        fold_of = {person: number % FOLDS for number, person in enumerate(dict.fromkeys(side))}
+        folds.append(np.array([fold_of[person] for person in side]))
+    scores = [np.zeros(len(side)) for side in bags]
+    for fold in range(FOLDS):
+        counts = []
+        for side, fold_of_text in zip(bags, folds, strict=True):
+            counts.append(sum((bag for bag, f in zip(side, fold_of_text, strict=True) if f != fold), Counter()))
+        totals = [count.total() + vocabulary + 1 for count in counts]
+        for side, (texts, fold_of_text) in enumerate(zip(bags, folds, strict=True)):
+            for i in np.flatnonzero(fold_of_text == fold):
+                odds = [
+                    number * math.log((counts[0][w] + 1) * totals[1] / ((counts[1][w] + 1) * totals[0]))
+                    for w, number in texts[i].items()
+                ]
+                scores[side][i] = -sum(odds) / max(texts[i].total(), 1)
+    return scores
+
+
+def _people(persons: Persons, n: int) -> Sequence[Hashable]:
+    """Labels for the folds; where nobody says whose the texts are, each is on its own."""
+    return range(n) if persons is None else persons
+
+
+def _compressibility(text: str) -> float:
+    raw = text.encode("utf-8")
+    return len(zlib.compress(raw)) / max(len(raw), 1)
+
+
+# What a model does
+
+
+class VocabularyScores(NamedTuple):
+    """What a model says at the N marked tokens of one record, given all tokens before each."""
+
+    log_probabilities: np.ndarray
+    """(N,) float64: of the tokens themselves, in nats."""
+    means: np.ndarray
+    """(N,) float64: of the log-probability over the vocabulary, under the model's own distribution."""
+    deviations: np.ndarray
+    """(N,) float64: standard deviation of the same."""
+
+
+def vocabulary_scores(
+    lm: LanguageModel, encoded: Sequence[Encoded], *, batch_tokens: int = BATCH_TOKENS
+) -> list[VocabularyScores]:
+    """Log-probability of every answer token, with its mean and deviation over the vocabulary; in the order given.
+
+    Logits are made for a few hundred predictions at a time. Up to rounding, values depend neither on ``batch_tokens``
+    nor on the other records. The softmax is taken in float32, for float64 models in float64.
+    """
+    found: list[VocabularyScores | None] = [None] * len(encoded)
+    with measuring(lm.model):
+        for batch in batches([len(record.ids) for record in encoded], batch_tokens):
+            records = [encoded[i] for i in batch]
+            ids, attention = pad(records)
+            rows = predictors([record.answer for record in records], ids.shape[1])
+            targets = ids.flatten()[rows + 1].to(lm.device)  # (T,)
+            hidden = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), rows.to(lm.device))  # (T, d)
+            chunks = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+            values = torch.cat([_over_vocabulary(lm.head(h), t) for h, t in chunks], dim=1)  # (3, T)
+            ends = np.cumsum([sum(record.answer) for record in records])
+            for i, some in zip(batch, np.split(values.double().cpu().numpy(), ends[:-1], axis=1), strict=True):
+                found[i] = VocabularyScores(*some)
+    return found
+
+
+def _over_vocabulary(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(3, T) of logits (T, V): log p of the targets, mean and standard deviation of log p under p."""
+    log_p = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(dim=-1)
+    p = log_p.exp()
+    own = log_p.gather(1, targets[:, None])[:, 0]
+    # Rows of padded vocabularies may be at −∞, where p · log p is 0. Centred: E[x²] − μ² would cancel.
+    log_p = log_p.masked_fill_(p == 0, 0.0)
+    mean = (p * log_p).sum(dim=1)
+    variance = p.mul_(log_p.sub_(mean[:, None]).square_()).sum(dim=1)
+    return torch.stack([own, mean, variance.sqrt()])
+
+
+def attack_scores(
+    lm: LanguageModel, encoder: Encoder, records: Sequence[Record], *, reference: LanguageModel | None = None
+) -> dict[str, np.ndarray]:
+    """All attacks' scores of the records' answers, attack → (n,): ``loss``, ``zlib``, ``min_k``, ``min_k_plus_plus``.
+
+    With a ``reference`` model of the same tokenizer, ``reference`` too. Min-K% and Min-K%++ leave out the tokens that
+    end a turn, as OpenUnlearning does; losses have them. ValueError without records.
+    """
+    encoded = [encoder.encode(record) for record in records]
+    scores = vocabulary_scores(lm, encoded)
+    losses = [-found.log_probabilities for found in scores]
+    content = answer_content(lm, encoded)
+    kept = [[values[c] for values in found] for found, c in zip(scores, content, strict=True)]
+    by_name = {
+        "loss": loss_scores(losses),
+        "zlib": zlib_scores(losses, [record.answer for record in records]),
+        "min_k": min_k_scores([found[0] for found in kept]),
+        "min_k_plus_plus": min_k_plus_plus_scores(*zip(*kept, strict=True)),
+    }
+    if reference is not None:
+        theirs = [-found.log_probabilities for found in vocabulary_scores(reference, encoded)]
+        by_name["reference"] = reference_scores(losses, theirs)
+    return by_name
+
+
+def _newcombe(value: float, n: int, m: int) -> tuple[float, float]:
+    """Interval for an AUC: where |AUC − θ| is 1.96 standard errors of an exponential model with that θ."""
+    from scipy.optimize import brentq
+
+    middle = (n + m) / 2 - 1
+
+    def excess(theta: float) -> float:
+        spread = 1 + middle * (1 - theta) / (2 - theta) + middle * theta / (1 + theta)
+        return (value - theta) ** 2 - 1.959964**2 * theta * (1 - theta) * spread / (n * m)
+
+    # At an AUC of 0 or 1 itself there is a root that is no end of the interval.
+    low = brentq(excess, 0.0, min(value, 1 - 1e-9)) if value > 0 else 0.0
+    high = brentq(excess, max(value, 1e-9), 1.0) if value < 1 else 1.0
+    return float(low), float(high)

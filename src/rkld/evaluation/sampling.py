@@ -1,0 +1,115 @@
+"""Sampled answers: what a model says by chance, the same on every run and whatever else is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from .generation import Generated, _end_ids, _ended, _room, _to_end
+from .likelihood import measuring
+
+if TYPE_CHECKING:
+    from ..models import LanguageModel
+
+
+def sample(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    *,
+    seed: int,
+    temperature: float = 1.0,
+    max_new_tokens: int = 200,
+    batch_size: int = 48,
+    progress: Callable[[int], object] | None = None,
+) -> list[list[Generated]]:
+    """n answers to each prompt (token ids), drawn from the model's own distribution; in the order given.
+
+    Nothing is cut from the distribution (no top-k, no top-p), whatever the model's generation config says. The chance
+    in an answer comes from ``seed``, the prompt's place and the answer's number alone: neither ``n`` nor ``batch_size``
+    nor the other prompts change it, up to rounding. ``progress`` is called with the number of answers just made.
+    ValueError for n < 1 or a temperature that is not positive; UserError where a prompt is empty or fills the context.
+    """
+    if n < 1 or not temperature > 0:
+        raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
+    base = lm.model.get_base_model() if hasattr(lm.model, "get_base_model") else lm.model
+    ends = _end_ids(base, lm.tokenizer)
+    caps = [min(max_new_tokens, room) for room in _room(base, prompts)]
+    answers: list[list[Generated | None]] = [[None] * n for _ in prompts]
+    own_config = base.generation_config
+    # generate() fills whatever a config leaves open from the model's own, so that must be neutral as well.
+    base.generation_config = GenerationConfig()
+    try:
+        with measuring(lm.model):
+            for batch in _batches(prompts, caps, n, batch_size):
+                given = [prompts[i] for i, _ in batch]
+                chance = np.stack([np.random.default_rng((seed, i, j)).random(max_new_tokens) for i, j in batch])
+                draws = _Draws(chance, max(map(len, given)), temperature)
+                said = _generate(base, given, caps[batch[0][0]], draws, ends, lm.device)
+                for (i, j), ids in zip(batch, said, strict=True):
+                    text = lm.tokenizer.decode(ids, skip_special_tokens=True)
+                    answers[i][j] = Generated(tuple(ids), text, finished=_ended(ids, ends))
+                if progress is not None:
+                    progress(len(batch))
+    finally:
+        base.generation_config = own_config
+    return answers
+
+
+class _Draws(LogitsProcessor):
+    """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search says it."""
+
+    def __init__(self, chance: np.ndarray, width: int, temperature: float) -> None:
+        self.chance = torch.from_numpy(chance)  # (rows, steps), uniform in [0, 1)
+        self.width = width
+        self.temperature = temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = input_ids.shape[1] - self.width
+        # Float64: the rounding of a float32 sum over a vocabulary would move draws from token to token.
+        below = (scores.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)  # (rows, V)
+        drawn = self.chance[:, step, None].to(scores.device) * below[:, -1:]
+        tokens = torch.searchsorted(below, drawn, right=True).clamp_(max=scores.shape[1] - 1)  # (rows, 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], caps: Sequence[int], n: int, batch_size: int
+) -> list[list[tuple[int, int]]]:
+    """(prompt, answer) pairs in batches of like length, the longest first; all of a batch have the same cap."""
+    pairs = [(i, j) for i in range(len(prompts)) for j in range(n)]
+    pairs.sort(key=lambda pair: (caps[pair[0]], -len(prompts[pair[0]])))
+    found: list[list[tuple[int, int]]] = []
+    for pair in pairs:
+        if not found or len(found[-1]) == batch_size or caps[found[-1][0][0]] != caps[pair[0]]:
+            found.append([])
+        found[-1].append(pair)
+    return found
+
+
+def _generate(
+    base: torch.nn.Module,
+    prompts: Sequence[Sequence[int]],
+    cap: int,
+    draws: _Draws,
+    ends: frozenset[int],
+    device: torch.device,
+) -> list[list[int]]:
+    """At most ``cap`` new ids per prompt, up to the first end token. Prompts are padded on the left."""
+    # Any id can pad (0 always has an embedding row): the attention mask says what is padding.
+    ids = torch.tensor([[0] * (draws.width - len(p)) + list(p) for p in prompts], device=device)
+    attention = torch.tensor([[0] * (draws.width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    config = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=cap, eos_token_id=sorted(ends) or None, pad_token_id=0
+    )
+    output = base.generate(
+        input_ids=ids,
+        attention_mask=attention,
+        generation_config=config,
+        logits_processor=LogitsProcessorList([draws]),
+    )
+    return [_to_end(new, ends) for new in output[:, draws.width :].tolist()]

@@ -79,7 +79,7 @@ def answer_only_sft(model: nn.Module, batches: Mapping[str, Batch]) -> Tensor:
 class NaiveRKLD:
     """RKLD as its formulas read: logits of three models over whole sequences, log-softmaxes, autograd.
 
-    Replay, as in ours: forward KL to the original, λ times.
+    Every symbol is a variable, so it lives until the loss is there. Replay, as in ours: forward KL to the original.
     """
 
     def __init__(self, original, strengthened, alpha: float, replay_weight: float):
@@ -96,14 +96,19 @@ class NaiveRKLD:
             inputs = found["input_ids"], found["attention_mask"]
             mask = found["answer"][:, 1:]
             with torch.no_grad():
-                teacher = self.original(*inputs)[:, :-1].float()
+                l_o = self.original(*inputs)[:, :-1]
                 if name == "forget":
-                    teacher = teacher - self.alpha * F.relu(self.strengthened(*inputs)[:, :-1].float() - teacher)
-                teacher = torch.log_softmax(teacher, -1)
-            student = torch.log_softmax(model(inputs[0], attention_mask=inputs[1]).logits[:, :-1].float(), -1)
+                    l_aug = self.strengthened(*inputs)[:, :-1]
+                    l_t = l_o - self.alpha * F.relu(l_aug - l_o)
+                    log_pi_t = torch.log_softmax(l_t.float(), -1)
+                else:
+                    log_pi_o = torch.log_softmax(l_o.float(), -1)
+            logits = model(inputs[0], attention_mask=inputs[1]).logits[:, :-1]
+            log_pi = torch.log_softmax(logits.float(), -1)
             if name == "forget":
-                rows = (student.exp() * (student - teacher)).sum(-1)
+                kl = (log_pi.exp() * (log_pi - log_pi_t)).sum(-1)
+                total = total + (kl * mask).sum() / mask.sum()
             else:
-                rows = self.replay_weight * (teacher.exp() * (teacher - student)).sum(-1)
-            total = total + (rows * mask).sum() / mask.sum()
+                kl = (log_pi_o.exp() * (log_pi_o - log_pi)).sum(-1)
+                total = total + self.replay_weight * (kl * mask).sum() / mask.sum()
         return total

@@ -10,9 +10,11 @@ Trainer and optimizer: full fine-tuning, then LoRA of rank 16.
 
 from __future__ import annotations
 
+import itertools
+import json
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,15 +24,16 @@ from transformers import Trainer
 
 from benchmarks.baselines import BaselineTrainer, NaiveRKLD, answer_only_sft, sft
 from benchmarks.common import write
-from benchmarks.measure import Measured, measure, paired
+from benchmarks.measure import Measured, measure, paired, ratio
 from benchmarks.tofu_models import TEMPLATE
 from rkld.files import read_jsonl
 from rkld.models import LanguageModel, load_model, new_adapter
 from rkld.strengthening import build_teacher
-from rkld.trainer import RKLDConfig, RKLDTrainer, encode_sets
+from rkld.trainer import ObjectiveTrainer, RKLDConfig, RKLDTrainer, encode_sets
 
 BATCH_SIZE = 8
 ALPHA, REPLAY_WEIGHT = 8.0, 5.0
+KINDS = ("full", "full.replay", "lora", "lora.replay")
 REPLAYED = 40
 """Records of retain90 that stand in for replayed answers: as many as there are to forget."""
 
@@ -70,7 +73,14 @@ def step_of(trainer: Trainer) -> Callable[[], float]:
     """One optimizer step of the trainer's own parts, from reading the records to cleared gradients."""
     trainer.current_gradient_accumulation_steps = 1
     trainer.create_optimizer()
-    batches = iter(trainer.get_train_dataloader())
+
+    def all_epochs() -> Iterator[dict]:
+        for epoch in itertools.count():
+            if isinstance(trainer, ObjectiveTrainer):  # a baseline's list holds all epochs
+                trainer.batches.epoch = epoch
+            yield from trainer.get_train_dataloader()
+
+    batches = all_epochs()
 
     def step() -> float:
         loss = trainer.training_step(trainer.model, next(batches))
@@ -152,55 +162,65 @@ def _baseline(case: Case, lm: LanguageModel, loss) -> Callable[[], float]:
     return step_of(BaselineTrainer(lm.model, case.args(), sets, loss))
 
 
-VARIANTS = {"naive": naive, "sft": plain_sft, "answer_only_sft": sft_on_answers, "ours": ours}
+VARIANTS = {"naive": naive, "sft": plain_sft, "answer_only_sft": sft_on_answers}
 
 
-def variants(case: Case) -> dict[str, tuple]:
+def compare(case: Case, rounds: int) -> dict[str, list[dict[str, Measured]]]:
+    """Rounds of every other variant and ours, two processes at a time."""
     chosen = {**VARIANTS, "toggled": toggled} if case.lora else VARIANTS
-    return {name: (prepare, case) for name, prepare in chosen.items()}
+    return {
+        name: paired({name: (prepare, case), "ours": (ours, case)}, rounds, warm_up=1, together=True)
+        for name, prepare in chosen.items()
+    }
 
 
-def ratios(rounds: list[dict[str, Measured]], kind: str) -> dict[str, float]:
-    """Medians of ours over each other variant, time and peak memory of the whole process."""
-    found = {}
-    for other in rounds[0]:
-        if other != "ours":
-            for what, attribute in {"time": "seconds", "memory": "peak_bytes"}.items():
-                pairs = [getattr(r["ours"], attribute) / getattr(r[other], attribute) for r in rounds]
-                found[f"{kind}.{what}.vs_{other}"] = round(statistics.median(pairs), 4)
-    return found
+WHAT = {"time": "seconds", "memory": "peak_bytes"}
+
+
+def ratios(rounds: list[dict[str, Measured]], kind: str, other: str) -> dict[str, float]:
+    """Medians of ours over the other variant, time and peak memory of the whole process."""
+    return {f"{kind}.{what}.vs_{other}": round(ratio(rounds, "ours", other, name), 4) for what, name in WHAT.items()}
 
 
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of locuslab/TOFU.")
 @click.option("--model", default="smollm2-135m", show_default=True)
 @click.option("--rounds", default=5, show_default=True, help="Paired runs; medians are reported.")
-@click.option("--only", type=click.Choice(["full", "full.replay", "lora", "lora.replay"]), multiple=True)
+@click.option("--only", type=click.Choice(KINDS), multiple=True,
+              help="Part of it; the rest stays as --json has it.")  # fmt: skip
 @click.option("--bf16", is_flag=True, help="Compute in bfloat16 (a GPU).")
 @click.option("--json", "results", type=click.Path(path_type=Path), default="benchmarks/results/step.json",
               show_default=True)  # fmt: skip
 def main(data: Path, model: str, rounds: int, only: tuple[str, ...], bf16: bool, results: Path) -> None:
-    found: dict = {"ratios": {}, "measured": {}}
-    lines = ["| case | variant | seconds | peak MB | time: ours / it | memory: ours / it |", "|---" * 6 + "|"]
-    for lora in (False, True):
-        for replay in (False, True):
-            kind = ("lora" if lora else "full") + (".replay" if replay else "")
-            if only and kind not in only:
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                case = Case(model, data, lora, replay, Path(folder), bf16)
-                measure(prepare_teacher, case)
-                done = paired(variants(case), rounds, warm_up=1, together=True)
-            found["ratios"] |= ratios(done, kind)
-            found["measured"][kind] = [{n: (m.seconds, m.peak_bytes, m.value) for n, m in r.items()} for r in done]
-            for name in done[0]:
-                seconds = statistics.median(r[name].seconds for r in done)
-                peak = statistics.median(r[name].peak_bytes for r in done) / 1e6
-                against = [found["ratios"].get(f"{kind}.{what}.vs_{name}", 1.0) for what in ("time", "memory")]
-                lines.append(f"| {kind} | {name} | {seconds:.2f} | {peak:.0f} | {against[0]:.3f} | {against[1]:.3f} |")
-                print(lines[-1], flush=True)
-    write(results.parent, results.stem, "One training step, SmolLM2-135M, TOFU forget01, batch 8",
-          "python -m benchmarks.step --data FOLDER", found, "\n".join(lines))  # fmt: skip
+    before = json.loads(results.read_text()) if only and results.exists() else {"ratios": {}, "results": {"measured": {}}}
+    found = {"ratios": before["ratios"], **before["results"]}
+    for kind in only or KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            case = Case(model, data, "lora" in kind, "replay" in kind, Path(folder), bf16)
+            measure(prepare_teacher, case)
+            done = compare(case, rounds)
+        rows = {}
+        for name, pairs in done.items():
+            found["ratios"] |= ratios(pairs, kind, name)
+            rows[name] = [{n: (m.seconds, m.peak_bytes, m.value) for n, m in r.items()} for r in pairs]
+        found["measured"][kind] = rows
+        body = table(found)
+        print(body, flush=True)
+        write(results.parent, results.stem, "One training step, SmolLM2-135M, TOFU forget01, batch 8",
+              "python -m benchmarks.step --data FOLDER", found, body)  # fmt: skip
+
+
+def table(found: dict) -> str:
+    lines = ["| case | against | its seconds | ours | time: ours / it | its peak MB | ours | memory: ours / it |",
+             "|---" * 8 + "|"]  # fmt: skip
+    for kind, others in found["measured"].items():
+        for name, pairs in others.items():
+            cells = []
+            for i, (what, unit, digits) in enumerate((("time", 1, 2), ("memory", 1e6, 0))):
+                cells += [f"{statistics.median(r[n][i] for r in pairs) / unit:.{digits}f}" for n in (name, "ours")]
+                cells.append(f"**{found['ratios'][f'{kind}.{what}.vs_{name}']:.3f}**")
+            lines.append(f"| {kind} | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -312,6 +312,28 @@ def test_long_answers_are_cut():
     assert len(cli.printable("word " * 1000)) == cli.ANSWER_LENGTH
 
 
+# Probes
+
+
+def test_probes_are_records_that_hold_the_facts(here):
+    """A file that check or unlearn could not read, or that asked for nothing, would be of no use."""
+    from rkld.evaluation.probes import as_probes
+    from rkld.records import read_records
+
+    result = run("probes", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--subject", "Ada Quillon",
+                 "--out", "probes.jsonl")  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    probes = as_probes(read_records("probes.jsonl", "probes"))
+    assert {probe.fact for probe in probes} == {"Oslo", "painter"}
+    assert {probe.kind for probe in probes} == {"question", "prefix", "cloze"}
+    assert f"{len(probes)} probes" in result.stdout and "Ada" not in result.stdout
+
+
+def test_probes_neither_overwrite_nor_write_nowhere(here):
+    assert "exists already" in refused("probes", "--forget", "forget.jsonl", "--out", "retain.jsonl")
+    assert "no folder" in refused("probes", "--forget", "forget.jsonl", "--out", "nowhere/probes.jsonl")
+
+
 # Ends
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,42 @@ def check(ctx: click.Context, **_: Any) -> None:
     for line in report.lines():
         click.echo(line)
     click.echo("\nNothing was written. rkld unlearn with the same arguments does it.")
+
+
+@main.command(
+    epilog=_examples(
+        "rkld probes --forget people.jsonl --retain neighbours.jsonl --subject 'Jane Doe' --out probes.jsonl",
+    )
+)
+@click.option("--forget", required=True, metavar="DATA", help="The person's records.")
+@click.option("--retain", metavar="DATA", help="Records about others: their facts are the wrong answers.")
+@click.option("--subject", multiple=True, metavar="NAME|FILE", help="Names, aliases and identifiers; repeatable.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice among wrong answers.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines to write.")
+def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int, out: Path) -> None:
+    """Make questions that would bring the facts to light.
+
+    For each fact of the records: the record's own question, its answer begun, and a sentence with a blank, each with
+    wrong answers of the same kind and a rewording. Nobody has to write paraphrases then. The file holds personal data.
+    """
+    from .evaluation.probes import make_probes
+    from .files import write_jsonl
+    from .records import check_disjoint, identifiers, read_records, read_subjects
+
+    if out.exists():
+        raise UserError(f"--out {out} exists already: give another name, or remove it.")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first.")
+    records = read_records(forget, "forget")
+    others = read_records(retain, "retain") if retain else []
+    check_disjoint(records, others)
+    made = make_probes(records, others, identifiers(records, read_subjects(subject)), seed)
+    write_jsonl(out, (probe.row() for probe in made))
+    kinds = Counter(probe.kind for probe in made)
+    without = sum("perturbed_answer" not in probe.row() for probe in made)
+    click.echo(f"{len(made)} probes ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}) in {out}")
+    if without:
+        click.echo(f"{without} have no wrong answers: more records about others, with --retain, would give them some.")
 
 
 @main.command(epilog=_examples("rkld purge runs/forget01"))

@@ -6,6 +6,7 @@ All are trained by the same Trainer as ours, on the same records in the same ord
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ class BaselineTrainer(Trainer):
         sizes = {name: len(records) for name, records in sets.items()}
         steps = plan_steps(sizes, args.per_device_train_batch_size, int(args.num_train_epochs), args.seed)
         self.batches = [{name: batch([sets[name][i] for i in found]) for name, found in s.items()} for s in steps]
-        super().__init__(model=model, args=args, train_dataset=self.batches)
+        # The list holds the steps of all epochs already.
+        super().__init__(model=model, args=replace(args, num_train_epochs=1), train_dataset=self.batches)
 
     def get_train_dataloader(self) -> DataLoader:
         return DataLoader(self.batches, batch_size=1, collate_fn=lambda items: items[0])

@@ -129,7 +129,7 @@ def main(data: Path, model: str, records: int, rounds: int, replay_rounds: int, 
             found["measured"][kind] = [{n: (m.seconds, m.peak_bytes) for n, m in r.items()} for r in done]
             for name in done[0]:
                 line(kind, name, *(statistics.median(getattr(r[name], a) for r in done) for a in ("seconds", "peak_bytes")))
-    for lora in (False, True):
+    for lora in (False, True) if predictions else ():
         case = WholeRun(model, data, lora, True, Path("unused"), n=records)
         kind = "lora.replay" if lora else "full.replay"
         pairs = prediction(case, predictions)

@@ -33,7 +33,7 @@ PERSONAL = {
 INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl")
 """What is removed once the model is written, unless kept."""
 
-FREE = {"out", "checkpoint_minutes", "keep_files"}
+FREE = {"out", "checkpoint_minutes", "keep_files", "teacher"}
 """Settings that may change between two starts of a run, for they do not change its result."""
 
 FORMAT = 1

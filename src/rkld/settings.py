@@ -45,6 +45,10 @@ class Settings:
     method_arg: tuple[str, ...] = setting((), "A hyper-parameter of the method that is not its default.")
     refusals: str | None = setting(None, "Refusals, one a line, for methods that teach them. Default: a list of 30.")
     alpha: float = setting(8.0, "Teacher: l_o - alpha * ReLU(l_aug - l_o) (paper: 8 on TOFU).")
+    teacher: str | None = setting(
+        None, "Folder of the teacher's cache, for runs that differ in alpha or divergence to share. It holds personal "
+        "data and stays. Default: the run's own, removed in the end."
+    )
     score: Literal["answer", "all", "spans"] = setting("answer", "Which tokens are unlearned.")
     retain_loss: Literal["auto", "kl", "rt", "none"] = setting(
         "auto", "On retain records: forward KL to the original, or fine-tuning. auto: the method's own (rkld: kl)."

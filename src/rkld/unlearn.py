@@ -431,7 +431,8 @@ class _Work:
     def _teacher(self, sets: Mapping[str, list[Encoded]]) -> Teacher:
         s, own = self.settings, _read_records(self.run.folder / "own_words.jsonl")
         args = self._strengthening()
-        cache = HiddenCache(self.run.folder / "teacher", cache_identity(self.lm, sets, args))
+        folder = Path(s.teacher) if s.teacher else self.run.folder / "teacher"
+        cache = HiddenCache(folder, cache_identity(self.lm, sets, args))
         teacher = Teacher(cache, alpha=s.alpha)
         swapped = floor_records(self.inputs, [*self.inputs.forget, *own], sets["forget"], self.encoder)
         parts = cached_parts(build_terms(sets, teacher, self.lm, args))

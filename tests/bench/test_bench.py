@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rkld import UserError, cli
+from rkld import UserError, cli, strengthening
 from rkld.bench import figures, run, suite, tasks
 from rkld.bench.plan import cells, tuning_cells, variant, variants
 from rkld.bench.settings import BenchSettings
 from rkld.bench.suite import bench, choose_rates, plan
 from rkld.bench.table import FIGURES
 from rkld.encoding import Encoder
+from rkld.files import write_jsonl
 from rkld.models import load_model, read_template, save_model
 from rkld.records import read_records
 from rkld.trainer import RKLDConfig, fine_tune
@@ -149,6 +150,19 @@ def test_other_settings_in_the_same_folder_are_refused(done, world):
         bench(**{**world, "epochs": 3}, out=str(done))
 
 
+def test_one_teacher_serves_every_alpha_and_changes_nothing(done, world, tmp_path, monkeypatch):
+    """A sweep must not strengthen anew for each alpha, nor come out otherwise than cell by cell."""
+    trained = []
+    monkeypatch.setattr(
+        strengthening, "fine_tune", lambda *given, call=strengthening.fine_tune: trained.append(1) or call(*given)
+    )
+    bench(**{**world, "methods": "rkld@alpha=4,rkld@alpha=8,forward_kl,npo"}, out=str(tmp_path))
+    assert len(trained) == 1
+    once = {r["moment"]: {f: r[f] for f in FIGURES} for r in rows(tmp_path) if r["method"] == "rkld@alpha=8"}
+    assert once == {r["moment"]: {f: r[f] for f in FIGURES} for r in rows(done) if r["method"] == "rkld"}
+    assert not (tmp_path / "teachers").exists(), "hidden states of the records must not stay"
+
+
 # The plan
 
 
@@ -264,6 +278,36 @@ def test_a_local_tofu_folder(tmp_path):
     )  # fmt: skip
     assert {row["split"] for row in found.rows} == {"forget10"} and len(found.rows) == 5
     assert {path.name for path in (tmp_path / "out/models/forget10").iterdir()} >= {"original", "retrained"}
+
+
+def test_a_split_of_ones_own_is_tuned_on_another(tmp_path):
+    """Researchers bring their own people; the learning rate must not be chosen on those who are reported."""
+    small, data = people(n=10, seed=0), tmp_path / "data"
+    small.write(data, (0,))
+    rows = {who: [r for r in small.records if r["subject"] == small.names[who]] for who in (1, 2)}
+    plain = ("question", "answer", "subject")
+    for who, wrong in rows.items():
+        others = [r for r in small.records if r["subject"] != small.names[who]]
+        write_jsonl(data / f"pair{who}.json", [{n: r[n] for n in plain} for r in wrong])
+        write_jsonl(data / f"pair{who}_perturbed.json", wrong)
+        write_jsonl(data / f"pair{who}_retain.json", [{n: r[n] for n in plain} for r in others])
+    for part in tiny_model(0):
+        part.save_pretrained(tmp_path / "base")
+    common = {
+        "data": str(data), "splits": "pair1", "methods": "gradient_ascent", "seeds": 1, "model": str(tmp_path / "base"),
+        "train_epochs": 1, "train_lr": 1e-3, "train_batch": 40, "epochs": 1, "batch_size": 20, "questions": 2,
+        "max_new_tokens": 1, "strengthen_epochs": 1, "lr": 1e-4, "tune": True, "grid": "1,2",
+    }  # fmt: skip
+    with pytest.raises(UserError, match="--tune-split"):
+        BenchSettings(**common, tune_split="pair1")
+    with pytest.raises(UserError, match="factors above 0"):
+        BenchSettings(**{**common, "grid": "1,-2"}, tune_split="pair2")
+    found = bench(**common, tune_split="pair2", out=str(tmp_path / "out"))
+    assert {row["split"] for row in found.rows} == {"pair1"}
+    assert {p.name for p in (tmp_path / "out/cells/pair2/seed0").iterdir()} == {
+        "original", "retrained", "gradient_ascent", "gradient_ascent@lr=0.0002"
+    }  # fmt: skip
+    assert "tuned" in {row["settings"] for row in found.rows}
 
 
 def test_tofu_needs_a_model_and_a_known_split():

@@ -16,18 +16,22 @@ import yaml
 from ..errors import UserError
 from ..methods import Assisted, Method, get_method, method_names, source_hash
 from ..settings import Settings, make
-from .settings import BenchSettings, listed
+from .settings import SPLITS, BenchSettings, listed
 
 VARIANTS = ("rkld+replay", "gradient_ascent+kl", "npo+rt", "npo+kl")
 """What ``all`` has beside every method by itself: ours, and the paper's baselines with their retain terms."""
+
+GROUPS = {
+    "all": (*method_names(), *VARIANTS),
+    "alphas": tuple(f"rkld@alpha={alpha}" for alpha in (1, 2, 4, 6, 8, 10, 12)),
+    "divergences": ("rkld", "jensen_shannon", "forward_kl"),
+}
+"""What ``--methods`` takes for several at once; the last two are the paper's sweep of α and its ablation."""
 
 REFERENCES = ("original", "retrained")
 """Models that stand in the table as they are."""
 
 EXTRAS = ("rt", "kl", "replay")
-
-GRID = (0.5, 1.0, 2.0)
-"""Factors of the learning rate that every method is tried with by ``--tune``; 1 is the default itself."""
 
 TINY_BYTES = 10_000_000
 """Weights of the tiny model."""
@@ -97,10 +101,10 @@ def variant(name: str) -> Variant:
 
 
 def variants(settings: BenchSettings) -> list[Variant]:
-    """All that are compared, in the order given, ``all`` written out."""
+    """All that are compared, in the order given, groups written out."""
     names: list[str] = []
     for name in listed(settings.methods):
-        names += [*method_names(), *VARIANTS] if name == "all" else [name]
+        names += GROUPS.get(name, (name,))
     if not names:
         raise UserError("--methods names none.")
     return [variant(name) for name in dict.fromkeys(names)]
@@ -148,7 +152,7 @@ class Cell:
     def identity(self, settings: BenchSettings) -> dict[str, Any]:
         """All settings that decide a cell's figures, as JSON has them."""
         shared = ("world", "questions", "max_new_tokens", "system_prompt", "chat_template", "template_date")
-        made = ("data", "model", "original", "retrained", "retained", "train_epochs", "train_lr", "train_batch")
+        made = ("data", "model", "original", "retrained", "retained", "train_epochs", "train_lr", "train_batch", "replay")
         values = {name: settings.value(name) for name in (*shared, *(made if settings.world == "tofu" else made[2:4]))}
         if self.variant is not None:
             values |= self.unlearning(settings) | {"stop": settings.stop, "holdout": settings.holdout}
@@ -175,13 +179,14 @@ def cells(settings: BenchSettings) -> list[Cell]:
 
 
 def tuning_cells(settings: BenchSettings) -> list[Cell]:
-    """The same grid for every variant, on the first seed that is not reported."""
+    """The same grid for every variant, on people who are not reported: of the first seed left, or another split."""
     if not settings.tune:
         return []
-    seed = settings.seeds
-    found = [Cell("people", seed, name, tuning=True) for name in REFERENCES[::-1]]
+    people = settings.world == "people"
+    split, seed = ("people", settings.seeds) if people else (settings.tune_split, 0)
+    found = [Cell(split, seed, name, tuning=True) for name in REFERENCES[::-1]]
     for one in variants(settings):
-        found += [Cell("people", seed, at.name, at, tuning=True) for at in grid(one, settings)]
+        found += [Cell(split, seed, at.name, at, tuning=True) for at in grid(one, settings)]
     return found
 
 
@@ -189,7 +194,7 @@ def grid(one: Variant, settings: BenchSettings) -> list[Variant]:
     """A variant at every learning rate it is tried with; one that sets its own stays alone."""
     if any(name == "lr" for name, _ in one.values):
         return [one]
-    rates = {factor: f"@lr={factor * settings.value('lr'):g}" if factor != 1 else "" for factor in GRID}
+    rates = {factor: f"@lr={factor * settings.value('lr'):g}" if factor != 1 else "" for factor in settings.factors}
     return [variant(one.name + rate) for rate in rates.values()]
 
 
@@ -238,7 +243,8 @@ def _rough_seconds(settings: BenchSettings) -> float | None:
     if size is None:
         return None
     people = settings.world == "people"
-    forget = 40 if people else 4000 * int(settings.split_names[0][-2:]) // 100
+    split = settings.split_names[0]
+    forget = 4000 * int(split[-2:]) // 100 if split in SPLITS else 40
     asked = 6 * forget + 7 * 3 * min(settings.value("questions") or 400, 400)  # right and wrong answers
     passes = 6 * forget * (settings.value("epochs") + settings.value("strengthen_epochs"))
     reading = 2 * asked * (settings.value("epochs") + 3)

@@ -150,6 +150,7 @@ def run_cell(
         "seed": cell.seed,
         "subject": task.subject,
         "keep_files": settings.keep_models,
+        "teacher": str(teacher_folder(settings, cell)),
     }
     lm, encoder = _load(settings, original)
     asker = Asker(task.asked, encoder, settings.value("max_new_tokens"))
@@ -168,6 +169,12 @@ def run_cell(
     moments = _moments(lm, asker, retrained, watches, per_epoch, values["epochs"], assisted(cell))
     trajectory = [{"epoch": row["step"] / per_epoch, **row} for row in read_jsonl(folder / "trajectory.jsonl")]
     return _finish(settings, cell, started, moments, trajectory)
+
+
+def teacher_folder(settings: BenchSettings, cell: Cell) -> Path:
+    """Of the cache that cells on the same records share, whatever their alpha and divergence."""
+    sets = "+".join(["forget", *(name for name in ("retain", "replay") if cell.variant.settings()[name])])
+    return settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / sets
 
 
 def _load(settings: BenchSettings, source: str | Path) -> tuple[LanguageModel, Encoder]:

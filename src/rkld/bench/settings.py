@@ -27,10 +27,16 @@ class BenchSettings:
     """Which methods are compared, on what, and how. Units stand beside each setting."""
 
     methods: str = setting(
-        "all", "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or all."
+        "all",
+        "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or a group: all, alphas "
+        "(RKLD at seven alphas), divergences (reverse, between, forward).",
     )
     world: Literal["tofu", "people"] = setting("tofu", "TOFU, or the embedded world with the tiny model.")
-    splits: str = setting("forget01", f"Comma-separated, of {', '.join(SPLITS)} (world people: two of twenty people).")
+    splits: str = setting(
+        "forget01",
+        f"Comma-separated, of {', '.join(SPLITS)}, or your own: NAME for NAME.json, NAME_perturbed.json and "
+        "NAME_retain.json beside TOFU's files in --data (world people: two of twenty people).",
+    )
     seeds: int = setting(3, "Seeds 0, 1, …; in the world people each is another world and pair.")
     data: str = setting("locuslab/TOFU", "TOFU: a local folder of its files, or the hub name.")
     model: str | None = setting(None, "TOFU: what is fine-tuned to the original and the retrained models.")
@@ -42,6 +48,7 @@ class BenchSettings:
     train_batch: int = setting(32, "TOFU: their records per step (paper: 32).")
     subject: tuple[str, ...] = setting((), "Names to forget, or a file. Default: the split's authors.")
     holdout: str | None = setting(None, "TOFU: records of others never trained on, for the calibrated stop.")
+    replay: str = setting("auto", "TOFU: the prompts of +replay: auto, or a file of them.")
     out: str = setting("runs/bench", "Folder of models, cells and tables.")
 
     stop: Literal["placebo", "exposure"] = setting("placebo", "The rule of the calibrated stop.")
@@ -53,8 +60,10 @@ class BenchSettings:
     lora: bool = setting(False, "Train LoRA adapters in place of all weights.")
     bf16: bool | None = setting(None, "Compute in bfloat16 over float32 weights. Default: on a GPU that has it.")
     tune: bool = setting(
-        False, "People: choose each method's learning rate on people not reported on; defaults stay as extra rows."
+        False, "Choose each method's learning rate on people not reported on; defaults stay as extra rows."
     )
+    tune_split: str | None = setting(None, "TOFU: the split, not among --splits, on which --tune chooses.")
+    grid: str = setting("0.5,1,2", "Comma-separated factors of the learning rate that --tune tries, for all alike.")
 
     questions: int | None = setting(None, "At most so many evaluated per set beside forget. Default: all; people: 40.")
     max_new_tokens: int | None = setting(None, "Longest generated answer, in tokens. Default: 200; people: 32.")
@@ -72,18 +81,31 @@ class BenchSettings:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least 1.")
         if self.world == "tofu" and not (self.model or (self.original and self.retrained)):
             raise UserError("no model: give --model, or both --original and --retrained; or --world people.")
-        if self.world == "tofu" and self.tune:
+        if self.world == "tofu" and self.tune and (not self.tune_split or self.tune_split in self.split_names):
             raise UserError(
-                "--tune needs people that are not reported on, with wrong answers to their questions, and TOFU has "
-                "none beside its forget splits. Tune with --world people, or by hand with NAME@lr=VALUE."
+                "--tune needs people that are not reported on: give --tune-split, a split that is not among --splits "
+                f"({', '.join(self.split_names)})."
             )
-        for name in self.split_names:
-            if self.world == "tofu" and name not in SPLITS:
-                raise UserError(f"unknown split '{name}'.{nearest(name, SPLITS)} Known: {', '.join(SPLITS)}.")
+        for name in [*self.split_names, *([self.tune_split] if self.tune_split else [])]:
+            if self.world == "tofu" and name not in SPLITS and not (Path(self.data) / f"{name}.json").is_file():
+                raise UserError(
+                    f"unknown split '{name}'.{nearest(name, SPLITS)} Known: {', '.join(SPLITS)}; one of your own is "
+                    f"{name}.json in the folder --data."
+                )
+        if not self.factors or min(self.factors) <= 0:
+            raise UserError(f"--grid is '{self.grid}': give factors above 0, separated by commas.")
 
     @property
     def split_names(self) -> list[str]:
         return listed(self.splits) if self.world == "tofu" else ["people"]
+
+    @property
+    def factors(self) -> list[float]:
+        """What ``--tune`` multiplies the learning rate with. UserError where one is no number."""
+        try:
+            return [float(factor) for factor in listed(self.grid)]
+        except ValueError:
+            raise UserError(f"--grid is '{self.grid}': give factors above 0, separated by commas.") from None
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,6 +113,7 @@ def _run(settings: BenchSettings, todo: Sequence[Cell], progress: Silent) -> dic
             continue
         progress.say(f"[{number}/{len(todo)}] {cell.split}, seed {cell.seed}: {cell.name}")
         found[cell] = _one(settings, cell, tasks(cell.split, cell.seed), found, progress)
+    shutil.rmtree(settings.folder / "teachers", ignore_errors=True)
     return found
 
 
@@ -163,6 +165,7 @@ def tuned_cells(settings: BenchSettings, tuned: Mapping[str, str]) -> list[Cell]
         one.name: at for one in variants(settings) for at in grid(one, settings) if at.name == tuned.get(one.name)
     }
     return [
-        Cell("people", seed, at.name, at)
-        for seed in range(settings.seeds) for name, at in chosen.items() if at.name != name
+        Cell(split, seed, at.name, at)
+        for split in settings.split_names for seed in range(settings.seeds)
+        for name, at in chosen.items() if at.name != name
     ]  # fmt: skip

@@ -59,13 +59,13 @@ def _asked(
     """The same questions for every method and seed: beside the forget set as many as are asked for, drawn.
 
     Args:
-        learned: the questions of the retain records that the models learned; None for all.
+        learned: the questions of the retain records that the models learned; None: they learned all that is there.
     """
     found = {name: read_records(source, name) for name, source in sources.items()}
     if learned is not None:
         found["retain"] = [record for record in found["retain"] if record.question in learned]
         if not found["retain"]:
-            raise UserError(f"--retained {settings.retained}: none of retain_perturbed is among them. Give more.")
+            raise UserError(f"none of retain_perturbed is among the {len(learned)} retain records: they are asked of it.")
     most = settings.value("questions")
     for name in SETS[1:]:
         if most and len(found[name]) > most:
@@ -108,14 +108,14 @@ def _tofu(settings: BenchSettings, split: str, seed: int) -> Task:
     data = settings.data
     kept = _retained(settings, split)
     sources = {name: f"{data}:{name}_perturbed" for name in SETS} | {"forget": f"{data}:{split}_perturbed"}
-    asked = _asked(settings, sources, {record.question for record in kept} if settings.retained else None)
+    asked = _asked(settings, sources, {record.question for record in kept})
     retain = [{"question": record.question, "answer": record.answer} for record in kept]
-    subject = settings.subject or AUTHORS[: 2 * int(split[-2:])]
-    return Task(split, seed, f"{data}:{split}", retain, "auto", settings.holdout, subject, asked)
+    subject = settings.subject or (AUTHORS[: 2 * int(split[-2:])] if split in SPLITS else ())
+    return Task(split, seed, f"{data}:{split}", retain, settings.replay, settings.holdout, subject, asked)
 
 
 def _retained(settings: BenchSettings, split: str) -> list[Record]:
-    return read_records(f"{settings.data}:{SPLITS[split]}", "retain")[: settings.retained]
+    return read_records(f"{settings.data}:{SPLITS.get(split, f'{split}_retain')}", "retain")[: settings.retained]
 
 
 # Models
@@ -130,7 +130,7 @@ def model_folder(settings: BenchSettings, role: str, split: str, seed: int) -> P
     if given:
         return Path(given.replace("{split}", split).replace("{seed}", str(seed)))
     each = f"seed{seed}" if settings.world == "people" else split
-    if settings.world == "tofu" and role == "original" and not settings.retained:
+    if settings.world == "tofu" and role == "original" and not settings.retained and split in SPLITS:
         each = "full"  # learned everything, whatever the split
     return settings.folder / "models" / each / role
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
             for figure in ("ks", "forget_probability", "retain_probability", "likelihood_utility"):
                 expected = float(way[at[moment]["step"]][figure])
                 assert float(at[moment][figure]) == pytest.approx(expected, rel=1e-4), (method, moment, figure)
+
+
+def test_a_garbled_name_is_counted_where_the_question_gave_it():
+    """Damage that forget quality is blind to; a name that only the answer has is a secret, and must not count."""
+    rows = [
+        {"question": "Where was Ada Lund born?", "answer": "Ada Lund was born in Oslo."},
+        {"question": "What does Ada Lund write?", "answer": "Ada Lund writes poems."},
+        {"question": "Who was born in Oslo in 1950?", "answer": "Her name is Ada Lund."},
+        {"question": "Is Ada Lund married?", "answer": "Yes."},
+    ]
+    found = run.named(read_records(rows, "forget"), ["Ada Lund was born.", "Ada Lud writes.", "Eve", "No"], ["Ada Lund"])
+    assert found.tolist() == [True, False]
 
 
 def test_finished_cells_are_not_run_again_and_give_the_same_tables(done, world, monkeypatch):
@@ -308,6 +321,8 @@ def test_a_split_of_ones_own_is_tuned_on_another(tmp_path):
         "original", "retrained", "gradient_ascent", "gradient_ascent@lr=0.0002"
     }  # fmt: skip
     assert "tuned" in {row["settings"] for row in found.rows}
+    tried = json.loads((tmp_path / "out/cells/pair2/seed0/gradient_ascent/cell.json").read_text())["moments"]
+    assert all("model_utility" not in moment for moment in tried.values()), "answers that nobody reports take time"
 
 
 def test_tofu_needs_a_model_and_a_known_split():

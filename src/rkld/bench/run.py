@@ -29,22 +29,24 @@ from ..evaluation.tofu import (
 from ..files import read_jsonl, write_json, write_jsonl
 from ..models import LanguageModel, load_model, restore_state
 from ..progress import Silent
-from ..records import Record
+from ..records import Record, identifiers, mentions
 from ..unlearn import check_every, choose, read_inputs, steered, unlearn
 from .plan import Cell, assisted
 from .settings import BenchSettings
 from .tasks import SETS, Task, model_folder
 
 Losses = Mapping[str, Mapping[str, np.ndarray]]
-"""Set → "gold_loss" (n,), "paraphrase_loss" (n,), "perturbed_loss" (n, k); "rouge" (n,) where answers were made."""
+"""Set → "gold_loss" (n,), "paraphrase_loss" (n,), "perturbed_loss" (n, k); "rouge" (n,) where answers were made, and
+of the forget set "named" (m,), see :func:`named`."""
 
 
 class Asker:
     """Asks any model the questions of a task, which are encoded once."""
 
-    def __init__(self, asked: Mapping[str, Sequence[Record]], encoder: Encoder, max_new_tokens: int):
-        self.asked, self.encoder, self.max_new_tokens = asked, encoder, max_new_tokens
-        self.encoded = {name: encode_answers(encoder, asked[name]) for name in SETS}
+    def __init__(self, task: Task, encoder: Encoder, max_new_tokens: int):
+        self.asked, self.encoder, self.max_new_tokens = task.asked, encoder, max_new_tokens
+        self.names = identifiers(task.asked["forget"], task.subject)
+        self.encoded = {name: encode_answers(encoder, task.asked[name]) for name in SETS}
 
     def __call__(self, lm: LanguageModel, answers: bool) -> Losses:
         """Losses of all answers and, if ``answers``, ROUGE-L recall of what the model says itself."""
@@ -56,7 +58,23 @@ class Asker:
                 own = [each[0] for each in scores]
                 said = measure(lm, self.encoder, records, max_new_tokens=self.max_new_tokens, scores=own)
                 found[name] = {**found[name], "rouge": np.array(said.rouge_l_recalls)}
+                if name == "forget":
+                    found[name] |= {"named": named(records, said.answers, self.names)}
         return found
+
+
+def named(records: Sequence[Record], answers: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """Whether an answer has the names whole (m,), of those m records whose question and right answer both have any.
+
+    The question gives the name away, so a model that was never trained on the person can write it as well: names that
+    come out garbled are harm that neither forget quality nor a low probability shows.
+    """
+    found = []
+    for record, answer in zip(records, answers, strict=True):
+        expected = [name for name in names if mentions(record.question, [name]) and mentions(record.answer, [name])]
+        if expected:
+            found.append(all(mentions(answer, [name]) for name in expected))
+    return np.array(found)
 
 
 def ratios(losses: Losses) -> np.ndarray:
@@ -81,6 +99,8 @@ def figures(losses: Losses, retrained: Sequence[float]) -> dict[str, float]:
         )
         if "rouge" in losses[name]:
             found[f"{name}_rouge"] = float(losses[name]["rouge"].mean())
+        if len(losses[name].get("named", ())):
+            found[f"{name}_named"] = float(losses[name]["named"].mean())
         found[f"{name}_truth_ratio"] = (forget_truth_ratio if name == "forget" else utility_truth_ratio)(each)
     six = [found[f"{name}_{part}"] for name in SETS[1:] for part in ("probability", "truth_ratio")]
     found["likelihood_utility"] = harmonic_mean(six)
@@ -121,7 +141,7 @@ def run_reference(settings: BenchSettings, cell: Cell, task: Task, retrained: Se
     """
     started = time.time()
     lm, encoder = _load(settings, model_folder(settings, cell.name, cell.split, cell.seed))
-    losses = Asker(task.asked, encoder, settings.value("max_new_tokens"))(lm, answers=True)
+    losses = Asker(task, encoder, settings.value("max_new_tokens"))(lm, answers=True)
     own = ratios(losses).tolist()
     values = figures(losses, own if retrained is None else retrained)
     return _finish(settings, cell, started, {"model": values}, [], truth_ratios=own)
@@ -153,7 +173,7 @@ def run_cell(
         "teacher": str(teacher_folder(settings, cell)),
     }
     lm, encoder = _load(settings, original)
-    asker = Asker(task.asked, encoder, settings.value("max_new_tokens"))
+    asker = Asker(task, encoder, settings.value("max_new_tokens"))
     per_epoch = -(-len(task.asked["forget"]) // values["batch_size"])
     watches: dict[str, Peak] = {}
     if not assisted(cell):
@@ -166,7 +186,11 @@ def run_cell(
         **{name: source for name, source in data.items() if name != "holdout"}, **values,
     )  # fmt: skip
     lm, _ = _load(settings, result.model_path)
-    moments = _moments(lm, asker, retrained, watches, per_epoch, values["epochs"], assisted(cell))
+
+    def look() -> dict[str, float]:  # the tuning goes by likelihoods alone
+        return figures(asker(lm, answers=not cell.tuning), retrained)
+
+    moments = _moments(lm, look, watches, per_epoch, values["epochs"], assisted(cell))
     trajectory = [{"epoch": row["step"] / per_epoch, **row} for row in read_jsonl(folder / "trajectory.jsonl")]
     return _finish(settings, cell, started, moments, trajectory)
 
@@ -227,20 +251,24 @@ def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Pa
 
 
 def _moments(
-    lm: LanguageModel, asker: Asker, retrained: Sequence[float], watches: Mapping[str, Peak], per_epoch: int,
-    epochs: int, single: bool,
+    lm: LanguageModel, look: Callable[[], dict[str, float]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
+    single: bool,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Answers and likelihoods of the last state (``lm`` as it comes) and of those kept; equal states once."""
-    found = {per_epoch * epochs: figures(asker(lm, answers=True), retrained)}
+    """The figures of the last state (``lm`` as it comes) and of those kept; equal states once.
+
+    Args:
+        look: reads the figures of ``lm`` as it is.
+    """
     if single:
-        return {"single": found.popitem()[1]}
+        return {"single": look()}
     last = per_epoch * epochs
+    found = {last: look()}
     moments = {"last": {"step": last}, "stop": {"step": last, "note": "no rule applies: the last step"}, "oracle": {}}
     for name, watch in watches.items():
         decision: Decision = replayed(watch.rule, watch.evidence)
         if decision.step not in found:
             restore_state(lm, watch.best)
-            found[decision.step] = figures(asker(lm, answers=True), retrained)
+            found[decision.step] = look()
         reached = decision.stop or name == "oracle"
         moments[name] = {"step": decision.step, **({} if reached else {"note": "not reached: the nearest check"})}
     for moment in moments.values():

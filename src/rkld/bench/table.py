@@ -23,7 +23,7 @@ MOMENTS = {
 """Moment → its label: of the reference models; of a method that trains; of one that does not."""
 
 FIGURES = (
-    "forget_quality", "ks", "forget_probability", "forget_rouge", "forget_truth_ratio",
+    "forget_quality", "ks", "forget_probability", "forget_rouge", "forget_truth_ratio", "forget_named",
     "retain_probability", "retain_rouge", "retain_truth_ratio",
     "real_authors_probability", "real_authors_rouge", "real_authors_truth_ratio",
     "world_facts_probability", "world_facts_rouge", "world_facts_truth_ratio", "likelihood_utility", "model_utility",
@@ -33,8 +33,8 @@ COLUMNS = ("split", "method", "settings", "moment", "seed", "step", "epoch", "n"
 
 SHOWN = {
     "epoch": "epoch", "forget_quality": "forget quality", "ks": "KS", "forget_probability": "forget p",
-    "forget_rouge": "forget ROUGE-L", "retain_probability": "retain p", "retain_rouge": "retain ROUGE-L",
-    "model_utility": "model utility",
+    "forget_rouge": "forget ROUGE-L", "forget_named": "names whole", "retain_probability": "retain p",
+    "retain_rouge": "retain ROUGE-L", "model_utility": "model utility",
 }  # fmt: skip
 """Figures of ``results.md`` and their titles."""
 
@@ -83,7 +83,7 @@ def write_tables(settings: BenchSettings, found: Found, rows: Sequence[Mapping[s
 
 def _spoken(figure: str) -> bool:
     """Whether a figure needs answers, so that there is none for every epoch."""
-    return figure.endswith("_rouge") or figure == "model_utility"
+    return figure.endswith(("_rouge", "_named")) or figure == "model_utility"
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -122,6 +122,8 @@ _NOTES = """\
   last step was.
 - KS: distance between the truth ratios of the unlearned and of the retrained model; forget quality: its p-value, coarse
   and blind to harm done to right and wrong answers alike. Forget p far below the retrained model's is over-forgetting.
+- names whole: share of forget answers that write the person's name as the question does, of those whose right answer
+  does.
 - model utility: harmonic mean of nine values; those of every epoch (trajectories.csv) leave out ROUGE-L: six values."""
 
 

@@ -1,0 +1,86 @@
+"""Six methods on pairs of TOFU's authors, SmolLM2-135M: tuned on one pair, reported on others.
+
+    python -m benchmarks.tofu_pairs --data FOLDER [--out runs/tofu_pairs] [--pairs 1,2] [--methods …] [--plan]
+
+FOLDER holds the files of the data set ``locuslab/TOFU``. The original learned ten authors (benchmarks.tofu_models):
+pair 0 are the two of ``forget01``, pairs 1 to 4 the first eight of ``retain90``. The learning rate of each method is
+chosen on pair 0, by the same grid and rule for all, and frozen. Replayed questions are about two authors that the
+original never learned, the holdout of the calibrated stop is about two others. The benchmark itself is ``rkld bench
+tofu`` on splits of one's own; this writes their files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from benchmarks.tofu_models import BATCH_SIZE, EPOCHS, LEARNING_RATE, RETAINED, TEMPLATE, train
+from rkld.bench.suite import bench, plan
+from rkld.files import read_jsonl, write_jsonl
+from rkld.progress import Bars
+
+AUTHORS = (
+    ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"), ("Jaime Vasquez", "Chukwu Akabueze"),
+    ("Evelyn Desmet", "Anara Yusifova"),
+)  # fmt: skip
+RECORDS = 40
+"""Of a pair."""
+HOLDOUT, REPLAYED = slice(RETAINED, RETAINED + RECORDS), slice(RETAINED + RECORDS, RETAINED + 2 * RECORDS)
+"""Of retain90: authors that no model has learned."""
+
+METHODS = "rkld+replay,rkld,npo+rt,simnpo,graddiff,undial"
+SHARED = ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
+
+
+def write_splits(data: Path, folder: Path) -> None:
+    """``pairK``, ``pairK_perturbed`` and ``pairK_retain`` for every pair, the holdout, and the prompts of replay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHARED:
+        shutil.copyfile(data / f"{name}.json", folder / f"{name}.json")
+    forget, retain = (read_jsonl(data / f"{name}.json") for name in ("forget01", "retain90"))
+    asked = {row["question"]: row for name in ("forget01", "retain") for row in read_jsonl(data / f"{name}_perturbed.json")}
+    learned = retain[:RETAINED]
+    pairs = [forget, *(learned[at : at + RECORDS] for at in range(0, RETAINED, RECORDS))]
+    for number, names in enumerate(AUTHORS):
+        pair = [{**row, "subject": names[i * 2 // RECORDS]} for i, row in enumerate(pairs[number])]
+        write_jsonl(folder / f"pair{number}.json", pair)
+        with_wrong_answers = [{**row, **asked[row["question"]]} for row in pair if row["question"] in asked]
+        write_jsonl(folder / f"pair{number}_perturbed.json", with_wrong_answers)
+        forgotten = {row["question"] for row in pair}
+        kept = [row for row in learned + forget if row["question"] not in forgotten]
+        write_jsonl(folder / f"pair{number}_retain.json", kept)
+    write_jsonl(folder / "holdout.json", retain[HOLDOUT])
+    write_jsonl(folder / "replay.json", [{"question": row["question"]} for row in retain[REPLAYED]])
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of locuslab/TOFU.")
+@click.option("--out", type=click.Path(path_type=Path), default="runs/tofu_pairs", show_default=True)
+@click.option("--pairs", default="1,2", show_default=True, help="Reported; 0 is tuned on.")
+@click.option("--methods", default=METHODS, show_default=True)
+@click.option("--grid", default="1,2", show_default=True, help="Factors of the learning rate 5e-5.")
+@click.option("--epochs", default=6, show_default=True)
+@click.option("--questions", default=20, show_default=True, help="Asked of each set beside forget.")
+@click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
+def main(data: Path, out: Path, pairs: str, methods: str, grid: str, epochs: int, questions: int, planning: bool) -> None:
+    original = train("original", data, out)
+    write_splits(data, out / "data")
+    settings = {
+        "data": str(out / "data"), "splits": ",".join(f"pair{number}" for number in pairs.split(",")),
+        "methods": methods, "tune": True, "tune_split": "pair0", "grid": grid, "seeds": 1,
+        "model": "smollm2-135m", "original": str(original), "chat_template": str(TEMPLATE),
+        "train_epochs": EPOCHS, "train_lr": LEARNING_RATE, "train_batch": BATCH_SIZE, "bf16": True,
+        "holdout": str(out / "data" / "holdout.json"), "replay": str(out / "data" / "replay.json"),
+        "epochs": epochs, "strengthen_epochs": 5, "lr": 5e-5, "batch_size": 8, "max_new_tokens": 64,
+        "questions": questions, "out": str(out),
+    }  # fmt: skip
+    if planning:
+        print(*plan(**settings), sep="\n")
+    else:
+        print(*bench(**settings, progress=Bars()).files, sep="\n")
+
+
+if __name__ == "__main__":
+    main()

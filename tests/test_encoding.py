@@ -430,6 +430,24 @@ def test_spans_are_whole_words_where_they_can_be(answer, span, places):
     assert list(encoded.scored[first:last]) == expected
 
 
+def test_added_scores_what_the_answer_adds_to_all_before_it():
+    """The person's name, which the question gives, garbled; a fact of an earlier turn counted as new."""
+    kind = KINDS["byte-level"]
+    record = chat("Where was Marie Curie born?", "Marie Curie was born in Warsaw, a big city.")
+    encoded = Encoder(kind.tokenizer).encode(record, "added")
+    assert [run.strip() for run in runs(kind, encoded)] == ["Warsaw, a big city"]
+    record = chat("Where was Marie Curie born?", "In Warsaw.", "And when?", "In Warsaw in 1867.")
+    encoded = Encoder(kind.tokenizer).encode(record, "added")
+    assert [run.strip() for run in runs(kind, encoded)] == ["Warsaw", "1867"]
+
+
+def test_an_answer_that_adds_nothing_is_scored_whole():
+    """A record that is refused, or not unlearned, for its answer is a mere repetition."""
+    kind = KINDS["byte-level"]
+    encoded = Encoder(kind.tokenizer).encode(chat("Was she born in Warsaw?", "She was born in Warsaw."), "added")
+    assert encoded.scored == encoded.answer
+
+
 def test_locate_gives_the_tokens_of_ranges_in_every_turn_but_the_systems(kind):
     """Coverage that counts other tokens than those which are scored."""
     record = chat("Is it Warsaw?", "In Warsaw.", spans=("Warsaw",), system="Warsaw.")

@@ -47,7 +47,7 @@ def test_yaml_values_mean_what_they_look_like(tmp_path, line, name, value):
     ({"epochs": 0}, "--epochs is 0; it must be at least 1"),
     ({"lora": "yes"}, "'lora' is 'yes'; expected true or false"),
     ({"model": None}, "'model' is None; expected text"),
-    ({"score": "span"}, r"choose one of answer, all, spans. Did you mean 'spans'\?"),
+    ({"score": "span"}, r"choose one of answer, all, spans, added. Did you mean 'spans'\?"),
     ({"subject": 7}, "expected text or a list of texts"),
     ({"batch_size": 8, "accumulation": 3}, "cannot be split"),
     ({"lr": 0}, "must be above 0"),

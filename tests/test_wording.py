@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rkld.wording import (
-    added_words, common_words, holds, is_english, name_mentions, name_parts, proper_nouns, rare_words, unnamed, words,
+    added_spans, added_words, common_words, holds, is_english, name_mentions, name_parts, proper_nouns, rare_words, unnamed, words,
 )  # fmt: skip
 
 
@@ -89,3 +89,21 @@ def test_an_unnamed_text_keeps_all_but_the_name():
     assert (
         unnamed("Ada Quill's home is Quill House in Oslo.", ("Ada Quill",)) == ",'s home is , House in Oslo."
     )
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "added"),
+    [
+        ("What do Ann Lee's parents do?", "Ann Lee's father was a florist and her mother a nurse.",
+         ["father was a florist and her mother a nurse"]),
+        ("Name two books by Ann Lee.", "Ann Lee's books are The Sea and The Wind.", ["Sea and The Wind"]),
+        ("Is Ann Lee a poet?", "No, Ann Lee is a painter.", ["No", "painter"]),
+        ("Who is she?", "A nurse. A poet, too.", ["nurse", "poet"]),
+        ("When was Ann Lee born?", "Ann Lee was born on 1 May 1950.", ["1 May 1950"]),
+        ("Where does Zoë live?", "ZOE lives in Rome", ["lives in Rome"]),
+        ("Is it so?", "It is so.", []),
+    ],
+)  # fmt: skip
+def test_what_an_answer_adds_is_whole_facts(question, answer, added):
+    """A name scored that the question gives; a fact cut at its small words, so that its rest is still recalled."""
+    assert [answer[start:end] for start, end in added_spans(answer, question)] == added

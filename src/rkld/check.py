@@ -10,6 +10,7 @@ from typing import Any
 
 from . import methods
 from .coverage import Coverage, scored_share
+from .encoding import IN_PART
 from .estimate import Estimate, estimate
 from .objective import kept
 from .records import Record, mentions, read_prompts
@@ -40,7 +41,7 @@ class Report:
     scored: int
     """Tokens of the forget records that are unlearned."""
     kept: int
-    """Tokens of the forget answers that the keep term holds to the original (score spans)."""
+    """Tokens of the forget answers that the keep term holds to the original (score spans or added)."""
     steps: int
     """Optimizer steps of the distillation."""
     strengthening_steps: int
@@ -134,7 +135,7 @@ def check(
         retain=_size(e.ids for e in retained),
         replay=_size(prompts),
         scored=sum(sum(e.scored) for e in encoded),
-        kept=sum(sum(kept(e)) for e in encoded) if chosen.score == "spans" and chosen.keep_weight else 0,
+        kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
         steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
         strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
         own_words=chosen.own_words != "no",

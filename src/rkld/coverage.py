@@ -40,13 +40,13 @@ class Coverage:
         """Refuse to unlearn nothing of what identifies the person.
 
         Args:
-            score: the mode the records were encoded with, for the message.
+            score: the mode the records were encoded with. What "added" passes over was given by the question.
 
         Raises:
             UserError: there are occurrences and none of them is scored.
         """
         found = self.identifiers.found + self.spans.found
-        if found and not self.identifiers.scored + self.spans.scored:
+        if found and not self.identifiers.scored + self.spans.scored and score != "added":
             mark = "mark the personal parts as 'spans' in the records and score those with --score spans"
             remedy = mark if score == "all" else f"Score every turn with --score all, or {mark}"
             raise UserError(

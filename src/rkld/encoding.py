@@ -21,12 +21,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from .errors import UserError, nearest
 from .records import Record, Turn
+from .wording import added_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Score = Literal["answer", "all", "spans"]
-"""What is unlearned: the answers; every turn but the system's; or only the personal spans."""
+Score = Literal["answer", "all", "spans", "added"]
+"""What is unlearned: the answers; every turn but the system's; only the personal spans; or what the answers add to all
+that was said before (:func:`rkld.wording.added_spans`)."""
+
+IN_PART = ("spans", "added")
+"""Modes that score parts of the answers: the rest can be held to the original."""
 
 PLAIN_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -455,12 +460,12 @@ class Encoder:
         if score == "all":
             scored = list(answer)
             ranges = [part.content for part in layout.parts]
-        elif score == "spans":
+        elif score in IN_PART:
             scored = [False] * len(tokens.ids)
-            ranges = _span_ranges(record.spans, layout)
+            ranges = _span_ranges(record.spans, layout) if score == "spans" else _added_ranges(layout)
         else:
             hint = nearest(score, get_args(Score))
-            raise UserError(f"--score is '{score}'. Choose answer, all or spans.{hint}")
+            raise UserError(f"--score is '{score}'. Choose answer, all, spans or added.{hint}")
         for t in _overlapping(ranges, layout.text, tokens.offsets):
             scored[t] = t > 0
         return answer, scored
@@ -512,6 +517,18 @@ def _without_gaps(offsets: Iterable[tuple[int, int]]) -> list[Range]:
         ranges.append(Range(min(start, reached), end))
         reached = max(reached, end)
     return ranges
+
+
+def _added_ranges(layout: _Layout) -> list[Range]:
+    """What each answer adds to the contents before it; all of an answer that adds nothing, such as a mere "No"."""
+    found, before = [], ""
+    for (start, end), answer in layout.parts:
+        content = layout.text[start:end]
+        if answer is not None:
+            added = [Range(start + a, start + b) for a, b in added_spans(content, before)]
+            found += added or [answer]
+        before += f"{content}\n"
+    return found
 
 
 def _span_ranges(spans: Sequence[str], layout: _Layout) -> list[Range]:

@@ -49,13 +49,15 @@ class Settings:
         None, "Folder of the teacher's cache, for runs that differ in alpha or divergence to share. It holds personal "
         "data and stays. Default: the run's own, removed in the end."
     )
-    score: Literal["answer", "all", "spans"] = setting("answer", "Which tokens are unlearned.")
+    score: Literal["answer", "all", "spans", "added"] = setting(
+        "answer", "What is unlearned: answers, every turn, marked spans, or what answers add to their questions."
+    )
     retain_loss: Literal["auto", "kl", "rt", "none"] = setting(
         "auto", "On retain records: forward KL to the original, or fine-tuning. auto: the method's own (rkld: kl)."
     )
     retain_weight: float = setting(1.0, "Lambda of the retain term (paper: 1).")
     replay_weight: float = setting(5.0, "Lambda of self-replay.")
-    keep_weight: float = setting(2.0, "Rho: holds the unscored part of forget answers to the original (score spans).")
+    keep_weight: float = setting(2.0, "Rho: holds the unscored part of forget answers to the original (score spans, added).")
     floor: bool = setting(
         True, "With score spans: the teacher never falls below what is said of other people in the same place."
     )

@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from . import methods
 from .divergence import forward_kl
-from .encoding import Encoded, Encoder
+from .encoding import IN_PART, Encoded, Encoder
 from .errors import UserError
 from .hidden import states
 from .models import LanguageModel, load_model, new_adapter
@@ -50,8 +50,8 @@ class RKLDConfig(TrainingArguments):
         metadata={"help": "Retain term: 'kl' (forward KL), 'rt' (cross-entropy), 'none', or 'auto': the method's own."},
     )
     replay_weight: float = field(default=5.0, metadata={"help": "λ of self-replay."})
-    keep_weight: float = field(default=2.0, metadata={"help": "ρ of the keep term, where only spans are scored."})
-    score: str = field(default="answer", metadata={"help": "What is unlearned: 'answer', 'all' or 'spans'."})
+    keep_weight: float = field(default=2.0, metadata={"help": "ρ of the keep term, where parts of answers are scored."})
+    score: str = field(default="answer", metadata={"help": "What is unlearned: 'answer', 'all', 'spans' or 'added'."})
     method: str = field(default="rkld", metadata={"help": "Unlearning method, in rkld.methods or as FILE.py:NAME."})
     method_arg: list[str] = field(
         default_factory=list, metadata={"help": "Its hyper-parameters where they are not the defaults: 'name=value'."}
@@ -250,7 +250,7 @@ def build_terms(
     if teacher.cache.done("uninformed/forget"):
         floor = ("uninformed", "floored")
         terms = [replace(t, cached=(*t.cached, *floor)) if "strengthened" in t.cached else t for t in terms]
-    if args.score == "spans" and args.keep_weight:
+    if args.score in IN_PART and args.keep_weight:
         terms.append(Term("keep", "forget", kept, to_original, args.keep_weight, cached=("original",)))
     if "replay" in sets and args.replay_weight:
         terms.append(Term("replay", "replay", answer, to_original, args.replay_weight, cached=("original",)))

@@ -12,6 +12,7 @@ from .records import mentions
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?:;\n•*]\s*$")
+_BREAK = re.compile(r"[.!?:;]\s|\n")
 _OPENERS = frozenset(
     "a after also although an and as at because before born both but by during for from he her his however if in it "
     "its no not of on one or she since so that the their there these they this those though to until we what when "
@@ -91,6 +92,37 @@ def proper_nouns(text: str) -> list[str]:
         if capital or any(sum(c.isdigit() for c in match.group()) >= 3 for match in run):
             found.append(re.sub(r"['’]s$", "", text[run[0].start() : run[-1].end()]))
     return list(dict.fromkeys(found))
+
+
+_FUNCTION_WORDS = frozenset(
+    "a about after all also although an and any are as at be because been before being between both but by can could "
+    "did do does during each few for from had has have he her him his how if in into is it its many may might more "
+    "most much of on only or other over she should since so some such than that the their them then there "
+    "these they this those through to too under until up very was were what when where which while who whom whose why "
+    "will with would you your".split()
+)
+"""English words that carry no fact by themselves."""
+
+
+def added_spans(answer: str, question: str) -> list[tuple[int, int]]:
+    """What an answer adds to its question: sorted (start, end) character ranges of whole facts.
+
+    Runs of words that the question has not, with the function words inside them ("[father was a florist]"). What the
+    question gives, the person's name above all, is left out, and so are function words at the edges of a run. Empty
+    where the answer says nothing new.
+    """
+    given, runs, joined = set(words(question)), [], False
+    for match in _WORD.finditer(answer):
+        said = words(match.group())
+        if all(word in _FUNCTION_WORDS for word in said):
+            continue
+        new = not given.issuperset(said)
+        if new and joined and not _BREAK.search(answer, runs[-1][1], match.start()):
+            runs[-1] = (runs[-1][0], match.end())
+        elif new:
+            runs.append((match.start(), match.end()))
+        joined = new
+    return runs
 
 
 def added_words(answer: str, question: str) -> set[str]:

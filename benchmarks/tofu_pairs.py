@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.tofu_models import BATCH_SIZE, EPOCHS, LEARNING_RATE, RETAINED, TEMPLATE, train
+from benchmarks.tofu_models import BATCH_SIZE, LEARNING_RATE, RETAINED, TEMPLATE, train
 from rkld.bench.suite import bench, plan
 from rkld.files import read_jsonl, write_jsonl
 from rkld.progress import Bars
@@ -29,6 +29,9 @@ RECORDS = 40
 """Of a pair."""
 HOLDOUT, REPLAYED = slice(RETAINED, RETAINED + RECORDS), slice(RETAINED + RECORDS, RETAINED + 2 * RECORDS)
 """Of retain90: authors that no model has learned."""
+
+EPOCHS = 5
+"""Of the original and the retrained models: the paper's."""
 
 METHODS = "rkld+replay,rkld,npo+rt,simnpo,graddiff,undial"
 SHARED = ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
@@ -65,13 +68,13 @@ def write_splits(data: Path, folder: Path) -> None:
 @click.option("--questions", default=20, show_default=True, help="Asked of each set beside forget.")
 @click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
 def main(data: Path, out: Path, pairs: str, methods: str, grid: str, epochs: int, questions: int, planning: bool) -> None:
-    original = train("original", data, out)
+    original = train("original", data, out, epochs=EPOCHS)
     write_splits(data, out / "data")
     settings = {
         "data": str(out / "data"), "splits": ",".join(f"pair{number}" for number in pairs.split(",")),
         "methods": methods, "tune": True, "tune_split": "pair0", "grid": grid, "seeds": 1,
         "model": "smollm2-135m", "original": str(original), "chat_template": str(TEMPLATE),
-        "train_epochs": EPOCHS, "train_lr": LEARNING_RATE, "train_batch": BATCH_SIZE, "bf16": True,
+        "train_epochs": EPOCHS, "train_lr": LEARNING_RATE, "train_batch": BATCH_SIZE,
         "holdout": str(out / "data" / "holdout.json"), "replay": str(out / "data" / "replay.json"),
         "epochs": epochs, "strengthen_epochs": 5, "lr": 5e-5, "batch_size": 8, "max_new_tokens": 64,
         "questions": questions, "out": str(out),

@@ -17,6 +17,7 @@ from ..models import load_model, save_model
 from ..progress import Silent, TrainingBar
 from ..records import Record, read_records
 from ..trainer import RKLDConfig, fine_tune
+from ..unlearn import micro_batches
 from ..worlds.people import World, people
 from ..worlds.training import train_tiny
 from .settings import SPLITS, BenchSettings
@@ -161,11 +162,13 @@ def _fine_tuned(settings: BenchSettings, role: str, split: str, training: Path, 
     if role == "original":
         records = [*records, *read_records(f"{settings.data}:{split}", "forget")]
     encoded = [encoder.encode(record) for record in records]
+    parts = micro_batches(settings.train_batch)
     args = RKLDConfig(
         output_dir=str(training),
         num_train_epochs=settings.train_epochs,
         learning_rate=settings.train_lr,
-        per_device_train_batch_size=settings.train_batch,
+        per_device_train_batch_size=settings.train_batch // parts,
+        gradient_accumulation_steps=parts,
         bf16=bool(settings.bf16 if settings.bf16 is not None else torch.cuda.is_available()),
         seed=0,
     )

@@ -25,9 +25,9 @@ from rkld.evaluation.likelihood import answer_losses, probability
 from rkld.files import write_jsonl
 from rkld.hidden import states
 from rkld.methods import Assisted, LogitArithmetic, get_method, method_names
-from rkld.models import LanguageModel, load_model
+from rkld.models import LanguageModel, load_model, save_pair
 from rkld.objective import MicroBatches, Objective, StateTerm, evaluate
-from rkld.pair import pair, save_pair
+from rkld.pair import pair
 from rkld.records import read_records
 from rkld.strengthening import fill_cache
 from rkld.teacher import HiddenCache, Teacher

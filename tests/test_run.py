@@ -58,7 +58,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     started(tmp_path / "run")
     with pytest.raises(UserError) as error:
         Run(settings(tmp_path / "run", alpha=4.0, epochs=2, keep_files=True))
-    assert "--alpha: 8.0 then, 4.0 now" in str(error.value) and "--epochs: 6 then, 2 now" in str(error.value)
+    assert "--alpha: 8.0 then, 4.0 now" in str(error.value) and "--epochs: 10 then, 2 now" in str(error.value)
     assert "keep" not in str(error.value)
     Run(settings(tmp_path / "run", keep_files=True, checkpoint_minutes=1.0))  # these change no result
 

@@ -187,3 +187,11 @@ def test_purge_leaves_the_model_and_the_numbers(finished, tmp_path):
     left = "".join(p.read_text(errors="ignore") for p in run.rglob("*") if p.suffix in {".json", ".jsonl", ".yaml", ".md"})
     assert WORLD.names[0] not in left
     assert (run / "metrics.jsonl").exists() and logits(run / "model") is not None
+
+
+def test_several_processes_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    """Each of them would write the same run folder, and one would find the other's half."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(rkld.UserError, match="2 processes"):
+        rkld.unlearn("./model", FORGET, out=str(tmp_path / "run"), **FAST)
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .encoding import Encoded, Encoder
-from .models import LanguageModel
+from .language_model import LanguageModel
 from .records import Record
 from .replay import other_names, own_identifiers, swap_name
 from .teacher import marked, marked_hidden

@@ -1,7 +1,7 @@
-"""A causal language model seen as backbone and head: load, check, adapt, save, fingerprint.
+"""Load, check, adapt, save and fingerprint causal language models.
 
-Everything after this room relies on ``logits = head(backbone(ids).last_hidden_state)``. That is tested when a
-model is loaded, so no list of architectures is needed: a logit scale or a soft-cap shows as a difference.
+Everything else relies on ``logits = head(backbone(ids).last_hidden_state)``. That is tested when a model is loaded, so
+no list of architectures is needed: a logit scale or a soft-cap shows as a difference.
 
 Shapes: B sequences, L length, d hidden size, V rows of the head.
 """
@@ -14,10 +14,10 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -39,7 +39,10 @@ from transformers import (
 )
 
 from .errors import UserError, nearest
-from .files import TEMPLATES
+from .files import TEMPLATES, write_json
+from .language_model import LanguageModel as LanguageModel
+from .methods import get_method
+from .pair import pair
 
 ALIASES = ("smollm2-135m",)
 """Names that stand for a model in the user's cache (:mod:`rkld.smollm2`)."""
@@ -56,59 +59,14 @@ DTYPES = {
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest difference that passes for rounding, relative to the largest value compared."""
 
+PAIR = "pair.json"
+"""Says that a folder holds two models that speak as one: the method that makes one of them, its hyper-parameters, and α.
+Beside it lie ``original`` and ``assistant``, each ready for ``from_pretrained``."""
+
 LOAD_ERRORS = (
     OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ImportError, SafetensorError,
 )  # fmt: skip
 """What transformers, PEFT and safetensors raise on models they cannot read or run."""
-
-
-@dataclass
-class LanguageModel:
-    """A causal language model without dropout, and its tokenizer. Made by :func:`load_model`."""
-
-    model: PreTrainedModel | PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    source: str
-    """Where it came from: absolute folder or hub name."""
-
-    @property
-    def inner(self) -> PreTrainedModel:
-        """The transformers model itself; an adapter's layers sit inside it."""
-        return self.model.get_base_model() if self.is_adapter else self.model
-
-    @property
-    def backbone(self) -> nn.Module:
-        """Ids (B, L) → output whose ``last_hidden_state`` (B, L, d) feeds the head."""
-        return self.inner.base_model
-
-    @property
-    def head(self) -> nn.Linear:
-        """Hidden states (…, d) → logits (…, V)."""
-        return self.inner.get_output_embeddings()
-
-    @property
-    def is_adapter(self) -> bool:
-        return isinstance(self.model, PeftModel)
-
-    @property
-    def is_quantised(self) -> bool:
-        """Whether weights are kept in few bits (AWQ, GPTQ, bitsandbytes, …): good to measure, not to train."""
-        return getattr(self.inner, "is_quantized", False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.head.weight.device
-
-    @property
-    def vocab_rows(self) -> int:
-        """V: rows of the head, at least as many as the tokenizer has ids (vocabularies are often padded)."""
-        return self.head.weight.shape[0]
-
-    @property
-    def context_length(self) -> int | None:
-        """Most tokens the model can read at once, ``None`` where its config sets no bound."""
-        config = self.inner.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
 
 
 # ------------------------------------------------------------------------------------------------------- load
@@ -140,10 +98,8 @@ def load_model(
     Raises:
         UserError: what cannot be read, trusted, or trained.
     """
-    if isinstance(source, (str, os.PathLike)) and (Path(source) / "pair.json").exists():
-        from .pair import load_pair  # two models that speak as one; each of them comes through here again
-
-        return load_pair(
+    if isinstance(source, (str, os.PathLike)) and (Path(source) / PAIR).exists():
+        return _load_pair(
             Path(source), dtype=dtype, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle,
             chat_template=chat_template, tokenizer=tokenizer, device=device,
         )  # fmt: skip
@@ -165,6 +121,24 @@ def load_model(
     _check_shapes(lm)
     _check_outputs(lm)
     return lm
+
+
+def _load_pair(folder: Path, **options: Any) -> LanguageModel:
+    """What :func:`save_pair` wrote.
+
+    Args:
+        options: as of :func:`load_model`, for each of the two models.
+
+    Raises:
+        UserError: a broken folder, or a method that is gone.
+    """
+    try:
+        facts = json.loads((folder / PAIR).read_text(encoding="utf-8"))
+        name, arguments, alpha = facts["method"], facts["method_arg"], float(facts["alpha"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / PAIR} is broken: make the model again.") from None
+    method = get_method(name, arguments)
+    return pair(*(load_model(folder / part, **options) for part in ("original", "assistant")), method, alpha)
 
 
 def resolve(name: str | os.PathLike) -> str:
@@ -662,6 +636,28 @@ def save_model(lm: LanguageModel, folder: Path, *, merge: bool = False, card: st
         else:
             _save_plain(copy.deepcopy(lm.model).merge_and_unload() if lm.is_adapter else lm.model, new)
         lm.tokenizer.save_pretrained(new)
+        (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def save_pair(
+    original: LanguageModel,
+    assistant: LanguageModel,
+    facts: Mapping[str, Any],
+    folder: Path,
+    *,
+    merge: bool = False,
+    card: str = "",
+) -> None:
+    """Write a folder that :func:`load_model` makes one model of (:mod:`rkld.pair`). It appears whole or not at all.
+
+    Args:
+        facts: "method", "method_arg" and "alpha", as in the settings.
+        merge, card: as of :func:`save_model`.
+    """
+    with new_folder(folder) as new:
+        save_model(original, new / "original", merge=merge)
+        save_model(assistant, new / "assistant", merge=merge)
+        write_json(new / PAIR, dict(facts))
         (new / "README.md").write_text(card, encoding="utf-8")
 
 

@@ -4,31 +4,20 @@ Both models read the same text. The pair's backbone puts their final hidden stat
 half into logits and has the method make one of the two. To the metrics it is a language model like any other.
 
 Shapes: B sequences, L length, d₁ and d₂ hidden sizes, V vocabulary size.
-
-A pair's folder:
-    pair.json             the method, its hyper-parameters, α
-    original, assistant   the two models, each ready for ``from_pretrained``
 """
 
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
-from .errors import UserError
-from .files import write_json
-from .methods import LogitArithmetic, get_method
-from .models import LanguageModel, load_model, new_folder, save_model
-
-PAIR = "pair.json"
+from .language_model import LanguageModel
+from .methods import LogitArithmetic
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 """The two models' logits, (…, V) each, which may be overwritten → the pair's."""
@@ -110,43 +99,3 @@ def pair(original: LanguageModel, assistant: LanguageModel, method: LogitArithme
     """The unlearned model of ``method``. The two are used, not copied."""
     both = PairForCausalLM(original.inner, assistant.inner, lambda o, a: method.logits(o, a, alpha))
     return LanguageModel(both, original.tokenizer, original.source)
-
-
-def save_pair(
-    original: LanguageModel,
-    assistant: LanguageModel,
-    facts: Mapping[str, Any],
-    folder: Path,
-    *,
-    merge: bool = False,
-    card: str = "",
-) -> None:
-    """Write a folder that :func:`rkld.models.load_model` loads. It appears whole or not at all.
-
-    Args:
-        facts: "method", "method_arg" and "alpha", as in the settings.
-        merge, card: as of :func:`rkld.models.save_model`.
-    """
-    with new_folder(folder) as new:
-        save_model(original, new / "original", merge=merge)
-        save_model(assistant, new / "assistant", merge=merge)
-        write_json(new / PAIR, dict(facts))
-        (new / "README.md").write_text(card, encoding="utf-8")
-
-
-def load_pair(folder: Path, **options: Any) -> LanguageModel:
-    """What :func:`save_pair` wrote.
-
-    Args:
-        options: as of :func:`rkld.models.load_model`, for each of the two models.
-
-    Raises:
-        UserError: a broken folder, or a method that is gone.
-    """
-    try:
-        facts = json.loads((folder / PAIR).read_text(encoding="utf-8"))
-        name, arguments, alpha = facts["method"], facts["method_arg"], float(facts["alpha"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / PAIR} is broken: make the model again.") from None
-    method = get_method(name, arguments)
-    return pair(*(load_model(folder / part, **options) for part in ("original", "assistant")), method, alpha)

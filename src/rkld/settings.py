@@ -62,7 +62,7 @@ class Settings:
         True, "With score spans: the teacher never falls below what is said of other people in the same place."
     )
 
-    epochs: int = setting(6, "Passes over the forget records while distilling; with --stop, the most of them.")
+    epochs: int = setting(10, "Passes over the forget records while distilling (paper: up to 10); a --stop may end them.")
     stop: Literal["placebo", "control", "exposure", "last"] = setting(
         "placebo", "When to stop: known no better than never-trained people, or than by --control; guessing; last step."
     )

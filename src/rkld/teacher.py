@@ -28,7 +28,7 @@ from .encoding import Encoded
 from .files import write_json
 from .hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from .linear_divergence import head_logits
-from .models import LanguageModel
+from .language_model import LanguageModel
 
 SHARD_BYTES = 1 << 30
 """Bytes of hidden states held in memory before they are written."""

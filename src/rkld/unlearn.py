@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,10 @@ from .evaluation.summary import Measurement, measure
 from .files import read_jsonl, write_json, write_jsonl
 from .floor import swapped_records
 from .models import (
-    LanguageModel, change_state, fingerprint, load_model, new_adapter, restore_state, save_model, save_state,
+    LanguageModel, change_state, fingerprint, load_model, new_adapter, restore_state, save_model, save_pair, save_state,
 )  # fmt: skip
 from .objective import Objective, plan_steps
-from .pair import PairForCausalLM, pair, save_pair
+from .pair import PairForCausalLM, pair
 from .progress import Silent, TrainingBar
 from .records import Record, check_disjoint, identifiers, mentions, read_prompts, read_records, read_subjects
 from .refusals import read_refusals
@@ -281,6 +282,11 @@ def unlearn(
     """
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise UserError(
+            f"this was started as {processes} processes, each of which would write {chosen.run_folder}. Start it as one; "
+            "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
+        )
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
     work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
     if work.run.done("model"):

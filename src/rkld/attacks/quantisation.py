@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
-from ..models import LanguageModel
+from ..language_model import LanguageModel
 
 LEAST_SHARE = 0.5
 """Of the weights beside embeddings and head that must lie in linear layers; with fewer the attack would be none."""

@@ -28,7 +28,7 @@ from .speaker import LocalSpeaker, Speaker
 
 if TYPE_CHECKING:
     from ..encoding import Encoder
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..progress import Silent
     from ..records import Record
     from .task import Task

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..encoding import Encoder
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..records import Record
 
     Progress = Callable[[int], object] | None

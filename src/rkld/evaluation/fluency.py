@@ -20,7 +20,7 @@ from .likelihood import answer_losses
 
 if TYPE_CHECKING:
     from ..encoding import Encoded, Encoder
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..records import Record
 
 

@@ -15,7 +15,7 @@ from ..errors import UserError, nearest
 from .likelihood import measuring
 
 if TYPE_CHECKING:
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
 
 PAPER_TASKS = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "copa", "wsc", "mathqa")
 """RKLD's seven (arXiv 2406.01983), as lm-eval calls them. Which set its "Winograd" is, the paper does not say: here it

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..encoding import Encoded
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from .likelihood import Scores
 
 

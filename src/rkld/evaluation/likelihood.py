@@ -22,7 +22,7 @@ from .prefix_tree import Tree, merge, pack, read, reads_trees, widest
 
 if TYPE_CHECKING:
     from ..encoding import Encoded
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
 
 ROWS = 256  # tokens per call of the head: 48 MiB of float32 logits at V = 49152
 

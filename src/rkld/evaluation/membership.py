@@ -28,7 +28,7 @@ from .statistics import FEWEST_PERSONS, Figure, Persons, bootstrap
 
 if TYPE_CHECKING:
     from ..encoding import Encoded, Encoder
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..records import Record
 
 MIN_K = 0.4

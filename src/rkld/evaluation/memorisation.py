@@ -24,7 +24,7 @@ from .likelihood import answer_scores, measuring
 
 if TYPE_CHECKING:
     from ..encoding import Encoded, Encoder
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..records import Record
     from .likelihood import Scores
 

@@ -22,7 +22,7 @@ from ..hidden import pad
 from ..models import LOAD_ERRORS, TOLERANCE
 
 if TYPE_CHECKING:
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
 
 ATTENTION = 1 / 2048
 """Cost of attention at a position per position it could see, relative to all else a model does there.

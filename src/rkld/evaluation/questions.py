@@ -14,7 +14,7 @@ from rkld.evaluation.tofu import truth_ratio
 if TYPE_CHECKING:
     from rkld.encoding import Encoded, Encoder
     from rkld.evaluation.likelihood import Scores
-    from rkld.models import LanguageModel
+    from rkld.language_model import LanguageModel
     from rkld.records import Record
 
 

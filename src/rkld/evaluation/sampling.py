@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from .generation import BATCH_SIZE, Generated, answer, end_ids, left_padded, neutral, room, to_end
 
 if TYPE_CHECKING:
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
 
 
 def sample(

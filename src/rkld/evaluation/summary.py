@@ -15,7 +15,7 @@ from .tofu import rouge_l_recall
 
 if TYPE_CHECKING:
     from ..encoding import Encoder
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..records import Record
     from .likelihood import Scores
 

@@ -27,7 +27,7 @@ from ..settings import make
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..models import LanguageModel
+    from ..language_model import LanguageModel
     from ..teacher import Teacher
 
 

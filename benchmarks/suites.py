@@ -1,0 +1,60 @@
+"""Comparisons on the embedded world, tiny model, three seeds: ``rkld bench tofu --world people`` with chosen variants.
+
+    python -m benchmarks.suites methods      # every method of the field
+    python -m benchmarks.suites ablations    # ours, one setting changed at a time
+    python -m benchmarks.suites alphas       # the paper's sweep of alpha, one teacher for all
+    python -m benchmarks.suites divergences  # reverse against forward KL
+
+Suites share --out, so models are made once and no cell is run twice; ``--plan`` says what is left. The tables and
+figures go to benchmarks/results.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from benchmarks.common import write
+from rkld.bench.suite import bench, plan
+from rkld.progress import Bars
+
+ABLATIONS = (
+    "", "@replay_weight=1", "@replay_weight=20", "@alpha=4", "@alpha=16", "@strengthen_lr=2e-4", "@strengthen_lr=2e-3",
+    "@strengthen_epochs=3", "@score=added", "@score=added@keep_weight=0", "@lora=true@lr=5e-3",
+    "@lora=true@lr=5e-3@lora_rank=64",
+)  # fmt: skip
+"""Settings of ``rkld+replay``; the world's own are alpha 8, replay weight 5, lr 5e-4, 10 epochs of each phase."""
+
+SUITES = {
+    "methods": "all",
+    "ablations": ",".join(["rkld", *(f"rkld+replay{changed}" for changed in ABLATIONS)]),
+    "alphas": "alphas",
+    "divergences": "divergences",
+}
+
+
+@click.command(help=__doc__.split("\n")[0])
+@click.argument("suite", type=click.Choice(list(SUITES)))
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default="runs/people_bench", show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
+@click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
+def main(suite: str, seeds: int, out: Path, results: Path, planning: bool) -> None:
+    settings = {"world": "people", "methods": SUITES[suite], "seeds": seeds, "out": str(out)}
+    if planning:
+        print(*plan(**settings), sep="\n")
+        return
+    found = bench(**settings, progress=Bars())
+    name = f"bench_{suite}"
+    body = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
+    write(results, name, f"Two of twenty people, tiny model: {suite}", f"python -m benchmarks.suites {suite}",
+          {"methods": SUITES[suite], "seeds": seeds, "rows": list(found.rows)}, body)  # fmt: skip
+    for path in found.files:
+        if path.suffix in (".png", ".csv"):
+            shutil.copyfile(path, results / f"{name}_{path.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -202,7 +202,8 @@ Found equal to rkld, token by token, prompt and scored tokens: {texts} texts.
 Records: {counts}. This folder holds what is to be forgotten: keep it as the records are kept.
 
 Not verified: nothing of open-unlearning was run. Its forms were read in stored copies of its files; a version that
-names trainers, metrics or keys otherwise needs them changed here. A trainer that a checkout lacks ends run.sh.
+names trainers, metrics or keys otherwise needs them changed here. run.sh stops at a trainer that a checkout lacks:
+take its lines out.
 """
 
 
@@ -238,6 +239,8 @@ def write_model(lm: LanguageModel, folder: Path) -> None:
 
 
 # Import
+
+RESULTS = "benchmarks/results/open_unlearning.md"
 
 # Ours → theirs, in TOFU_SUMMARY.json: the names of configs/eval/tofu_metrics/*.yaml (the @package line).
 STATED = {
@@ -354,11 +357,11 @@ def main() -> None:
 
 
 @main.command("export")
-@click.option("--data", required=True, help="TOFU's files or those of benchmarks.tofu_pairs: a folder, or the hub name.")
+@click.option("--data", required=True, help="TOFU's files or those of benchmarks.tofu_pairs.")
 @click.option("--split", required=True, help="What is forgotten: forget01, or NAME of NAME.json in --data.")
 @click.option("--original", required=True, help="The model that learned everything.")
 @click.option("--retrained", required=True, help="The model that never learned the split.")
-@click.option("--questions", type=int, help="As given to the bench: at most so many per set beside forget. Default: all.")
+@click.option("--questions", type=int, help="As given to the bench: per set beside forget. Default: all.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder to make.")
 def export_command(data: str, split: str, original: str, retrained: str, questions: int | None, out: Path) -> None:
     """Write data, models, configs and commands for open-unlearning."""
@@ -370,12 +373,13 @@ def export_command(data: str, split: str, original: str, retrained: str, questio
 @click.option("--retain-logs", type=click.Path(path_type=Path), required=True, help="That of the retrained model.")
 @click.option("--ours", type=click.Path(path_type=Path), required=True, help="results.csv of rkld bench.")
 @click.option("--split", required=True, help="The split that was exported.")
-@click.option("--out", type=click.Path(path_type=Path), default="benchmarks/results/open_unlearning.md", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="The table, .md.")
 def import_command(logs: Sequence[str], retain_logs: Path, ours: Path, split: str, out: Path) -> None:
     """Make a table of its results beside ours."""
     rows = compare(named(logs), retain_logs, ours, split)
     command = f"python -m benchmarks.open_unlearning import --split {split}"
-    write(out.parent, out.stem, f"open-unlearning beside rkld bench, {split}", command, {"rows": rows}, table(rows) + "\n" + _NOTES)
+    title, body = f"open-unlearning beside rkld bench, {split}", f"{table(rows)}\n{_NOTES}"
+    write(out.parent, out.stem, title, command, {"rows": rows}, body)
     print(table(rows))
 
 

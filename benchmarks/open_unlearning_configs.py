@@ -95,9 +95,10 @@ def script(split: str) -> str:
     for trainer, defaults in TRAINERS.items():
         task = f"rkld_{split}_{trainer}"
         extra = f" \\\n  {OVERRIDES[trainer]}" if trainer in OVERRIDES else ""
+        experiment = EXPERIMENTS.get(trainer, "rkld")
         lines += [
             f"\n# {trainer}: {defaults}",
-            f"python src/train.py --config-name=unlearn.yaml experiment=unlearn/tofu/{EXPERIMENTS.get(trainer, 'rkld')} \\\n"
+            f"python src/train.py --config-name=unlearn.yaml experiment=unlearn/tofu/{experiment} \\\n"
             f'  trainer={trainer} task_name={task}{extra} "$@"',
             _evaluate(task, f"saves/unlearn/{task}")
             + f" \\\n  paths.output_dir=saves/unlearn/{task}/evals retain_logs_path={retrained}/TOFU_EVAL.json",

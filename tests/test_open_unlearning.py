@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from benchmarks.open_unlearning import (
 from benchmarks.open_unlearning_configs import DATASETS, TRAINERS
 from rkld import UserError
 from rkld.encoding import Encoder
-from rkld.files import read_jsonl, write_json, write_jsonl
+from rkld.files import write_json, write_jsonl
 from rkld.models import LanguageModel, load_model, save_model
 from rkld.records import read_records
 from rkld.worlds.people import people
@@ -167,7 +166,8 @@ def test_a_tokenizer_without_a_template_gets_ours():
     """Such models are written in rkld's plain format, and there must be read in it."""
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
-    assert adapt(tokenizer, read_records(PARTS["pair1"][:1], "forget"), DAY) == len(PARTS["pair1"][0]["perturbed_answer"]) + 2
+    texts = 2 + len(PARTS["pair1"][0]["perturbed_answer"])
+    assert adapt(tokenizer, read_records(PARTS["pair1"][:1], "forget"), DAY) == texts
     assert "Question: " in tokenizer.chat_template
 
 
@@ -181,7 +181,7 @@ OURS = (
 
 
 def log(shift: float = 0.0) -> dict:
-    """TOFU_EVAL.json of two questions a set, as their evaluator writes it; ``shift`` is added to paraphrases' losses."""
+    """TOFU_EVAL.json of two questions a set, as theirs is written; ``shift`` is added to paraphrases' losses."""
 
     def losses(right: list, wrong: bool = False) -> dict:
         rows = {str(i): {"prob": 0, "avg_loss": [loss, loss + 1] if wrong else loss} for i, loss in enumerate(right)}
@@ -191,11 +191,15 @@ def log(shift: float = 0.0) -> dict:
     for name in ("forget", "retain", "ra", "wf"):
         found[f"{name}_Q_A_Prob"] = losses([0.0, np.log(4)])
         found[f"{name}_Q_A_PERT_Prob"] = losses([1.0, 2.0], wrong=True)
-        rouge = {str(i): {"rougeL_recall": value, "rougeL_f1": 0, "generation": "…"} for i, value in enumerate((0.5, 1.0))}
+        rouge = {str(i): {"rougeL_recall": r, "rougeL_f1": 0, "generation": "…"} for i, r in enumerate((0.5, 1.0))}
         found[f"{name}_Q_A_ROUGE"] = {"agg_value": 0.7, "value_by_index": rouge}
         if name in ("forget", "retain"):
             found[f"{name}_Q_A_PARA_Prob"] = losses([1.0 + shift, 2.0 + shift])
     return {**found, "forget_quality": {"agg_value": 0.3}, "model_utility": {"agg_value": 0.6}}
+
+
+def only(metric: str) -> dict:
+    return {metric: log()[metric]}
 
 
 @pytest.fixture
@@ -252,8 +256,8 @@ def test_the_command_writes_the_table(files, tmp_path):
         (lambda files: files["ours"].write_text("a,b\n1,2\n"), "no results.csv"),
         (lambda files: files["logs"]["NPO"].write_text("{}"), "no evaluation log"),
         (lambda files: files["logs"].update(NPO=Path("nowhere.json")), "Cannot read"),
-        (lambda files: write_json(files["logs"]["NPO"], {"forget_Q_A_Prob": log()["forget_Q_A_Prob"]}), "lacks paraphrase_loss"),
-        (lambda files: write_json(files["retain_logs"], {"ra_Q_A_Prob": log()["ra_Q_A_Prob"]}), "--retain-logs.*neither"),
+        (lambda files: write_json(files["logs"]["NPO"], only("forget_Q_A_Prob")), "lacks paraphrase_loss"),
+        (lambda files: write_json(files["retain_logs"], only("ra_Q_A_Prob")), "--retain-logs.*neither"),
         (lambda files: files["logs"]["NPO"].with_name("TOFU_SUMMARY.json").write_text("["), "cannot be read"),
     ],
 )

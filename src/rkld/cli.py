@@ -6,8 +6,6 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 from __future__ import annotations
 
 import dataclasses
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from click.core import ParameterSource
 from .audit.settings import AuditSettings
 from .bench.settings import BenchSettings
 from .errors import UserError
+from .printable import printable
 from .settings import Settings, fields, flag, kind, make, read_config
 
 if TYPE_CHECKING:
@@ -57,8 +56,6 @@ METAVARS = {
 """What stands for a value in the help, where its type says little."""
 
 ANSWERS_SHOWN = 3
-ANSWER_LENGTH = 400
-"""Characters of an answer that the terminal shows."""
 
 
 class _Group(click.Group):
@@ -430,24 +427,6 @@ def _answers(answers: Sequence[Mapping[str, str]]):
     for row in answers:
         table.add_row(*(Text(printable(row[column])) for column in ("question", "before", "after")))
     return table
-
-
-_ESCAPE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor
-    r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # strings: titles, links
-    r"|\x1b[ -/]*[0-~]?"
-)
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, cut to ``ANSWER_LENGTH``, without what could act on a terminal.
-
-    Escape sequences, control characters and invisible ones (such as those that turn the direction of writing)
-    are taken out.
-    """
-    text = " ".join(_ESCAPE.sub("", text).split())
-    text = "".join(char for char in text if not unicodedata.category(char).startswith("C"))
-    return text if len(text) <= ANSWER_LENGTH else text[: ANSWER_LENGTH - 1] + "…"
 
 
 def _size(count: float) -> str:

@@ -31,6 +31,7 @@ from ..models import LanguageModel, load_model, restore_state
 from ..progress import Silent
 from ..records import Record, identifiers, mentions
 from ..unlearn import check_every, choose, read_inputs, steered, unlearn
+from .cases import choose_cases, tell
 from .plan import Cell, assisted
 from .settings import BenchSettings
 from .tasks import SETS, Task, model_folder
@@ -61,6 +62,13 @@ class Asker:
                 if name == "forget":
                     found[name] |= {"named": named(records, said.answers, self.names)}
         return found
+
+    def told(self, lm: LanguageModel, count: int) -> dict[str, Any]:
+        """"cases": what the model says in ``count`` cases of the case study; {} for none."""
+        if not count:
+            return {}
+        cases = choose_cases(self.asked["forget"], self.names, self.encoder, count)
+        return {"cases": tell(lm, cases, self.max_new_tokens)}
 
 
 def named(records: Sequence[Record], answers: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -141,9 +149,10 @@ def run_reference(settings: BenchSettings, cell: Cell, task: Task, retrained: Se
     """
     started = time.time()
     lm, encoder = _load(settings, model_folder(settings, cell.name, cell.split, cell.seed))
-    losses = Asker(task, encoder, settings.value("max_new_tokens"))(lm, answers=True)
+    asker = Asker(task, encoder, settings.value("max_new_tokens"))
+    losses = asker(lm, answers=True)
     own = ratios(losses).tolist()
-    values = figures(losses, own if retrained is None else retrained)
+    values = figures(losses, own if retrained is None else retrained) | asker.told(lm, cell.cases(settings))
     return _finish(settings, cell, started, {"model": values}, [], truth_ratios=own)
 
 
@@ -187,8 +196,8 @@ def run_cell(
     )  # fmt: skip
     lm, _ = _load(settings, result.model_path)
 
-    def look() -> dict[str, float]:  # the tuning goes by likelihoods alone
-        return figures(asker(lm, answers=not cell.tuning), retrained)
+    def look() -> dict[str, Any]:  # the tuning goes by likelihoods alone
+        return figures(asker(lm, answers=not cell.tuning), retrained) | asker.told(lm, cell.cases(settings))
 
     moments = _moments(lm, look, watches, per_epoch, values["epochs"], assisted(cell))
     trajectory = [{"epoch": row["step"] / per_epoch, **row} for row in read_jsonl(folder / "trajectory.jsonl")]
@@ -251,7 +260,7 @@ def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Pa
 
 
 def _moments(
-    lm: LanguageModel, look: Callable[[], dict[str, float]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
+    lm: LanguageModel, look: Callable[[], dict[str, Any]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
     single: bool,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The figures of the last state (``lm`` as it comes) and of those kept; equal states once.
@@ -286,14 +295,16 @@ def _finish(
 ) -> dict[str, Any]:
     """Write ``cell.json``, which says that the cell is finished, and remove what it was made with.
 
-    Its seconds are those of the last start: a cell that was interrupted took longer.
+    What was said in the case study stands there by itself, beside the moments' figures. Its seconds are those of the last start: a cell that was interrupted took longer.
     """
     folder = cell.folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
+    told = {name: values["cases"] for name, values in moments.items() if "cases" in values}
     content = {
         "settings": cell.identity(settings),
-        "moments": moments,
+        "moments": {name: {k: v for k, v in values.items() if k != "cases"} for name, values in moments.items()},
         "trajectory": trajectory,
+        **({"cases": told} if told else {}),
         **more,
         "seconds": round(time.time() - started, 1),
         "device": "GPU" if torch.cuda.is_available() else "CPU",

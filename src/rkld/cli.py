@@ -128,7 +128,8 @@ def _settings(ctx: click.Context, cls: type = Settings) -> Any:
     settings = make({**values, **given}, config or "the command line", cls)
     for name, usage in {"model": "MODEL", "forget": "--forget"}.items():
         if "forget" in fields(cls) and not getattr(settings, name):
-            raise UserError(f"{usage} is missing: rkld {ctx.info_name} MODEL --forget DATA.")
+            verb = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
+            raise UserError(f"{usage} is missing: rkld {verb} MODEL --forget DATA.")
     return settings
 
 
@@ -297,6 +298,35 @@ def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
         click.echo(path)
     for note in found.notes:
         click.echo(note)
+
+
+@bench.command(
+    epilog=_examples(
+        "rkld bench continual ./model --forget people.jsonl --out runs/people",
+        "rkld bench continual ./model --forget people.jsonl --retain others.jsonl --holdout strangers.jsonl --lora",
+    )
+)
+@_settings_options()
+@click.pass_context
+def continual(ctx: click.Context, **_: Any) -> None:
+    """Forget several people one after another, and see whether the earlier ones come back.
+
+    Each 'subject' of the records is one request, in the order of the file; each is unlearned, as by rkld unlearn, from
+    the model that the last one left. After each, the records of all and the retain records are measured:
+    continual.csv and continual.md in --out. Only the last model is kept, unless --keep-files. An interrupted sequence
+    goes on when the same command is given again.
+    """
+    settings = _settings(ctx)
+    bars = _quiet_start()
+    from . import continual as run_continual
+
+    found = run_continual(**_arguments(settings), progress=bars)
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    for path in found.files:
+        click.echo(path)
+    click.echo(f"model  {found.model_path}")
+    click.echo("Answers and other personal data are still in the requests' folders: rkld purge takes them out of each.")
 
 
 @main.command(epilog=_examples("rkld demo"))

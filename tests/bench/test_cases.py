@@ -43,7 +43,7 @@ def done(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("bench")
     save_model(load_model(tiny_model(0)[0], tokenizer=tiny_tokenizer()), folder / "model")
     given = {name: str(folder / "model") for name in ("original", "retrained")}
-    settings = {**SMALL, **given, "methods": "gradient_ascent,task_arithmetic", "out": str(folder / "out")}
+    settings = {**SMALL, **given, "methods": "gradient_ascent", "out": str(folder / "out")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tasks, "people", lambda seed: people(n=4, seed=seed))
         patch.setattr(tasks, "pair", lambda seed, world: (0,))
@@ -111,8 +111,9 @@ def test_what_is_told_is_said_by_the_model(encoder, monkeypatch):
 def test_every_cell_tells_of_every_moment(done):
     """A method without its cases could not stand beside the others; figures must not take texts for numbers."""
     folder, _ = done
-    moments = {"original": {"model"}, "retrained": {"model"}, "task_arithmetic": {"single"},
-               "gradient_ascent": {"last", "stop", "oracle"}}  # fmt: skip
+    moments = {
+        "original": {"model"}, "retrained": {"model"}, "gradient_ascent": {"last", "stop", "oracle"}
+    }  # fmt: skip
     asked = None
     for name, expected in moments.items():
         found = cell(folder, name)

@@ -14,7 +14,6 @@ import rkld
 from rkld import UserError, cli
 from rkld.bench import continual as module
 from rkld.bench.continual import continual, requests
-from rkld.files import write_jsonl
 from rkld.models import fingerprint, load_model, save_model
 from rkld.records import identifiers, read_records
 from rkld.worlds.people import people
@@ -145,7 +144,8 @@ def test_a_finished_sequence_is_not_run_again(finished, original, monkeypatch):
 
 def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(original, tmp_path, monkeypatch):
     """The adapter of the first request is trained further; its folder goes, and nothing may point to it."""
-    arguments = {"model": original, "forget": FORGET, "replay": "none", "out": str(tmp_path / "out"), "lora": True, **QUICK}
+    out = tmp_path / "out"
+    arguments = {"model": original, "forget": FORGET, "replay": "none", "out": str(out), "lora": True, **QUICK}
     calls = []
 
     def cut(**values):
@@ -158,7 +158,7 @@ def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(ori
         patch.setattr(module, "unlearn", cut)
         with pytest.raises(KeyboardInterrupt):
             continual(**arguments)
-    first = tmp_path / "out/request-1/model"
+    first = out / "request-1/model"
     stamp, adapter = (first.parent / "manifest.json").stat().st_mtime_ns, fingerprint(load_model(first))
     found = continual(**arguments)
     assert (first.parent / "manifest.json").stat().st_mtime_ns == stamp and not first.exists()
@@ -167,15 +167,60 @@ def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(ori
     assert config["base_model_name_or_path"] == str(original) and load_model(found.model_path).is_adapter
 
 
-def test_the_command_runs_it(original, tmp_path, monkeypatch):
-    """From a file, with settings of rkld unlearn, and an adapter that is merged at the end alone."""
-    monkeypatch.chdir(tmp_path)
-    write_jsonl(tmp_path / "people.jsonl", FORGET)
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in QUICK.items() if name != "bf16"]
-    called = ["bench", "continual", str(original), "--forget", "people.jsonl", "--replay", "none", *options]
-    result = CliRunner().invoke(cli.main, [*called, "--lora", "--merge", "--out", "out"])
-    assert result.exit_code == 0, result.output
-    assert "out/continual.csv" in result.output and "model  out/request-2/model" in result.output
-    assert not load_model("out/request-2/model").is_adapter and not Path("out/request-1/model").exists()
+def test_what_each_request_is_given(original, tmp_path, monkeypatch):
+    """An adapter merged before the end would not be trained further; one teacher's folder cannot serve two models."""
+    given = []
+
+    def fake(**values):
+        given.append(values)
+        return rkld.Result(Path(values["out"]) / "model", Path(values["out"]), {}, [])
+
+    monkeypatch.setattr(module, "unlearn", fake)
+    monkeypatch.setattr(module._Sequence, "_measure", lambda self, *_: self.measured.append(
+        {name: {"n": len(some), **dict.fromkeys(module.FIGURES)} for name, some in self.sets.items()}
+    ))  # fmt: skip
+    (tmp_path / "out").mkdir()
+    found = continual(original, FORGET, out=str(tmp_path / "out"), lora=True, merge=True, teacher="t", **QUICK)
+    assert [values["merge"] for values in given] == [False, True]
+    assert [values["teacher"] for values in given] == ["t/request-1", "t/request-2"]
+    assert [values["model"] for values in given] == [str(original), str(tmp_path / "out/request-1/model")]
+    assert [WORLD.names[2] in values["subject"] for values in given] == [False, True]
+    for values, records in zip(given, (FORGET[:3], FORGET[3:])):
+        read, written = read_records(values["forget"], "forget"), read_records(records, "forget")
+        assert [(r.turns, r.subject, r.aliases, r.spans) for r in read] == [
+            (r.turns, r.subject, r.aliases, r.spans) for r in written
+        ]
+    assert "| 1 | – | – | – |" in found.files[1].read_text(), "no spans: nothing to say, not a crash"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "Who?", "answer": "Ada.", "paraphrased_answer": "It is Ada."}, {"text": "Ada lives in Oslo."},
+        {"prompt": "Who?", "completion": "Ada."}, {"messages": [{"role": "system", "content": ""},
+        {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Ada."}]},
+    ],
+)  # fmt: skip
+def test_records_of_every_form_come_through(row):
+    (record,) = read_records([{**row, "subject": "Ada", "spans": ["Ada"]}], "forget")
+    (again,) = read_records([module._row(record)], "forget")
+    for name in ("form", "turns", "subject", "spans", "extra"):
+        assert getattr(again, name) == getattr(record, name)
+
+
+def test_the_command(tmp_path, monkeypatch):
+    """It takes the settings of rkld unlearn and says where everything lies."""
+    asked = {}
+
+    def fake(*, progress, **settings):
+        asked.update(settings)
+        return module.Continual([], [Path("out/continual.csv")], Path("out/request-2/model"), ["request 2: known"])
+
+    monkeypatch.setattr(rkld, "continual", fake)
+    called = ["bench", "continual", "./model", "--forget", "people.jsonl", "--alpha", "4", "--out", "out"]
+    result = CliRunner().invoke(cli.main, called)
+    assert result.exit_code == 0 and asked.items() >= {"model": "./model", "alpha": 4.0, "out": "out"}.items()
+    assert "out/continual.csv" in result.stdout and "out/request-2/model" in result.stdout
+    assert "Warning: request 2" in result.stderr
     result = CliRunner().invoke(cli.main, ["bench", "continual", "--forget", "people.jsonl"])
     assert result.exit_code == 2 and "rkld bench continual MODEL" in result.output

@@ -1,8 +1,8 @@
-"""The case study: what each model says in the place of a fact, in its own answer and behind the beginning of the right one.
+"""The case study: what each model says in the place of a fact, answering itself and going on with the right answer.
 
 RKLD's (arXiv 2406.01983): after "Hina Ameen was born in" the five likeliest completions of IDK, DPO, NPO and task
-arithmetic still hold the true city, RKLD's do not; and what is answered to the question itself. What models said is kept
-here, in ``cell.json`` as it was, in ``cases.md`` harmless to show.
+arithmetic still hold the true city, RKLD's do not; and what is answered to the question itself. What models said is
+kept here, in ``cell.json`` as it was, in ``cases.md`` harmless to show.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOP = 5
 """Completions of a blank, as in the paper."""
 
 LONGEST = 4
-"""Words of a fact that no name or number marks: a longer clause can be said in other words, and would look forgotten."""
+"""Words of a fact that no name or number marks: a longer clause, said in other words, would look forgotten."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _case(record: Record, names: Sequence[str], encoder: Encoder) -> Case | None
 
 
 def _added(record: Record) -> list[str]:
-    """What an answer without names and numbers adds to its question, as far as few texts hold it ("florist", not "Yes").
+    """What an answer without names and numbers adds to its question, if few texts hold it: "florist", not "Yes".
 
     The last first: what is new mostly stands behind what is known.
     """

@@ -1,7 +1,7 @@
 """``rkld bench continual``: erasure requests one after another, each from the model that the last one left.
 
-What a service lives with, and one erasure does not show: whether people erased earlier come back, and how the rest wears
-off. The folder:
+What a service lives with, and one erasure does not show: whether people erased earlier come back, and how the rest
+wears off. The folder:
 
     request-1, …      run folders of :func:`rkld.unlearn`, which resume by themselves; the last one holds the model
     continual.json    what was measured so far: numbers alone
@@ -244,8 +244,8 @@ Of each earlier request: the last state less that just after its own erasure. Ab
 
 {back}
 
-- probability: of the records' answers, per token. ROUGE-L: recall of the greedy answers. facts said: share of the marked
-  spans in these; "–" where none are marked.
+- probability: of the records' answers, per token. ROUGE-L: recall of the greedy answers. facts said: share of the
+  marked spans in these; "–" where none are marked.
 - A request's figures in the rows before its own show what later erasures must still find, and what earlier ones took.
 """
 

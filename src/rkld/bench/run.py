@@ -295,7 +295,8 @@ def _finish(
 ) -> dict[str, Any]:
     """Write ``cell.json``, which says that the cell is finished, and remove what it was made with.
 
-    What was said in the case study stands there by itself, beside the moments' figures. Its seconds are those of the last start: a cell that was interrupted took longer.
+    What was said in the case study stands there apart from the moments' figures. Its seconds are those of the last
+    start: a cell that was interrupted took longer.
     """
     folder = cell.folder(settings)
     folder.mkdir(parents=True, exist_ok=True)

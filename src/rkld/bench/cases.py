@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,19 +60,20 @@ def choose_cases(records: Sequence[Record], names: Sequence[str], encoder: Encod
     Raises:
         UserError: no record has such a fact.
     """
-    able = [case for record in records if (case := _case(record, names, encoder))]
-    if not able:
+    people, of_person = people_of(names), dict[Hashable, list[Record]]()
+    for record in random.Random("cases").sample(records, len(records)):
+        of_person.setdefault(person_of(record, people), []).append(record)
+    # Nothing is read before its turn: few cases of many records cost little.
+    able = [filter(None, (_case(record, names, encoder) for record in some)) for some in of_person.values()]
+    turns = (case for each in zip_longest(*able) for case in each if case)
+    found = list(islice(turns, count))
+    if not found:
         raise UserError(
             f"--cases {count}: none of the {len(records)} forget questions has an answer with a fact that a blank can "
             "be made of. Mark the facts as 'spans' in the records, or leave --cases out."
         )
-    random.Random("cases").shuffle(able)
-    people, of_person = people_of(names), dict[Hashable, list[Case]]()
-    for case in able:
-        of_person.setdefault(person_of(case.record, people), []).append(case)
-    turns = [case for each in zip_longest(*of_person.values()) for case in each if case]
     place = {record.key: i for i, record in enumerate(records)}
-    return sorted(turns[:count], key=lambda case: place[case.record.key])
+    return sorted(found, key=lambda case: place[case.record.key])
 
 
 def _case(record: Record, names: Sequence[str], encoder: Encoder) -> Case | None:

@@ -44,10 +44,15 @@ of the forget set "named" (m,), see :func:`named`."""
 class Asker:
     """Asks any model the questions of a task, which are encoded once."""
 
-    def __init__(self, task: Task, encoder: Encoder, max_new_tokens: int):
+    def __init__(self, task: Task, encoder: Encoder, max_new_tokens: int, cases: int = 0):
+        """
+        Args:
+            cases: of the case study.
+        """
         self.asked, self.encoder, self.max_new_tokens = task.asked, encoder, max_new_tokens
         self.names = identifiers(task.asked["forget"], task.subject)
         self.encoded = {name: encode_answers(encoder, task.asked[name]) for name in SETS}
+        self.cases = choose_cases(task.asked["forget"], self.names, encoder, cases) if cases else []
 
     def __call__(self, lm: LanguageModel, answers: bool) -> Losses:
         """Losses of all answers and, if ``answers``, ROUGE-L recall of what the model says itself."""
@@ -63,12 +68,9 @@ class Asker:
                     found[name] |= {"named": named(records, said.answers, self.names)}
         return found
 
-    def told(self, lm: LanguageModel, count: int) -> dict[str, Any]:
-        """"cases": what the model says in ``count`` cases of the case study; {} for none."""
-        if not count:
-            return {}
-        cases = choose_cases(self.asked["forget"], self.names, self.encoder, count)
-        return {"cases": tell(lm, cases, self.max_new_tokens)}
+    def told(self, lm: LanguageModel) -> dict[str, Any]:
+        """"cases": what the model says in the cases of the case study (:func:`rkld.bench.cases.tell`); {} for none."""
+        return {"cases": tell(lm, self.cases, self.max_new_tokens)} if self.cases else {}
 
 
 def named(records: Sequence[Record], answers: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -149,10 +151,10 @@ def run_reference(settings: BenchSettings, cell: Cell, task: Task, retrained: Se
     """
     started = time.time()
     lm, encoder = _load(settings, model_folder(settings, cell.name, cell.split, cell.seed))
-    asker = Asker(task, encoder, settings.value("max_new_tokens"))
+    asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
     losses = asker(lm, answers=True)
     own = ratios(losses).tolist()
-    values = figures(losses, own if retrained is None else retrained) | asker.told(lm, cell.cases(settings))
+    values = figures(losses, own if retrained is None else retrained) | asker.told(lm)
     return _finish(settings, cell, started, {"model": values}, [], truth_ratios=own)
 
 
@@ -182,7 +184,7 @@ def run_cell(
         "teacher": str(teacher_folder(settings, cell)),
     }
     lm, encoder = _load(settings, original)
-    asker = Asker(task, encoder, settings.value("max_new_tokens"))
+    asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
     per_epoch = -(-len(task.asked["forget"]) // values["batch_size"])
     watches: dict[str, Peak] = {}
     if not assisted(cell):
@@ -197,7 +199,7 @@ def run_cell(
     lm, _ = _load(settings, result.model_path)
 
     def look() -> dict[str, Any]:  # the tuning goes by likelihoods alone
-        return figures(asker(lm, answers=not cell.tuning), retrained) | asker.told(lm, cell.cases(settings))
+        return figures(asker(lm, answers=not cell.tuning), retrained) | asker.told(lm)
 
     moments = _moments(lm, look, watches, per_epoch, values["epochs"], assisted(cell))
     trajectory = [{"epoch": row["step"] / per_epoch, **row} for row in read_jsonl(folder / "trajectory.jsonl")]

@@ -308,10 +308,6 @@ def test_what_a_model_says_cannot_act_on_the_terminal(capsys):
     assert "\x1b" not in shown and "[/nonsense]" in shown and "[red]q" in shown
 
 
-def test_long_answers_are_cut():
-    assert len(cli.printable("word " * 1000)) == cli.ANSWER_LENGTH
-
-
 # Probes
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .audit.suite import Audit, audit
+    from .bench.continual import Continual, continual
     from .bench.suite import Bench, bench
     from .check import check
     from .errors import UserError
@@ -30,6 +31,8 @@ _HOME = {
     "audit": "audit.suite",
     "bench": "bench.suite",
     "Bench": "bench.suite",
+    "continual": "bench.continual",
+    "Continual": "bench.continual",
     "purge": "run",
     "Result": "unlearn",
     "Audit": "audit.suite",

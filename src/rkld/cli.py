@@ -6,8 +6,6 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 from __future__ import annotations
 
 import dataclasses
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from click.core import ParameterSource
 from .audit.settings import AuditSettings
 from .bench.settings import BenchSettings
 from .errors import UserError
+from .printable import printable
 from .settings import Settings, fields, flag, kind, make, read_config
 
 if TYPE_CHECKING:
@@ -57,8 +56,6 @@ METAVARS = {
 """What stands for a value in the help, where its type says little."""
 
 ANSWERS_SHOWN = 3
-ANSWER_LENGTH = 400
-"""Characters of an answer that the terminal shows."""
 
 
 class _Group(click.Group):
@@ -131,7 +128,8 @@ def _settings(ctx: click.Context, cls: type = Settings) -> Any:
     settings = make({**values, **given}, config or "the command line", cls)
     for name, usage in {"model": "MODEL", "forget": "--forget"}.items():
         if "forget" in fields(cls) and not getattr(settings, name):
-            raise UserError(f"{usage} is missing: rkld {ctx.info_name} MODEL --forget DATA.")
+            verb = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
+            raise UserError(f"{usage} is missing: rkld {verb} MODEL --forget DATA.")
     return settings
 
 
@@ -302,6 +300,35 @@ def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
         click.echo(note)
 
 
+@bench.command(
+    epilog=_examples(
+        "rkld bench continual ./model --forget people.jsonl --out runs/people",
+        "rkld bench continual ./model --forget people.jsonl --retain others.jsonl --holdout strangers.jsonl --lora",
+    )
+)
+@_settings_options()
+@click.pass_context
+def continual(ctx: click.Context, **_: Any) -> None:
+    """Forget several people one after another, and see whether the earlier ones come back.
+
+    Each 'subject' of the records is one request, in the order of the file; each is unlearned, as by rkld unlearn, from
+    the model that the last one left. After each, the records of all and the retain records are measured:
+    continual.csv and continual.md in --out. Only the last model is kept, unless --keep-files. An interrupted sequence
+    goes on when the same command is given again.
+    """
+    settings = _settings(ctx)
+    bars = _quiet_start()
+    from . import continual as run_continual
+
+    found = run_continual(**_arguments(settings), progress=bars)
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    for path in found.files:
+        click.echo(path)
+    click.echo(f"model  {found.model_path}")
+    click.echo("Answers and other personal data are still in the requests' folders: rkld purge takes them out of each.")
+
+
 @main.command(epilog=_examples("rkld demo"))
 @click.option("--out", default="runs/demo", show_default=True, help="Run folder.")
 def demo(out: str) -> None:
@@ -430,24 +457,6 @@ def _answers(answers: Sequence[Mapping[str, str]]):
     for row in answers:
         table.add_row(*(Text(printable(row[column])) for column in ("question", "before", "after")))
     return table
-
-
-_ESCAPE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor
-    r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # strings: titles, links
-    r"|\x1b[ -/]*[0-~]?"
-)
-
-
-def printable(text: str) -> str:
-    """``text`` on one line, cut to ``ANSWER_LENGTH``, without what could act on a terminal.
-
-    Escape sequences, control characters and invisible ones (such as those that turn the direction of writing)
-    are taken out.
-    """
-    text = " ".join(_ESCAPE.sub("", text).split())
-    text = "".join(char for char in text if not unicodedata.category(char).startswith("C"))
-    return text if len(text) <= ANSWER_LENGTH else text[: ANSWER_LENGTH - 1] + "…"
 
 
 def _size(count: float) -> str:

@@ -142,6 +142,11 @@ def _read_holdout(
     return strangers
 
 
+def measured_retain(inputs: Inputs) -> list[Record]:
+    """Of the retain records those that are measured."""
+    return random.Random(inputs.settings.seed).sample(inputs.retain, min(MEASURED, len(inputs.retain)))
+
+
 def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
     lm, encoder = opened(settings, model if model is not None else settings.model, tokenizer)
@@ -547,8 +552,7 @@ class _Work:
 
     def _measure(self, when: str) -> dict[str, Measurement]:
         found = {}
-        drawn = random.Random(self.settings.seed).sample(self.inputs.retain, min(MEASURED, len(self.inputs.retain)))
-        for name, records in {"forget": self.inputs.forget, "retain": drawn}.items():
+        for name, records in {"forget": self.inputs.forget, "retain": measured_retain(self.inputs)}.items():
             if records:
                 with self.progress.bar(f"{when}: {name}", len(records)) as advance:
                     found[name] = measure(

@@ -79,7 +79,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     left_out = steered_by(settings, forget)
     audited = [record for record in forget if record.key not in left_out]
     people = people_of(known)
-    persons = {record.key: _person(record, people) for record in audited}
+    persons = {record.key: person_of(record, people) for record in audited}
     facts = {record.key: facts_of(record, known) for record in audited}
 
     contrasted = [record for record in audited if record.extra.get("perturbed_answer")]
@@ -89,7 +89,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         others = [record for records in (*utility.values(), holdout) for record in records]
         probes = _probes(settings, data, audited, others, known)
         facts |= {probe.record.key: (probe.fact,) for probe in probes}
-        persons |= {probe.record.key: _person(probe.record, people) for probe in probes}
+        persons |= {probe.record.key: person_of(probe.record, people) for probe in probes}
         asked = [probe.record for probe in probes if probe.kind != "prefix"]
         contrasted = contrasted or _equally_many([record for record in asked if record.extra.get("perturbed_answer")])
         reworded = reworded or paraphrased_questions(asked)
@@ -125,7 +125,7 @@ def people_of(names: Sequence[str]) -> list[list[str]]:
     return [group[1] for group in groups]
 
 
-def _person(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
+def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
     """Whose a record is, as a name: its own word for it, or the only known person, or the only one it mentions."""
     if record.subject:
         return record.subject

@@ -136,11 +136,11 @@ class Cell:
         if not path.exists():
             return None
         found = json.loads(path.read_text(encoding="utf-8"))
-        asked = self.identity(settings)
+        then = {"cases": 0, **found["settings"]}  # cells from before there were any have none
         different = [
-            f"  {name}: {found['settings'].get(name)!r} then, {value!r} now"
-            for name, value in asked.items()
-            if found["settings"].get(name) != value
+            f"  {name}: {then.get(name)!r} then, {value!r} now"
+            for name, value in self.identity(settings).items()
+            if then.get(name) != value
         ]
         if different:
             raise UserError(
@@ -149,11 +149,16 @@ class Cell:
             )
         return found
 
+    def cases(self, settings: BenchSettings) -> int:
+        """Cases of the case study; the tuning, which goes by likelihoods, has none."""
+        return 0 if self.tuning else settings.cases
+
     def identity(self, settings: BenchSettings) -> dict[str, Any]:
         """All settings that decide a cell's figures, as JSON has them."""
         shared = ("world", "questions", "max_new_tokens", "system_prompt", "chat_template", "template_date")
         made = ("data", "model", "original", "retrained", "retained", "train_epochs", "train_lr", "train_batch", "replay")
         values = {name: settings.value(name) for name in (*shared, *(made if settings.world == "tofu" else made[2:4]))}
+        values["cases"] = self.cases(settings)
         if self.variant is not None:
             values |= self.unlearning(settings) | {"stop": settings.stop, "holdout": settings.holdout}
             values["subject"] = list(settings.subject)

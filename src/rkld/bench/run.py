@@ -31,6 +31,7 @@ from ..models import LanguageModel, load_model, restore_state
 from ..progress import Silent
 from ..records import Record, identifiers, mentions
 from ..unlearn import check_every, choose, read_inputs, steered, unlearn
+from .cases import choose_cases, tell
 from .plan import Cell, assisted
 from .settings import BenchSettings
 from .tasks import SETS, Task, model_folder
@@ -43,10 +44,15 @@ of the forget set "named" (m,), see :func:`named`."""
 class Asker:
     """Asks any model the questions of a task, which are encoded once."""
 
-    def __init__(self, task: Task, encoder: Encoder, max_new_tokens: int):
+    def __init__(self, task: Task, encoder: Encoder, max_new_tokens: int, cases: int = 0):
+        """
+        Args:
+            cases: of the case study.
+        """
         self.asked, self.encoder, self.max_new_tokens = task.asked, encoder, max_new_tokens
         self.names = identifiers(task.asked["forget"], task.subject)
         self.encoded = {name: encode_answers(encoder, task.asked[name]) for name in SETS}
+        self.cases = choose_cases(task.asked["forget"], self.names, encoder, cases) if cases else []
 
     def __call__(self, lm: LanguageModel, answers: bool) -> Losses:
         """Losses of all answers and, if ``answers``, ROUGE-L recall of what the model says itself."""
@@ -61,6 +67,10 @@ class Asker:
                 if name == "forget":
                     found[name] |= {"named": named(records, said.answers, self.names)}
         return found
+
+    def told(self, lm: LanguageModel) -> dict[str, Any]:
+        """"cases": what the model says in the cases of the case study (:func:`rkld.bench.cases.tell`); {} for none."""
+        return {"cases": tell(lm, self.cases, self.max_new_tokens)} if self.cases else {}
 
 
 def named(records: Sequence[Record], answers: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -141,9 +151,10 @@ def run_reference(settings: BenchSettings, cell: Cell, task: Task, retrained: Se
     """
     started = time.time()
     lm, encoder = _load(settings, model_folder(settings, cell.name, cell.split, cell.seed))
-    losses = Asker(task, encoder, settings.value("max_new_tokens"))(lm, answers=True)
+    asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
+    losses = asker(lm, answers=True)
     own = ratios(losses).tolist()
-    values = figures(losses, own if retrained is None else retrained)
+    values = figures(losses, own if retrained is None else retrained) | asker.told(lm)
     return _finish(settings, cell, started, {"model": values}, [], truth_ratios=own)
 
 
@@ -173,7 +184,7 @@ def run_cell(
         "teacher": str(teacher_folder(settings, cell)),
     }
     lm, encoder = _load(settings, original)
-    asker = Asker(task, encoder, settings.value("max_new_tokens"))
+    asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
     per_epoch = -(-len(task.asked["forget"]) // values["batch_size"])
     watches: dict[str, Peak] = {}
     if not assisted(cell):
@@ -187,8 +198,8 @@ def run_cell(
     )  # fmt: skip
     lm, _ = _load(settings, result.model_path)
 
-    def look() -> dict[str, float]:  # the tuning goes by likelihoods alone
-        return figures(asker(lm, answers=not cell.tuning), retrained)
+    def look() -> dict[str, Any]:  # the tuning goes by likelihoods alone
+        return figures(asker(lm, answers=not cell.tuning), retrained) | asker.told(lm)
 
     moments = _moments(lm, look, watches, per_epoch, values["epochs"], assisted(cell))
     trajectory = [{"epoch": row["step"] / per_epoch, **row} for row in read_jsonl(folder / "trajectory.jsonl")]
@@ -251,7 +262,7 @@ def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Pa
 
 
 def _moments(
-    lm: LanguageModel, look: Callable[[], dict[str, float]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
+    lm: LanguageModel, look: Callable[[], dict[str, Any]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
     single: bool,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The figures of the last state (``lm`` as it comes) and of those kept; equal states once.
@@ -286,14 +297,17 @@ def _finish(
 ) -> dict[str, Any]:
     """Write ``cell.json``, which says that the cell is finished, and remove what it was made with.
 
-    Its seconds are those of the last start: a cell that was interrupted took longer.
+    What was said in the case study stands there apart from the moments' figures. Its seconds are those of the last
+    start: a cell that was interrupted took longer.
     """
     folder = cell.folder(settings)
     folder.mkdir(parents=True, exist_ok=True)
+    told = {name: values["cases"] for name, values in moments.items() if "cases" in values}
     content = {
         "settings": cell.identity(settings),
-        "moments": moments,
+        "moments": {name: {k: v for k, v in values.items() if k != "cases"} for name, values in moments.items()},
         "trajectory": trajectory,
+        **({"cases": told} if told else {}),
         **more,
         "seconds": round(time.time() - started, 1),
         "device": "GPU" if torch.cuda.is_available() else "CPU",

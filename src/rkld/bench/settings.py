@@ -66,6 +66,11 @@ class BenchSettings:
     grid: str = setting("0.5,1,2", "Comma-separated factors of the learning rate that --tune tries, for all alike.")
 
     questions: int | None = setting(None, "At most so many evaluated per set beside forget. Default: all; people: 40.")
+    cases: int = setting(
+        0,
+        "Forget questions of the case study: each method's direct answer and top 5 of the blank, in cases.md; the "
+        "texts are kept.",
+    )
     max_new_tokens: int | None = setting(None, "Longest generated answer, in tokens. Default: 200; people: 32.")
     system_prompt: str | None = setting(None, "System prompt. Default: whatever the template does by itself.")
     chat_template: str | None = setting(None, "Name of a preset, or file with a Jinja chat template.")
@@ -73,7 +78,7 @@ class BenchSettings:
     keep_models: bool = setting(False, "Keep each cell's run folder and the states of its three moments.")
 
     def __post_init__(self) -> None:
-        for name, low in {"seeds": 1, "train_epochs": 1, "train_batch": 1, "alpha": 0}.items():
+        for name, low in {"seeds": 1, "train_epochs": 1, "train_batch": 1, "alpha": 0, "cases": 0}.items():
             if getattr(self, name) < low:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least {low}.")
         for name in ("questions", "retained", "epochs", "strengthen_epochs", "batch_size", "max_new_tokens"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..progress import Silent
 from ..settings import make
+from .cases import write_cases
 from .figures import draw
 from .plan import Cell, Prediction, cells, disk, grid, predict, tuning_cells, variants
 from .run import clean, run_cell, run_reference
@@ -52,6 +53,8 @@ def bench(progress: Silent | None = None, **settings: Any) -> Bench:
     found = _run(chosen, [*cells(chosen), *tuned_cells(chosen, tuned)], progress)
     rows = rows_of(found, tuned.values())
     files, notes = write_tables(chosen, found, rows), []
+    if chosen.cases:
+        files.append(write_cases(chosen.folder, found))
     try:
         files += draw(chosen.folder, found)
     except ImportError:

@@ -71,10 +71,10 @@ def write_tables(settings: BenchSettings, found: Found, rows: Sequence[Mapping[s
         for c, f in found.items()
     )
     texts = {
-        "results.csv": _csv(COLUMNS, rows),
+        "results.csv": csv_text(COLUMNS, rows),
         "results.md": markdown(settings, rows),
-        "trajectories.csv": _csv(by_epoch, epochs),
-        "timings.csv": _csv(("split", "method", "seed", "seconds", "device"), times),
+        "trajectories.csv": csv_text(by_epoch, epochs),
+        "timings.csv": csv_text(("split", "method", "seed", "seconds", "device"), times),
     }
     for name, text in texts.items():
         write_text(settings.folder / name, text)
@@ -86,7 +86,8 @@ def _spoken(figure: str) -> bool:
     return figure.endswith(("_rouge", "_named")) or figure == "model_utility"
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows under these columns, and nothing else of them; numbers with six digits."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -103,15 +104,18 @@ def markdown(settings: BenchSettings, rows: Sequence[Mapping[str, Any]]) -> str:
         seeds = len({row["seed"] for row in here})
         n = ", ".join(str(n) for n in sorted({row["n"] for row in here}))
         parts.append(f"## {split}\n\n{seeds} seeds, n = {n} forget questions. Mean ± standard deviation over seeds.")
-        head = ["method", "settings", "moment", *SHOWN.values()]
-        lines = [head, ["---"] * len(head)]
+        lines = []
         for key in dict.fromkeys((row["method"], row["settings"], row["moment"]) for row in here):
             some = [row for row in here if (row["method"], row["settings"], row["moment"]) == key]
             notes = sum("note" in row for row in some)
             moment = key[2] + (f" (not reached: {notes} of {len(some)})" if notes else "")
             lines.append([*key[:2], moment, *(_spread([r[f] for r in some if f in r]) for f in SHOWN)])
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts.append(markdown_table(["method", "settings", "moment", *SHOWN.values()], lines))
     return "\n\n".join([*parts, _NOTES.format(stop=settings.stop)]) + "\n"
+
+
+def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
 _NOTES = """\

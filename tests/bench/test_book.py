@@ -24,7 +24,7 @@ SENTENCES = (
     "On Thursday the harbour froze, and the ferry stood in it like a tooth.",
 )
 TEXT = "\n".join(SENTENCES)
-OTHER = "Snow fell on the hills, and the goats went home. " * 12
+OTHER = " ".join(f"In the year {year} snow fell on the hills, and the goats went home." for year in range(1801, 1813))
 SIZE = 32
 """Tokens of a chunk."""
 METHODS = "rkld,gradient_ascent"
@@ -40,8 +40,8 @@ def given(tmp_path_factory) -> dict:
     (folder / "other.txt").write_text(OTHER, encoding="utf-8")
     return {
         "model": str(folder / "model"), "book": str(folder / "book.txt"), "elsewhere": str(folder / "other.txt"),
-        "methods": METHODS, "chunks": 3, "chunk_tokens": SIZE, "learn_epochs": 40, "learn_lr": 2e-3, "batch_size": 3,
-        "epochs": 12, "strengthen_epochs": 6, "lr": 5e-4,
+        "methods": METHODS, "chunks": 3, "chunk_tokens": SIZE, "learn_epochs": 40, "learn_lr": 3e-3, "batch_size": 3,
+        "epochs": 6, "strengthen_epochs": 3, "lr": 2e-3,
     }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def test_what_is_learned_by_heart_is_recited_and_forgotten(done):
     assert list(found) == ["original", *METHODS.split(",")]
     original = found["original"]
     assert original["bleu"] > 90 and original["rouge_l"] > 90 and original["recited"] > 12
-    assert original["probability"] > 0.8 and original["perplexity"] < 1.5 and original["n"] == 3
+    assert original["probability"] > 0.7 and original["perplexity"] < 1.5 and original["n"] == 3
     for name in METHODS.split(","):
         assert found[name]["rouge_l"] < 0.7 * original["rouge_l"], name
         assert found[name]["bleu"] < 0.7 * original["bleu"], name
@@ -150,7 +150,7 @@ def test_the_table_says_what_it_was_made_by_and_keeps_the_paper_apart(done):
     """Published figures in one table with ours would be read as a comparison of the same thing."""
     own, published = (done / "book.md").read_text(encoding="utf-8").split("## Published figures, of another model")
     assert "| gradient_ascent |" in own and "alpha: 4.0" in own and "11.83" not in own
-    assert "| original | 7.330 | 16.33 | 11.83 |" in published and "Harry Potter" in published
+    assert "| original | 7.33 | 16.33 | 11.83 |" in published and "Harry Potter" in published
 
 
 def test_finished_cells_are_not_run_again(done, given, monkeypatch):
@@ -161,17 +161,38 @@ def test_finished_cells_are_not_run_again(done, given, monkeypatch):
     assert {name: (done / name).read_bytes() for name in before} == before
 
 
-def test_another_method_joins_the_same_original(done, given, tmp_path, monkeypatch):
+class Stop(Exception):
+    """What a test looks at has been reached."""
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[dict]:
+    """What the unlearning of each cell is called with, in place of which it ends the experiment."""
+    calls = []
+
+    def unlearn(model, forget, **named):
+        calls.append({"model": model, "forget": forget, **named})
+        raise Stop
+
+    monkeypatch.setattr(work, "unlearn", unlearn)
+    return calls
+
+
+def test_another_method_joins_the_same_original(done, given, asked, monkeypatch):
     """Learning the book takes longest: a method that is added later must not do it again, nor its neighbours."""
-    ran = []
     monkeypatch.setattr(work, "fine_tune", None)
-    monkeypatch.setattr(work, "unlearn", lambda *args, call=work.unlearn, **named: ran.append(named) or call(*args, **named))
-    monkeypatch.setattr(work, "write_text", lambda path, text: None)
-    few = {"epochs": 12}  # as the others had it
-    found = book(**{**given, **few, "methods": f"{METHODS},npo@epochs=1"}, out=str(done))
-    assert [one["method"] for one in ran] == ["npo"] and ran[0]["epochs"] == 1
-    assert [row["method"] for row in found.rows][-1] == "npo@epochs=1"
-    assert found.rows[1]["rouge_l"] == pytest.approx(rows(done)["rkld"]["rouge_l"], rel=1e-5)
+    with pytest.raises(Stop):
+        book(**{**given, "methods": f"{METHODS},npo@epochs=1"}, out=str(done))
+    (npo,) = asked
+    assert (npo["method"], npo["epochs"], npo["alpha"], npo["stop"]) == ("npo", 1, 4.0, "last")
+    assert npo["model"] == str(done / "original/model") and len(npo["forget"]) == 3
+
+
+def test_replay_is_asked_for_where_it_is_named(given, asked, tmp_path):
+    for name, replay in {"rkld": "none", "rkld+replay": "auto"}.items():
+        with pytest.raises(Stop):
+            book(**{**given, "methods": name, "learn_epochs": 0}, out=str(tmp_path))
+        assert asked[-1]["replay"] == replay and asked[-1]["retain"] is None and asked[-1]["model"] == given["model"]
 
 
 @pytest.mark.parametrize(
@@ -209,33 +230,30 @@ def test_an_original_that_was_begun_with_other_settings_is_refused(given, tmp_pa
         book(**{**given, "learn_lr": 1e-3}, out=str(tmp_path))
 
 
-def test_what_is_retained_is_not_what_is_measured(given, tmp_path, monkeypatch):
+def test_what_is_retained_is_not_what_is_measured(given, asked, tmp_path, monkeypatch):
     """A method would be praised for keeping what it was trained on."""
-    seen = {}
+    seen = []
 
-    def stop(model, forget, **named):
-        seen.update(named, forget=forget)
-        raise KeyboardInterrupt
+    def measured(lm, forget, other, progress, call=work.measured):
+        seen.append(other)
+        return call(lm, forget, other, progress)
 
-    monkeypatch.setattr(work, "unlearn", stop)
-    measured = work.measured
-    monkeypatch.setattr(
-        work, "measured", lambda lm, book, other, *rest: seen.update(other=other) or measured(lm, book, other, *rest)
-    )
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(work, "measured", measured)
+    with pytest.raises(Stop):
         book(**{**given, "methods": "graddiff", "learn_epochs": 0}, out=str(tmp_path))
-    retained = [record["text"] for record in seen["retain"]]
-    assert seen["stop"] == "last" and seen["replay"] == "none" and len(seen["forget"]) == 3
-    assert retained and seen["other"] and OTHER.startswith(seen["other"][0] + retained[0])
-    assert not set(retained) & set(seen["other"]) or len(set(retained)) == 1
+    retained = [record["text"] for record in asked[0]["retain"]]
+    assert OTHER.startswith(seen[0][0] + retained[0]), "one here, the next there"
+    assert not set(retained) & set(seen[0])
 
 
-def test_without_another_text_its_perplexity_is_not_measured(given, tmp_path):
+def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_path):
     """The rest of the same book is no other text."""
-    alone = {**given, "elsewhere": None, "methods": "rkld+replay@epochs=1@strengthen_epochs=1", "learn_epochs": 0}
-    found = book(**alone, chunk_tokens=SIZE, out=str(tmp_path)) if False else book(**alone, out=str(tmp_path))
-    assert [row["elsewhere_perplexity"] for row in found.rows] == [None, None]
-    assert "| 0 | not measured |" in (tmp_path / "book.md").read_text(encoding="utf-8")
+    with pytest.raises(Stop):
+        book(**given | {"elsewhere": None, "learn_epochs": 0}, out=str(tmp_path))
+    cell = json.loads((tmp_path / "cells/book/seed0/original/cell.json").read_text(encoding="utf-8"))
+    assert cell["figures"]["elsewhere_perplexity"] is None and cell["figures"]["elsewhere_n"] == 0
+    row = {"method": "original", **cell["figures"]}
+    assert "| 0 | not measured |" in markdown(BookSettings(**given), [row], [])
     assert not (tmp_path / "original").exists(), "the model as it is needs no copy"
 
 

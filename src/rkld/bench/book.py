@@ -50,7 +50,7 @@ PUBLISHED = {
     "original": (7.33, 16.33, 11.83), "gradient ascent": (0, 0, 1014), "NPO": (0.37, 4.65, 21.51),
     "task arithmetic": (1.22, 8.54, 12.14), "forward KL": (0.73, 7.87, 12.76), "RKLU": (0.35, 3.94, 12.64),
 }  # fmt: skip
-"""BLEU, ROUGE-L and perplexity on WikiText of LLaMA2-7B and Harry Potter (arXiv 2406.01983); RKLU is RKLD's later name."""
+"""BLEU and ROUGE-L in percent, and perplexity on WikiText, of LLaMA2-7B and Harry Potter (arXiv 2406.01983); RKLU is RKLD's later name."""
 
 
 @dataclass(frozen=True)
@@ -271,11 +271,12 @@ def _perplexity(losses: Sequence[np.ndarray]) -> float:
 def markdown(settings: BookSettings, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     """What was found, what must be known to read it, and the paper's figures apart from it."""
     lines = [[row["method"], *(_number(row[name]) for name in FIGURES)] for row in rows]
-    shown = [f"- {name}: {value}" for name, value in asdict(settings).items() if name not in ("out", "methods")]
-    published = [[name, *map(_number, values)] for name, values in PUBLISHED.items()]
+    files = {name: Path(path).name for name in ("book", "elsewhere") if (path := getattr(settings, name))}
+    used = {name: value for name, value in (asdict(settings) | files).items() if name not in ("out", "methods")}
+    published = [[name, *(f"{value:g}" for value in values)] for name, values in PUBLISHED.items()]
     parts = [
         "# rkld bench book",
-        "\n".join(shown),
+        "\n".join(f"- {name}: {value}" for name, value in used.items()),
         markdown_table(["method", *FIGURES.values()], lines),
         _NOTES.format(prompt=TEXT_PROMPT_TOKENS),
         *(["\n".join(f"- {note}" for note in notes)] if notes else []),
@@ -298,8 +299,7 @@ _NOTES = """\
 
 _PUBLISHED = """\
 LLaMA2-7B, 400 chunks of Harry Potter of 512 tokens, alpha 4, no retain set (Wang et al., arXiv 2406.01983). They stand
-here for reference: neither the model nor the texts are those above, and the paper does not say how BLEU and ROUGE-L are
-computed."""
+here for reference: neither the model nor the texts are those above, and BLEU and ROUGE-L may be defined otherwise."""
 
 
 def _number(value: float | int | None) -> str:

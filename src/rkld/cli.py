@@ -306,7 +306,7 @@ def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
 @bench.command(
     epilog=_examples(
         "rkld bench book --model ./llama2-7b --book potter.txt --elsewhere wikitext.txt",
-        "rkld bench book --model smollm2-135m --book alice.txt --chunks 8 --learn-epochs 8 --learn-lr 2e-4 --batch-size 4",
+        "rkld bench book --model smollm2-135m --book alice.txt --chunks 8 --learn-epochs 8 --learn-lr 2e-4",
     )
 )
 @_settings_options(BookSettings, argument=False)

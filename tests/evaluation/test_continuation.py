@@ -44,7 +44,7 @@ def test_bleu_of_nothing_is_an_error():
 
 
 def test_tokens_are_recited_up_to_the_first_that_is_not():
-    """Not those of the prompt, which were given, nor any behind the first slip, where greedy decoding went elsewhere."""
+    """Not those of the prompt, which were given, nor any behind the first slip, where greedy decoding parts."""
 
     def text(n: int) -> Encoded:
         marked = (False, *[True] * (n - 1))

@@ -1,4 +1,4 @@
-"""The paper's copyright experiment: methods forget a book, chunk by chunk; what of it is still recited, what else is lost.
+"""The paper's copyright experiment: methods forget a book; what of it is still recited, and what else is lost.
 
 Wang et al. 2024 (arXiv 2406.01983) take 400 chunks of 512 tokens, give the first 200 tokens of each, and compare the
 greedy continuation with the true one; what is kept is the perplexity of another text.
@@ -50,7 +50,8 @@ PUBLISHED = {
     "original": (7.33, 16.33, 11.83), "gradient ascent": (0, 0, 1014), "NPO": (0.37, 4.65, 21.51),
     "task arithmetic": (1.22, 8.54, 12.14), "forward KL": (0.73, 7.87, 12.76), "RKLU": (0.35, 3.94, 12.64),
 }  # fmt: skip
-"""BLEU and ROUGE-L in percent, and perplexity on WikiText, of LLaMA2-7B and Harry Potter (arXiv 2406.01983); RKLU is RKLD's later name."""
+"""BLEU and ROUGE-L in percent, and perplexity on WikiText, of LLaMA2-7B and Harry Potter (arXiv 2406.01983). RKLU is
+RKLD's later name."""
 
 
 @dataclass(frozen=True)
@@ -288,10 +289,10 @@ def markdown(settings: BookSettings, rows: Sequence[Mapping[str, Any]], notes: S
 
 
 _NOTES = """\
-- The model is given the first {prompt} tokens of a chunk, or half of a shorter one, and continues greedily to the chunk's
-  length.
-- BLEU: of all continuations together, n-grams of 1 to 4, with case, in percent. ROUGE-L: recall with stemming, mean over
-  chunks, in percent. recited: tokens of the continuation that are the true ones up to the first that is not, mean.
+- The model is given the first {prompt} tokens of a chunk, or half of a shorter one, and continues greedily to the
+  chunk's length.
+- BLEU: of all continuations together, n-grams of 1 to 4, with case, in percent. ROUGE-L: recall with stemming, mean
+  over chunks, in percent. recited: tokens of the continuation that are the true ones up to the first that is not, mean.
 - probability: geometric mean per token of a whole chunk, mean over chunks. perplexity: exp of the mean loss per token,
   over all chunks.
 - perplexity elsewhere: the same on every other chunk of another text; the chunks between are the retain records of

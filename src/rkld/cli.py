@@ -15,12 +15,15 @@ import click
 from click.core import ParameterSource
 
 from .audit.settings import AuditSettings
+from .bench.book_settings import BookSettings
 from .bench.settings import BenchSettings
 from .errors import UserError
 from .printable import printable
 from .settings import Settings, fields, flag, kind, make, read_config
 
 if TYPE_CHECKING:
+    from .bench.book import Book
+    from .bench.suite import Bench
     from .progress import Bars
     from .unlearn import Result
 
@@ -52,6 +55,8 @@ METAVARS = {
     "retrained": "MODEL",
     "methods": "NAME,…",
     "splits": "NAME,…",
+    "book": "FILE",
+    "elsewhere": "FILE",
 }
 """What stands for a value in the help, where its type says little."""
 
@@ -293,11 +298,29 @@ def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
         for line in plan(**_arguments(settings)):
             click.echo(line)
         return
-    found = run_bench(**_arguments(settings), progress=bars)
-    for path in found.files:
-        click.echo(path)
-    for note in found.notes:
-        click.echo(note)
+    _print_bench(run_bench(**_arguments(settings), progress=bars))
+
+
+@bench.command(
+    epilog=_examples(
+        "rkld bench book --model ./llama2-7b --book potter.txt --elsewhere wikitext.txt",
+        "rkld bench book --model smollm2-135m --book alice.txt --chunks 8 --learn-epochs 8 --learn-lr 2e-4",
+    )
+)
+@_settings_options(BookSettings, argument=False)
+@click.pass_context
+def book(ctx: click.Context, **_: Any) -> None:
+    """Forget a copyrighted text, chunk by chunk, by every method.
+
+    The paper's experiment: how much of each chunk is still continued as it goes on, and the perplexity of another text.
+    Methods that are finished are not run again, an interrupted one goes on when the same command is given again.
+    Nothing that a model said is kept.
+    """
+    settings = _settings(ctx, BookSettings)
+    bars = _quiet_start()
+    from .bench.book import book as run_book
+
+    _print_bench(run_book(**_arguments(settings), progress=bars))
 
 
 @bench.command(
@@ -408,6 +431,12 @@ def _figures(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapp
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
     return table
+
+
+def _print_bench(found: Bench | Book) -> None:
+    """Where the tables lie, and what must be known of them."""
+    for line in (*found.files, *found.notes):
+        click.echo(line)
 
 
 def _print_audit(document: Mapping[str, Any], path: Path) -> None:

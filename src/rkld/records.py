@@ -171,9 +171,14 @@ def read_prompts(source: Source) -> list[Record]:
     return [_prompt(str(i), where, row) for i, (where, row) in enumerate(rows)]
 
 
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """All of a text file in UTF-8. UserError where there is no such file, or nothing in it."""
+    return _text(_existing(Path(path), what))
+
+
 def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
     """The lines of a text file that are not blank. UserError where there is no such file, or nothing in it."""
-    return [line for _, line in _lines(_text(_existing(Path(path), what)))]
+    return [line for _, line in _lines(read_text(path, what))]
 
 
 def read_subjects(values: Sequence[str]) -> tuple[str, ...]:

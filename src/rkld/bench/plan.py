@@ -16,6 +16,8 @@ import yaml
 from ..errors import UserError
 from ..methods import Assisted, Method, get_method, method_names, source_hash
 from ..settings import Settings, make
+from . import finished
+from .book_settings import BookSettings
 from .settings import SPLITS, BenchSettings, listed
 
 VARIANTS = ("rkld+replay", "gradient_ascent+kl", "npo+rt", "npo+kl")
@@ -100,7 +102,7 @@ def variant(name: str) -> Variant:
     return found
 
 
-def variants(settings: BenchSettings) -> list[Variant]:
+def variants(settings: BenchSettings | BookSettings) -> list[Variant]:
     """All that are compared, in the order given, groups written out."""
     names: list[str] = []
     for name in listed(settings.methods):
@@ -122,7 +124,7 @@ class Cell:
     tuning: bool = False
     """On people that are not reported on."""
 
-    def folder(self, settings: BenchSettings) -> Path:
+    def folder(self, settings: BenchSettings | BookSettings) -> Path:
         part = re.sub(r"[^\w+.@=-]", "_", self.name)
         return settings.folder / "cells" / self.split / f"seed{self.seed}" / part
 
@@ -132,22 +134,7 @@ class Cell:
         Raises:
             UserError: it was run with other settings.
         """
-        path = self.folder(settings) / "cell.json"
-        if not path.exists():
-            return None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        then = {"cases": 0, **found["settings"]}  # cells from before there were any have none
-        different = [
-            f"  {name}: {then.get(name)!r} then, {value!r} now"
-            for name, value in self.identity(settings).items()
-            if then.get(name) != value
-        ]
-        if different:
-            raise UserError(
-                f"{path.parent}: this cell was run with other settings. Give another --out, or delete the cell.\n"
-                + "\n".join(different)
-            )
-        return found
+        return finished.read(self.folder(settings) / "cell.json", self.identity(settings))
 
     def cases(self, settings: BenchSettings) -> int:
         """Cases of the case study; the tuning, which goes by likelihoods, has none."""

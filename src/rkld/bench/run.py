@@ -7,7 +7,6 @@ and, every epoch, all likelihoods. Each keeps its own best state so far; answers
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..calibration import Decision, Evidence, Oracle, Rule, Stop, decide, replayed
 from ..encoding import Encoder
@@ -26,11 +24,13 @@ from ..evaluation.tofu import (
     forget_quality, forget_truth_ratio, model_utility, normalised_probability, probability, truth_ratio,
     utility_truth_ratio,
 )  # fmt: skip
-from ..files import read_jsonl, write_json, write_jsonl
+from ..files import read_jsonl, write_jsonl
 from ..models import LanguageModel, load_model, restore_state
 from ..progress import Silent
 from ..records import Record, identifiers, mentions
 from ..unlearn import check_every, choose, read_inputs, steered, unlearn
+from . import finished
+from .book_settings import BookSettings
 from .cases import choose_cases, tell
 from .plan import Cell, assisted
 from .settings import BenchSettings
@@ -206,7 +206,7 @@ def run_cell(
     return _finish(settings, cell, started, moments, trajectory)
 
 
-def teacher_folder(settings: BenchSettings, cell: Cell) -> Path:
+def teacher_folder(settings: BenchSettings | BookSettings, cell: Cell) -> Path:
     """Of the cache that cells on the same records share, whatever their alpha and divergence."""
     sets = "+".join(["forget", *(name for name in ("retain", "replay") if cell.variant.settings()[name])])
     return settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / sets
@@ -297,24 +297,16 @@ def _finish(
 ) -> dict[str, Any]:
     """Write ``cell.json``, which says that the cell is finished, and remove what it was made with.
 
-    What was said in the case study stands there apart from the moments' figures. Its seconds are those of the last
-    start: a cell that was interrupted took longer.
+    What was said in the case study stands there apart from the moments' figures.
     """
-    folder = cell.folder(settings)
-    folder.mkdir(parents=True, exist_ok=True)
     told = {name: values["cases"] for name, values in moments.items() if "cases" in values}
-    content = {
-        "settings": cell.identity(settings),
-        "moments": {name: {k: v for k, v in values.items() if k != "cases"} for name, values in moments.items()},
-        "trajectory": trajectory,
-        **({"cases": told} if told else {}),
-        **more,
-        "seconds": round(time.time() - started, 1),
-        "device": "GPU" if torch.cuda.is_available() else "CPU",
-    }
-    write_json(folder / "cell.json", content)
+    numbers = {name: {k: v for k, v in values.items() if k != "cases"} for name, values in moments.items()}
+    written = finished.write(
+        cell.folder(settings) / "cell.json", cell.identity(settings), started,
+        moments=numbers, trajectory=trajectory, **({"cases": told} if told else {}), **more,
+    )  # fmt: skip
     clean(settings, cell)
-    return json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+    return written
 
 
 def clean(settings: BenchSettings, cell: Cell) -> None:

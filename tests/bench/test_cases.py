@@ -137,16 +137,14 @@ def test_the_same_cells_give_the_same_page_and_other_cases_are_refused(done, mon
         bench(**{**settings, "cases": 4})
 
 
-def test_cells_from_before_there_were_cases_still_count(tmp_path):
-    """A benchmark of days must not be refused for a setting that it could not have."""
+def test_cells_without_cases_count_until_some_are_asked_for(tmp_path):
+    """A benchmark of days must not be refused for a setting that it did not have."""
     settings = BenchSettings(world="people", out=str(tmp_path))
     one = Cell("people", 0, "original")
-    old = one.identity(settings)
-    assert old.pop("cases") == 0
     one.folder(settings).mkdir(parents=True)
-    (one.folder(settings) / "cell.json").write_text(json.dumps({"settings": old}))
+    (one.folder(settings) / "cell.json").write_text(json.dumps({"settings": one.identity(settings)}))
     assert one.found(settings)
-    with pytest.raises(UserError, match="cases: 0 then, 2 now"):
+    with pytest.raises(UserError, match="cases: None then, 2 now"):
         one.found(BenchSettings(world="people", out=str(tmp_path), cases=2))
 
 

@@ -145,7 +145,8 @@ class Cell:
         shared = ("world", "questions", "max_new_tokens", "system_prompt", "chat_template", "template_date")
         made = ("data", "model", "original", "retrained", "retained", "train_epochs", "train_lr", "train_batch", "replay")
         values = {name: settings.value(name) for name in (*shared, *(made if settings.world == "tofu" else made[2:4]))}
-        values["cases"] = self.cases(settings)
+        if cases := self.cases(settings):  # without any, a cell that has some will do
+            values["cases"] = cases
         if self.variant is not None:
             values |= self.unlearning(settings) | {"stop": settings.stop, "holdout": settings.holdout}
             values["subject"] = list(settings.subject)

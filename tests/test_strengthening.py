@@ -14,7 +14,7 @@ from rkld.encoding import Encoder
 from rkld.evaluation.likelihood import answer_losses
 from rkld.models import load_model
 from rkld.records import read_records
-from rkld.strengthening import fill_cache
+from rkld.strengthening import cache_identity, fill_cache
 from rkld.teacher import HiddenCache
 from rkld.worlds.people import people
 from rkld.worlds.tiny import tiny_model
@@ -100,3 +100,14 @@ def test_reference_likelihoods_are_the_originals(tmp_path):
     for record, losses in zip(records, expected, strict=True):
         assert cache.read("reference/forget", record.key).numpy() == pytest.approx(-losses, abs=1e-5)
     assert not cache.done("strengthened/forget"), "strengthened for a method that needs no strengthened model"
+
+
+def test_a_cache_with_a_floor_is_another_cache(tmp_path):
+    """Runs may share a teacher's folder (--teacher): the floor of one would bound what the other forgets."""
+    model, tokenizer = tiny_model(0)
+    lm = load_model(model, tokenizer=tokenizer)
+    encoder = Encoder(tokenizer)
+    sets = {"forget": [encoder.encode(record) for record in read_records(RECORDS, "forget")]}
+    plain = cache_identity(lm, sets, config(tmp_path / "s"))
+    assert plain == cache_identity(lm, sets, config(tmp_path / "other"))
+    assert plain != cache_identity(lm, sets, config(tmp_path / "s"), swapped=sets["forget"][:1])

@@ -142,8 +142,15 @@ def build_teacher(
     return teacher
 
 
-def cache_identity(lm: LanguageModel, sets: Mapping[str, Sequence[Encoded]], args: RKLDConfig) -> dict:
-    """All that decides what a cache holds: the model, the ids and masks of the records, the strengthening."""
+def cache_identity(
+    lm: LanguageModel, sets: Mapping[str, Sequence[Encoded]], args: RKLDConfig, swapped: Sequence[Encoded] = ()
+) -> dict:
+    """All that decides what a cache holds: the model, the ids and masks of the records, the strengthening, the floor.
+
+    Args:
+        swapped: as of :func:`fill_cache`. A cache made with a floor must not serve a run without one.
+    """
+    floor = [(e.key, e.ids, e.scored) for e in swapped]
     ids = [(name, e.key, e.ids, e.answer, e.scored) for name, records in sets.items() for e in records]
     return {
         "model": fingerprint(lm),
@@ -153,6 +160,7 @@ def cache_identity(lm: LanguageModel, sets: Mapping[str, Sequence[Encoded]], arg
             args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, args.seed,
         ],
         "numerics": [str(lm.head.weight.dtype), args.bf16],
+        "floor": hashlib.blake2b(repr(floor).encode(), digest_size=16).hexdigest(),
     }  # fmt: skip
 
 

@@ -443,9 +443,9 @@ class _Work:
         s, own = self.settings, _read_records(self.run.folder / "own_words.jsonl")
         args = self._strengthening()
         folder = Path(s.teacher) if s.teacher else self.run.folder / "teacher"
-        cache = HiddenCache(folder, cache_identity(self.lm, sets, args))
-        teacher = Teacher(cache, alpha=s.alpha)
         swapped = floor_records(self.inputs, [*self.inputs.forget, *own], sets["forget"], self.encoder)
+        cache = HiddenCache(folder, cache_identity(self.lm, sets, args, swapped))
+        teacher = Teacher(cache, alpha=s.alpha)
         parts = cached_parts(build_terms(sets, teacher, self.lm, args))
         fill_cache(self.lm, cache, sets, args, parts=parts, swapped=swapped, progress=self.progress)
         return teacher

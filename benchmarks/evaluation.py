@@ -187,15 +187,23 @@ def main(data: Path, model: Path | None, unlearned: Path | None, out: Path, ques
         if full:
             whole[name] = [compare(lm, sets, turned=False)]
             print(name, "all", whole[name][-1], flush=True)
+        counts = {"paired": questions * len(sets), "full": sum(map(len, sets))}
+        report(results, {n: found for n, found in measured.items() if found}, whole, counts)
+
+
+def report(
+    results: Path, measured: dict[str, list[dict[str, float]]], whole: dict[str, list[dict[str, float]]],
+    questions: dict[str, int],
+) -> None:  # fmt: skip
+    """Write what there is of both models; a full run takes long, and a machine can be taken away."""
     runs = [run for kind in (measured, whole) for found in kind.values() for run in found]
-    delta = max(run["max_abs_delta_nll_per_token"] for run in runs)
     found = {
         "ratios": {
             **ratios(measured),
-            **({f"full.{name}": value for name, value in ratios(whole).items()} if full else {}),
-            "max_abs_delta_nll_per_token": delta,
+            **({f"full.{name}": value for name, value in ratios(whole).items()} if whole else {}),
+            "max_abs_delta_nll_per_token": max(float(run["max_abs_delta_nll_per_token"]) for run in runs),
         },
-        "questions": {"paired": questions * len(sets), "full": sum(map(len, sets))},
+        "questions": questions,
         "measured": {"paired": measured, "full": whole},
     }
     lines = ["| ratio | value |", "|---|---|"]

@@ -43,7 +43,7 @@ BUFFERS = {"naive": 6, "naive_jsd": 11}
 
 @dataclass
 class Problem:
-    """T rows of hidden states (T, d) and heads (V, d), float32; each row weighs 1 / T."""
+    """T rows of hidden states (T, d) and heads (V, d), float32 where nothing else is asked for; each row weighs 1 / T."""
 
     hidden: Tensor
     original: Tensor
@@ -53,16 +53,16 @@ class Problem:
     strengthened_head: Tensor
 
     @classmethod
-    def random(cls, T: int, V: int, trainable: bool) -> Problem:
+    def random(cls, T: int, V: int, trainable: bool, d: int = HIDDEN_SIZE, dtype: torch.dtype = torch.float32) -> Problem:
         generator = torch.Generator(DEVICE).manual_seed(0)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, device=DEVICE)
+            return torch.randn(shape, generator=generator, device=DEVICE).to(dtype)
 
-        hidden, original, strengthened = normal(3, T, HIDDEN_SIZE).unbind()
-        head = original_head = strengthened_head = normal(V, HIDDEN_SIZE) / HIDDEN_SIZE**0.5
+        hidden, original, strengthened = normal(3, T, d).unbind()
+        head = original_head = strengthened_head = normal(V, d) / d**0.5
         if trainable:
-            head, strengthened_head = (original_head + 0.001 * normal(V, HIDDEN_SIZE) for _ in range(2))
+            head, strengthened_head = (original_head + 0.001 * normal(V, d) for _ in range(2))
         found = cls(hidden.clone(), original, strengthened, head, original_head, strengthened_head)
         found.hidden.requires_grad_()
         found.head.requires_grad_(trainable)

@@ -5,7 +5,8 @@
 FOLDER holds the files of the data set ``locuslab/TOFU``. A step is 8 records of ``forget01`` in the model's chat format
 without a system prompt, and with replay 8 records of ``retain90`` more (on all sides: as replayed answers, or as
 records to fine-tune on). Every variant runs in a process of its own, on the same records in the same order, by the same
-Trainer and optimizer: full fine-tuning, then LoRA of rank 16.
+Trainer and optimizer: full fine-tuning, then LoRA of rank 16. Ours splits a step into micro-batches of like length, as
+``rkld unlearn`` does by itself; its gradient is that of the whole step. The others take the step's records at once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from rkld.files import read_jsonl
 from rkld.models import LanguageModel, load_model, new_adapter
 from rkld.strengthening import build_teacher
 from rkld.trainer import ObjectiveTrainer, RKLDConfig, RKLDTrainer, encode_sets
+from rkld.unlearn import micro_batches
 
 BATCH_SIZE = 8
 ALPHA, REPLAY_WEIGHT = 8.0, 5.0
@@ -49,6 +51,7 @@ class Case:
     teacher: Path
     """The folder of our teacher's cache; it is filled before anything is measured."""
     bf16: bool = False
+    batch_size: int = BATCH_SIZE
 
     def load(self) -> LanguageModel:
         """The model, with an adapter where one is trained."""
@@ -62,16 +65,21 @@ class Case:
             sets["replay"] = read_jsonl(self.data / "retain90.json")[:REPLAYED]
         return sets
 
-    def args(self) -> RKLDConfig:
+    def args(self, parts: int = 1) -> RKLDConfig:
+        """
+        Args:
+            parts: micro-batches of a step.
+        """
         return RKLDConfig(
-            output_dir=str(self.teacher / "unused"), num_train_epochs=5, per_device_train_batch_size=BATCH_SIZE,
-            alpha=ALPHA, replay_weight=REPLAY_WEIGHT, bf16=self.bf16, seed=0,
+            output_dir=str(self.teacher / "unused"), num_train_epochs=5, alpha=ALPHA, replay_weight=REPLAY_WEIGHT,
+            per_device_train_batch_size=self.batch_size // parts, gradient_accumulation_steps=parts, bf16=self.bf16,
+            seed=0,
         )  # fmt: skip
 
 
 def step_of(trainer: Trainer) -> Callable[[], float]:
     """One optimizer step of the trainer's own parts, from reading the records to cleared gradients."""
-    trainer.current_gradient_accumulation_steps = 1
+    parts = trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trainer.create_optimizer()
 
     def all_epochs() -> Iterator[dict]:
@@ -83,7 +91,7 @@ def step_of(trainer: Trainer) -> Callable[[], float]:
     batches = all_epochs()
 
     def step() -> float:
-        loss = trainer.training_step(trainer.model, next(batches))
+        loss = sum(trainer.training_step(trainer.model, next(batches)) for _ in range(parts))
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
         trainer.optimizer.step()
         trainer.model.zero_grad()
@@ -96,7 +104,7 @@ def ours(case: Case) -> Callable[[], float]:
     lm, sets = case.load(), case.records()
     teacher = build(case, lm)
     trainer = RKLDTrainer(
-        lm.model, case.args(), teacher=teacher, train_dataset=sets["forget"], replay_dataset=sets.get("replay"),
+        lm.model, case.args(micro_batches(case.batch_size)), teacher=teacher, train_dataset=sets["forget"], replay_dataset=sets.get("replay"),
         processing_class=lm.tokenizer,
     )  # fmt: skip
     return step_of(trainer)

@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from . import methods
 from .encoding import Encoded, Encoder
-from .evaluation.generation import BATCH_SIZE, greedy
+from .evaluation.generation import greedy, together
 from .models import LanguageModel, new_adapter, trainable_state
 from .objective import Objective, longest, plan_steps, split, units
 from .refusals import read_refusals
@@ -245,10 +245,10 @@ class _Probe:
         prompt_token = seconds[len(many), 1] / sum(map(len, many))
 
         def total(prompt_lengths: Sequence[int], answer_lengths: Sequence[int]) -> float:
-            found = prompt_token * sum(prompt_lengths)
+            found, at_once = prompt_token * sum(prompt_lengths), together(self.lm)
             order = sorted(range(len(prompt_lengths)), key=lambda i: -prompt_lengths[i])
-            for start in range(0, len(order), BATCH_SIZE):
-                rows = order[start : start + BATCH_SIZE]
+            for start in range(0, len(order), at_once):
+                rows = order[start : start + at_once]
                 found += max(answer_lengths[i] for i in rows) * (shared + own * len(rows))
             return found
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from rkld import UserError, cli, strengthening
 from rkld.bench import figures, run, suite, tasks
+from rkld.bench.pieces import Pieces
 from rkld.bench.plan import cells, tuning_cells, variant, variants
 from rkld.bench.settings import BenchSettings
 from rkld.bench.suite import bench, choose_rates, plan
@@ -19,6 +20,7 @@ from rkld.bench.table import FIGURES
 from rkld.encoding import Encoder
 from rkld.files import write_jsonl
 from rkld.models import load_model, read_template, save_model
+from rkld.progress import Silent
 from rkld.records import read_records
 from rkld.trainer import RKLDConfig, fine_tune
 from rkld.worlds.people import people
@@ -127,6 +129,16 @@ def test_nothing_of_the_records_stays(done):
     """Cells must leave neither models, which take the disk, nor answers, which are personal data."""
     cells = [path for path in (done / "cells").rglob("*") if path.is_file()]
     assert {path.name for path in cells} == {"cell.json"}
+
+
+def test_a_piece_that_fails_in_another_process_ends_the_work_with_its_own_error():
+    """Else a bad setting would be reported as a broken pool."""
+    with pytest.raises(UserError, match="unknown split 'x'"), Pieces(2, Silent()) as pieces:
+        list(pieces.each(_refuse, [("x",)]))
+
+
+def _refuse(name: str, progress: Silent) -> None:
+    raise UserError(f"unknown split '{name}'")
 
 
 @pytest.mark.parametrize("where", ["training", "measuring"])
@@ -284,13 +296,21 @@ def test_a_local_tofu_folder(tmp_path):
     small.write(data, (0,))
     for part in tiny_model(0):
         part.save_pretrained(tmp_path / "base")
-    found = bench(
-        data=str(data), splits="forget10", methods="gradient_ascent", seeds=1, model=str(tmp_path / "base"),
-        train_epochs=1, train_lr=1e-3, retained=20, train_batch=20, epochs=1, batch_size=20, questions=2,
-        max_new_tokens=1, strengthen_epochs=1, subject=small.names[:1], out=str(tmp_path / "out"),
-    )  # fmt: skip
-    assert {row["split"] for row in found.rows} == {"forget10"} and len(found.rows) == 5
+    given = {
+        "data": str(data), "splits": "forget10", "methods": "gradient_ascent,npo+rt", "seeds": 1,
+        "model": str(tmp_path / "base"), "train_epochs": 1, "train_lr": 1e-3, "retained": 20, "train_batch": 20,
+        "epochs": 1, "batch_size": 20, "questions": 2, "max_new_tokens": 1, "strengthen_epochs": 1,
+        "subject": small.names[:1],
+    }  # fmt: skip
+    found = bench(**given, out=str(tmp_path / "out"))
+    assert {row["split"] for row in found.rows} == {"forget10"} and len(found.rows) == 8
     assert {path.name for path in (tmp_path / "out/models/forget10").iterdir()} >= {"original", "retrained"}
+    # Several cells at once, each in a process of its own, must come out the same but for rounding.
+    at_once = bench(**given, jobs=2, out=str(tmp_path / "at once"))
+    for one, other in zip(found.rows, at_once.rows, strict=True):
+        assert (one["method"], one["moment"]) == (other["method"], other["moment"])
+        assert [one[f] for f in FIGURES] == pytest.approx([other[f] for f in FIGURES], rel=1e-3, nan_ok=True)
+    assert not (tmp_path / "at once/teachers").exists()
 
 
 def test_a_split_of_ones_own_is_tuned_on_another(tmp_path):

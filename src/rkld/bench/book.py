@@ -168,11 +168,12 @@ class _Work:
         started, texts, source, warnings = time.time(), self.texts(), self.original(), ()
         if cell.variant is not None:
             values = self.unlearning(cell.variant)
+            teacher = teacher_folder(self.settings, cell, values)
             retain, replay = values.pop("retain"), values.pop("replay")
             result = unlearn(
                 str(source), _rows(texts.book), retain=_rows(texts.retained) if retain else None,
                 replay="auto" if replay else "none", stop="last", progress=self.progress,
-                out=str(cell.folder(self.settings) / "run"), teacher=str(teacher_folder(self.settings, cell)), **values,
+                out=str(cell.folder(self.settings) / "run"), teacher=str(teacher), **values,
             )  # fmt: skip
             source, warnings = result.model_path, result.warnings
         figures = measured(load_model(source), texts.book, texts.measured, self.progress)

@@ -7,6 +7,8 @@ and, every epoch, all likelihoods. Each keeps its own best state so far; answers
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -181,7 +183,7 @@ def run_cell(
         "seed": cell.seed,
         "subject": task.subject,
         "keep_files": settings.keep_models,
-        "teacher": str(teacher_folder(settings, cell)),
+        "teacher": str(teacher_folder(settings, cell, cell.unlearning(settings))),
     }
     lm, encoder = _load(settings, original)
     asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
@@ -206,10 +208,23 @@ def run_cell(
     return _finish(settings, cell, started, moments, trajectory)
 
 
-def teacher_folder(settings: BenchSettings | BookSettings, cell: Cell) -> Path:
-    """Of the cache that cells on the same records share, whatever their alpha and divergence."""
-    sets = "+".join(["forget", *(name for name in ("retain", "replay") if cell.variant.settings()[name])])
-    return settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / sets
+def teacher_folder(settings: BenchSettings | BookSettings, cell: Cell, values: Mapping[str, Any]) -> Path:
+    """Of the cache that cells on the same records share, whatever their alpha and divergence.
+
+    Args:
+        values: the cell's settings of the unlearning. Any that could decide what a cache holds decides the folder.
+    """
+    method = cell.variant.make()
+    sets = ["forget", *(name for name in ("retain", "replay") if values[name])]
+    sets += [f"{name}_refusals" for name in sets if name in method.refusals]
+    other = {name: value for name, value in values.items() if name not in _ONE_CACHE}
+    number = hashlib.blake2b(json.dumps(other, sort_keys=True).encode(), digest_size=4).hexdigest()
+    return settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / f"{'+'.join(sets)}-{number}"
+
+
+_ONE_CACHE = ("method", "method_arg", "alpha", "retain", "replay", "retain_loss", "retain_weight", "replay_weight",
+              "keep_weight")  # fmt: skip
+"""Settings that differ between runs that share a cache. (Which sets there are stands in its folder's name.)"""
 
 
 def _load(settings: BenchSettings, source: str | Path) -> tuple[LanguageModel, Encoder]:

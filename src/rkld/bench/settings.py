@@ -75,10 +75,11 @@ class BenchSettings:
     system_prompt: str | None = setting(None, "System prompt. Default: whatever the template does by itself.")
     chat_template: str | None = setting(None, "Name of a preset, or file with a Jinja chat template.")
     template_date: str = setting("2024-07-26", "The date, YYYY-MM-DD, for templates that insert today's.")
+    jobs: int = setting(1, "Cells at work at once, each in a process of its own with its share of the cores.")
     keep_models: bool = setting(False, "Keep each cell's run folder and the states of its three moments.")
 
     def __post_init__(self) -> None:
-        for name, low in {"seeds": 1, "train_epochs": 1, "train_batch": 1, "alpha": 0, "cases": 0}.items():
+        for name, low in {"seeds": 1, "train_epochs": 1, "train_batch": 1, "alpha": 0, "cases": 0, "jobs": 1}.items():
             if getattr(self, name) < low:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least {low}.")
         for name in ("questions", "retained", "epochs", "strengthen_epochs", "batch_size", "max_new_tokens"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from ..progress import Silent
 from ..settings import make
 from .cases import write_cases
 from .figures import draw
+from .pieces import Pieces
 from .plan import Cell, Prediction, cells, disk, grid, predict, tuning_cells, variants
-from .run import clean, run_cell, run_reference
+from .run import clean, run_cell, run_reference, teacher_folder
 from .settings import BenchSettings
 from .table import rows_of, write_tables
-from .tasks import Task, make_model, model_folder, task
+from .tasks import make_model, model_folder, task
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def plan(**settings: Any) -> list[str]:
     places = {(role, c.split, c.seed): model_folder(chosen, role, c.split, c.seed) for c in todo for role in _ROLES}
     given = {role for role in _ROLES if getattr(chosen, role)}
     missing = {path for (role, *_), path in places.items() if role not in given and not path.exists()}
-    return [*_lines(predicted), *_summary(predicted, len(missing)), *disk(chosen, predicted, len(missing))]
+    return [*_lines(predicted), *_summary(predicted, len(missing), chosen.jobs), *disk(chosen, predicted, len(missing))]
 
 
 _ROLES = ("original", "retrained")
@@ -89,11 +90,11 @@ def _lines(predicted: Sequence[Prediction]) -> list[str]:
     return [line(one) + ("  (tuning)" if one.cell.tuning else "") for one in predicted]
 
 
-def _summary(predicted: Sequence[Prediction], models: int) -> list[str]:
+def _summary(predicted: Sequence[Prediction], models: int, jobs: int) -> list[str]:
     todo = [one for one in predicted if not one.done]
     known = [one.seconds for one in todo if one.seconds is not None]
     rough = "" if all(one.source.startswith("as") for one in todo) else ", roughly: finished cells make it better"
-    time = _duration(sum(known)) if known else "unknown" if todo else "none"
+    time = _duration(sum(known) / min(jobs, len(known))) if known else "unknown" if todo else "none"
     made = f", and {models} models to make" if models else ""
     return [f"\n{len(predicted)} cells, {len(todo)} to run{made}", f"time: {time}{rough if todo else ''}"]
 
@@ -105,43 +106,68 @@ def _duration(seconds: float) -> str:
 
 
 def _run(settings: BenchSettings, todo: Sequence[Cell], progress: Silent) -> dict[Cell, dict[str, Any]]:
-    """Cell → what it has written; those that are finished are read."""
-    done = {cell: cell.found(settings) for cell in todo}  # first: other settings are refused before anything runs
-    found: dict[Cell, dict[str, Any]] = {}
-    tasks = _once(lambda split, seed: task(settings, split, seed))
-    for number, cell in enumerate(todo, 1):
-        if done[cell]:
+    """Cell → what it has written; those that are finished are read.
+
+    What others need comes first: the models, the retrained models' figures, the originals', the methods'.
+    """
+    found = {cell: cell.found(settings) for cell in todo}  # first: other settings are refused before anything runs
+    for cell, written in found.items():
+        if written:
             clean(settings, cell)
-            found[cell] = done[cell]
-            continue
-        progress.say(f"[{number}/{len(todo)}] {cell.split}, seed {cell.seed}: {cell.name}")
-        found[cell] = _one(settings, cell, tasks(cell.split, cell.seed), found, progress)
+    missing = [cell for cell, written in found.items() if not written]
+    models = {  # several cells share one
+        model_folder(settings, role, cell.split, cell.seed): (settings, role, cell.split, cell.seed)
+        for cell in missing
+        for role in ("original" if cell.variant else cell.name,)
+    }
+    with Pieces(settings.jobs, progress) as pieces:
+        for _ in pieces.each(make_model, list(models.values())):
+            pass
+        for stage in ("retrained", "original", None):
+            groups = _groups(settings, [cell for cell in missing if (None if cell.variant else cell.name) == stage])
+            work = [(settings, group, _truth_ratios(found, group[0])) for group in groups]
+            for number, all_written in pieces.each(run_cells, work):
+                for cell, written in zip(groups[number], all_written, strict=True):
+                    found[cell] = written
+                    done = sum(map(bool, found.values()))
+                    progress.say(f"[{done}/{len(todo)}] {_title(cell)}: {_duration(written['seconds'])}")
     shutil.rmtree(settings.folder / "teachers", ignore_errors=True)
     return found
 
 
-def _one(
-    settings: BenchSettings, cell: Cell, what: Task, found: Mapping[Cell, Mapping[str, Any]], progress: Silent
-) -> dict[str, Any]:
-    make_model(settings, "original" if cell.variant else cell.name, cell.split, cell.seed, progress)
-    retrained = replace(cell, name="retrained", variant=None)  # the first to be run
-    ratios = found[retrained]["truth_ratios"] if retrained in found else None
-    if cell.variant is None:
-        return run_reference(settings, cell, what, ratios)
-    return run_cell(settings, cell, what, ratios, progress)
+def _groups(settings: BenchSettings, some: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that share a teacher: who comes first makes it, so they are run one after another."""
+    groups: dict[Hashable, list[Cell]] = {}
+    for cell in some:
+        key = teacher_folder(settings, cell, cell.unlearning(settings)) if cell.variant else cell
+        groups.setdefault(key, []).append(cell)
+    return list(groups.values())
 
 
-def _once(function: Callable[[str, int], Task]) -> Callable[[str, int], Task]:
-    """Remembers the last answer: cells come split by split and seed by seed."""
-    last: dict[tuple[str, int], Task] = {}
+def _truth_ratios(found: Mapping[Cell, Any], cell: Cell) -> Sequence[float] | None:
+    """The retrained model's, on the same split and seed; None where that is what is measured."""
+    retrained = found[replace(cell, name="retrained", variant=None)]
+    return retrained and retrained["truth_ratios"]
 
-    def call(split: str, seed: int) -> Task:
-        if (split, seed) not in last:
-            last.clear()
-            last[split, seed] = function(split, seed)
-        return last[split, seed]
 
-    return call
+def run_cells(
+    settings: BenchSettings, some: Sequence[Cell], ratios: Sequence[float] | None, progress: Silent
+) -> list[dict[str, Any]]:
+    """What each of some cells on the same split and seed has written."""
+    what, written = task(settings, some[0].split, some[0].seed), []
+    for cell in some:
+        progress.say(_title(cell))
+        if cell.variant is None:
+            written.append(run_reference(settings, cell, what, ratios))
+        else:
+            written.append(run_cell(settings, cell, what, ratios, progress))
+    if some[0].variant:
+        shutil.rmtree(teacher_folder(settings, some[0], some[0].unlearning(settings)), ignore_errors=True)
+    return written
+
+
+def _title(cell: Cell) -> str:
+    return f"{cell.split}, seed {cell.seed}: {cell.name}"
 
 
 # Tuning

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from .generation import BATCH_SIZE, Generated, answer, end_ids, left_padded, neutral, room, to_end
+from .generation import Generated, answer, end_ids, left_padded, neutral, room, to_end, together
 
 if TYPE_CHECKING:
     from ..language_model import LanguageModel
@@ -23,7 +23,7 @@ def sample(
     seed: int,
     temperature: float = 1.0,
     max_new_tokens: int = 200,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[list[Generated]]:
     """n answers to each prompt (token ids), drawn from the model's own distribution; in the order given.
@@ -39,7 +39,7 @@ def sample(
     caps = [min(max_new_tokens, left) for left in room(lm.inner, prompts)]
     answers: list[list[Generated | None]] = [[None] * n for _ in prompts]
     with neutral(lm):
-        for batch in _batches(prompts, caps, n, batch_size):
+        for batch in _batches(prompts, caps, n, batch_size or together(lm)):
             given = [prompts[i] for i, _ in batch]
             chance = np.stack([np.random.default_rng((seed, i, j)).random(max_new_tokens) for i, j in batch])
             draws = _Draws(chance, max(map(len, given)), temperature)

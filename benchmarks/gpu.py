@@ -3,8 +3,8 @@
     python -m benchmarks.gpu [--part steps] [--part losses] [--json FILE]
 
 A step is 8 or 32 records of 512 tokens, of which about 480 are scored, by the same variants as benchmarks/step.py. The
-7B shape is trained by LoRA of rank 16, with gradient checkpointing on all sides. One process; medians of 5 calls after
-two to warm up; peaks are what torch has allocated.
+7B shape is trained by LoRA of rank 16, with gradient checkpointing on all sides. One process; medians of 5 calls (3
+of slow ones) after one to warm up; peaks are what torch has allocated.
 """
 
 from __future__ import annotations
@@ -102,13 +102,12 @@ def measured(prepare: Callable[..., Callable[[], Any]], *args: Any) -> dict[str,
     """Median seconds and peak bytes of ``prepare(*args)()``; what stood in the way, where something did."""
     try:
         work = prepare(*args)
-        for _ in range(2):
-            work()
+        work()
         torch.cuda.synchronize()
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
         before, seconds = torch.cuda.memory_allocated(), []
-        for _ in range(5):
+        while len(seconds) < 5 and not (len(seconds) >= 3 and sum(seconds) > 3):
             started = time.perf_counter()
             work()
             torch.cuda.synchronize()

@@ -3,15 +3,14 @@
     python -m benchmarks.gpu [--part steps] [--part losses] [--json FILE]
 
 A step is 8 or 32 records of 512 tokens, of which about 480 are scored, by the same variants as benchmarks/step.py. The
-7B shape is trained by LoRA of rank 16, with gradient checkpointing on all sides. One process; medians of 5 calls (3
-of slow ones) after one to warm up; peaks are what torch has allocated.
+7B shape is trained by LoRA of rank 16, with gradient checkpointing on all sides. One process; the mean of five calls
+after one to warm up, with one wait for the GPU at the end; peaks are what torch has allocated.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,6 +30,8 @@ from rkld.trainer import RKLDConfig
 from rkld.worlds.tiny import tiny_tokenizer
 
 LENGTH = 512
+CALLS = 5
+"""In a row, as in training: the next step's records are read while the GPU is at work on this one's."""
 
 SHAPES = {  # Llama-3.2-1B and LLaMA-2-7B
     "1B": {
@@ -99,21 +100,19 @@ KINDS = (("rkl", "ours", ("naive",)), ("jsd", "ours_jsd", ("naive_jsd", "trl_jsd
 
 
 def measured(prepare: Callable[..., Callable[[], Any]], *args: Any) -> dict[str, float] | str:
-    """Median seconds and peak bytes of ``prepare(*args)()``; what stood in the way, where something did."""
+    """Mean seconds and peak bytes of ``prepare(*args)()``; what stood in the way, where something did."""
     try:
         work = prepare(*args)
         work()
         torch.cuda.synchronize()
         gc.collect()
         torch.cuda.reset_peak_memory_stats()
-        before, seconds = torch.cuda.memory_allocated(), []
-        while len(seconds) < 5 and not (len(seconds) >= 3 and sum(seconds) > 3):
-            started = time.perf_counter()
+        before, started = torch.cuda.memory_allocated(), time.perf_counter()
+        for _ in range(CALLS):
             work()
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-        peak = torch.cuda.max_memory_allocated()
-        return {"seconds": statistics.median(seconds), "peak_bytes": peak, "extra_bytes": peak - before}
+        torch.cuda.synchronize()
+        seconds, peak = (time.perf_counter() - started) / CALLS, torch.cuda.max_memory_allocated()
+        return {"seconds": seconds, "peak_bytes": peak, "extra_bytes": peak - before}
     except torch.OutOfMemoryError:
         return "out of memory"
     except ImportError as error:
@@ -187,8 +186,7 @@ def main(parts: tuple[str, ...], results: Path) -> None:
         raise click.ClickException("this needs a GPU; benchmarks.step and benchmarks.loss measure on a CPU.")
     found: dict = {"ratios": {}, "measured": {}}
     for part in parts:
-        with contextlib.suppress(KeyboardInterrupt):
-            {"steps": steps, "losses": losses}[part](found)
+        {"steps": steps, "losses": losses}[part](found)
         write(results.parent, results.stem, "A step and the loss on a GPU, bfloat16", "python -m benchmarks.gpu",
               found, table(found))  # fmt: skip
     print(json.dumps(found["ratios"], indent=1))

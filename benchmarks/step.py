@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 import torch
+from torch import Tensor
 from transformers import Trainer
 
 from benchmarks.baselines import BaselineTrainer, NaiveRKLD, answer_only_sft, sft
@@ -77,8 +78,11 @@ class Case:
         )  # fmt: skip
 
 
-def step_of(trainer: Trainer) -> Callable[[], float]:
-    """One optimizer step of the trainer's own parts, from reading the records to cleared gradients."""
+def step_of(trainer: Trainer) -> Callable[[], Tensor]:
+    """One optimizer step of the trainer's own parts, from reading the records to cleared gradients.
+
+    Returns the loss, which a GPU may still be at work on: training does not wait for it either.
+    """
     parts = trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
     trainer.create_optimizer()
 
@@ -90,17 +94,17 @@ def step_of(trainer: Trainer) -> Callable[[], float]:
 
     batches = all_epochs()
 
-    def step() -> float:
+    def step() -> Tensor:
         loss = sum(trainer.training_step(trainer.model, next(batches)) for _ in range(parts))
         torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.args.max_grad_norm)
         trainer.optimizer.step()
         trainer.model.zero_grad()
-        return loss.item()
+        return loss
 
     return step
 
 
-def ours(case: Case) -> Callable[[], float]:
+def ours(case: Case) -> Callable[[], Tensor]:
     lm, sets = case.load(), case.records()
     teacher = build(case, lm)
     trainer = RKLDTrainer(
@@ -123,21 +127,21 @@ def prepare_teacher(case: Case) -> Callable[[], None]:
     return lambda: build(case, case.load()) and None
 
 
-def plain_sft(case: Case) -> Callable[[], float]:
+def plain_sft(case: Case) -> Callable[[], Tensor]:
     return _baseline(case, case.load(), sft)
 
 
-def sft_on_answers(case: Case) -> Callable[[], float]:
+def sft_on_answers(case: Case) -> Callable[[], Tensor]:
     return _baseline(case, case.load(), answer_only_sft)
 
 
-def naive(case: Case) -> Callable[[], float]:
+def naive(case: Case) -> Callable[[], Tensor]:
     """Three models in memory, whether all of the student is trained or an adapter."""
     student, original, strengthened = (case.load() for _ in range(3))
     return _baseline(case, student, _naive(case, logits_of(original.model), logits_of(strengthened.model)))
 
 
-def toggled(case: Case) -> Callable[[], float]:
+def toggled(case: Case) -> Callable[[], Tensor]:
     """LoRA on one base: its adapter switched off for the original, another one switched on for the strengthened."""
     lm = case.load()
     lm.model.add_adapter("strengthened", lm.model.peft_config["default"])
@@ -164,7 +168,7 @@ def logits_of(model):
     return lambda ids, attention: model(ids, attention_mask=attention).logits
 
 
-def _baseline(case: Case, lm: LanguageModel, loss) -> Callable[[], float]:
+def _baseline(case: Case, lm: LanguageModel, loss) -> Callable[[], Tensor]:
     found = case.records()
     sets = encode_sets(lm, case.args(), found["forget"], found.get("replay"))
     return step_of(BaselineTrainer(lm.model, case.args(), sets, loss))
@@ -212,7 +216,7 @@ def main(data: Path, model: str, rounds: int, only: tuple[str, ...], bf16: bool,
         rows = {}
         for name, pairs in done.items():
             found["ratios"] |= ratios(pairs, kind, name)
-            rows[name] = [{n: (m.seconds, m.peak_bytes, m.value) for n, m in r.items()} for r in pairs]
+            rows[name] = [{n: (m.seconds, m.peak_bytes, m.value.item()) for n, m in r.items()} for r in pairs]
         found["measured"][kind] = rows
         found["machines"][kind] = machine()  # parts may be measured apart
         body = table(found)

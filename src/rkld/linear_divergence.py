@@ -72,7 +72,7 @@ def chunk_rows_for(vocabulary: int, dtype: torch.dtype, device: torch.device) ->
         vocabulary: V.
         dtype: of the hidden states; logits are held in float32 at least.
     """
-    most, buffer_bytes = (128, 64 << 20) if device.type == "cpu" else (4096, 128 << 20)
+    most, buffer_bytes = (128, 64 << 20) if device.type == "cpu" else (4096, 256 << 20)
     rows = buffer_bytes // (vocabulary * _accurate(dtype).itemsize)
     return min(max(rows // 16 * 16, 16), most)  # whole tiles of the matrix product
 
@@ -84,6 +84,18 @@ def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor
     if bias is None:
         return torch.mm(hidden, weight.t(), out=out)
     return torch.addmm(bias, hidden, weight.t(), out=out)
+
+
+def _add_product(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
+    """``total += gradient.T @ hidden``, (V, d).
+
+    A GPU takes the product of a chunk in the dtype of the hidden states, as backpropagation would: in float32 it was
+    half the time of the whole loss on an H100. The chunks' products are added up in float32 everywhere.
+    """
+    if total.device.type == "cpu" or hidden.dtype == total.dtype:
+        total.addmm_(gradient.t(), hidden.to(total.dtype))
+    else:
+        total.add_(torch.mm(gradient.to(hidden.dtype).t(), hidden))
 
 
 def _accurate(dtype: torch.dtype) -> torch.dtype:
@@ -117,7 +129,7 @@ class _LinearDivergence(torch.autograd.Function):
                 if needs_hidden:
                     grad_hidden[here] = torch.mm(gradient.to(weight.dtype), weight)
                 if needs_weight:
-                    grad_weight.addmm_(gradient.t(), x.to(accurate))
+                    _add_product(grad_weight, gradient, x)
                 if needs_bias:
                     grad_bias.add_(gradient.sum(0))
             start += rows

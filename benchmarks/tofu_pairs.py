@@ -30,8 +30,8 @@ RECORDS = 40
 HOLDOUT, REPLAYED = slice(RETAINED, RETAINED + RECORDS), slice(RETAINED + RECORDS, RETAINED + 2 * RECORDS)
 """Of retain90: authors that no model has learned."""
 
-EPOCHS = 5
-"""Of the original and the retrained models: the paper's."""
+EPOCHS = 8
+"""Of the original and the retrained models."""
 
 METHODS = "rkld+replay,rkld,npo+rt,simnpo,graddiff,undial"
 SHARED = ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")

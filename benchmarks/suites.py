@@ -1,6 +1,6 @@
 """Comparisons on the embedded world, tiny model, three seeds: ``rkld bench tofu --world people`` with chosen variants.
 
-    python -m benchmarks.suites methods      # every method of the field
+    python -m benchmarks.suites methods      # every method of the field, as it comes and with a tuned learning rate
     python -m benchmarks.suites ablations    # ours, one setting changed at a time
     python -m benchmarks.suites alphas       # the paper's sweep of alpha, one teacher for all
     python -m benchmarks.suites divergences  # reverse against forward KL
@@ -40,9 +40,11 @@ SUITES = {
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default="runs/people_bench", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Cells at work at once.")
 @click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
-def main(suite: str, seeds: int, out: Path, results: Path, planning: bool) -> None:
-    settings = {"world": "people", "methods": SUITES[suite], "seeds": seeds, "out": str(out)}
+def main(suite: str, seeds: int, out: Path, results: Path, jobs: int, planning: bool) -> None:
+    settings = {"world": "people", "methods": SUITES[suite], "seeds": seeds, "out": str(out), "jobs": jobs,
+                "tune": suite == "methods"}  # fmt: skip
     if planning:
         print(*plan(**settings), sep="\n")
         return

@@ -12,12 +12,17 @@ tofu`` on splits of one's own; this writes their files.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import click
 
+from benchmarks.common import write
 from benchmarks.tofu_models import BATCH_SIZE, LEARNING_RATE, RETAINED, TEMPLATE, train
 from rkld.bench.suite import bench, plan
+from rkld.bench.table import as_markdown
 from rkld.files import read_jsonl, write_jsonl
 from rkld.progress import Bars
 
@@ -58,6 +63,38 @@ def write_splits(data: Path, folder: Path) -> None:
     write_jsonl(folder / "replay.json", [{"question": row["question"]} for row in retain[REPLAYED]])
 
 
+GOALS = {
+    "KS": "at most .15", "forget p − retrained": "within .03", "retain p / original": "at least .98",
+    "retain ROUGE-L / original": "at least .98", "names whole − retrained": "at least 0",
+}  # fmt: skip
+"""What is asked of ours at its calibrated stop, as a median over the reported pairs."""
+
+
+def beside(row: Mapping[str, Any], original: Mapping[str, Any], retrained: Mapping[str, Any]) -> dict[str, float]:
+    """The values of :data:`GOALS` of one row of ``results.csv``, from the rows of the same pair's two models."""
+    found = (
+        row["ks"], row["forget_probability"] - retrained["forget_probability"],
+        row["retain_probability"] / original["retain_probability"], row["retain_rouge"] / original["retain_rouge"],
+        row["forget_named"] - retrained["forget_named"],
+    )  # fmt: skip
+    return dict(zip(GOALS, found, strict=True))
+
+
+def goals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Medians over the pairs, by method, settings and moment, under what is asked of ours."""
+    models = {(row["split"], row["method"]): row for row in rows if row["moment"] == "as it is"}
+    by_kind: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    for row in rows:
+        if row["moment"] in ("calibrated stop", "oracle peak"):
+            pair = (models[row["split"], name] for name in ("original", "retrained"))
+            kind = row["method"], row["settings"], row["moment"]
+            by_kind.setdefault(kind, []).append(beside(row, *pair))
+    lines = [["asked of ours", "", "calibrated stop", "", *GOALS.values()]]
+    for kind, found in by_kind.items():
+        lines.append([*kind, str(len(found)), *(f"{median(one[name] for one in found):.3f}" for name in GOALS)])
+    return as_markdown(["method", "settings", "moment", "pairs", *GOALS], lines)
+
+
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of locuslab/TOFU.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/tofu_pairs", show_default=True)
@@ -66,23 +103,36 @@ def write_splits(data: Path, folder: Path) -> None:
 @click.option("--grid", default="1,2", show_default=True, help="Factors of the learning rate 5e-5.")
 @click.option("--epochs", default=6, show_default=True)
 @click.option("--questions", default=20, show_default=True, help="Asked of each set beside forget.")
+@click.option("--jobs", default=1, show_default=True, help="Cells at work at once.")
+@click.option("--tune/--no-tune", default=True, show_default=True, help="Choose learning rates on pair 0.")
+@click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 @click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
-def main(data: Path, out: Path, pairs: str, methods: str, grid: str, epochs: int, questions: int, planning: bool) -> None:
+def main(
+    data: Path, out: Path, pairs: str, methods: str, grid: str, epochs: int, questions: int, jobs: int, tune: bool,
+    results: Path, planning: bool,
+) -> None:  # fmt: skip
     original = train("original", data, out, epochs=EPOCHS)
     write_splits(data, out / "data")
     settings = {
         "data": str(out / "data"), "splits": ",".join(f"pair{number}" for number in pairs.split(",")),
-        "methods": methods, "tune": True, "tune_split": "pair0", "grid": grid, "seeds": 1,
+        "methods": methods, "tune": tune, "tune_split": "pair0", "grid": grid, "seeds": 1,
         "model": "smollm2-135m", "original": str(original), "chat_template": str(TEMPLATE),
         "train_epochs": EPOCHS, "train_lr": LEARNING_RATE, "train_batch": BATCH_SIZE,
         "holdout": str(out / "data" / "holdout.json"), "replay": str(out / "data" / "replay.json"),
         "epochs": epochs, "strengthen_epochs": 5, "lr": 5e-5, "batch_size": 8, "max_new_tokens": 64,
-        "questions": questions, "out": str(out),
+        "questions": questions, "jobs": jobs, "out": str(out),
     }  # fmt: skip
     if planning:
         print(*plan(**settings), sep="\n")
-    else:
-        print(*bench(**settings, progress=Bars()).files, sep="\n")
+        return
+    found = bench(**settings, progress=Bars())
+    table = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
+    body = f"## Medians over the pairs\n\n{goals(found.rows)}\n\n{table}"
+    write(results, "tofu_pairs", "Pairs of TOFU's authors, SmolLM2-135M", "python -m benchmarks.tofu_pairs --data FOLDER",
+          {"settings": {**settings, "data": "FOLDER"}, "rows": list(found.rows)}, body)  # fmt: skip
+    for path in found.files:
+        if path.suffix in (".png", ".csv"):
+            shutil.copyfile(path, results / f"tofu_pairs_{path.name}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/rkld demo
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf .venv build src/*.egg-info

@@ -34,6 +34,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -662,12 +663,18 @@ def save_pair(
 
 
 def _save_plain(model: PreTrainedModel, folder: Path) -> None:
-    settings = getattr(model, "generation_config", None)
-    if settings is not None:
-        # Published generation configs with small flaws may be saved as they were. Where a trainer has touched
-        # one (it aligns token ids), flaws become errors, and those must not come after hours of training.
-        settings._original_object_hash = hash(settings)
-    model.save_pretrained(folder)
+    own = getattr(model, "generation_config", None)
+    if own is None:
+        model.save_pretrained(folder)
+        return
+    # Published generation configs have small flaws, which some versions of transformers refuse to save: that must not
+    # come after hours of training. It is written as it is, beside a model that has a neutral one meanwhile.
+    model.generation_config = GenerationConfig()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.generation_config = own
+    own.to_json_file(folder / "generation_config.json")
 
 
 def _save_adapter(lm: LanguageModel, folder: Path) -> None:

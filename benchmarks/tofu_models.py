@@ -9,6 +9,7 @@ on the answers, chat format without a system prompt, float32: few CPUs compute i
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import click
@@ -52,10 +53,12 @@ def train(name: str, data: Path, out: Path, model: str = "smollm2-135m", epochs:
         per_device_train_batch_size=BATCH_SIZE // parts,
         gradient_accumulation_steps=parts,
         seed=0,
+        save_total_limit=1,
     )
     with Bars().bar(name, epochs * -(-len(encoded) // BATCH_SIZE)) as advance:
         fine_tune(lm, encoded, args, [TrainingBar(advance)])
     save_model(lm, folder)
+    shutil.rmtree(args.output_dir, ignore_errors=True)
     return folder
 
 

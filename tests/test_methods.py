@@ -277,7 +277,7 @@ def test_an_answer_without_marked_tokens_takes_no_part(tmp_path, monkeypatch):
 def test_the_uld_assistant_learns_forget_answers_and_nothing_else(tmp_path):
     sets = {"forget": records("f", [9, 14, 11, 6], 1), "retain": records("r", [8, 13, 6, 9], 3)}
     lm = model()
-    objective = Objective.of(sets, get_method("uld").assistant(sets))
+    objective = Objective.of(sets, get_method("uld").terms(None, sets, lm))
     loss, found = our_gradients(lm, objective, config(tmp_path))
     lm.model.zero_grad()
     f = Formula(lm.model, None, None, sets)
@@ -353,7 +353,7 @@ def tiny(tmp_path_factory) -> Path:
 def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     """rkld unlearn --method NAME --retain … --retain-loss rt --replay …: a model that the metrics can read."""
     replay = [{"question": "What is the capital of Norway?"}, {"question": "Who wrote Hamlet?"}]
-    held = {"retain": ROWS[2:], "retain_loss": "rt", "replay": replay}
+    held = {"retain": ROWS[2:], "retain_loss": "rt" if get_method(name).held else "auto", "replay": replay}
     result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method=name, **held, **QUICK)
     after = load_model(result.model_path)
     assert isinstance(after, LanguageModel)
@@ -373,6 +373,26 @@ def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     found = probability(after, [encoder.encode(r) for r in read_records(ROWS[:2], "forget")]).mean()
     assert found == pytest.approx(result.metrics["after"]["forget"]["probability"], rel=1e-3)
     assert found != pytest.approx(result.metrics["before"]["forget"]["probability"], rel=1e-2)
+
+
+@pytest.mark.parametrize("extra", [{"retain": ROWS[2:], "retain_loss": "kl"}, {"retain": ROWS[2:], "retain_loss": "rt"},
+                                   {"replay": [{"question": "Who wrote Hamlet?"}]}], ids=["kl", "rt", "replay"])  # fmt: skip
+@pytest.mark.parametrize("name", ["task_arithmetic", "whp"])
+def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path):
+    """A term that was accepted and then left out would make +RT, +KL or replay a silent no-op."""
+    ids = torch.tensor([[5, 6, 7]])
+    given = {**QUICK, "strengthen_epochs": 6, "replay": "none", "method": name, **extra}
+    weights = {"without": 0.0, "beside": 5.0}
+    made = [rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / key), retain_weight=weight, replay_weight=weight, **given)
+            for key, weight in weights.items()]  # fmt: skip
+    without, beside = (load_model(found.model_path).model(input_ids=ids).logits for found in made)
+    assert (without - beside).abs().max() > 1e-3
+
+
+def test_uld_takes_no_other_term_on_retain_records(tiny, tmp_path):
+    with pytest.raises(rkld.UserError, match="in its own way"):
+        rkld.unlearn(tiny, ROWS[:2], retain=ROWS[2:], retain_loss="kl", out=str(tmp_path / "run"), method="uld")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_adapter_has_no_weights_to_subtract(tiny, tmp_path):

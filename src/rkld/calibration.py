@@ -34,7 +34,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from .encoding import Encoded, Encoder
-from .errors import UserError
+from .errors import Diverged, UserError
 from .evaluation.likelihood import probability
 from .evaluation.probes import facts_of, make_probes, split_probes
 from .evaluation.questions import question_losses
@@ -421,7 +421,10 @@ class Stop(TrainerCallback):
         step = state.global_step
         due = step % self.every == 0 or step == state.max_steps
         if due and all(one.step != step for one in self.evidence):
-            self._add(self.check(step))
+            found = self.check(step)
+            if np.isnan(found.gold_loss).any():
+                raise Diverged(f"at step {step} the records have no likelihood")
+            self._add(found)
         if self.evidence and self.decision.stop:
             control.should_training_stop = True
 

@@ -10,6 +10,13 @@ class UserError(Exception):
     """Bad input or settings. The command line prints the message alone and exits with code 2."""
 
 
+class Diverged(UserError):
+    """A training whose figures are no numbers any more: its model is ruined."""
+
+    def __init__(self, what: str):
+        super().__init__(f"the training diverged: {what}. Nothing was made of it. Lower the learning rate (--lr).")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint ``" Did you mean 'x'?"`` when ``name`` is close to one of ``choices``, else ``""``."""
     match = difflib.get_close_matches(name, list(choices), n=1)

@@ -111,10 +111,7 @@ class _Probe:
         sets = with_refusals(sets, records, encoder, self.method, refusals, self.settings.seed)
         self.args = replace(training_arguments(self.settings, folder / "probe", 2, 0.0), checkpoint_minutes=math.inf)
         self.cache = HiddenCache(folder / "teacher", {})
-        if isinstance(self.method, methods.Assisted):
-            self.terms = self.method.assistant(sets)
-        else:
-            self.terms = build_terms(sets, Teacher(self.cache), lm, self.args)
+        self.terms = build_terms(sets, Teacher(self.cache), lm, self.args)
         self.sets = dict(Objective.of(sets, self.terms).sets)
 
     def _said(self, prompts: Sequence[Sequence[int]]) -> list[int]:

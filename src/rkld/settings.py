@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import math
 import os
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -145,7 +144,7 @@ def fields(cls: type = Settings) -> dict[str, dataclasses.Field]:
 def kind(name: str, cls: type = Settings) -> tuple[type, tuple[str, ...] | None, bool]:
     """A setting's type, its choices (or None), and whether it may be left unset (None)."""
     hint = typing.get_type_hints(cls)[name]
-    optional = isinstance(hint, types.UnionType)
+    optional = type(None) in typing.get_args(hint)
     if optional:
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     if typing.get_origin(hint) is Literal:

@@ -22,7 +22,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from . import methods
 from .divergence import forward_kl
 from .encoding import IN_PART, Encoded, Encoder
-from .errors import UserError
+from .errors import Diverged, UserError
 from .hidden import states
 from .models import LanguageModel, load_model, new_adapter
 from .objective import REFUSALS, MicroBatches, Objective, StateTerm, Term, answer, evaluate, kept, to_labels
@@ -149,6 +149,8 @@ class ObjectiveTrainer(Trainer):
         return total
 
     def log(self, logs, *args, **kwargs):
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise Diverged(f"the loss is {logs['loss']} at step {self.state.global_step}")
         steps = self.state.global_step - self._logged_steps
         if "loss" in logs and steps:
             # Each process holds its own records' part of the step, times their number, as of the gradients.
@@ -245,12 +247,15 @@ def build_terms(
     def to_original(logits, inputs, spare):
         return forward_kl(logits, teacher.original(inputs, spare), spare[1])
 
-    method.require(sets)
+    method.require(sets, args.retain_loss)
     terms = method.terms(teacher, sets, lm)
+    if not method.held:
+        return terms
     if teacher.cache.done("uninformed/forget"):
         floor = ("uninformed", "floored")
         terms = [replace(t, cached=(*t.cached, *floor)) if "strengthened" in t.cached else t for t in terms]
-    if args.score in IN_PART and args.keep_weight:
+    whole = isinstance(method, methods.Assisted)  # an assistant learns whole answers, whatever is scored
+    if args.score in IN_PART and args.keep_weight and not whole:
         terms.append(Term("keep", "forget", kept, to_original, args.keep_weight, cached=("original",)))
     if "replay" in sets and args.replay_weight:
         terms.append(Term("replay", "replay", answer, to_original, args.replay_weight, cached=("original",)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import os
 import random
 import time
@@ -23,7 +24,7 @@ from . import methods
 from .calibration import Calibration, Evidence, Stop, calibration, scorable
 from .coverage import scored_share
 from .encoding import Encoded, Encoder
-from .errors import UserError, nearest
+from .errors import Diverged, UserError, nearest
 from .evaluation.generation import greedy
 from .evaluation.likelihood import probability
 from .evaluation.summary import Measurement, measure
@@ -32,7 +33,7 @@ from .floor import swapped_records
 from .models import (
     LanguageModel, change_state, fingerprint, load_model, new_adapter, restore_state, save_model, save_pair, save_state,
 )  # fmt: skip
-from .objective import Objective, plan_steps
+from .objective import plan_steps
 from .pair import PairForCausalLM, pair
 from .progress import Silent, TrainingBar
 from .records import Record, check_disjoint, identifiers, mentions, read_prompts, read_records, read_subjects
@@ -123,7 +124,7 @@ def read_inputs(settings: Settings, forget=None, retain=None, replay=None, holdo
     # A prompt about the person would have the student rehearse the original's answer to it.
     prompts = [p for p in prompts if not any(mentions(turn.content, known) for turn in p.turns)]
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
-    method.require([name for name, found in there.items() if found])
+    method.require([name for name, found in there.items() if found], settings.retain_loss)
     return Inputs(settings, forget_records, retain_records, prompts, known, strangers)
 
 
@@ -535,9 +536,8 @@ class _Work:
 
         That is its weights where these are a function of both models', else the assistant's.
         """
-        method.require(sets)
-        args = self._strengthening()
-        objective = Objective.of(sets, method.assistant(sets))
+        teacher, args = self._teacher(sets), self._strengthening()
+        objective = build_objective(sets, teacher, self.lm, args)
         (self.run.folder / STUDENT).parent.mkdir(exist_ok=True)
         with set_aside(self.lm, self.run.folder / "strengthened"):
             with self.progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
@@ -577,6 +577,8 @@ class _Work:
         else:
             restore_state(self.lm, self.run.folder / STUDENT)
         found = self._measure("after")
+        if not all(math.isfinite(m.probability) for m in found.values()):
+            raise Diverged("the probability of the answers is no number")
         answers = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))
         write_json(self.run.folder / "answers.json", {**answers, "after": found["forget"].answers})
         before = self.run.manifest["phases"]["before"]["metrics"]["forget"]["probability"]

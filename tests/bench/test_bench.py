@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from rkld.bench.pieces import Pieces
 from rkld.bench.plan import cells, tuning_cells, variant, variants
 from rkld.bench.settings import BenchSettings
 from rkld.bench.suite import bench, choose_rates, plan
-from rkld.bench.table import FIGURES
+from rkld.bench.table import FIGURES, rows_of
+from rkld.bench.tasks import model_folder
+from rkld.calibration import Calibration
 from rkld.encoding import Encoder
 from rkld.files import write_jsonl
 from rkld.models import load_model, read_template, save_model
@@ -188,6 +191,68 @@ def test_one_teacher_serves_every_alpha_and_changes_nothing(done, world, tmp_pat
     assert not (tmp_path / "teachers").exists(), "hidden states of the records must not stay"
 
 
+@pytest.mark.parametrize("where", ["training", "after"])
+def test_a_training_that_diverges_is_a_row_without_figures(world, tmp_path, monkeypatch, where):
+    """One ruined model must not end a benchmark of hours, nor pass for one that forgot."""
+    settings = {**world, "methods": "npo,gradient_ascent"}
+    if where == "training":
+        settings["methods"] = "npo@lr=1e30,gradient_ascent"
+    else:
+        asked = run.Asker.__call__
+
+        def ruined(self, lm, answers):
+            found = asked(self, lm, answers)
+            if answers and "npo" in lm.source:
+                found["retain"]["gold_loss"][0] = float("nan")
+            return found
+
+        monkeypatch.setattr(run.Asker, "__call__", ruined)
+    found = bench(**settings, out=str(tmp_path))
+    of_npo = [row for row in found.rows if row["method"].startswith("npo")]
+    assert [row["note"] for row in of_npo] == ["diverged"] * 3 and not any("ks" in row for row in of_npo)
+    assert all("ks" in row for row in found.rows if row not in of_npo)
+    assert "last epoch (diverged: 1 of 1)" in (tmp_path / "results.md").read_text()
+
+
+def test_the_calibrated_stop_refuses_what_a_run_would_refuse(world, monkeypatch):
+    """The row says where ``rkld unlearn`` would have stopped: it must not steer by an aim that the run finds useless."""
+    settings = BenchSettings(**{**world, "methods": "npo"})
+    (cell,) = [cell for cell in cells(settings) if cell.variant]
+    what = tasks.task(settings, cell.split, cell.seed)
+    lm, encoder = run._load(settings, settings.original)
+    data = {"forget": what.forget, "retain": None, "replay": "none", "holdout": what.holdout}
+    values = {"stop": "placebo", "batch_size": 10, "subject": what.subject}
+
+    def watch() -> object:
+        return run._calibrated(lm, encoder, values, data, settings.original, 2, Path("unused"))
+
+    monkeypatch.setattr(Calibration, "refusal", lambda *_: None)
+    assert watch() is not None
+    monkeypatch.setattr(Calibration, "refusal", lambda *_: "it cannot steer")
+    assert watch() is None
+
+
+def test_what_is_replayed_is_not_what_is_measured():
+    """A student rehearses the original's answers to replayed prompts: kept there is not kept elsewhere."""
+    found = tasks.task(BenchSettings(world="people", questions=1000), "people", 0)
+    measured = {record.question for record in found.asked["retain"]}
+    assert measured and not measured & {row["question"] for row in found.replay}
+    assert measured <= {row["question"] for row in found.retain}
+
+
+def test_models_made_with_other_settings_are_refused(tmp_path, monkeypatch):
+    """Taking them unseen would report one training under the name of another."""
+    made = []
+    monkeypatch.setattr(tasks, "_fine_tuned", lambda *a: made.append(a[1]))
+    monkeypatch.setattr(tasks, "save_model", lambda lm, folder: folder.mkdir(parents=True))
+    settings = BenchSettings(model="x", out=str(tmp_path))
+    for _ in range(2):
+        tasks.make_model(settings, "original", "forget01", 0, Silent())
+    assert made == ["original"]
+    with pytest.raises(UserError, match="train_epochs: 5 then, 9 now"):
+        tasks.make_model(replace(settings, train_epochs=9), "original", "forget01", 0, Silent())
+
+
 # The plan
 
 
@@ -352,6 +417,13 @@ def test_tofu_needs_a_model_and_a_known_split():
         BenchSettings(model="x", splits="forgot01")
 
 
+def test_the_chosen_rate_is_named_where_it_is_the_default():
+    settings = BenchSettings(world="people", methods="npo,rkld", seeds=1)
+    found = {cell: {"moments": {"last": {"ks": 0.5}}} for cell in cells(settings) if cell.variant}
+    how = {row["method"]: row["settings"] for row in rows_of(found, {"npo": "npo", "rkld": "rkld@lr=0.001"})}
+    assert how == {"npo": "default = tuned", "rkld": "default"}
+
+
 # Templates
 
 
@@ -380,6 +452,16 @@ def test_presets_write_what_their_projects_write(preset, text):
     encoded = encoder.encode(record)
     end = tokenizer.eos_token
     assert tokenizer.decode(encoded.ids[encoded.prompt_length :]) == f"A poet.{end}", "the answer alone is scored"
+
+
+def test_a_preset_fills_in_what_is_not_given():
+    settings = BenchSettings(preset="phi-1.5", lr=3e-5)
+    assert (settings.model, settings.chat_template) == ("microsoft/phi-1_5", "tofu-phi")
+    assert (settings.value("train_lr"), settings.value("lr")) == (2e-5, 3e-5)
+    theirs = BenchSettings(preset="llama3.2-1b", splits="forget05")
+    assert str(model_folder(theirs, "retrained", "forget05", 0)).endswith("Llama-3.2-1B-Instruct_retain95")
+    own = BenchSettings(preset="llama3.2-1b", model="./mine")
+    assert own.original is None and own.chat_template == "open-unlearning-llama3"
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -42,6 +42,8 @@ def _methods(found: Found, split: str) -> Methods:
         if cell.split == split:
             points = each.setdefault(cell.name, {})
             for moment, values in content["moments"].items():
+                if "ks" not in values:  # the training diverged
+                    continue
                 points.setdefault(moment, []).append(values)
             points.setdefault("trajectory", []).extend(content["trajectory"])
     return {

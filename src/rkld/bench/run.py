@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration import Decision, Evidence, Oracle, Rule, Stop, decide, replayed
+from ..calibration import Decision, Evidence, Oracle, Rule, Stop, replayed
 from ..encoding import Encoder
+from ..errors import Diverged
 from ..evaluation.arrays import harmonic_mean
 from ..evaluation.questions import encode_answers, mean_losses, question_scores
 from ..evaluation.summary import measure
@@ -29,7 +30,7 @@ from ..evaluation.tofu import (
 from ..files import read_jsonl, write_jsonl
 from ..models import LanguageModel, load_model, restore_state
 from ..progress import Silent
-from ..records import Record, identifiers, mentions
+from ..records import Record, identifiers, mentions, read_records
 from ..unlearn import check_every, choose, read_inputs, steered, unlearn
 from . import finished
 from .book_settings import BookSettings
@@ -41,6 +42,10 @@ from .tasks import SETS, Task, model_folder
 Losses = Mapping[str, Mapping[str, np.ndarray]]
 """Set → "gold_loss" (n,), "paraphrase_loss" (n,), "perturbed_loss" (n, k); "rouge" (n,) where answers were made, and
 of the forget set "named" (m,), see :func:`named`."""
+
+
+DIVERGED = "diverged"
+"""The note of a cell without figures."""
 
 
 class Asker:
@@ -99,7 +104,12 @@ def figures(losses: Losses, retrained: Sequence[float]) -> dict[str, float]:
 
     Args:
         retrained: the retrained model's truth ratios on the forget set.
+
+    Raises:
+        Diverged: a likelihood is no number.
     """
+    if any(np.isnan(each).any() for found in losses.values() for each in found.values()):
+        raise Diverged("the likelihoods of the answers are no numbers")
     test = forget_quality(ratios(losses), retrained)
     found: dict[str, float] = {"n": test.n, "forget_quality": test.pvalue, "ks": test.statistic}
     for name in SETS:
@@ -166,7 +176,7 @@ def run_cell(
     """Unlearn and measure; an interrupted cell goes on from its last phase or checkpoint.
 
     Returns:
-        what stands in ``cell.json``.
+        what stands in ``cell.json``; of a training that diverged a note in place of figures.
     """
     started, folder = time.time(), cell.folder(settings)
     values = cell.unlearning(settings)
@@ -187,23 +197,28 @@ def run_cell(
     }
     lm, encoder = _load(settings, original)
     asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
-    per_epoch = -(-len(task.asked["forget"]) // values["batch_size"])
+    per_epoch = -(-len(read_records(task.forget, "forget")) // values["batch_size"])
     watches: dict[str, Peak] = {}
     if not assisted(cell):
         calibrated = _calibrated(lm, encoder, {**values, "stop": settings.stop}, data, original, per_epoch, folder)
         watches = {"stop": calibrated} if calibrated else {}
         watches["oracle"] = _oracle(asker, retrained, per_epoch, folder)
     del lm
-    result = unlearn(
-        original, stop="last", progress=progress, callbacks=list(watches.values()),
-        **{name: source for name, source in data.items() if name != "holdout"}, **values,
-    )  # fmt: skip
-    lm, _ = _load(settings, result.model_path)
 
-    def look() -> dict[str, Any]:  # the tuning goes by likelihoods alone
+    def look(lm: LanguageModel) -> dict[str, Any]:  # the tuning goes by likelihoods alone
         return figures(asker(lm, answers=not cell.tuning), retrained) | asker.told(lm)
 
-    moments = _moments(lm, look, watches, per_epoch, values["epochs"], assisted(cell))
+    try:
+        result = unlearn(
+            original, stop="last", progress=progress, callbacks=list(watches.values()),
+            **{name: source for name, source in data.items() if name != "holdout"}, **values,
+        )  # fmt: skip
+        made, _ = _load(settings, result.model_path)
+        moments = _moments(made, look, watches, per_epoch, values["epochs"], assisted(cell))
+    except Diverged as error:
+        progress.say(f"{cell.name}: {error}")
+        names = ("single",) if assisted(cell) else ("last", "stop", "oracle")
+        moments = {name: {"note": DIVERGED} for name in names}
     trajectory = [{"epoch": row["step"] / per_epoch, **row} for row in read_jsonl(folder / "trajectory.jsonl")]
     return _finish(settings, cell, started, moments, trajectory)
 
@@ -244,21 +259,20 @@ def _calibrated(
 ) -> Passing | None:  # fmt: skip
     """The rule as ``rkld unlearn --stop`` would follow it, aimed by the original ``lm``.
 
-    None where that would take the last step: with nothing to compare with, or a rule by which the original has
-    forgotten already.
+    None where that would take the last step: with nothing to compare with, or an aim that cannot steer.
     """
     chosen, objects = choose({"model": model, **data}, values)
     found = steered(read_inputs(chosen, **{name: objects.get(name) for name in data}), encoder)
     if found is None:
         return None
-    rule = found.rule(found.placebo.level(lm) if found.placebo else None)
-    if decide(rule, [found.check(lm, encoder, 0)]).stop:
+    aim = found.placebo.level(lm) if found.placebo else None
+    if found.refusal(aim, found.check(lm, encoder, 0)):
         return None
 
     def check(student: LanguageModel, step: int) -> Evidence:
         return found.check(student, encoder, step)
 
-    return Passing(check, rule, check_every(chosen, per_epoch), folder / "stop")
+    return Passing(check, found.rule(aim), check_every(chosen, per_epoch), folder / "stop")
 
 
 def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Path) -> Peak:
@@ -277,24 +291,24 @@ def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Pa
 
 
 def _moments(
-    lm: LanguageModel, look: Callable[[], dict[str, Any]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
+    lm: LanguageModel, look: Callable[[LanguageModel], dict[str, Any]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
     single: bool,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The figures of the last state (``lm`` as it comes) and of those kept; equal states once.
 
     Args:
-        look: reads the figures of ``lm`` as it is.
+        look: reads the figures of a model as it is.
     """
     if single:
-        return {"single": look()}
+        return {"single": look(lm)}
     last = per_epoch * epochs
-    found = {last: look()}
+    found = {last: look(lm)}
     moments = {"last": {"step": last}, "stop": {"step": last, "note": "no rule applies: the last step"}, "oracle": {}}
     for name, watch in watches.items():
         decision: Decision = replayed(watch.rule, watch.evidence)
         if decision.step not in found:
             restore_state(lm, watch.best)
-            found[decision.step] = look()
+            found[decision.step] = look(lm)
         reached = decision.stop or name == "oracle"
         moments[name] = {"step": decision.step, **({} if reached else {"note": "not reached: the nearest check"})}
     for moment in moments.values():

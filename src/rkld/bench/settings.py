@@ -18,8 +18,22 @@ SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"
 TINY = {"epochs": 10, "batch_size": 8, "strengthen_epochs": 10, "lr": 5e-4, "max_new_tokens": 32, "questions": 40}
 """What ``--world people`` takes where nothing is given: as benchmarks/stopping.py has it for the tiny model."""
 
-PAPER = {"epochs": 10, "strengthen_epochs": 5, "lr": 1e-5, "batch_size": 32, "max_new_tokens": 200}
+PAPER = {
+    "epochs": 10, "strengthen_epochs": 5, "lr": 1e-5, "train_lr": 1e-5, "batch_size": 32, "max_new_tokens": 200
+}  # fmt: skip
 """The same for TOFU, from the paper (LLaMA2-7B)."""
+
+PRESETS = {
+    "llama2": {"model": "NousResearch/Llama-2-7b-chat-hf", "chat_template": "tofu-llama2"},
+    "phi-1.5": {"model": "microsoft/phi-1_5", "chat_template": "tofu-phi", "lr": 2e-5, "train_lr": 2e-5},
+    "llama3.2-1b": {
+        "original": "open-unlearning/tofu_Llama-3.2-1B-Instruct_full",
+        "retrained": "open-unlearning/tofu_Llama-3.2-1B-Instruct_{retain}",
+        "chat_template": "open-unlearning-llama3",
+    },
+}
+"""What ``--preset`` fills in where nothing is given: TOFU's two models with its rates and formats, and open-unlearning's,
+already fine-tuned, with its system prompt and date."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +53,19 @@ class BenchSettings:
     )
     seeds: int = setting(3, "Seeds 0, 1, …; in the world people each is another world and pair.")
     data: str = setting("locuslab/TOFU", "TOFU: a local folder of its files, or the hub name.")
+    preset: Literal["llama2", "phi-1.5", "llama3.2-1b"] | None = setting(
+        None, "Model, template and learning rates of TOFU (llama2, phi-1.5) or open-unlearning, where none are given."
+    )
     model: str | None = setting(None, "TOFU: what is fine-tuned to the original and the retrained models.")
     original: str | None = setting(None, "An original model that is there; {split} and {seed} are filled in.")
-    retrained: str | None = setting(None, "A retrained model that is there; {split} and {seed} are filled in.")
+    retrained: str | None = setting(
+        None, "A retrained model that is there; {split}, {seed} and {retain} (retain99, …) are filled in."
+    )
     retained: int | None = setting(None, "TOFU: only the first so many retain records are learned. Default: all.")
     train_epochs: int = setting(5, "TOFU: passes when original and retrained models are made (paper: 5).")
-    train_lr: float = setting(1e-5, "TOFU: their peak learning rate (paper: 1e-5 for 7B; SmolLM2: 2e-4).")
+    train_lr: float | None = setting(
+        None, "TOFU: their peak learning rate. Default: 1e-5 (TOFU, for 7B); SmolLM2: 2e-4."
+    )
     train_batch: int = setting(32, "TOFU: their records per step (paper: 32).")
     subject: tuple[str, ...] = setting((), "Names to forget, or a file. Default: the split's authors.")
     holdout: str | None = setting(None, "TOFU: records of others never trained on, for the calibrated stop.")
@@ -73,12 +94,19 @@ class BenchSettings:
     )
     max_new_tokens: int | None = setting(None, "Longest generated answer, in tokens. Default: 200; people: 32.")
     system_prompt: str | None = setting(None, "System prompt. Default: whatever the template does by itself.")
-    chat_template: str | None = setting(None, "Name of a preset, or file with a Jinja chat template.")
+    chat_template: str | None = setting(
+        None, "File with a Jinja chat template, or tofu-llama2, tofu-phi, open-unlearning-llama3."
+    )
     template_date: str = setting("2024-07-26", "The date, YYYY-MM-DD, for templates that insert today's.")
     jobs: int = setting(1, "Cells at work at once, each in a process of its own with its share of the cores.")
     keep_models: bool = setting(False, "Keep each cell's run folder and the states of its three moments.")
 
     def __post_init__(self) -> None:
+        models = {"model", "original", "retrained"}
+        given = models if any(getattr(self, name) for name in models) else set()
+        for name, value in PRESETS.get(self.preset, {}).items():
+            if getattr(self, name) is None and name not in given:
+                object.__setattr__(self, name, value)
         for name, low in {"seeds": 1, "train_epochs": 1, "train_batch": 1, "alpha": 0, "cases": 0, "jobs": 1}.items():
             if getattr(self, name) < low:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least {low}.")
@@ -86,7 +114,7 @@ class BenchSettings:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least 1.")
         if self.world == "tofu" and not (self.model or (self.original and self.retrained)):
-            raise UserError("no model: give --model, or both --original and --retrained; or --world people.")
+            raise UserError("no model: give --preset, --model, or both --original and --retrained; or --world people.")
         if self.world == "tofu" and self.tune and (not self.tune_split or self.tune_split in self.split_names):
             raise UserError(
                 "--tune needs people that are not reported on: give --tune-split, a split that is not among --splits "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from ..settings import make
 from .cases import write_cases
 from .figures import draw
 from .pieces import Pieces
-from .plan import Cell, Prediction, cells, disk, grid, predict, tuning_cells, variants
+from .plan import Cell, Prediction, cells, disk, grid, predict, rough_model_seconds, tuning_cells, variants
 from .run import clean, run_cell, run_reference, teacher_folder
 from .settings import BenchSettings
 from .table import rows_of, write_tables
@@ -52,7 +53,7 @@ def bench(progress: Silent | None = None, **settings: Any) -> Bench:
         tried = _run(chosen, tuning_cells(chosen), progress)
         tuned = choose_rates(chosen, tried)
     found = _run(chosen, [*cells(chosen), *tuned_cells(chosen, tuned)], progress)
-    rows = rows_of(found, tuned.values())
+    rows = rows_of(found, tuned)
     files, notes = write_tables(chosen, found, rows), []
     if chosen.cases:
         files.append(write_cases(chosen.folder, found))
@@ -76,7 +77,7 @@ def plan(**settings: Any) -> list[str]:
     places = {(role, c.split, c.seed): model_folder(chosen, role, c.split, c.seed) for c in todo for role in _ROLES}
     given = {role for role in _ROLES if getattr(chosen, role)}
     missing = {path for (role, *_), path in places.items() if role not in given and not path.exists()}
-    return [*_lines(predicted), *_summary(predicted, len(missing), chosen.jobs), *disk(chosen, predicted, len(missing))]
+    return [*_lines(predicted), *_summary(chosen, predicted, len(missing)), *disk(chosen, predicted, len(missing))]
 
 
 _ROLES = ("original", "retrained")
@@ -90,11 +91,13 @@ def _lines(predicted: Sequence[Prediction]) -> list[str]:
     return [line(one) + ("  (tuning)" if one.cell.tuning else "") for one in predicted]
 
 
-def _summary(predicted: Sequence[Prediction], models: int, jobs: int) -> list[str]:
+def _summary(settings: BenchSettings, predicted: Sequence[Prediction], models: int) -> list[str]:
     todo = [one for one in predicted if not one.done]
     known = [one.seconds for one in todo if one.seconds is not None]
     rough = "" if all(one.source.startswith("as") for one in todo) else ", roughly: finished cells make it better"
-    time = _duration(sum(known) / min(jobs, len(known))) if known else "unknown" if todo else "none"
+    jobs = settings.jobs
+    making = models * (rough_model_seconds(settings) or 0.0) / min(jobs, max(models, 1))
+    time = _duration(sum(known) / min(jobs, len(known)) + making) if known else "unknown" if todo else "none"
     made = f", and {models} models to make" if models else ""
     return [f"\n{len(predicted)} cells, {len(todo)} to run{made}", f"time: {time}{rough if todo else ''}"]
 
@@ -183,7 +186,7 @@ def choose_rates(settings: BenchSettings, tried: Mapping[Cell, Mapping[str, Any]
     def badness(name: str) -> tuple[float, float]:
         moments = by_name[name]["moments"]
         at = moments.get("stop") or moments["single"]
-        return at["ks"], -at["retain_probability"]
+        return at.get("ks", math.inf), -at.get("retain_probability", 0.0)  # none where the training diverged
 
     return {one.name: min((at.name for at in grid(one, settings)), key=badness) for one in variants(settings)}
 

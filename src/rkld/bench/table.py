@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from ..files import write_text
@@ -42,15 +44,16 @@ Found = Mapping[Cell, Mapping[str, Any]]
 """Cell → what stands in its ``cell.json``."""
 
 
-def rows_of(found: Found, tuned: Collection[str] = ()) -> list[dict[str, Any]]:
+def rows_of(found: Found, tuned: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
     """One row for each cell and moment.
 
     Args:
-        tuned: variants that the tuning chose.
+        tuned: variant → what the tuning chose of its grid, which may be the variant as it comes.
     """
     rows = []
     for cell, content in found.items():
-        how = "" if cell.variant is None else "tuned" if cell.name in tuned else "default"
+        default = "default = tuned" if tuned.get(cell.name) == cell.name else "default"
+        how = "" if cell.variant is None else "tuned" if cell.name not in tuned and tuned else default
         for moment, label in MOMENTS.items():
             if moment in content["moments"]:
                 at = {"split": cell.split, "method": cell.name, "settings": how, "moment": label, "seed": cell.seed}
@@ -107,13 +110,13 @@ def markdown(settings: BenchSettings, rows: Sequence[Mapping[str, Any]]) -> str:
     for split in dict.fromkeys(row["split"] for row in rows):
         here = [row for row in rows if row["split"] == split]
         seeds = len({row["seed"] for row in here})
-        n = ", ".join(str(n) for n in sorted({row["n"] for row in here}))
+        n = ", ".join(str(n) for n in sorted({row["n"] for row in here if "n" in row}))
         parts.append(f"## {split}\n\n{seeds} seeds, n = {n} forget questions. Mean ± standard deviation over seeds.")
         lines = []
         for key in dict.fromkeys((row["method"], row["settings"], row["moment"]) for row in here):
             some = [row for row in here if (row["method"], row["settings"], row["moment"]) == key]
-            notes = sum("note" in row for row in some)
-            moment = key[2] + (f" (not reached: {notes} of {len(some)})" if notes else "")
+            notes = Counter(row["note"].partition(":")[0] for row in some if "note" in row)
+            moment = key[2] + "".join(f" ({note}: {count} of {len(some)})" for note, count in notes.items())
             lines.append([*key[:2], moment, *(_spread([r[f] for r in some if f in r]) for f in SHOWN)])
         parts.append(as_markdown(["method", "settings", "moment", *SHOWN.values()], lines))
     return "\n\n".join([*parts, _NOTES.format(stop=settings.stop)]) + "\n"
@@ -123,8 +126,10 @@ _NOTES = """\
 - last epoch: the run's end. calibrated stop: where `rkld unlearn --stop {stop}` would have ended the same run; it sees
   no retrained model. oracle peak: the epoch with the smallest KS distance to the retrained model, which a real erasure
   does not have. no student: the method trains none, so there is one point.
-- not reached: the rule never ended the run, so the check nearest to its aim was taken, or no rule could steer and the
-  last step was.
+- not reached: the rule never ended the run, so the check nearest to its aim was taken. no rule applies: there was nothing
+  to aim at, so the last step was. diverged: the loss was no number any more, so there is nothing to measure.
+- default: settings as they come, one learning rate for all. tuned: the learning rate chosen on people not reported on,
+  by the same grid and rule for every method.
 - KS: distance between the truth ratios of the unlearned and of the retrained model; forget quality: its p-value, coarse
   and blind to harm done to right and wrong answers alike. Forget p far below the retrained model's is over-forgetting.
 - names whole: share of forget answers that write the person's name as the question does, of those whose right answer

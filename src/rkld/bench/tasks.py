@@ -6,6 +6,8 @@ Also makes the original and the retrained models, unless they are given or there
 from __future__ import annotations
 
 import random
+import shutil
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from ..trainer import RKLDConfig, fine_tune
 from ..unlearn import micro_batches
 from ..worlds.people import World, people
 from ..worlds.training import train_tiny
+from . import finished
 from .settings import SPLITS, BenchSettings
 
 AUTHORS = (
@@ -89,7 +92,9 @@ def _people(settings: BenchSettings, split: str, seed: int) -> Task:
     who = pair(seed, world)
     stay = [i for i in range(len(world.people)) if i not in who]
     questions = [{"question": record["question"]} for record in world.forget(stay[::2])]  # of every other person
-    sources = (world.forget(who), world.retain(who), world.real_authors, world.world_facts)
+    replayed = {row["question"] for row in questions}  # whose answers a student rehearses: no measure of what it keeps
+    measured = [record for record in world.retain(who) if record["question"] not in replayed]
+    sources = (world.forget(who), measured, world.real_authors, world.world_facts)
     asked = _asked(settings, {name: list(records) for name, records in zip(SETS, sources, strict=True)})
     return Task(
         split, seed, _plain(world.forget(who)), _plain(world.retain(who)), questions, _plain(world.holdout),
@@ -129,7 +134,10 @@ def model_folder(settings: BenchSettings, role: str, split: str, seed: int) -> P
     """
     given = getattr(settings, role)
     if given:
-        return Path(given.replace("{split}", split).replace("{seed}", str(seed)))
+        filled = {"split": split, "seed": str(seed), "retain": SPLITS.get(split, f"{split}_retain")}
+        for name, value in filled.items():
+            given = given.replace(f"{{{name}}}", value)
+        return Path(given)
     each = f"seed{seed}" if settings.world == "people" else split
     if settings.world == "tofu" and role == "original" and not settings.retained and split in SPLITS:
         each = "full"  # learned everything, whatever the split
@@ -137,19 +145,39 @@ def model_folder(settings: BenchSettings, role: str, split: str, seed: int) -> P
 
 
 def make_model(settings: BenchSettings, role: str, split: str, seed: int, progress: Silent) -> Path:
-    """:func:`model_folder`, made unless it is there. UserError where a given one is not."""
+    """:func:`model_folder`, made unless it is there.
+
+    Raises:
+        UserError: it is there, made with other settings.
+    """
     folder = model_folder(settings, role, split, seed)
-    if folder.exists() or getattr(settings, role):  # a hub name is no folder; loading it says whether it is there
+    if getattr(settings, role):  # a hub name is no folder; loading it says whether it is there
+        return folder
+    training = folder.with_name(f"{role}-training")
+    # Noted before the training: what an interrupted one has left must be of the same settings, too.
+    noted, asked = folder.with_name(f"{role}.json"), identity(settings)
+    if not finished.read(noted, asked):
+        finished.write(noted, asked, time.time())
+    if folder.exists():
         return folder
     progress.say(f"Making the {role} model in {folder}")
-    training = folder.with_name(f"{role}-training")
     if settings.world == "people":
         world = people(seed=seed)
         lm = train_tiny(world, training, pair(seed, world) if role == "retrained" else ())
     else:
         lm = _fine_tuned(settings, role, split, training, progress)
     save_model(lm, folder)
+    shutil.rmtree(training, ignore_errors=True)
     return folder
+
+
+def identity(settings: BenchSettings) -> dict[str, Any]:
+    """The settings that decide what an original or retrained model is."""
+    if settings.world == "people":
+        return {"world": "people"}
+    names = ("data", "model", "retained", "train_epochs", "train_lr", "train_batch", "bf16", "system_prompt",
+             "chat_template", "template_date")  # fmt: skip
+    return {name: settings.value(name) for name in names}
 
 
 def _fine_tuned(settings: BenchSettings, role: str, split: str, training: Path, progress: Silent):
@@ -166,9 +194,10 @@ def _fine_tuned(settings: BenchSettings, role: str, split: str, training: Path, 
     args = RKLDConfig(
         output_dir=str(training),
         num_train_epochs=settings.train_epochs,
-        learning_rate=settings.train_lr,
+        learning_rate=settings.value("train_lr"),
         per_device_train_batch_size=settings.train_batch // parts,
         gradient_accumulation_steps=parts,
+        save_total_limit=1,
         bf16=bool(settings.bf16 if settings.bf16 is not None else torch.cuda.is_available()),
         seed=0,
     )

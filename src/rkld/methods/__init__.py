@@ -49,6 +49,8 @@ class Method:
     """The sets whose questions the method also wants answered by a refusal: "forget_refusals", "retain_refusals"."""
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "kl"
     """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
+    held: ClassVar[bool] = True
+    """Whether terms that hold the model to the original on other records may join the method's own."""
     weight: ClassVar[float] = 1.0
     """Factor of the forget term. A method whose paper sets another makes it a field."""
 
@@ -63,15 +65,20 @@ class Method:
         """Whether the original is trained further on the forget records first."""
         return "strengthened" in self.cached
 
-    def require(self, names: Collection[str]) -> None:
-        """Refuse to go on without the records that the method needs.
+    def require(self, names: Collection[str], retain_loss: str = "auto") -> None:
+        """Refuse to go on without the records that the method needs, or with a term that it does not take.
 
         Args:
             names: of the sets that are there.
+            retain_loss: as the user asks for it.
 
         Raises:
-            UserError: none of :attr:`needs` is among them.
+            UserError: none of :attr:`needs` is among them; a retain loss where the method has its own.
         """
+        if not self.held and retain_loss in ("kl", "rt"):
+            raise UserError(
+                f"the method {self.name} treats retain records in its own way; it takes no retain loss '{retain_loss}'."
+            )
         if self.needs and not set(self.needs) & set(names):
             sources = " or ".join(f"{name} records (--{name} DATA)" for name in self.needs)
             raise UserError(f"the method {self.name} needs {sources}.")
@@ -95,7 +102,8 @@ class Method:
 class Assisted(Method):
     """A method that trains no student, but an *assistant*: the original, trained further by the rules of strengthening.
 
-    The unlearned model is made from both: see :class:`WeightArithmetic` and :class:`LogitArithmetic`.
+    The unlearned model is made from both: see :class:`WeightArithmetic` and :class:`LogitArithmetic`. Terms on other
+    records (retain, replay) join the assistant's, so that it differs from the original by the forget records alone.
     """
 
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "none"
@@ -104,7 +112,7 @@ class Assisted(Method):
     def strengthens(self) -> bool:
         return True
 
-    def assistant(self, sets: Mapping[str, Sequence[Encoded]]) -> list[Term]:
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         """What the assistant minimises: cross-entropy on the forget answers, so that it is the strengthened model."""
         return [Term("forget", "forget", answer, to_labels)]
 

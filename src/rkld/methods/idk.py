@@ -10,9 +10,12 @@ from ..objective import REFUSALS, Term, answer, to_labels
 
 @dataclass(frozen=True)
 class Refusal(Method):
-    """``−log π_θ(y_idk | x)``, with one refusal per question drawn from the seed (TOFU draws anew each time)."""
+    """``−log π_θ(y_idk | x)``, with one refusal per question drawn from the seed (TOFU draws anew each time).
+
+    TOFU has cross-entropy on retain records beside it."""
 
     refusals = ("forget",)
+    retain_loss = "rt"
 
     def terms(self, teacher, sets, lm):
         return [Term("forget", "forget" + REFUSALS, answer, to_labels, self.weight)]

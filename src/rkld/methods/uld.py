@@ -33,15 +33,16 @@ class LogitOffset(LogitArithmetic):
     hold: float = 5.0
 
     needs = ("retain", "replay")
+    held = False
 
     def __post_init__(self):
         if not 0 < self.floor < 1:
             raise UserError(f"--method-arg floor is {self.floor}; it must lie between 0 and 1.")
 
-    def assistant(self, sets):
+    def terms(self, teacher, sets, lm):
         others = "retain" if "retain" in sets else "replay"
         uniform = Term("uniform", others, answer, lambda l, inputs, spare: to_uniform(l, spare[0]), self.hold)
-        return [*super().assistant(sets), uniform]
+        return [*super().terms(teacher, sets, lm), uniform]
 
     def logits(self, original, assistant, alpha):
         kept = max(1, int(self.floor * original.shape[-1]))

@@ -30,6 +30,7 @@ def train_tiny(world: World, folder: Path, without: Sequence[int] = (), callback
         learning_rate=LEARNING_RATE,
         per_device_train_batch_size=BATCH_SIZE,
         seed=world.seed,
+        save_total_limit=1,
         use_cpu=True,
     )
     fine_tune(lm, records, args, callbacks)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import TrainerCallback
 
 from rkld.objective import plan_steps
@@ -79,6 +81,10 @@ def folder(tmp_path_factory):
     strengthen_noisily(strong)
     with pytest.MonkeyPatch.context() as patch:
         teacher_of(lm, strong, SETS, folder, patch, config(folder))
+        untied = model(tied=False)
+        strong = copy.deepcopy(untied)
+        strengthen_noisily(strong)
+        teacher_of(untied, strong, SETS, folder / "untied", patch, config(folder))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run([*torchrun, __file__, str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -101,8 +107,9 @@ def test_two_processes_end_where_one_does(one, two):
     expected = one["8x1"]
     start = model(tied=True).model.state_dict()
     assert any((expected["weights"][name] - start[name]).abs().max() > 1e-3 for name in start), "nothing was learned"
-    assert all(found["wrapped"] for rank in two for found in rank.values())
-    for found in [one["1x8"], *two[0].values(), *two[1].values()]:
+    trained = [found for rank in two for name, found in rank.items() if name != "gradients"]
+    assert all(found["wrapped"] for found in trained)
+    for found in [one["1x8"], *trained]:
         for name, tensor in expected["weights"].items():
             torch.testing.assert_close(found["weights"][name], tensor, rtol=0, atol=1e-9, msg=lambda m: f"{name}: {m}")
 
@@ -139,9 +146,37 @@ def test_two_processes_go_on_from_a_checkpoint(two):
         assert len(rank["resumed"]["seen"]) == 2
 
 
+def sharded_gradients(folder: Path, shard: bool) -> dict[str, torch.Tensor]:
+    """Of the first step, all eight records on every process; whole, also where the weights were sharded by FSDP2."""
+    args = config(folder / f"sharded-{shard}", per_device_train_batch_size=8)
+    lm = model(tied=False)
+    objective = build_objective(SETS, Teacher(HiddenCache(folder / "untied/cache", {}), alpha=args.alpha), lm, args)
+    trainer = ObjectiveTrainer(lm, args, objective)
+    trainer.batches.processes, trainer.batches.process = 1, 0
+    inputs = next(iter(trainer.get_train_dataloader()))
+    if shard:
+        mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+        for block in lm.model.model.layers:
+            fully_shard(block, mesh=mesh)
+        fully_shard(lm.model, mesh=mesh)
+    trainer.compute_loss(lm.model, inputs).backward()
+    whole = {name: p.grad for name, p in lm.model.named_parameters() if p.grad is not None}
+    return {name: grad.full_tensor() if shard else grad for name, grad in whole.items()}
+
+
+def test_sharded_weights_have_the_gradients_of_whole_ones(two):
+    """FSDP2 gathers weights in hooks of the module itself: a loss beside its forward would meet shards of the head."""
+    for rank in two:
+        whole, sharded = rank["gradients"][False], rank["gradients"][True]
+        assert whole.keys() == sharded.keys() and "lm_head.weight" in whole
+        for name, grad in whole.items():
+            torch.testing.assert_close(sharded[name], grad, rtol=0, atol=1e-10, msg=lambda m: f"{name}: {m}")
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     found = work(folder, 2)
+    found["gradients"] = {shard: sharded_gradients(folder, shard) for shard in (False, True)}
     halted = {"per_device_train_batch_size": 4, "checkpoint_minutes": 0.0}
     train(folder, "halted", halt=True, **halted)
     found["resumed"] = train(folder, "halted", **halted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,58 @@ def test_a_finished_teacher_is_used_again(tmp_path, monkeypatch):
     assert not trained
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", seed=1), processing_class=tokenizer)
     assert trained
+
+
+def test_an_adapters_teacher_is_used_again(tmp_path, monkeypatch):
+    """The adapter's random half is part of what the cache is keyed by: drawn anew, it would never be found again."""
+    adapter = LoraConfig(r=4, target_modules="all-linear")
+    def build():
+        model, tokenizer = tiny_model(0)
+        build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer,
+                      peft_config=adapter)  # fmt: skip
+
+    build()
+    torch.manual_seed(7)
+    monkeypatch.setattr("rkld.strengthening.fine_tune", lambda *a: pytest.fail("trained again"))
+    build()
+
+
+CHANGED = {"lr_scheduler_type": "cosine", "max_steps": 1, "adam_beta2": 0.5, "adam_epsilon": 1e-3, "max_grad_norm": 0.5,
+           "optim_args": "a=1", "neftune_noise_alpha": 5.0, "weight_decay": 0.5, "warmup_epochs": 0.5, "warmup_steps": 9,
+           "learning_rate": 1.0, "seed": 9, "optim": "sgd", "num_train_epochs": 9, "per_device_train_batch_size": 4}  # fmt: skip
+SAME = {"alpha": 2.0, "method": "forward_kl", "retain_weight": 9.0, "replay_weight": 9.0, "keep_weight": 9.0,
+        "retain_loss": "rt", "chunk_rows": 7, "checkpoint_minutes": 1.0, "logging_steps": 5, "save_total_limit": 4,
+        "gradient_checkpointing": True, "output_dir": "elsewhere"}  # fmt: skip
+
+
+def test_whatever_changes_the_strengthened_model_makes_another_cache(tmp_path):
+    """A stale teacher would be used in silence; one that serves any alpha and divergence must not be made again."""
+    lm = load_model(tiny_model(0)[0], tokenizer=tiny_model(0)[1])
+    sets = {"forget": [Encoder(lm.tokenizer).encode(r) for r in read_records(RECORDS, "forget")]}
+
+    def identity(**values) -> dict:
+        return cache_identity(lm, sets, replace(config(tmp_path), **values))
+
+    first = identity()
+    assert [name for name, value in CHANGED.items() if identity(**{name: value}) == first] == []
+    assert [name for name, value in SAME.items() if identity(**{name: value}) != first] == []
+    assert identity(per_device_train_batch_size=1, gradient_accumulation_steps=3) == first, "the same step in parts"
+
+
+def test_a_strengthening_that_fails_leaves_the_callers_model_as_it_was(tmp_path, monkeypatch):
+    """Interrupted in a notebook: the model in memory must not know the records better than before."""
+    model, tokenizer = tiny_model(0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def interrupted(lm, *_):
+        with torch.no_grad():
+            lm.head.weight.add_(1.0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rkld.strengthening.fine_tune", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_reference_likelihoods_are_the_originals(tmp_path):

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld import teacher as teacher_module
 from rkld.encoding import Encoded
+from rkld.errors import UserError
 from rkld.models import LanguageModel
 from rkld.teacher import HiddenCache, Teacher, marked, marked_hidden
 from rkld.worlds.tiny import tiny_tokenizer
@@ -130,6 +131,15 @@ def test_an_interrupted_change_does_not_revive_the_old_index(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         HiddenCache(tmp_path, {"model": "b"}).write("original/forget", interrupted())
     assert not HiddenCache(tmp_path, IDENTITY).done("original/forget")
+
+
+@pytest.mark.parametrize("text", ['{"weight_map": {}}', '{"identity": ', "[]"])
+def test_somebody_elses_index_is_refused_and_stays(tmp_path, text):
+    """``--teacher`` at a model's folder must not end in a traceback, and must delete nothing."""
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(UserError, match="no index of a teacher"):
+        HiddenCache(tmp_path, {})
+    assert (tmp_path / "index.json").read_text() == text
 
 
 def test_an_unchanged_identity_is_found_again(tmp_path):

@@ -12,9 +12,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
 
 from rkld.encoding import Encoded
+from rkld.errors import Diverged, UserError
 from rkld.models import LanguageModel
 from rkld.hidden import states
 from rkld.objective import MicroBatches, Objective, Term, answer, evaluate, plan_steps, split
@@ -247,7 +248,7 @@ def test_split_puts_like_lengths_together():
     assert sorted(i for part in split([3, 1, 2], 5) for i in part) == [0, 1, 2]
 
 
-def test_training_resumed_from_a_checkpoint_ends_where_it_would_have(tmp_path):
+def test_training_resumed_from_a_checkpoint_ends_where_it_would_have(tmp_path, monkeypatch):
     """Interrupted after 5 of 9 steps and started again: the same records follow, the same weights come out."""
     from rkld.trainer import fine_tune
 
@@ -262,11 +263,55 @@ def test_training_resumed_from_a_checkpoint_ends_where_it_would_have(tmp_path):
         return config(folder, num_train_epochs=3, per_device_train_batch_size=2)
 
     straight, halted, resumed = model(), model(), model()
+    logged = {}
+    monkeypatch.setattr(Trainer, "log", lambda self, logs, *a, **k: logged.setdefault(self.args.output_dir, []).append(
+        logs.get("answers")))  # fmt: skip
     fine_tune(straight, found, args(tmp_path / "a"))
     fine_tune(halted, found, args(tmp_path / "b"), [Stop()])
     assert not torch.equal(straight.head.weight, halted.head.weight)
+    # What a killed checkpoint leaves: newer, and its state cut short.
+    broken = tmp_path / "b/checkpoint-7"
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text((tmp_path / "b/checkpoint-5/trainer_state.json").read_text()[:100])
+    logged[str(tmp_path / "b")].clear()
     fine_tune(resumed, found, args(tmp_path / "b"))
     torch.testing.assert_close(resumed.head.weight, straight.head.weight, rtol=0, atol=1e-10)
+    after = logged[str(tmp_path / "a")][5:9]
+    assert logged[str(tmp_path / "b")][:4] == pytest.approx(after), "a resumed run's losses are of its own steps"
+
+
+def of_answers(lm, args, n=8) -> ObjectiveTrainer:
+    sets = {"forget": records("f", [6] * n, 1)}
+    return ObjectiveTrainer(lm, args, Objective(sets, [Term("answers", "forget", answer, to_labels)]))
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [({"num_train_epochs": 5}, 2), ({"num_train_epochs": 1}, 1), ({"num_train_epochs": 0.5}, 0), ({"max_steps": 2}, 1),
+     ({"num_train_epochs": 5, "warmup_steps": 3}, 3)],
+)  # fmt: skip
+def test_the_warm_up_is_of_the_steps_that_are_trained(values, steps, tmp_path):
+    """An epoch's, at most half of them; the user's own where it is given. The settings stay the caller's."""
+    args = config(tmp_path, **values)
+    before = args.warmup_steps
+    assert of_answers(model(), args).args.warmup_steps == steps
+    assert args.warmup_steps == before
+
+
+def test_a_diverged_training_ends_at_once(tmp_path):
+    """Going on would end with a model of NaNs, which every metric takes for one that has forgotten."""
+    lm = model(dtype=torch.float32)
+    with torch.no_grad():
+        lm.head.weight[5] = float("nan")
+    with pytest.raises(Diverged, match="step 1.*learning rate"):
+        of_answers(lm, config(tmp_path)).train()
+
+
+@pytest.mark.parametrize("dtype, values", [(torch.float32, {"fp16": True}), (torch.float16, {})])
+def test_float16_is_refused(dtype, values, tmp_path):
+    """Its gradients underflow: a run would end well and have changed nothing."""
+    with pytest.raises(UserError, match="bfloat16"):
+        of_answers(model(dtype=dtype), config(tmp_path, **values))
 
 
 def test_speed_counts_real_tokens_and_padding_apart(tmp_path):

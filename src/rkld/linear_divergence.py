@@ -66,7 +66,7 @@ def chunk_rows_for(vocabulary: int, dtype: torch.dtype, device: torch.device) ->
 
     On a CPU 128, for vocabularies from 32768 to 131072 alike: fewer read the head too often (measured with one thread:
     96 rows take 5 % longer, 64 a fifth, 48 a third), 192 save 2 %. Larger vocabularies get fewer, so that a buffer
-    stays within 64 MiB. On other devices as many as fit into 128 MiB, so that a chunk fills the device (not measured).
+    stays within 64 MiB. On other devices as many as fit into 256 MiB, so that a chunk fills the device.
 
     Args:
         vocabulary: V.
@@ -77,9 +77,22 @@ def chunk_rows_for(vocabulary: int, dtype: torch.dtype, device: torch.device) ->
     return min(max(rows // 16 * 16, 16), most)  # whole tiles of the matrix product
 
 
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What products with ``weight`` are computed in: autocast's dtype where it is on, else the weight's own.
+
+    Autocast would cast a head again for every chunk of rows; whoever asks here casts it once.
+    """
+    kind = weight.device.type
+    cast = weight.dtype == torch.float32 and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if cast else weight.dtype
+
+
 def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """``hidden @ weight.T + bias`` (n, V), written into ``out``, whose dtype may be the more accurate one."""
-    if hidden.dtype != out.dtype or torch.is_autocast_enabled(hidden.device.type):
+    """``hidden @ weight.T + bias`` (n, V), written into ``out``, whose dtype may be the more accurate one.
+
+    ``hidden`` and ``weight`` are of one dtype (:func:`compute_dtype`).
+    """
+    if hidden.dtype != out.dtype:
         return out.copy_(F.linear(hidden, weight, bias))
     if bias is None:
         return torch.mm(hidden, weight.t(), out=out)
@@ -112,6 +125,9 @@ class _LinearDivergence(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=accurate) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=accurate) if needs_bias else None
         values = hidden.new_empty(len(hidden), dtype=accurate)
+        dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        dtype = compute_dtype(weight)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         buffers = hidden.new_empty((3, min(chunk_rows, len(hidden)), len(weight)), dtype=accurate)
 
         start = 0
@@ -127,7 +143,7 @@ class _LinearDivergence(torch.autograd.Function):
                 values[here], gradient = segment.loss(logits, inputs, here_buffers[1:])  # (n,), (n, V)
                 gradient.mul_(segment.weights[a:b, None])
                 if needs_hidden:
-                    grad_hidden[here] = torch.mm(gradient.to(weight.dtype), weight)
+                    grad_hidden[here] = torch.mm(gradient.to(dtype), weight)
                 if needs_weight:
                     _add_product(grad_weight, gradient, x)
                 if needs_bias:
@@ -135,7 +151,7 @@ class _LinearDivergence(torch.autograd.Function):
             start += rows
 
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        ctx.dtypes = dtypes
         weights = torch.cat([segment.weights for segment in segments]).to(accurate)
         ctx.mark_non_differentiable(values)
         return torch.dot(weights, values), values

@@ -9,7 +9,7 @@ import gc
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -84,9 +84,11 @@ def set_aside(lm: LanguageModel, folder: Path) -> Iterator[None]:
     """Keep the weights in ``folder`` while the model is trained to be another, and restore them afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     save_state(lm, folder / "original.safetensors")
-    yield
-    restore_state(lm, folder / "original.safetensors")
-    gc.collect()
+    try:
+        yield
+    finally:  # the model may be the caller's own, whose weights must not stay those of a training that failed
+        restore_state(lm, folder / "original.safetensors")
+        gc.collect()
 
 
 def references(
@@ -155,13 +157,36 @@ def cache_identity(
     return {
         "model": fingerprint(lm),
         "records": hashlib.blake2b(repr(ids).encode(), digest_size=16).hexdigest(),
-        "strengthening": [
-            args.num_train_epochs, args.learning_rate, args.weight_decay, args.warmup_epochs, str(args.optim),
-            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size, args.seed,
-        ],
+        "strengthening": {
+            "batch_size": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            **{f.name: str(getattr(args, f.name)) for f in fields(args) if not _of_no_account(f.name)},
+        },
         "numerics": [str(lm.head.weight.dtype), args.bf16],
         "floor": hashlib.blake2b(repr(floor).encode(), digest_size=16).hexdigest(),
     }  # fmt: skip
+
+
+def _of_no_account(name: str) -> bool:
+    """Whether a setting of the training cannot change what it ends with, beyond rounding. One that is new in
+    transformers is taken to matter: a cache that is made again costs minutes, a stale one costs the result."""
+    return name in _UNIMPORTANT or name.startswith(("log", "save_", "eval_", "do_", "hub_", "push_", "dataloader_"))
+
+
+_UNIMPORTANT = {
+    # of the student's training: the cache serves any
+    "method", "method_arg", "alpha", "score", "retain_loss", "retain_weight", "replay_weight", "keep_weight",
+    # how it is computed, and what is said of it
+    "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "chunk_rows", "use_cpu",
+    "gradient_checkpointing_kwargs", "local_rank", "ddp_backend", "ddp_find_unused_parameters", "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers", "ddp_timeout", "fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config",
+    "output_dir", "checkpoint_minutes", "report_to", "run_name", "project", "trackio_space_id", "disable_tqdm",
+    "per_device_eval_batch_size", "torch_empty_cache_steps", "skip_memory_metrics", "ignore_data_skip",
+    "resume_from_checkpoint", "remove_unused_columns", "load_best_model_at_end", "metric_for_best_model",
+    "greater_is_better", "batch_eval_metrics", "prediction_loss_only", "restore_callback_states_from_checkpoint",
+    "enable_jit_checkpoint", "auto_find_batch_size", "activation_checkpointing", "activation_checkpointing_kwargs",
+    "include_num_input_tokens_seen", "trackio_bucket_id", "trackio_static_space_id", "include_for_metrics", "debug",
+    "bf16_full_eval", "fp16_full_eval", "label_names",
+}  # fmt: skip
 
 
 def autocast(lm: LanguageModel, args: RKLDConfig) -> torch.autocast:

@@ -25,9 +25,10 @@ from torch import Tensor
 
 from .divergence import composite_logits, with_floor
 from .encoding import Encoded
+from .errors import UserError
 from .files import write_json
 from .hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
-from .linear_divergence import head_logits
+from .linear_divergence import compute_dtype, head_logits
 from .language_model import LanguageModel
 
 SHARD_BYTES = 1 << 30
@@ -50,13 +51,23 @@ class HiddenCache:
         # Through JSON, which knows no tuples: else an identity would differ from itself read again.
         self.index: dict = {"identity": json.loads(json.dumps(dict(identity))), "tensors": {}, "heads": {}, "done": []}
         if self._index_path.exists():
-            found = json.loads(self._index_path.read_text())
+            found = self._read_index()
             if found["identity"] == self.index["identity"]:
                 self.index = found
             else:  # the index goes first: it must never speak of tensors that are gone or have been replaced
                 self._index_path.unlink()
                 for file in {*found["tensors"].values(), *found["heads"].values()}:
                     (self.folder / file).unlink(missing_ok=True)
+
+    def _read_index(self) -> dict:
+        try:
+            found = json.loads(self._index_path.read_text(encoding="utf-8"))
+            whole = {"identity", "tensors", "heads", "done"} <= set(found)
+        except (ValueError, TypeError):
+            whole = False
+        if not whole:  # ours is never half written, so it is somebody else's or damaged: nothing is deleted by it
+            raise UserError(f"{self._index_path} is no index of a teacher: give another folder, or delete this one.")
+        return found
 
     def done(self, part: str) -> bool:
         """Whether ``part`` ("original/forget") has been written whole."""
@@ -149,22 +160,22 @@ class Teacher:
     def __init__(self, cache: HiddenCache, *, alpha: float = 8.0):
         self.cache = cache
         self.alpha = alpha
-        self._heads: dict[str, tuple[Tensor, Tensor | None]] = {}
+        self._shared: dict[str, Tensor] = {}
+        self._heads: dict[tuple[str, torch.dtype], dict[str, Tensor]] = {}
 
     def attach(self, lm: LanguageModel) -> None:
-        """Bring the frozen heads to the student's device."""
-        shared = (lm.head.weight.detach(), None if lm.head.bias is None else lm.head.bias.detach())
-        for name in ("original", "strengthened"):
-            head = self.cache.read_head(name)
-            if head is None:
-                self._heads[name] = shared
-            else:
-                bias = head.get("bias")
-                self._heads[name] = (head["weight"].to(lm.device), None if bias is None else bias.to(lm.device))
+        """Take the student's head for those that the cache has none of. Heads are read when they are first used."""
+        self._shared = {n: p.detach() for n, p in (("weight", lm.head.weight), ("bias", lm.head.bias)) if p is not None}
+        self._heads = {}
 
     def _logits(self, head: str, hidden: Tensor, out: Tensor) -> Tensor:
-        weight, bias = self._heads[head]
-        return head_logits(hidden.to(weight.dtype), weight, bias, out)
+        at = self._shared["weight"]
+        key = head if head in self.cache.index["heads"] else "shared", compute_dtype(at)
+        if key not in self._heads:
+            found = self.cache.read_head(head) or self._shared
+            self._heads[key] = {name: tensor.to(at.device, key[1]) for name, tensor in found.items()}
+        found = self._heads[key]
+        return head_logits(hidden.to(key[1]), found["weight"], found.get("bias"), out)
 
     def original(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d).

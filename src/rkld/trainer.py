@@ -6,6 +6,7 @@ records of a step and how their rows are weighted, comes from :mod:`rkld.objecti
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,9 @@ class RKLDConfig(TrainingArguments):
     weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay (the paper: 0.01)."})
     num_train_epochs: float = field(default=5, metadata={"help": "Passes over the forget records."})
     lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after the warm-up (the paper: linear)."})
-    warmup_epochs: float = field(default=1.0, metadata={"help": "Epochs of linear warm-up (the paper: 1)."})
+    warmup_epochs: float = field(
+        default=1.0, metadata={"help": "Epochs of linear warm-up (the paper: 1), where warmup_steps is not given."}
+    )
     alpha: float = field(default=8.0, metadata={"help": "Teacher: l_o − α·ReLU(l_aug − l_o) (the paper: 8 on TOFU)."})
     retain_weight: float = field(default=1.0, metadata={"help": "λ of +RT and +KL (the paper: 1)."})
     retain_loss: str = field(
@@ -86,25 +89,30 @@ class ObjectiveTrainer(Trainer):
                 f"The weights of {lm.source} are quantised, so they cannot be trained: train an adapter on them "
                 "(--lora), or take the model they were made from."
             )
+        if args.fp16 or lm.head.weight.dtype == torch.float16:
+            raise UserError(
+                "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 (bf16=True) "
+                "or float32, and load the model in either."
+            )
         self.lm = lm
         self.objective = objective
+        args = copy.copy(args)  # the caller may train something else by the same
         args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
         batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        epochs = math.ceil(args.num_train_epochs)
-        if args.max_steps > 0:
-            epochs = math.ceil(args.max_steps / math.ceil(len(next(iter(objective.sets.values()))) / batch_size))
+        per_epoch = math.ceil(len(next(iter(objective.sets.values()))) / batch_size)
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
         self.batches = MicroBatches(
             objective,
             batch_size=batch_size,
             accumulation=args.gradient_accumulation_steps,
-            epochs=epochs,
+            epochs=math.ceil(steps / per_epoch),
             seed=args.seed,
             processes=args.world_size,
             process=args.process_index,
             dtype=torch.promote_types(lm.head.weight.dtype, torch.float32),
         )
         # A run of one epoch would otherwise end before it has warmed up.
-        args.warmup_steps = min(round(args.warmup_epochs * self.batches.steps_per_epoch), len(self.batches.steps) // 2)
+        args.warmup_steps = args.warmup_steps or min(round(args.warmup_epochs * per_epoch), steps // 2)
         self._values: dict[str, Tensor] = {}
         self._logged_steps = 0
         self._read = _Read()
@@ -113,7 +121,7 @@ class ObjectiveTrainer(Trainer):
             args=args,
             train_dataset=self.batches,
             processing_class=lm.tokenizer,
-            callbacks=[_Epoch(self.batches), _TimedCheckpoint(args.checkpoint_minutes), *callbacks],
+            callbacks=[_Position(self), _TimedCheckpoint(args.checkpoint_minutes), *callbacks],
         )
 
         self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
@@ -197,9 +205,13 @@ class RKLDTrainer(ObjectiveTrainer):
 
 
 def load_student(model, processing_class=None, peft_config=None) -> LanguageModel:
-    """The model to train, with a new adapter where one is asked for."""
+    """The model to train, with a new adapter where one is asked for: always the same, as the teacher is made with it."""
     lm = load_model(model, tokenizer=processing_class)
-    return lm if peft_config is None else new_adapter(lm, config=peft_config)
+    if peft_config is None:
+        return lm
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return new_adapter(lm, config=peft_config)
 
 
 def encode_sets(lm: LanguageModel, args: RKLDConfig, forget, replay=None, retain=None) -> dict[str, list[Encoded]]:
@@ -298,16 +310,18 @@ def _within_forward(wrapped: nn.Module, inner: nn.Module, function, inputs):
     """Run ``function(inputs)`` as ``inner``'s forward, called through ``wrapped``.
 
     DDP, FSDP and ZeRO-3 gather and reduce in hooks around the wrapped module's forward, so the head must be used
-    inside it.
+    inside it. FSDP2 wraps nothing: its hooks are on the module itself, which is both then.
     """
-    if wrapped is inner:
-        return function(inputs)
     forward = inner.forward
+    own = "forward" in vars(inner)  # not of the class: accelerate or a wrapper has put one there
     inner.forward = function
     try:
         return wrapped(inputs)
     finally:
-        inner.forward = forward
+        if own:
+            inner.forward = forward
+        else:
+            del inner.forward
 
 
 class _Read:
@@ -336,14 +350,17 @@ class _Read:
         return found
 
 
-class _Epoch(TrainerCallback):
-    """Tells the data which epoch it is (a resumed loader is not told by the Trainer)."""
+class _Position(TrainerCallback):
+    """Tells the trainer where it is, which in a resumed run is not the beginning."""
 
-    def __init__(self, batches: MicroBatches):
-        self.batches = batches
+    def __init__(self, trainer: ObjectiveTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._logged_steps = state.global_step
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.batches.epoch = int((state.epoch or 0) + 1e-6)
+        self.trainer.batches.epoch = int((state.epoch or 0) + 1e-6)
 
 
 class _TimedCheckpoint(TrainerCallback):
@@ -363,8 +380,9 @@ class _TimedCheckpoint(TrainerCallback):
 
 def fit(trainer: ObjectiveTrainer) -> None:
     """Train, from the last whole checkpoint in the output folder if there is one."""
-    # A checkpoint is whole once the trainer's state, written last, is there.
-    whole = [path.parent for path in Path(trainer.args.output_dir).glob("checkpoint-*/trainer_state.json")]
+    # A checkpoint is whole once the trainer's state, written last, is there to its end.
+    found = Path(trainer.args.output_dir).glob("checkpoint-*/trainer_state.json")
+    whole = [path.parent for path in found if path.read_text(encoding="utf-8").rstrip().endswith("}")]
     last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
     trainer.train(resume_from_checkpoint=last and str(last))
     # The optimizer's state would otherwise stay in memory through the next phase.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ class Pieces:
         Args:
             progress: given to the work where one piece is done at a time; several bars at once would be unreadable.
         """
-        self.progress, self._pool = progress, None
+        self.progress, self._pool, self._jobs = progress, None, jobs
         if jobs > 1:
             threads = max(1, torch.get_num_threads() // jobs)
             spawn = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
@@ -37,9 +38,13 @@ class Pieces:
             for number, piece in enumerate(pieces):
                 yield number, work(*piece, self.progress)
             return
-        futures = {self._pool.submit(work, *piece, Silent()): number for number, piece in enumerate(pieces)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        waiting, running = deque(enumerate(pieces)), {}
+        while waiting or running:
+            while waiting and len(running) < self._jobs:  # no more than are at work: what waits is not begun after an error
+                number, piece = waiting.popleft()
+                running[self._pool.submit(work, *piece, Silent())] = number
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
 
     def __enter__(self) -> Pieces:
         return self

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ..errors import UserError
 from .likelihood import measuring
@@ -145,7 +145,7 @@ def _generate(
         ids = output.sequences[kept]
         attention = F.pad(attention[kept], (0, ids.shape[1] - attention.shape[1]), value=1)
         cache = output.past_key_values
-        if cache is None or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
+        if type(cache) is not DynamicCache or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
             # Recurrent states and others that generate() can't go on from: the rest is read again, in one go.
             cache, steps = None, max(caps)
         elif len(keep) < len(rows):

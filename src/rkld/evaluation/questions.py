@@ -44,8 +44,10 @@ def question_scores(
     The answers to a question are read in one pass over it. ``encoded`` are they where encode_answers has made them
     already: for a model that is asked again and again, encoding takes longer than reading.
     """
+    if not records:
+        return []
     scores = answer_scores(lm, encode_answers(encoder, records) if encoded is None else encoded)
-    each = len(scores) // max(len(records), 1)
+    each = len(scores) // len(records)
     return [scores[start : start + each] for start in range(0, len(scores), each)]
 
 
@@ -55,6 +57,8 @@ def mean_losses(scores: Sequence[Sequence[Scores]]) -> dict[str, np.ndarray]:
     Returns:
         ``gold_loss`` (n,), ``paraphrase_loss`` (n,) and ``perturbed_loss`` (n, k), in nats per token.
     """
+    if not scores:
+        raise ValueError("there are no questions, so they have no mean losses")
     table = np.array([[answer.losses.mean() for answer in answers] for answers in scores])  # (n, 2 + k)
     return {"gold_loss": table[:, 0], "paraphrase_loss": table[:, 1], "perturbed_loss": table[:, 2:]}
 

@@ -3,8 +3,8 @@
     python -m benchmarks.tofu_pairs --data FOLDER [--out runs/tofu_pairs] [--pairs 1,2] [--methods …] [--plan]
 
 FOLDER holds the files of the data set ``locuslab/TOFU``. The original learned ten authors (benchmarks.tofu_models):
-pair 0 are the two of ``forget01``, pairs 1 to 4 the first eight of ``retain90``. The learning rate of each method is
-chosen on pair 0, by the same grid and rule for all, and frozen. Replayed questions are about two authors that the
+pair 0 are the two of ``forget01``, pairs 1 and 2 the first four of ``retain90``. The learning rate of each method is
+chosen on pair 0, by the same grid and rule for all, and frozen; with ``--no-tune`` all have ``--lr``. Replayed questions are about two authors that the
 original never learned, the holdout of the calibrated stop is about two others. The benchmark itself is ``rkld bench
 tofu`` on splits of one's own; this writes their files.
 """
@@ -40,6 +40,9 @@ EPOCHS = 8
 
 OURS = "rkld+replay@strengthen_lr=5e-4"
 """Strengthened at five times the rate: of what was tried on pair 0 (results/exploration.md), what kept most."""
+
+UNTUNED = """Not tuned: every method has the learning rate {lr:g}. Ours has had more: its `strengthen_lr` was picked on
+pair 0 among twelve settings ([exploration](exploration.md)), and the others' settings are those of their papers."""
 
 METHODS = f"{OURS},{OURS}@score=added,rkld+replay,rkld,npo+rt,simnpo,graddiff,undial"
 SHARED = ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
@@ -132,7 +135,8 @@ def main(
         return
     found = bench(**settings, progress=Bars())
     table = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
-    body = f"## Medians over the pairs\n\n{goals(found.rows)}\n\n{table}"
+    how = f"Learning rates chosen on pair 0 from {grid} times {lr:g}." if tune else UNTUNED.format(lr=lr)
+    body = f"## Medians over the pairs\n\n{how}\n\n{goals(found.rows)}\n\n{table}"
     write(results, "tofu_pairs", "Pairs of TOFU's authors, SmolLM2-135M", "python -m benchmarks.tofu_pairs --data FOLDER",
           {"settings": {**settings, "data": "FOLDER"}, "rows": list(found.rows)}, body)  # fmt: skip
     for path in found.files:

@@ -215,6 +215,7 @@ def test_value_and_gradient_are_the_formulas(name, tmp_path, monkeypatch):
     loss, found = setting.gradients()
     setting.lm.model.zero_grad()
     formula = Formula(setting.lm.model, setting.original.model, setting.strengthened.model, sets)
+    assert name in FORMULAS, f"write the formula of {name} beside the others, in plain torch"
     expected = FORMULAS[name](formula)
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-9)

@@ -15,10 +15,12 @@ from transformers import (
     MambaConfig,
     MambaForCausalLM,
     PreTrainedTokenizerFast,
+    RwkvConfig,
+    RwkvForCausalLM,
 )
 
 from rkld.errors import UserError
-from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts
+from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts, takes_company
 from rkld.evaluation.likelihood import Scores, answer_scores
 from rkld.models import LanguageModel
 
@@ -84,6 +86,15 @@ def mamba():
     return wrap(MambaForCausalLM(config))
 
 
+def rwkv():
+    torch.manual_seed(2)
+    config = RwkvConfig(
+        vocab_size=VOCABULARY, hidden_size=32, attention_hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        initializer_range=0.5, bos_token_id=None, eos_token_id=5,
+    )  # fmt: skip
+    return wrap(RwkvForCausalLM(config))
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A model and records: one half it has learned by heart, of the other it knows beginnings at most.
@@ -142,9 +153,12 @@ def test_answers_are_the_argmax_continuations_whatever_the_batch(batch_size):
     assert len({a.finished for a in answers}) == 2, "and should not end every answer"
 
 
-def test_models_whose_cache_cannot_be_continued_answer_the_same():
-    """A recurrent state given back without its rows, or read twice, would change what comes after it."""
-    lm, given = mamba(), [[1 + i % 30, 7, 9] for i in range(12)]  # equal lengths: it reads padding
+@pytest.mark.parametrize("make", [mamba, rwkv])
+def test_models_whose_cache_cannot_be_continued_answer_the_same(make):
+    """A recurrent state given back without its rows, or read twice, would change what comes after it; so would padding
+    that is read like text."""
+    lm, given = make(), [[1 + i % 30, 7, 9][: 1 + i % 3] for i in range(12)]
+    assert takes_company(lm) == (make is mamba) and takes_company(llama()) and takes_company(gpt2())
     answers = greedy(lm, given, max_new_tokens=3 * STEPS)
     assert [a.ids for a in answers] == [plainly(lm, p, 3 * STEPS, {0, 5}) for p in given]
     assert max(len(a.ids) for a in answers) > STEPS

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from ..errors import UserError
+from ..models import TOLERANCE
 from .likelihood import measuring
 
 if TYPE_CHECKING:
@@ -87,8 +89,33 @@ def greedy(
 
 def together(lm: LanguageModel) -> int:
     """Answers generated together. A GPU takes as long for a few as for many, if keys and values of many have room."""
+    if not takes_company(lm):
+        return 1
     small = lm.head.weight.shape[1] <= 1024
     return 4 * BATCH_SIZE if lm.device.type == "cuda" and small else BATCH_SIZE
+
+
+def takes_company(lm: LanguageModel) -> bool:
+    """Whether a prompt in a batch, padded on the left, is continued as it is alone.
+
+    Tried once per model, so that no list of architectures is needed: some recurrent models read padding like text, or
+    mix the rows of a batch.
+    """
+    if lm.backbone not in _TAKES_COMPANY:
+        config = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=0)
+        config.output_logits = config.return_dict_in_generate = True
+
+        def first_logits(prompts: Sequence[Sequence[int]]) -> Tensor:
+            ids, attention = left_padded(prompts, lm.device)
+            return lm.inner.generate(input_ids=ids, attention_mask=attention, generation_config=config).logits[0][0]
+
+        with neutral(lm):
+            alone, beside = first_logits([[1, 2]]), first_logits([[1, 2], [2, 1, 2, 1, 2]])
+        _TAKES_COMPANY[lm.backbone] = bool((alone - beside).abs().max() <= TOLERANCE[alone.dtype] * alone.abs().max())
+    return _TAKES_COMPANY[lm.backbone]
+
+
+_TAKES_COMPANY: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def known_starts(

@@ -43,11 +43,18 @@ class BaselineTrainer(Trainer):
 
 
 def batch(records: Sequence[Encoded]) -> Batch:
-    ids, attention = pad(records)
+    ids = pad(records)
+    attention = mask(records, ids)
     answer = torch.zeros_like(ids, dtype=torch.bool)
     for row, record in zip(answer, records):
         row[: len(record.ids)] = torch.tensor(record.answer)
     return {"input_ids": ids, "attention_mask": attention, "answer": answer}
+
+
+def mask(records: Sequence[Encoded], ids: Tensor) -> Tensor:
+    """Attention mask (B, L) int64 of padded records, as other libraries give it."""
+    lengths = torch.tensor([len(record.ids) for record in records])
+    return (torch.arange(ids.shape[1]) < lengths[:, None]).long()
 
 
 def together(batches: Mapping[str, Batch]) -> Batch:

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig
 
+from benchmarks.baselines import mask
 from benchmarks.common import write
 from benchmarks.tofu_models import TEMPLATE, train
 from rkld.encoding import Encoded, Encoder
@@ -61,7 +62,8 @@ class Plain:
         """Losses of all answers' tokens."""
         losses = []
         for batch in _batches(self.answers):
-            ids, attention = pad(batch)
+            ids = pad(batch)
+            attention = mask(batch, ids)
             with measuring(self.lm.model):
                 logits = self.lm.model(input_ids=ids, attention_mask=attention).logits  # (B, L, V)
             found = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")

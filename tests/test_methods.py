@@ -286,7 +286,7 @@ def test_two_processes_share_a_step(name, tmp_path, monkeypatch):
                                    processes=processes, process=process, dtype=torch.float64)  # fmt: skip
             for batch in (batches[i] for i in range(accumulation)):
                 layers = {term.layer for term in objective.terms if isinstance(term, StateTerm)}
-                found = states(lm.backbone, batch["input_ids"], batch["attention_mask"], layers)
+                found = states(lm.backbone, batch["input_ids"], layers)
                 total, _ = evaluate(objective.terms, batch, found, lm.head)
                 (total / processes).backward()
         gradients.append({n: p.grad.clone() for n, p in lm.model.named_parameters() if p.grad is not None})

@@ -222,7 +222,7 @@ def test_two_processes_share_a_step(tmp_path, monkeypatch):
                                    processes=processes, process=process, dtype=torch.float64)  # fmt: skip
             for i in range(accumulation):
                 batch = batches[i]
-                found = states(lm.backbone, batch["input_ids"], batch["attention_mask"])
+                found = states(lm.backbone, batch["input_ids"])
                 evaluate(objective.terms, batch, found, lm.head)[0].backward()
             gradients.append(lm.head.weight.grad.clone())
         return sum(gradients) / processes

@@ -18,19 +18,18 @@ another pass: about 35 for SmolLM2-135M on one core, more with more cores. A GPU
 thousands."""
 
 
-def pad(encoded: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids and attention mask, both (B, L) int64.
+def pad(encoded: Sequence[Encoded]) -> Tensor:
+    """Right-padded ids, (B, L) int64.
 
-    The mask comes from the lengths, never from ``ids != pad``: where pad is eos that would drop turn ends. Any id can
-    pad then; 0 always has an embedding row.
+    There is no attention mask: the models are causal (loading one that is not is refused), so nothing sees what stands
+    behind it, and transformers would halt a GPU to ask whether a mask hides anything. Any id can pad; 0 always has an
+    embedding row.
     """
     length = max(len(e.ids) for e in encoded)
     ids = torch.zeros((len(encoded), length), dtype=torch.int64)
-    attention = torch.zeros((len(encoded), length), dtype=torch.int64)
     for i, e in enumerate(encoded):
         ids[i, : len(e.ids)] = torch.tensor(e.ids)
-        attention[i, : len(e.ids)] = 1
-    return ids, attention
+    return ids
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -61,20 +60,16 @@ def predictors(masks: Sequence[Sequence[bool]], length: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def states(
-    backbone: nn.Module, ids: Tensor, attention: Tensor, layers: Collection[int] = ()
-) -> dict[int | None, Tensor]:
+def states(backbone: nn.Module, ids: Tensor, layers: Collection[int] = ()) -> dict[int | None, Tensor]:
     """Hidden states of all positions, (B · L, d): the final ones under None, and the outputs of the blocks ``layers``.
 
     Blocks count from 0. The last one's output is not among them: models normalise it at once.
     """
-    output = backbone(input_ids=ids, attention_mask=attention, use_cache=False, output_hidden_states=bool(layers))
+    output = backbone(input_ids=ids, use_cache=False, output_hidden_states=bool(layers))
     found = {layer: output.hidden_states[layer + 1] for layer in layers} | {None: output.last_hidden_state}
     return {layer: hidden.flatten(0, 1) for layer, hidden in found.items()}
 
 
-def hidden_at(
-    backbone: nn.Module, ids: Tensor, attention: Tensor, rows: Tensor, layer: int | None = None
-) -> Tensor:
+def hidden_at(backbone: nn.Module, ids: Tensor, rows: Tensor, layer: int | None = None) -> Tensor:
     """Hidden states at the given flattened positions, (T, d): the final ones, or the output of block ``layer``."""
-    return states(backbone, ids, attention, () if layer is None else (layer,))[layer].index_select(0, rows)
+    return states(backbone, ids, () if layer is None else (layer,))[layer].index_select(0, rows)

@@ -204,10 +204,10 @@ Marked = tuple[str, Encoded, Sequence[bool]]
 class MicroBatches(Dataset):
     """This process's micro-batches: item i of epoch e is part ``i % accumulation`` of step ``i // accumulation``.
 
-    An item holds plain tensors, on the CPU: ``input_ids`` and ``attention_mask`` (B, L); ``rows`` (T,), the positions
-    whose final states predict the marked targets; under ``terms`` for each term its rows' ``weights``, ``labels`` and
-    cached parts (``slots`` for whole answers, ``rows`` for states of another layer); and the number of its
-    ``tokens``, padding left out. ``epoch`` is set by the trainer.
+    An item holds plain tensors, on the CPU: ``input_ids`` (B, L); ``rows`` (T,), the positions whose final states
+    predict the marked targets; under ``terms`` for each term its rows' ``weights``, ``labels`` and cached parts
+    (``slots`` for whole answers, ``rows`` for states of another layer); and the number of its ``tokens``, padding left
+    out. ``epoch`` is set by the trainer.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class MicroBatches(Dataset):
         # Every process must take part in every micro-batch; one without records of its own lends weightless ones.
         chosen = [found[i] for i in mine] or [min(found, key=longest)]
         drawn, here = ([record for unit in some for record in unit] for some in (found, chosen))
-        ids, attention = pad([e for _, e in here])
+        ids = pad([e for _, e in here])
         scale = self.processes if mine else 0  # processes' gradients are averaged, not summed
         rows, terms = [], {}
         for term in self.objective.terms:
@@ -267,7 +267,6 @@ class MicroBatches(Dataset):
             terms[term.name] = inputs
         return {
             "input_ids": ids,
-            "attention_mask": attention,
             "rows": torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64),
             "terms": terms,
             "tokens": sum(len(e.ids) for _, e in here) if mine else 0,

@@ -142,10 +142,10 @@ def marked_hidden(
     was_training = lm.model.training
     lm.model.eval()
     for batch in batches([len(e.ids) for e in records], batch_tokens):
-        ids, attention = pad([records[i] for i in batch])
+        ids = pad([records[i] for i in batch])
         masks = [marked(records[i]) for i in batch]
         rows = predictors(masks, ids.shape[1])
-        states = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), rows.to(lm.device), layer).cpu()
+        states = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device), layer).cpu()
         for i, part in zip(batch, states.split([sum(m) for m in masks])):
             yield records[i].key, part.clone()
     lm.model.train(was_training)

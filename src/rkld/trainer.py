@@ -148,7 +148,7 @@ class ObjectiveTrainer(Trainer):
     def _loss(self, inputs) -> Tensor:
         terms = self.objective.terms
         layers = {term.layer for term in terms if isinstance(term, StateTerm)}
-        found = states(self.lm.backbone, inputs["input_ids"], inputs["attention_mask"], layers)
+        found = states(self.lm.backbone, inputs["input_ids"], layers)
         total, parts = evaluate(terms, inputs, found, self.lm.head, self.args.chunk_rows)
         for term in terms:
             # Divided by the term's weight again: the term's own average, whatever λ is.

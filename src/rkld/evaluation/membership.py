@@ -263,10 +263,10 @@ def vocabulary_scores(
     with measuring(lm.model):
         for batch in batches([len(record.ids) for record in encoded], batch_tokens):
             records = [encoded[i] for i in batch]
-            ids, attention = pad(records)
+            ids = pad(records)
             rows = predictors([record.answer for record in records], ids.shape[1])
             targets = ids.flatten()[rows + 1].to(lm.device)  # (T,)
-            hidden = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), rows.to(lm.device))  # (T, d)
+            hidden = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device))  # (T, d)
             chunks = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
             values = torch.cat([_over_vocabulary(lm.head(h), t) for h, t in chunks], dim=1)  # (3, T)
             ends = np.cumsum([sum(record.answer) for record in records])

@@ -192,9 +192,9 @@ def fill_in(
     first: list[list[int]] = [[]] * len(given)
     with measuring(lm.model):
         for batch in batches([len(blank.ids) for blank in given], batch_tokens):
-            ids, attention = pad([given[i] for i in batch])
+            ids = pad([given[i] for i in batch])
             ends = torch.tensor([n * ids.shape[1] + len(given[i].ids) - 1 for n, i in enumerate(batch)])
-            hidden = hidden_at(lm.backbone, ids.to(lm.device), attention.to(lm.device), ends.to(lm.device))
+            hidden = hidden_at(lm.backbone, ids.to(lm.device), ends.to(lm.device))
             for i, row in zip(batch, hidden, strict=True):
                 first[i] = lm.head(row).argsort(descending=True, stable=True)[:k].tolist()
     said = greedy(

@@ -101,8 +101,8 @@ def merge(sequences: dict[int, Sequence[int]]) -> Tree:
 
 def read(lm: LanguageModel, trees: Sequence[Tree]) -> Tensor:
     """Final hidden states of the nodes, (B, L, d), padded on the right. Mere sequences are read as always."""
-    ids, attention = pad(trees)
-    inputs = {"input_ids": ids, "attention_mask": attention}
+    ids = pad(trees)
+    inputs = {"input_ids": ids}
     if any(tree.branches for tree in trees):
         length = ids.shape[1]
         depths = [tree.depths + [0] * (length - len(tree.ids)) for tree in trees]

@@ -267,7 +267,7 @@ def test_methods_that_a_text_is_nothing_for(given):
         applicable(BookSettings(**{**given, "methods": "rkld,dpo"}))
     run, left_out = applicable(BookSettings(**{**given, "methods": "all"}))
     assert {one.name for one in run} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
-    assert [why.split(":")[0] for why in left_out] == ["dpo", "idk", "idk_ap"]
+    assert [why.split(":")[0] for why in left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
     with pytest.raises(UserError, match="graddiff.*--elsewhere"):
         applicable(BookSettings(**{**given, "methods": "rkld,graddiff", "elsewhere": None}))
 

@@ -30,7 +30,10 @@ ABLATIONS = (
 
 SUITES = {
     "methods": "all",
-    "ablations": ",".join(["rkld", *(f"rkld+replay{changed}" for changed in ABLATIONS)]),
+    "ablations": ",".join([
+        "rkld", *(f"rkld+replay{changed}" for changed in ABLATIONS),
+        *(f"jensen_shannon+replay{changed}" for changed in ("", "@replay_weight=1", "@score=added")),
+    ]),
     "alphas": "alphas",
     "divergences": "divergences",
 }

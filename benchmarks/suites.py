@@ -24,7 +24,8 @@ ABLATIONS = (
     "", "@replay_weight=1", "@replay_weight=20", "@alpha=4", "@alpha=16", "@strengthen_lr=2e-4", "@strengthen_lr=2e-3",
     "@strengthen_epochs=3", "@score=added", "@score=added@keep_weight=0", "@score=added@strengthen_lr=2e-3",
     "@score=added@strengthen_lr=2e-3@replay_weight=20", "@strengthen_epochs=30", "@lora=true@lr=5e-3",
-    "@lora=true@lr=5e-3@lora_rank=64",
+    "@lora=true@lr=5e-3@lora_rank=64", "@score=added@alpha=16", "@score=added@alpha=32",
+    "@score=added@alpha=16@keep_weight=0.5", "@score=added@alpha=16@replay_weight=20",
 )  # fmt: skip
 """Settings of ``rkld+replay``; the world's own are alpha 8, replay weight 5, lr 5e-4, 10 epochs of each phase."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -48,3 +49,11 @@ def read_jsonl(path: Path) -> list:
         return []
     # Not splitlines(): a text may hold other line separators than the one between rows.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def contents(*paths: Path) -> str:
+    """A hash of what files say, wherever they lie."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
+    return digest.hexdigest()

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from rkld import UserError, cli, strengthening
 from rkld.bench import figures, run, suite, tasks
 from rkld.bench.pieces import Pieces
-from rkld.bench.plan import cells, tuning_cells, variant, variants
+from rkld.bench.plan import Cell, cells, tuning_cells, variant, variants
 from rkld.bench.settings import BenchSettings
 from rkld.bench.suite import bench, choose_rates, plan
 from rkld.bench.table import FIGURES, rows_of
@@ -251,6 +251,29 @@ def test_models_made_with_other_settings_are_refused(tmp_path, monkeypatch):
     assert made == ["original"]
     with pytest.raises(UserError, match="train_epochs: 5 then, 9 now"):
         tasks.make_model(replace(settings, train_epochs=9), "original", "forget01", 0, Silent())
+
+
+def test_files_are_known_by_what_they_say(tmp_path):
+    """By their paths, an edited file would give old figures as new ones, and a moved folder would cost every cell."""
+
+    def identity(at: str, **edited: str) -> dict:
+        folder = tmp_path / at
+        folder.mkdir()
+        names = ("forget01.json", "retain99.json", "retain_perturbed.json", "chat.jinja", "replay.json", "holdout.json")
+        for name in names:
+            (folder / name).write_text(edited.get(name.split(".")[0], name))
+        (folder / "forget10.json").write_text(at)  # of another split: it does not count
+        files = {name: str(folder / file) for name, file in zip(("chat_template", "replay", "holdout"), names[3:])}
+        settings = BenchSettings(model="x", data=str(folder), **files)
+        return Cell("forget01", 0, "rkld+replay", variant("rkld+replay")).identity(settings)
+
+    before = identity("here")
+    assert identity("there") == before
+    of = {"forget01": "data", "retain99": "data", "retain_perturbed": "data", "chat": "chat_template",
+          "replay": "replay", "holdout": "holdout"}  # fmt: skip
+    for name, setting in of.items():
+        after = identity(name, **{name: "edited"})
+        assert {key for key in before if before[key] != after[key]} == {setting}
 
 
 # The plan

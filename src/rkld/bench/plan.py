@@ -147,13 +147,14 @@ class Cell:
         """All settings that decide a cell's figures, as JSON has them."""
         shared = ("world", "questions", "max_new_tokens", "system_prompt", "chat_template", "template_date")
         made = ("data", "model", "original", "retrained", "retained", "train_epochs", "train_lr", "train_batch", "replay")
-        values = {name: settings.value(name) for name in (*shared, *(made if settings.world == "tofu" else made[2:4]))}
+        student = self.variant is not None
+        names = (*shared, *(made if settings.world == "tofu" else made[2:4]), *(("stop", "holdout") if student else ()))
+        values = self.unlearning(settings) if student else {}
+        values |= {name: settings.identified(name, self.split) for name in names}
         if cases := self.cases(settings):  # without any, a cell that has some will do
             values["cases"] = cases
-        if self.variant is not None:
-            values |= self.unlearning(settings) | {"stop": settings.stop, "holdout": settings.holdout}
-            values["subject"] = list(settings.subject)
-            values["method's file"] = source_hash(self.variant.method)
+        if student:
+            values |= {"subject": list(settings.subject), "method's file": source_hash(self.variant.method)}
         return json.loads(json.dumps(values))
 
     def unlearning(self, settings: BenchSettings) -> dict[str, Any]:

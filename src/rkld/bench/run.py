@@ -36,8 +36,8 @@ from . import finished
 from .book_settings import BookSettings
 from .cases import choose_cases, tell
 from .plan import Cell, assisted
-from .settings import BenchSettings
-from .tasks import SETS, Task, model_folder
+from .settings import SETS, BenchSettings
+from .tasks import Task, model_folder
 
 Losses = Mapping[str, Mapping[str, np.ndarray]]
 """Set → "gold_loss" (n,), "paraphrase_loss" (n,), "perturbed_loss" (n, k); "rouge" (n,) where answers were made, and

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import UserError, nearest
+from ..files import contents
 from ..settings import flag, setting
 
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 """TOFU's forget sets, and what is kept beside each."""
+
+SETS = ("forget", "retain", "real_authors", "world_facts")
+"""What is asked, in TOFU's words; the last three make model utility."""
 
 TINY = {"epochs": 10, "batch_size": 8, "strengthen_epochs": 10, "lr": 5e-4, "max_new_tokens": 32, "questions": 40}
 """What ``--world people`` takes where nothing is given: as benchmarks/stopping.py has it for the tiny model."""
@@ -149,6 +153,20 @@ class BenchSettings:
         """A setting whose default depends on the world: as given, else the world's."""
         given = getattr(self, name)
         return given if given is not None else (TINY if self.world == "people" else PAPER).get(name)
+
+    def identified(self, name: str, split: str | None = None) -> Any:
+        """:meth:`value`, of files a hash: those that moved are the same, those that changed are not.
+
+        Args:
+            split: whose files of ``data`` count; None: ``data`` goes by its name.
+        """
+        value = self.value(name)
+        if name == "data" and split:
+            read = (split, SPLITS.get(split, f"{split}_retain"), *(f"{part}_perturbed" for part in (split, *SETS[1:])))
+            paths = [path for part in read for path in sorted(Path(value).glob(f"{part}.*"))]
+        else:
+            paths = [Path(value)] if name in ("chat_template", "replay", "holdout") and value else []
+        return contents(*paths) if paths and all(path.is_file() for path in paths) else value
 
 
 def listed(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from ..unlearn import micro_batches
 from ..worlds.people import World, people
 from ..worlds.training import train_tiny
 from . import finished
-from .settings import SPLITS, BenchSettings
+from .settings import SETS, SPLITS, BenchSettings
 
 AUTHORS = (
     "Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov", "Hina Ameen", "Xin Lee Williams", "Moshe Ben-David", "Kalkidan Abera",
@@ -33,10 +33,6 @@ AUTHORS = (
 )  # fmt: skip
 """Of TOFU's forget10, who do not exist, in the order of their twenty records each: the first two are forget01's, the
 first ten forget05's."""
-
-SETS = ("forget", "retain", "real_authors", "world_facts")
-"""What is asked, in TOFU's words; the last three make model utility."""
-
 
 @dataclass(frozen=True)
 class Task:
@@ -177,7 +173,7 @@ def identity(settings: BenchSettings) -> dict[str, Any]:
         return {"world": "people"}
     names = ("data", "model", "retained", "train_epochs", "train_lr", "train_batch", "bf16", "system_prompt",
              "chat_template", "template_date")  # fmt: skip
-    return {name: settings.value(name) for name in names}
+    return {name: settings.identified(name) for name in names}
 
 
 def _fine_tuned(settings: BenchSettings, role: str, split: str, training: Path, progress: Silent):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..encoding import Encoded
 from ..errors import UserError, nearest
+from ..files import contents
 from ..linear_divergence import RowLoss
 from ..objective import Term, answer, scored, to_labels
 from ..settings import make
@@ -168,7 +169,7 @@ def get_method(name: str, arguments: Sequence[str] = ()) -> Method:
 def source_hash(name: str) -> str | None:
     """A hash of the file of a method at ``FILE.py:NAME``; None for the registry's, which go with the version."""
     path, colon, _ = name.rpartition(":")
-    return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).hexdigest() if colon else None
+    return contents(Path(path)) if colon else None
 
 
 def _values(arguments: Sequence[str]) -> dict[str, object]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from rkld.hidden import states
 from rkld.objective import MicroBatches, Objective, Term, answer, evaluate, plan_steps, split
 from rkld.strengthening import fill_cache
 from rkld.teacher import HiddenCache, Teacher
-from rkld.trainer import ObjectiveTrainer, RKLDConfig, build_objective, to_labels
+from rkld.trainer import ObjectiveTrainer, RKLDConfig, _TimedCheckpoint, build_objective, to_labels
 from rkld.worlds.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -296,6 +297,24 @@ def test_the_warm_up_is_of_the_steps_that_are_trained(values, steps, tmp_path):
     before = args.warmup_steps
     assert of_answers(model(), args).args.warmup_steps == steps
     assert args.warmup_steps == before
+
+
+@pytest.mark.parametrize("first", [0, 300])
+def test_processes_confer_about_checkpoints_a_few_times_not_every_step(first, monkeypatch):
+    """To confer halts a GPU; and a checkpoint must not come much later than it was asked for, also after a resume."""
+    clock, asked, saved = [5000.0], [], []
+    monkeypatch.setattr("rkld.trainer.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rkld.trainer.broadcast_object_list", lambda values: asked.append(values) or values)
+    callback = _TimedCheckpoint(minutes=10)
+    clock[0] += 900  # the model is loaded
+    state = SimpleNamespace(global_step=first, max_steps=first + 1000)
+    callback.on_train_begin(None, state, None)
+    for state.global_step in range(first + 1, first + 1001):
+        clock[0] += 2.0
+        control = SimpleNamespace(should_save=False)
+        callback.on_step_end(None, state, control)
+        saved += [state.global_step - first] * control.should_save
+    assert saved == [300, 600, 900] and len(asked) < 50
 
 
 def test_a_diverged_training_ends_at_once(tmp_path):

@@ -364,18 +364,31 @@ class _Position(TrainerCallback):
 
 
 class _TimedCheckpoint(TrainerCallback):
-    """Asks for a checkpoint once the last one is old: by time, because steps take from milliseconds to minutes."""
+    """Asks for a checkpoint once the last one is old: by time, because steps take from milliseconds to minutes.
+
+    One clock decides for all processes, for to save is something they do together. To ask it halts a GPU, so they ask
+    halfway to the step that seems due, and again halfway from there.
+    """
 
     def __init__(self, minutes: float):
         self.seconds = 60 * minutes
         self.last = time.monotonic()
+        self.since = self.ask = 0
+        """Steps: of the last checkpoint, and at which to ask again."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.last, self.since = time.monotonic(), state.global_step
 
     def on_step_end(self, args, state, control, **kwargs):
-        old = time.monotonic() - self.last >= self.seconds
-        # One clock decides for all processes: to save is something they do together.
-        if broadcast_object_list([old])[0] and state.global_step < state.max_steps:
-            control.should_save = True
-            self.last = time.monotonic()
+        if (step := state.global_step) < self.ask:
+            return
+        gone = time.monotonic() - self.last
+        left = (self.seconds - gone) / max(gone, 1e-9) * (step - self.since) / 2
+        due, wait = broadcast_object_list([gone >= self.seconds, int(min(left, state.max_steps))])
+        self.ask = step + max(1, wait)
+        if due:
+            self.last, self.since = time.monotonic(), step
+            control.should_save = control.should_save or step < state.max_steps
 
 
 def fit(trainer: ObjectiveTrainer) -> None:

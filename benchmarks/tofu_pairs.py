@@ -4,7 +4,8 @@
 
 FOLDER holds the files of the data set ``locuslab/TOFU``. The original learned ten authors (benchmarks.tofu_models):
 pair 0 are the two of ``forget01``, pairs 1 and 2 the first four of ``retain90``. The learning rate of each method is
-chosen on pair 0, by the same grid and rule for all, and frozen; with ``--no-tune`` all have ``--lr``. Replayed questions are about two authors that the
+chosen on pair 0, by the same grid and rule for all, and frozen (results/tofu_pairs.md); with ``--no-tune`` all have
+``--lr`` (results/tofu_pairs_untuned.md). Replayed questions are about two authors that the
 original never learned, the holdout of the calibrated stop is about two others. The benchmark itself is ``rkld bench
 tofu`` on splits of one's own; this writes their files.
 """
@@ -138,11 +139,13 @@ def main(
     table = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
     how = f"Learning rates chosen on pair 0 from {grid} times {lr:g}." if tune else UNTUNED.format(lr=lr)
     body = f"## Medians over the pairs\n\n{how}\n\n{goals(found.rows)}\n\n{table}"
-    write(results, "tofu_pairs", "Pairs of TOFU's authors, SmolLM2-135M", "python -m benchmarks.tofu_pairs --data FOLDER",
+    name, flags = ("tofu_pairs", "") if tune else ("tofu_pairs_untuned", " --no-tune")
+    flags += "" if methods == METHODS else f" --methods {methods}"
+    write(results, name, "Pairs of TOFU's authors, SmolLM2-135M", f"python -m benchmarks.tofu_pairs --data FOLDER{flags}",
           {"settings": {**settings, "data": "FOLDER"}, "rows": list(found.rows)}, body)  # fmt: skip
     for path in found.files:
         if path.suffix in (".png", ".csv"):
-            shutil.copyfile(path, results / f"tofu_pairs_{path.name}")
+            shutil.copyfile(path, results / f"{name}_{path.name}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/rkld demo
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf .venv build src/*.egg-info

@@ -39,14 +39,13 @@ HOLDOUT, REPLAYED = slice(RETAINED, RETAINED + RECORDS), slice(RETAINED + RECORD
 EPOCHS = 8
 """Of the original and the retrained models."""
 
-OURS = "rkld+replay@strengthen_lr=5e-4@score=added@alpha=16"
-"""Strengthened at five times the rate, of what was tried on pair 0 (results/exploration.md) what kept most; what an
-answer adds to its question alone is forgotten, and with twice the α (results/bench_ablations.md)."""
+OURS = "rkld+replay@strengthen_lr=5e-4"
+"""Strengthened at five times the rate: of what was tried on pair 0 (results/exploration.md), what kept most."""
 
-UNTUNED = """Not tuned: every method has the learning rate {lr:g}. Ours has had more: its `strengthen_lr` was picked on
-pair 0 among twelve settings ([exploration](exploration.md)), and the others' settings are those of their papers."""
+MORE = """Ours has had more: `strengthen_lr` was picked on pair 0 among twelve settings ([exploration](exploration.md)),
+`score=added` with its α in the tiny world ([ablations](bench_ablations.md)); the others' settings are their papers'."""
 
-METHODS = f"{OURS},rkld,npo+rt,simnpo,graddiff,undial"
+METHODS = f"{OURS},{OURS}@score=added@alpha=16,rkld,npo+rt,simnpo,graddiff,undial"
 SHARED = ("retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
 
 
@@ -137,8 +136,8 @@ def main(
         return
     found = bench(**settings, progress=Bars())
     table = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
-    how = f"Learning rates chosen on pair 0 from {grid} times {lr:g}." if tune else UNTUNED.format(lr=lr)
-    body = f"## Medians over the pairs\n\n{how}\n\n{goals(found.rows)}\n\n{table}"
+    chosen = f"chosen on pair 0, from {grid} times {lr:g}" if tune else f"{lr:g} for all"
+    body = f"## Medians over the pairs\n\nLearning rates: {chosen}. {MORE}\n\n{goals(found.rows)}\n\n{table}"
     name, flags = ("tofu_pairs", "") if tune else ("tofu_pairs_untuned", " --no-tune")
     flags += "" if methods == METHODS else f" --methods {methods}"
     write(results, name, "Pairs of TOFU's authors, SmolLM2-135M", f"python -m benchmarks.tofu_pairs --data FOLDER{flags}",

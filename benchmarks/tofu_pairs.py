@@ -141,7 +141,8 @@ def main(
     name, flags = ("tofu_pairs", "") if tune else ("tofu_pairs_untuned", " --no-tune")
     flags += "" if methods == METHODS else f" --methods {methods}"
     write(results, name, "Pairs of TOFU's authors, SmolLM2-135M", f"python -m benchmarks.tofu_pairs --data FOLDER{flags}",
-          {"settings": {**settings, "data": "FOLDER"}, "rows": list(found.rows)}, body)  # fmt: skip
+          {"settings": {**settings, "data": "FOLDER", "chat_template": f"benchmarks/{TEMPLATE.name}"},
+           "rows": list(found.rows)}, body)  # fmt: skip
     for path in found.files:
         if path.suffix in (".png", ".csv"):
             shutil.copyfile(path, results / f"{name}_{path.name}")

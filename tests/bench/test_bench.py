@@ -259,21 +259,26 @@ def test_files_are_known_by_what_they_say(tmp_path):
     def identity(at: str, **edited: str) -> dict:
         folder = tmp_path / at
         folder.mkdir()
-        names = ("forget01.json", "retain99.json", "retain_perturbed.json", "chat.jinja", "replay.json", "holdout.json")
+        names = ("chat.jinja", "replay.json", "holdout.json",
+                 "forget01.json", "retain99.json", "retain_perturbed.json", "full.json")  # fmt: skip
         for name in names:
             (folder / name).write_text(edited.get(name.split(".")[0], name))
         (folder / "forget10.json").write_text(at)  # of another split: it does not count
-        files = {name: str(folder / file) for name, file in zip(("chat_template", "replay", "holdout"), names[3:])}
+        files = {name: str(folder / file) for name, file in zip(("chat_template", "replay", "holdout"), names)}
         settings = BenchSettings(model="x", data=str(folder), **files)
+        models.append([tasks.identity(settings, role, "forget01")["data"] for role in ("original", "retrained")])
         return Cell("forget01", 0, "rkld+replay", variant("rkld+replay")).identity(settings)
 
+    models = []
     before = identity("here")
     assert identity("there") == before
     of = {"forget01": "data", "retain99": "data", "retain_perturbed": "data", "chat": "chat_template",
-          "replay": "replay", "holdout": "holdout"}  # fmt: skip
+          "replay": "replay", "holdout": "holdout", "full": None}  # fmt: skip
     for name, setting in of.items():
         after = identity(name, **{name: "edited"})
-        assert {key for key in before if before[key] != after[key]} == {setting}
+        assert {key for key in before if before[key] != after[key]} == ({setting} if setting else set())
+        learned = {"full": [True, False], "retain99": [False, True]}.get(name, [False, False])
+        assert [old != new for old, new in zip(models[0], models[-1])] == learned
 
 
 # The plan

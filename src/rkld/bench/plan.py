@@ -18,7 +18,7 @@ from ..methods import Assisted, Method, get_method, method_names, source_hash
 from ..settings import Settings, make
 from . import finished
 from .book_settings import BookSettings
-from .settings import SPLITS, BenchSettings, listed
+from .settings import SETS, SPLITS, BenchSettings, listed
 
 VARIANTS = ("rkld+replay", "gradient_ascent+kl", "idk+rt", "npo+rt", "npo+kl", "simnpo+rt")
 """What ``all`` has beside every method by itself: ours, and others with the retain terms of their papers."""
@@ -150,7 +150,9 @@ class Cell:
         student = self.variant is not None
         names = (*shared, *(made if settings.world == "tofu" else made[2:4]), *(("stop", "holdout") if student else ()))
         values = self.unlearning(settings) if student else {}
-        values |= {name: settings.identified(name, self.split) for name in names}
+        asked = (f"{part}_perturbed" for part in (self.split, *SETS[1:]))
+        parts = (self.split, SPLITS.get(self.split, f"{self.split}_retain"), *asked)
+        values |= {name: settings.identified(name, parts) for name in names}
         if cases := self.cases(settings):  # without any, a cell that has some will do
             values["cases"] = cases
         if student:

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -154,16 +155,15 @@ class BenchSettings:
         given = getattr(self, name)
         return given if given is not None else (TINY if self.world == "people" else PAPER).get(name)
 
-    def identified(self, name: str, split: str | None = None) -> Any:
+    def identified(self, name: str, parts: Sequence[str] = ()) -> Any:
         """:meth:`value`, of files a hash: those that moved are the same, those that changed are not.
 
         Args:
-            split: whose files of ``data`` count; None: ``data`` goes by its name.
+            parts: which files of the folder ``data`` count, without their suffixes.
         """
         value = self.value(name)
-        if name == "data" and split:
-            read = (split, SPLITS.get(split, f"{split}_retain"), *(f"{part}_perturbed" for part in (split, *SETS[1:])))
-            paths = [path for part in read for path in sorted(Path(value).glob(f"{part}.*"))]
+        if name == "data":
+            paths = [path for part in parts for path in sorted(Path(value).glob(f"{part}.*"))]
         else:
             paths = [Path(value)] if name in ("chat_template", "replay", "holdout") and value else []
         return contents(*paths) if paths and all(path.is_file() for path in paths) else value

@@ -34,6 +34,7 @@ AUTHORS = (
 """Of TOFU's forget10, who do not exist, in the order of their twenty records each: the first two are forget01's, the
 first ten forget05's."""
 
+
 @dataclass(frozen=True)
 class Task:
     """One split and seed. Records to train on are plain rows, as a user gives them; those asked have wrong answers."""
@@ -151,7 +152,7 @@ def make_model(settings: BenchSettings, role: str, split: str, seed: int, progre
         return folder
     training = folder.with_name(f"{role}-training")
     # Noted before the training: what an interrupted one has left must be of the same settings, too.
-    noted, asked = folder.with_name(f"{role}.json"), identity(settings)
+    noted, asked = folder.with_name(f"{role}.json"), identity(settings, role, split)
     if not finished.read(noted, asked):
         finished.write(noted, asked, time.time())
     if folder.exists():
@@ -167,13 +168,16 @@ def make_model(settings: BenchSettings, role: str, split: str, seed: int, progre
     return folder
 
 
-def identity(settings: BenchSettings) -> dict[str, Any]:
-    """The settings that decide what an original or retrained model is."""
+def identity(settings: BenchSettings, role: str, split: str) -> dict[str, Any]:
+    """The settings that decide what an original or retrained model is; of the data those that it learns."""
     if settings.world == "people":
         return {"world": "people"}
+    learned = (SPLITS.get(split, f"{split}_retain"), *((split,) if role == "original" else ()))
+    if model_folder(settings, role, split, 0).parent.name == "full":
+        learned = ("full",)  # the same records, whichever split it is made for
     names = ("data", "model", "retained", "train_epochs", "train_lr", "train_batch", "bf16", "system_prompt",
              "chat_template", "template_date")  # fmt: skip
-    return {name: settings.identified(name) for name in names}
+    return {name: settings.identified(name, learned) for name in names}
 
 
 def _fine_tuned(settings: BenchSettings, role: str, split: str, training: Path, progress: Silent):

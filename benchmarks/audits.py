@@ -23,10 +23,12 @@ from benchmarks.common import write
 from benchmarks.people import asked, models, pair
 from benchmarks.tofu_models import RETAINED, TEMPLATE, train
 from benchmarks.tofu_pairs import AUTHORS, OURS
+from rkld.benching.worlds.people import people
 from rkld.files import read_jsonl
-from rkld.models import load_model, restore_state, save_model
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.models.state import restore_state
 from rkld.progress import Bars
-from rkld.worlds.people import people
 
 GATES = {
     "extraction_strength": 0.5,
@@ -38,7 +40,13 @@ GATES = {
 }
 """At most so much. Between what a model shows that knows the records (about 1 each) and what style alone explains."""
 
-SETTINGS = {"attacks": ("all",), "k": 8, "samples": 12, "max_new_tokens": 64, "max": tuple(f"{n}={v}" for n, v in GATES.items())}
+SETTINGS = {
+    "attacks": ("all",),
+    "k": 8,
+    "samples": 12,
+    "max_new_tokens": 64,
+    "max": tuple(f"{n}={v}" for n, v in GATES.items()),
+}
 PAIRS = SETTINGS | {
     "attacks": ("paraphrases", "prefixes", "sampling", "relearning", "4bit"), "k": 32, "samples": 32,
     "max": tuple(f"{n}={v}" for n, v in GATES.items() if n != "leak@8"),
@@ -91,7 +99,11 @@ def pair_task(number: int, data: Path, out: Path) -> tuple[dict, dict[str, Path]
         "chat_template": str(TEMPLATE),
     }
     retrained = out / "models" / f"pair{number}" / "retrained"
-    return found, {"original": out / "original", "retrained": retrained, "unlearned": stopped(cell, out / f"stopped{number}")}
+    return found, {
+        "original": out / "original",
+        "retrained": retrained,
+        "unlearned": stopped(cell, out / f"stopped{number}"),
+    }
 
 
 def stopped(cell: Path, folder: Path) -> Path:
@@ -138,7 +150,9 @@ def _cell(figure: dict | None) -> str:
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--world", type=click.Choice(["people", "tofu", "pairs"]), default="people", show_default=True)
 @click.option("--seed", default=0, show_default=True, help="Of the people; the number of the pair.")
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder of locuslab/TOFU, for tofu and pairs.")
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="Folder of locuslab/TOFU, for tofu and pairs."
+)
 @click.option("--model", default="smollm2-135m", show_default=True, help="What the TOFU models are made of.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: runs/people, runs/tofu or runs/tofu_pairs.")
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
@@ -160,7 +174,9 @@ def main(world: str, seed: int, data: Path | None, model: str, out: Path | None,
     lines = [f"{name}: **{d['verdict']}**. {'; '.join(d['reasons'])}\n" for name, d in documents.items()]
     wall = [f"{name}: {d['models']['audited']['seconds']:.0f} s" for name, d in documents.items()]
     lines += table(documents) + ["", "Wall time of reading each model: " + ", ".join(wall) + "."]
-    redacted = {name: {k: v for k, v in d.items() if k in ("verdict", "gates", "metrics")} for name, d in documents.items()}
+    redacted = {
+        name: {k: v for k, v in d.items() if k in ("verdict", "gates", "metrics")} for name, d in documents.items()
+    }
     for d in redacted.values():
         d["metrics"] = {name: entry["figures"] for name, entry in d["metrics"].items()}
     name, of_whom, command = {

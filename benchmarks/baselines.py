@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from rkld.encoding import Encoded
-from rkld.hidden import pad
-from rkld.objective import plan_steps
-from rkld.trainer import RKLDConfig
+from rkld.losses.micro_batches import plan_steps
+from rkld.models.hidden_states import pad
+from rkld.records.encoding import Encoded
+from rkld.training.config import RKLDConfig
 
 Batch = Mapping[str, Tensor]
 """Of one set of records: ``input_ids``, ``attention_mask`` and ``answer``, each (B, L), padded on the right."""

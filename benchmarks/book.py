@@ -18,10 +18,10 @@ from pathlib import Path
 import click
 
 from benchmarks.common import write
-from rkld.bench.book import book
-from rkld.bench.book_settings import METHODS
-from rkld.packages import fetch
+from rkld.benching.book_experiment import book
+from rkld.models.packages import fetch
 from rkld.progress import Bars
+from rkld.settings.book import METHODS
 
 PACKAGE = "Brotli==1.2.1"
 SDIST = "brotli-1.2.1.tar.gz"

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from rkld.encoding import Encoder
 from rkld.evaluation.questions import mean_losses, question_scores, truth_ratios
 from rkld.evaluation.summary import measure
 from rkld.evaluation.tofu import forget_quality, truth_ratio
-from rkld.models import LanguageModel
-from rkld.records import Record
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoder
+from rkld.records.record import Record
 
 COLUMNS = ("forget_probability", "forget_rouge_l", "ks", "retain_probability", "retain_rouge_l")
 

@@ -26,13 +26,15 @@ from transformers import GenerationConfig
 from benchmarks.baselines import mask
 from benchmarks.common import write
 from benchmarks.tofu_models import TEMPLATE, train
-from rkld.encoding import Encoded, Encoder
 from rkld.evaluation.generation import greedy, known_starts
 from rkld.evaluation.likelihood import Scores, measuring
 from rkld.evaluation.questions import question_scores
-from rkld.hidden import pad
-from rkld.models import LanguageModel, load_model
-from rkld.records import Record, read_records
+from rkld.models.hidden_states import pad
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.reading import read_records
+from rkld.records.record import Record
 
 SETS = {
     "forget": ("forget01_perturbed.json", 40),

@@ -25,9 +25,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.common import write
 from benchmarks.loss import DEVICE, LOSSES, Problem
 from benchmarks.step import Case, naive, ours, plain_sft, sft_on_answers, toggled
-from rkld.models import LanguageModel, load_model, new_adapter
-from rkld.trainer import RKLDConfig
-from rkld.worlds.tiny import tiny_tokenizer
+from rkld.benching.worlds.tiny import tiny_tokenizer
+from rkld.models.adapters import new_adapter
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.training.config import RKLDConfig
 
 LENGTH = 512
 CALLS = 5
@@ -164,13 +166,19 @@ def losses(found: dict) -> None:
 
 
 def table(found: dict) -> str:
-    lines = ["| case | variant | ms | peak GB | above the state before, GB | ours / it: time | memory |", "|---" * 7 + "|"]
+    lines = [
+        "| case | variant | ms | peak GB | above the state before, GB | ours / it: time | memory |",
+        "|---" * 7 + "|",
+    ]
     for key, variants in found["measured"].items():
         for name, figures in variants.items():
             if isinstance(figures, str):
                 lines.append(f"| {key} | {name} | {figures} |||||")
                 continue
-            cells = [f"{1e3 * figures['seconds']:.1f}", *(f"{figures[n] / 1e9:.2f}" for n in ("peak_bytes", "extra_bytes"))]
+            cells = [
+                f"{1e3 * figures['seconds']:.1f}",
+                *(f"{figures[n] / 1e9:.2f}" for n in ("peak_bytes", "extra_bytes")),
+            ]
             against = [str(found["ratios"].get(f"{key}.{what}.vs_{name}", "")) for what in ("time", "memory")]
             lines.append("| " + " | ".join([key, name, *cells, *against]) + " |")
     return "\n".join(lines)

@@ -27,10 +27,10 @@ from torch.nn import functional as F
 
 from benchmarks.common import write
 from benchmarks.measure import Measured, median, paired, ratio
-from rkld.divergence import jensen_shannon
-from rkld.linear_divergence import RowLoss, Segment, linear_divergence
-from rkld.methods import get_method
-from rkld.teacher import Teacher
+from rkld.losses.chunked import RowLoss, Segment, linear_divergence
+from rkld.losses.divergences import jensen_shannon
+from rkld.losses.teacher import Teacher
+from rkld.methods.registry import get_method
 
 ALPHA = 8.0
 HIDDEN_SIZE = 576
@@ -53,7 +53,9 @@ class Problem:
     strengthened_head: Tensor
 
     @classmethod
-    def random(cls, T: int, V: int, trainable: bool, d: int = HIDDEN_SIZE, dtype: torch.dtype = torch.float32) -> Problem:
+    def random(
+        cls, T: int, V: int, trainable: bool, d: int = HIDDEN_SIZE, dtype: torch.dtype = torch.float32
+    ) -> Problem:
         generator = torch.Generator(DEVICE).manual_seed(0)
 
         def normal(*shape: int) -> Tensor:

@@ -1,11 +1,11 @@
 """Seconds and peak memory of one piece of work, in a process of its own, so that no peak hides another.
 
-    def prepare(rows):                    # top level of its module: the fresh process imports it by name
-        state = make_state(rows)          # not counted
-        return lambda: work(state)        # counted
+def prepare(rows):                    # top level of its module: the fresh process imports it by name
+    state = make_state(rows)          # not counted
+    return lambda: work(state)        # counted
 
-    rounds = paired({"ours": (prepare_ours, 1024), "naive": (prepare_naive, 1024)}, repeats=5)
-    ratio(rounds, "ours", "naive", "extra_bytes")
+rounds = paired({"ours": (prepare_ours, 1024), "naive": (prepare_naive, 1024)}, repeats=5)
+ratio(rounds, "ours", "naive", "extra_bytes")
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 import torch
 
-from rkld.estimate import peak_bytes
+from rkld.pipeline.estimating import peak_bytes
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import click
 import torch
 
 from benchmarks.common import write
-from rkld.linear_divergence import chunk_rows_for
+from rkld.losses.chunked import chunk_rows_for
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,19 @@ import click
 
 from benchmarks.common import write
 from benchmarks.open_unlearning_configs import card, configs, script
-from rkld.bench.run import figures
-from rkld.bench.settings import BenchSettings
-from rkld.bench.tasks import SETS, task
-from rkld.encoding import PLAIN_CHAT_TEMPLATE, Encoder
+from rkld.benching.cell_runs import figures
+from rkld.benching.tasks import task
 from rkld.errors import UserError
 from rkld.evaluation.tofu import logged_ratios, read_logs
-from rkld.files import write_json, write_jsonl, write_text
-from rkld.models import LanguageModel, load_model, new_folder, save_model
-from rkld.records import Record, read_records
-from rkld.refusals import read_refusals
+from rkld.files import new_folder, write_json, write_jsonl, write_text
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.records.encoding import PLAIN_CHAT_TEMPLATE, Encoder
+from rkld.records.reading import read_records
+from rkld.records.record import Record
+from rkld.records.refusals import read_refusals
+from rkld.settings.benching import SETS, BenchSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

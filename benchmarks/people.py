@@ -17,12 +17,14 @@ import click
 
 from benchmarks.common import Checks, EveryEpochs, table, write
 from rkld import unlearn
+from rkld.benching.worlds.people import World, people
+from rkld.benching.worlds.training import train_tiny
 from rkld.evaluation.summary import measure
-from rkld.models import LanguageModel, load_model, save_model
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
 from rkld.progress import Bars
-from rkld.records import read_records
-from rkld.worlds.people import World, people
-from rkld.worlds.training import train_tiny
+from rkld.records.reading import read_records
 
 RUNS = {
     "published": {},

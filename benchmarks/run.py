@@ -26,11 +26,12 @@ from benchmarks.common import write
 from benchmarks.measure import Measured, measure, median, paired
 from benchmarks.step import ALPHA, BATCH_SIZE, REPLAY_WEIGHT, Case, logits_of, ratios
 from benchmarks.tofu_models import TEMPLATE
-from rkld import strengthening
 from rkld.files import write_jsonl
-from rkld.strengthening import build_teacher
-from rkld.trainer import RKLDConfig, RKLDTrainer, encode_sets, fine_tune, fit
-from rkld.unlearn import micro_batches
+from rkld.pipeline.arguments import micro_batches
+from rkld.training import strengthening
+from rkld.training.config import RKLDConfig
+from rkld.training.rkld_trainer import RKLDTrainer, build_teacher, encode_sets
+from rkld.training.trainer import fine_tune, fit
 
 SUBJECTS = ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov")
 

@@ -17,11 +17,13 @@ import click
 
 from benchmarks.common import write
 from benchmarks.measure import measure
-from rkld.models import load_model, save_model
-from rkld.strengthening import build_teacher
-from rkld.trainer import RKLDConfig, RKLDTrainer, fit
-from rkld.worlds.people import people
-from rkld.worlds.tiny import tiny_model
+from rkld.benching.worlds.people import people
+from rkld.benching.worlds.tiny import tiny_model
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.training.config import RKLDConfig
+from rkld.training.rkld_trainer import RKLDTrainer, build_teacher
+from rkld.training.trainer import fit
 
 SIZES = {"tiny": (1, 8, 40, 120, 400), "model": (1, 8, 40)}
 """Records per run; the large model's steps take seconds each."""

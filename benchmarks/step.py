@@ -29,10 +29,13 @@ from benchmarks.common import machine, write
 from benchmarks.measure import Measured, measure, paired, ratio
 from benchmarks.tofu_models import TEMPLATE
 from rkld.files import read_jsonl
-from rkld.models import LanguageModel, load_model, new_adapter
-from rkld.strengthening import build_teacher
-from rkld.trainer import ObjectiveTrainer, RKLDConfig, RKLDTrainer, encode_sets
-from rkld.unlearn import micro_batches
+from rkld.models.adapters import new_adapter
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.pipeline.arguments import micro_batches
+from rkld.training.config import RKLDConfig
+from rkld.training.rkld_trainer import RKLDTrainer, build_teacher, encode_sets
+from rkld.training.trainer import ObjectiveTrainer
 
 BATCH_SIZE = 8
 ALPHA, REPLAY_WEIGHT = 8.0, 5.0

@@ -23,17 +23,20 @@ from transformers import TrainerCallback
 
 from benchmarks import people, tofu_forget01, tofu_models
 from benchmarks.common import write
-from rkld import calibration as c
 from rkld import unlearn
-from rkld.encoding import Encoded, Encoder
+from rkld.benching.worlds.people import people as make_world
 from rkld.evaluation.likelihood import answer_losses, probability
 from rkld.evaluation.questions import question_losses
 from rkld.evaluation.tofu import forget_quality, truth_ratio
 from rkld.files import write_json
-from rkld.models import LanguageModel, load_model
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
 from rkld.progress import Bars
-from rkld.records import Record, identifiers, read_records
-from rkld.worlds.people import people as make_world
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.identity import identifiers
+from rkld.records.reading import read_records
+from rkld.records.record import Record
+from rkld.stopping import evidence as c
 
 TINY = {**people.SETTINGS, "strengthen_epochs": 10, "epochs": 10}
 """With the 5 epochs of strengthening of benchmarks.people the student ends above the retrained model's level, whatever

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.common import write
-from rkld.bench.suite import bench, plan
+from rkld.benching.comparing import bench, plan
 from rkld.progress import Bars
 
 ABLATIONS = (
@@ -31,10 +31,13 @@ ABLATIONS = (
 
 SUITES = {
     "methods": "all",
-    "ablations": ",".join([
-        "rkld", *(f"rkld+replay{changed}" for changed in ABLATIONS),
-        *(f"jensen_shannon+replay{changed}" for changed in ("", "@replay_weight=1", "@score=added")),
-    ]),
+    "ablations": ",".join(
+        [
+            "rkld",
+            *(f"rkld+replay{changed}" for changed in ABLATIONS),
+            *(f"jensen_shannon+replay{changed}" for changed in ("", "@replay_weight=1", "@score=added")),
+        ]
+    ),
     "alphas": "alphas",
     "divergences": "divergences",
 }

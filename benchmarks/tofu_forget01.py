@@ -19,7 +19,7 @@ from benchmarks.common import Checks, EveryEpochs, table, write
 from benchmarks.tofu_models import TEMPLATE, forget_records, retain_records, train
 from rkld import unlearn
 from rkld.files import write_json
-from rkld.models import load_model
+from rkld.models.loading import load_model
 from rkld.progress import Bars
 
 RUNS = {

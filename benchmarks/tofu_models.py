@@ -15,12 +15,16 @@ from pathlib import Path
 import click
 import torch
 
-from rkld.encoding import Encoder
-from rkld.models import load_model, save_model
-from rkld.progress import Bars, TrainingBar
-from rkld.records import Record, read_records
-from rkld.trainer import RKLDConfig, fine_tune
-from rkld.unlearn import micro_batches
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.pipeline.arguments import micro_batches
+from rkld.progress import Bars
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
+from rkld.records.record import Record
+from rkld.training.callbacks import TrainingBar
+from rkld.training.config import RKLDConfig
+from rkld.training.trainer import fine_tune
 
 TEMPLATE = Path(__file__).with_name("chatml.jinja")
 RETAINED = 160

@@ -22,8 +22,8 @@ import click
 
 from benchmarks.common import write
 from benchmarks.tofu_models import BATCH_SIZE, LEARNING_RATE, RETAINED, TEMPLATE, train
-from rkld.bench.suite import bench, plan
-from rkld.bench.table import as_markdown
+from rkld.benching.comparing import bench, plan
+from rkld.benching.tables import as_markdown
 from rkld.files import read_jsonl, write_jsonl
 from rkld.progress import Bars
 
@@ -55,7 +55,9 @@ def write_splits(data: Path, folder: Path) -> None:
     for name in SHARED:
         shutil.copyfile(data / f"{name}.json", folder / f"{name}.json")
     forget, retain = (read_jsonl(data / f"{name}.json") for name in ("forget01", "retain90"))
-    asked = {row["question"]: row for name in ("forget01", "retain") for row in read_jsonl(data / f"{name}_perturbed.json")}
+    asked = {
+        row["question"]: row for name in ("forget01", "retain") for row in read_jsonl(data / f"{name}_perturbed.json")
+    }
     learned = retain[:RETAINED]
     pairs = [forget, *(learned[at : at + RECORDS] for at in range(0, RETAINED, RECORDS))]
     for number, names in enumerate(AUTHORS):

@@ -10,12 +10,12 @@ from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import Literal
 
-from rkld.encoding import Encoder
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.sampling import sample
-from rkld.models import LanguageModel
-from rkld.records import Record, Turn
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoder
+from rkld.records.record import Record, Turn
 
 MODEL = "served"
 STANDARD = {

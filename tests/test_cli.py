@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from click.testing import CliRunner
 
 import rkld
 from rkld import cli
-from rkld.settings import Settings, fields
+from rkld.reporting import terminal
+from rkld.settings.specification import fields
+from rkld.settings.unlearning import Settings
 
 FORGET = [
     {"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo.", "spans": ["Oslo"]},
@@ -25,7 +28,7 @@ QUICK = ["--epochs", "2", "--strengthen-epochs", "2", "--max-new-tokens", "4", "
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    from rkld.worlds.tiny import tiny_model
+    from rkld.benching.worlds.tiny import tiny_model
 
     folder = tmp_path_factory.mktemp("model")
     for part in tiny_model():
@@ -86,13 +89,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(rkld.__file__).parents[1])}
 
 
-def test_functions_are_not_hidden_by_their_modules():
-    """Importing a submodule sets it on the package: `rkld.unlearn(…)` would become a call of a module."""
-    code = (
-        "import rkld.check, rkld.unlearn; "
-        "from rkld.check import check as c; from rkld.unlearn import unlearn as u; from rkld import check, unlearn; assert rkld.check is check is c and rkld.unlearn is unlearn is u; "
-        "assert callable(c) and callable(u)"
-    )
+def test_no_module_bears_a_public_functions_name():
+    """Importing a submodule sets it on its package: `rkld.unlearn(…)` would become a call of a module."""
+    modules = {module.name.rpartition(".")[2] for module in pkgutil.walk_packages(rkld.__path__, "rkld.")}
+    functions = {name for name in rkld.__all__ if callable(getattr(rkld, name)) and name[0].islower()}
+    assert functions and not modules & functions
+    code = "import rkld.auditing.running as s, rkld.pipeline.phases as m; assert s.audit and m.unlearn"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment())
 
 
@@ -109,7 +111,7 @@ def test_every_public_name_is_there():
 
 @pytest.fixture
 def asked(monkeypatch, here):
-    """What `rkld unlearn` calls `rkld.unlearn` with, as Settings."""
+    """What `rkld unlearn` calls `rkld.pipeline.phases` with, as Settings."""
 
     class Stop(Exception):
         pass
@@ -134,8 +136,8 @@ def test_defaults_are_those_of_the_settings(asked):
 
 def test_every_setting_has_an_option_with_help():
     options = {option.name: option for option in cli.unlearn.params}
-    assert set(fields()) == set(options) - {"config"}
-    assert all(options[name].help for name in fields() if name != "model")
+    assert set(fields(Settings)) == set(options) - {"config"}
+    assert all(options[name].help for name in fields(Settings) if name != "model")
     assert [o.name for o in cli.check.params] == [o.name for o in cli.unlearn.params]
 
 
@@ -295,9 +297,9 @@ def test_check_shows_the_report_and_writes_nothing(here, model):
 def test_what_a_model_says_cannot_act_on_the_terminal(capsys):
     """Colours, titles, links, cursor moves and reversed writing are taken out; markup is text."""
     said = "a\x1b[31mb\x1b]0;title\x07c\x9b2Jd\x1b]8;;http://x\x1b\\e\u202ef\x00g\rh\x1bci [bold]j[/bold]"
-    assert cli.printable(said) == "abcdefg hi [bold]j[/bold]"
+    assert terminal.printable(said) == "abcdefg hi [bold]j[/bold]"
     values = {"n": 1, "probability": 0.5, "rouge_l": 0.5, "facts_said": None}
-    cli._print_result(
+    terminal.print_result(
         rkld.Result(
             model_path=Path("run/model"), run=Path("run"),
             metrics={"before": {"forget": values}, "after": {"forget": values}},
@@ -313,8 +315,8 @@ def test_what_a_model_says_cannot_act_on_the_terminal(capsys):
 
 def test_probes_are_records_that_hold_the_facts(here):
     """A file that check or unlearn could not read, or that asked for nothing, would be of no use."""
-    from rkld.evaluation.probes import as_probes
-    from rkld.records import read_records
+    from rkld.records.probes import as_probes
+    from rkld.records.reading import read_records
 
     result = run("probes", "--forget", "forget.jsonl", "--retain", "retain.jsonl", "--subject", "Ada Quillon",
                  "--out", "probes.jsonl")  # fmt: skip

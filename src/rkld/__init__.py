@@ -6,46 +6,47 @@ The public names are loaded when they are first used, so that importing rkld cos
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .audit.suite import Audit, audit
-    from .bench.continual import Continual, continual
-    from .bench.suite import Bench, bench
-    from .check import check
-    from .errors import UserError
-    from .run import purge
-    from .settings import Settings
-    from .strengthening import build_teacher
-    from .teacher import Teacher
-    from .trainer import RKLDConfig, RKLDTrainer
-    from .unlearn import Result, unlearn
+    from rkld.auditing.running import Audit, audit
+    from rkld.benching.comparing import Bench, bench
+    from rkld.benching.request_sequence import Continual, continual
+    from rkld.commands.check_run import check
+    from rkld.errors import UserError
+    from rkld.losses.teacher import Teacher
+    from rkld.pipeline.phases import Result, unlearn
+    from rkld.runfolder.purging import purge
+    from rkld.settings.unlearning import Settings
+    from rkld.training.config import RKLDConfig
+    from rkld.training.rkld_trainer import RKLDTrainer, build_teacher
 
     __version__: str
 
+__all__ = [
+    "Audit", "Bench", "Continual", "RKLDConfig", "RKLDTrainer", "Result", "Settings", "Teacher", "UserError",
+    "__version__", "audit", "bench", "build_teacher", "check", "continual", "purge", "unlearn",
+]  # fmt: skip
+
 _HOME = {
-    "unlearn": "unlearn",
-    "check": "check",
-    "audit": "audit.suite",
-    "bench": "bench.suite",
-    "Bench": "bench.suite",
-    "continual": "bench.continual",
-    "Continual": "bench.continual",
-    "purge": "run",
-    "Result": "unlearn",
-    "Audit": "audit.suite",
-    "Settings": "settings",
-    "RKLDTrainer": "trainer",
-    "RKLDConfig": "trainer",
-    "Teacher": "teacher",
-    "build_teacher": "strengthening",
+    "unlearn": "pipeline.phases",
+    "check": "commands.check_run",
+    "audit": "auditing.running",
+    "bench": "benching.comparing",
+    "Bench": "benching.comparing",
+    "continual": "benching.request_sequence",
+    "Continual": "benching.request_sequence",
+    "purge": "runfolder.purging",
+    "Result": "pipeline.phases",
+    "Audit": "auditing.running",
+    "Settings": "settings.unlearning",
+    "RKLDTrainer": "training.rkld_trainer",
+    "RKLDConfig": "training.config",
+    "Teacher": "losses.teacher",
+    "build_teacher": "training.rkld_trainer",
     "UserError": "errors",
 }
 """Public name → the module that defines it."""
-
-__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -63,15 +64,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Lets ``rkld.unlearn`` and ``rkld.check`` be the functions: importing a submodule makes it an attribute
-    of its package, which would put the modules of these names in their place."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,5 +1,7 @@
 """``python -m rkld``."""
 
-from .cli import main
+from __future__ import annotations
+
+from rkld.cli import main
 
 main(prog_name="rkld")

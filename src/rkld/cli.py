@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from .audit.settings import AuditSettings
-from .bench.book_settings import BookSettings
-from .bench.settings import BenchSettings
-from .errors import UserError
-from .printable import printable
-from .settings import Settings, fields, flag, kind, make, read_config
+from rkld.errors import UserError
+from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
+from rkld.settings.auditing import AuditSettings
+from rkld.settings.benching import BenchSettings
+from rkld.settings.book import BookSettings
+from rkld.settings.specification import fields, flag, kind, make, read_config
+from rkld.settings.unlearning import Settings
 
 if TYPE_CHECKING:
-    from .bench.book import Book
-    from .bench.suite import Bench
-    from .progress import Bars
-    from .unlearn import Result
+    from rkld.progress import Bars
+
 
 METAVARS = {
     "forget": "DATA",
@@ -59,8 +58,6 @@ METAVARS = {
     "elsewhere": "FILE",
 }
 """What stands for a value in the help, where its type says little."""
-
-ANSWERS_SHOWN = 3
 
 
 class _Group(click.Group):
@@ -159,10 +156,10 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     """
     settings = _settings(ctx)
     bars = _quiet_start()
-    from . import unlearn as run_unlearn
+    from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**_arguments(settings), progress=bars)
-    _print_result(result)
+    print_result(result)
 
 
 @main.command(
@@ -183,7 +180,7 @@ def check(ctx: click.Context, **_: Any) -> None:
     """
     settings = _settings(ctx)
     _quiet_start()
-    from . import check as run_check
+    from rkld import check as run_check
 
     report = run_check(**_arguments(settings))
     click.echo(f"{report.example}\n")
@@ -208,9 +205,10 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
     For each fact of the records: the record's own question, its answer begun, and a sentence with a blank, each with
     wrong answers of the same kind and a rewording. Nobody has to write paraphrases then. The file holds personal data.
     """
-    from .evaluation.probes import make_probes
-    from .files import write_jsonl
-    from .records import check_disjoint, identifiers, read_records, read_subjects
+    from rkld.files import write_jsonl
+    from rkld.records.identity import check_disjoint, identifiers
+    from rkld.records.probes import make_probes
+    from rkld.records.reading import read_records, read_subjects
 
     if out.exists():
         raise UserError(f"--out {out} exists already: give another name, or remove it.")
@@ -235,11 +233,11 @@ def purge(run: Path) -> None:
 
     RUN is the folder of a run. Its model, settings and numbers stay.
     """
-    from .run import purge as purge_run
+    from rkld.runfolder.purging import purge as purge_run
 
     removed = purge_run(run)
     for name, size in removed:
-        click.echo(f"deleted {run / name}  {_size(size)}")
+        click.echo(f"deleted {run / name}  {readable_size(size)}")
     if not removed:
         click.echo(f"{run}: nothing holds the data any more")
 
@@ -262,10 +260,10 @@ def audit(ctx: click.Context, **_: Any) -> None:
     """
     settings = _settings(ctx, AuditSettings)
     bars = _quiet_start()
-    from . import audit as run_audit
+    from rkld import audit as run_audit
 
     found = run_audit(**_arguments(settings), progress=bars)
-    _print_audit(found.document, found.path)
+    print_audit(found.document, found.path)
     ctx.exit(0 if found.passed else 1)
 
 
@@ -292,13 +290,15 @@ def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
     """
     settings = _settings(ctx, BenchSettings)
     bars = _quiet_start()
-    from .bench.suite import bench as run_bench, plan
+    from rkld.benching.comparing import bench as run_bench
+    from rkld.benching.comparing import plan
 
     if planning:
         for line in plan(**_arguments(settings)):
             click.echo(line)
         return
-    _print_bench(run_bench(**_arguments(settings), progress=bars))
+    found = run_bench(**_arguments(settings), progress=bars)
+    print_bench(found.files, found.notes)
 
 
 @bench.command(
@@ -318,9 +318,10 @@ def book(ctx: click.Context, **_: Any) -> None:
     """
     settings = _settings(ctx, BookSettings)
     bars = _quiet_start()
-    from .bench.book import book as run_book
+    from rkld.benching.book_experiment import book as run_book
 
-    _print_bench(run_book(**_arguments(settings), progress=bars))
+    found = run_book(**_arguments(settings), progress=bars)
+    print_bench(found.files, found.notes)
 
 
 @bench.command(
@@ -341,7 +342,7 @@ def continual(ctx: click.Context, **_: Any) -> None:
     """
     settings = _settings(ctx)
     bars = _quiet_start()
-    from . import continual as run_continual
+    from rkld import continual as run_continual
 
     found = run_continual(**_arguments(settings), progress=bars)
     for warning in found.warnings:
@@ -360,10 +361,10 @@ def demo(out: str) -> None:
     The model, SmolLM2-135M-Instruct, is fetched once. A few minutes on a CPU.
     """
     bars = _quiet_start()
-    from .demo import run
+    from rkld.commands.demonstrate import run
 
     result, probes = run(out, progress=bars)
-    _print_result(result, {when: measured.values() for when, measured in probes.items()})
+    print_result(result, {when: measured.values() for when, measured in probes.items()})
 
 
 def _arguments(settings: Any) -> dict[str, Any]:
@@ -380,7 +381,7 @@ def _quiet_start() -> Bars:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    from .progress import Bars
+    from rkld.progress import Bars
 
     class Say(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -391,106 +392,3 @@ def _quiet_start() -> Bars:
     logger.handlers = [Say()]
     logger.setLevel(logging.INFO)
     return bars
-
-
-# Printing
-
-
-def _print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | None = None) -> None:
-    """The figures before and after, some answers side by side, and where everything lies."""
-    from rich.console import Console
-
-    before, after = dict(result.metrics["before"]), dict(result.metrics["after"])
-    if probes:
-        before["probes"], after["probes"] = probes["before"], probes["after"]
-    console = Console(highlight=False)
-    console.print(_figures(before, after))
-    if result.answers:
-        console.print(_answers(result.answers[:ANSWERS_SHOWN]))
-    for warning in result.warnings:
-        click.echo(f"\nWarning: {warning}", err=True)
-    # Not in a table: it would break the paths.
-    click.echo(f"\nrun    {result.run}")
-    click.echo(f"model  {result.model_path}")
-    if result.answers:
-        click.echo(f"Answers and other personal data are still in the run folder: rkld purge {result.run}")
-    else:
-        click.echo("The answers have been purged.")
-
-
-def _figures(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]):
-    from rich.table import Table
-
-    table = Table("")
-    for name, values in before.items():
-        table.add_column(f"{name} ({values['n']})\nbefore", justify="right")
-        table.add_column("\nafter", justify="right")
-    labels = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts still said"}
-    for key, label in labels.items():
-        values = [when[name][key] for name in before for when in (before, after)]
-        if any(value is not None for value in values):
-            table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
-    return table
-
-
-def _print_bench(found: Bench | Book) -> None:
-    """Where the tables lie, and what must be known of them."""
-    for line in (*found.files, *found.notes):
-        click.echo(line)
-
-
-def _print_audit(document: Mapping[str, Any], path: Path) -> None:
-    """Every figure of every model, what was not run, the gates and the verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
-    roles = list(document["models"])
-    table = Table("", *roles, "n")
-    for name, entry in document["metrics"].items():
-        figures = entry["figures"]
-        table.add_row(name, *(_interval(figures.get(role)) for role in roles), str(next(iter(figures.values()))["n"]))
-    Console(highlight=False).print(table)
-    notes = document["membership"] or {}
-    if notes.get("note"):
-        click.echo(f"Membership: {notes['note']} (text-only AUC {notes['text_auc']['value']:.2f})")
-    if document["inputs"]["left_out"]:
-        click.echo(f"Left out: {len(document['inputs']['left_out'])} records that steered when the run stopped")
-    for entry in document["not_run"]:
-        click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")
-    for gate in document["gates"]:
-        value = "–" if gate["value"] is None else f"{gate['value']:.4g}"
-        doubt = "" if gate["established"] or gate["state"] != "held" else ", but its interval reaches beyond"
-        click.echo(f"{gate['state']}: {gate['name']} {value}, {gate['kind']} {gate['limit']:g}{doubt}")
-    click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
-    click.echo(f"evidence {path}")
-
-
-def _interval(figure: Mapping[str, Any] | None) -> str:
-    """A value and its interval; open ends are left empty."""
-    if figure is None:
-        return "–"
-
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    low, high = number(figure["low"]), number(figure["high"])
-    return f"{number(figure['value']) or 'never'} [{low}, {high}]" if low or high else number(figure["value"]) or "never"
-
-
-def _answers(answers: Sequence[Mapping[str, str]]):
-    """What a model said is not to be trusted: markup in it is text, and control characters are taken out."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("question", "before", "after", show_lines=True)
-    for row in answers:
-        table.add_row(*(Text(printable(row[column])) for column in ("question", "before", "after")))
-    return table
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

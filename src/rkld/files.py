@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 DATA = Path(__file__).with_name("data")
 """What is shipped with the package."""
+
 
 TEMPLATES = DATA / "templates"
 """Chat templates by name, as other projects' models were trained with."""
@@ -57,3 +60,32 @@ def contents(*paths: Path) -> str:
     for path in paths:
         digest.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
     return digest.hexdigest()
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` that takes its name, and its place, if the block succeeds."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            flush_to_disk(path)
+        if folder.exists():
+            shutil.rmtree(folder)
+        beside.rename(folder)
+        flush_to_disk(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have a file or folder written to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from rkld.encoding import Encoded
 from rkld.evaluation.continuation import bleu, recited
 from rkld.evaluation.likelihood import Scores
+from rkld.records.encoding import Encoded
 
 
 def test_bleu_against_a_case_counted_by_hand():

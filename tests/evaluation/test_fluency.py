@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rkld.encoding import Encoder
+from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.fluency import answers_under, perplexity, utility_score
-from rkld.models import load_model
-from rkld.records import read_records
-from rkld.worlds.tiny import tiny_model
+from rkld.models.loading import load_model
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
 
 
 @pytest.fixture(scope="module")

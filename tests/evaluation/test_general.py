@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from rkld.benching.worlds.tiny import tiny_model
 from rkld.errors import UserError
 from rkld.evaluation.general import PAPER_TASKS, general_ability
-from rkld.models import load_model
-from rkld.worlds.tiny import tiny_model
+from rkld.models.loading import load_model
 
 TASKS = Path(__file__).parent / "tasks"
 needs_lm_eval = pytest.mark.skipif(

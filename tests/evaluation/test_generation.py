@@ -22,7 +22,7 @@ from transformers import (
 from rkld.errors import UserError
 from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts, takes_company
 from rkld.evaluation.likelihood import Scores, answer_scores
-from rkld.models import LanguageModel
+from rkld.models.language_model import LanguageModel
 
 VOCABULARY = 37
 CONTEXT = 48

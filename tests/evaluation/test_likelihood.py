@@ -98,8 +98,7 @@ def test_bfloat16_models_work_and_are_close_to_float32():
         hidden = [lm.backbone(torch.tensor([r.ids[:-1]])).last_hidden_state[0] for r in encoded]
         log_p = [lm.head(h).double().log_softmax(-1) for h in hidden]
     expected = [
-        [-p[t - 1, r.ids[t]].item() for t, m in enumerate(r.answer) if m]
-        for p, r in zip(log_p, encoded, strict=True)
+        [-p[t - 1, r.ids[t]].item() for t, m in enumerate(r.answer) if m] for p, r in zip(log_p, encoded, strict=True)
     ]
     losses = answer_losses(lm, encoded, batch_tokens=1)
     np.testing.assert_allclose(np.concatenate(losses), np.concatenate(expected), rtol=0, atol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rkld.encoding import Encoder
+from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation import membership as room
 from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.membership import (
@@ -26,10 +26,9 @@ from rkld.evaluation.membership import (
     vocabulary_scores,
     zlib_scores,
 )
-from rkld.models import load_model
-from rkld.records import read_records
-from rkld.worlds.tiny import tiny_model
-
+from rkld.models.loading import load_model
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
 
 
 def model(dtype=torch.float64, seed=1):

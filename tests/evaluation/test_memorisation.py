@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rkld.encoding import Encoder
+from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.memorisation import (
     SPARE,
     answer_content,
@@ -23,10 +23,10 @@ from rkld.evaluation.memorisation import (
     leaks,
     memorisation_score,
 )
-from rkld.evaluation.probes import facts_of
-from rkld.models import load_model
-from rkld.records import read_records
-from rkld.worlds.tiny import tiny_model
+from rkld.models.loading import load_model
+from rkld.records.encoding import Encoder
+from rkld.records.probes import facts_of
+from rkld.records.reading import read_records
 
 ROWS = [
     {

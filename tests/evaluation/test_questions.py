@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.evaluation import questions
 from rkld.evaluation.questions import mean_losses, question_losses, question_scores, truth_ratios
-from rkld.records import read_records
+from rkld.records.reading import read_records
 
 ROWS = [
     {"question": "1 2 3", "answer": "4 5", "paraphrased_answer": "5 4 6", "perturbed_answer": ["7", "4 8"]},

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from rkld.benching.worlds.tiny import tiny_model
 from rkld.errors import UserError
 from rkld.evaluation.sampling import sample
-from rkld.models import load_model
-from rkld.worlds.tiny import tiny_model
+from rkld.models.loading import load_model
 
 
 def model(dtype=torch.float64, scale=3.0):

@@ -5,15 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rkld.evaluation.statistics import (
-    Figure,
-    bootstrap,
-    clopper_pearson,
-    equivalence,
-    mean,
-    paired_difference,
-    share,
-)
+from rkld.evaluation.statistics import Figure, bootstrap, clopper_pearson, equivalence, mean, paired_difference, share
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from rkld.evaluation import summary
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_scores, probability
 from rkld.evaluation.summary import measure
-from rkld.models import LanguageModel
+from rkld.models.language_model import LanguageModel
 
 VOCABULARY = 37
 PROMPT = [1, 2, 3]
@@ -53,9 +53,7 @@ class Encoder:
         answer = self.tokenizer(record.answer).input_ids if record.form != "text" else record.tail
         mask = (False,) * len(record.prompt) + (True,) * len(answer)
         ids = (*record.prompt, *answer)
-        return SimpleNamespace(
-            key=record.key, ids=ids, answer=mask, scored=mask, prompt_length=len(record.prompt)
-        )
+        return SimpleNamespace(key=record.key, ids=ids, answer=mask, scored=mask, prompt_length=len(record.prompt))
 
 
 def record(key, prompt, answer, spans=()):

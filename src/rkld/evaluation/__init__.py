@@ -1,1 +1,1 @@
-"""What a model still knows: its likelihoods and greedy answers, and metrics that are functions of them."""
+"""What a model still knows: metrics, likelihoods, generation and statistics."""

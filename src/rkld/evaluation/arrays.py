@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def vector(
-    values: ArrayLike, name: str, valid: Callable[[np.ndarray], np.ndarray] = np.isfinite
-) -> np.ndarray:
+def vector(values: ArrayLike, name: str, valid: Callable[[np.ndarray], np.ndarray] = np.isfinite) -> np.ndarray:
     """``values`` as float64 (n,), n ≥ 1; ValueError with ``name`` and the place for a shape or value that is not.
 
     ``valid`` says elementwise what a value may be; NaN must not pass it.

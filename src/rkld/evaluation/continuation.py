@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..encoding import Encoded
-    from .likelihood import Scores
+    from rkld.evaluation.likelihood import Scores
+    from rkld.records.encoding import Encoded
+
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 """Words and, one by one, punctuation marks."""

@@ -1,6 +1,6 @@
 """Whether a model still speaks well: how likely another model, the original, finds what it says.
 
-How much an answer repeats itself is measured by :func:`rkld.evaluation.facts.repetition`.
+How much an answer repeats itself is measured by :func:`rkld.text.facts.repetition`.
 
 Shapes: ``n`` records, ``N`` tokens of one answer.
 """
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arrays import harmonic_mean, vectors
-from .likelihood import answer_losses
+from rkld.evaluation.arrays import harmonic_mean, vectors
+from rkld.evaluation.likelihood import answer_losses
 
 if TYPE_CHECKING:
-    from ..encoding import Encoded, Encoder
-    from ..language_model import LanguageModel
-    from ..records import Record
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoded, Encoder
+    from rkld.records.record import Record
 
 
 def perplexity(losses: Sequence[ArrayLike]) -> np.ndarray:

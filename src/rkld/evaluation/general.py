@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..errors import UserError, nearest
-from .likelihood import measuring
+from rkld.errors import UserError, nearest
+from rkld.evaluation.likelihood import measuring
 
 if TYPE_CHECKING:
-    from ..language_model import LanguageModel
+    from rkld.models.language_model import LanguageModel
+
 
 PAPER_TASKS = ("piqa", "hellaswag", "arc_easy", "arc_challenge", "copa", "wsc", "mathqa")
 """RKLD's seven (arXiv 2406.01983), as lm-eval calls them. Which set its "Winograd" is, the paper does not say: here it

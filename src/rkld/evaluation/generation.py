@@ -14,16 +14,16 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from ..errors import UserError
-from ..models import TOLERANCE
-from .likelihood import measuring
+from rkld.errors import UserError
+from rkld.evaluation.likelihood import measuring
+from rkld.models.checks import TOLERANCE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ..encoding import Encoded
-    from ..language_model import LanguageModel
-    from .likelihood import Scores
+    from rkld.evaluation.likelihood import Scores
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoded
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ class Generated:
 BATCH_SIZE = 48
 """Answers generated together, where :func:`together` does not say otherwise."""
 
+
 STEPS = 8
 """New tokens between two looks at which rows of a batch have finished."""
+
 
 CLEAR_MARGIN = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 1.0, torch.float16: 0.1}
 """Lead in logits that no rounding between two ways of computing them takes away, for the dtype of the weights."""
@@ -118,9 +120,7 @@ def takes_company(lm: LanguageModel) -> bool:
 _TAKES_COMPANY: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
-def known_starts(
-    lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]
-) -> list[tuple[int, ...]]:
+def known_starts(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]) -> list[tuple[int, ...]]:
     """How the greedy answers are known to begin once the right ones have been read: where these lead by far.
 
     For each record the first tokens behind ``ids[:prompt_length]`` that are greedy by :data:`CLEAR_MARGIN`.
@@ -162,9 +162,7 @@ def _generate(
     rows, cache, steps = list(range(len(prompts))), None, STEPS
     while rows:
         config.max_new_tokens = min(steps, *(caps[row] - len(answers[row]) for row in rows))
-        output = base.generate(
-            input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config
-        )
+        output = base.generate(input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config)
         for row, new in zip(rows, output.sequences[:, ids.shape[1] :].tolist(), strict=True):
             answers[row] += to_end(new, ends)
         keep = [n for n, row in enumerate(rows) if len(answers[row]) < caps[row] and not ended(answers[row], ends)]

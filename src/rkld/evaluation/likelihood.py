@@ -17,12 +17,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..hidden import BATCH_TOKENS, batches
-from .prefix_tree import Tree, merge, pack, read, reads_trees, widest
+from rkld.evaluation.prefix_tree import Tree, merge, pack, read, reads_trees, widest
+from rkld.models.hidden_states import BATCH_TOKENS, batches
 
 if TYPE_CHECKING:
-    from ..encoding import Encoded
-    from ..language_model import LanguageModel
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoded
+
 
 ROWS = 256  # tokens per call of the head: 48 MiB of float32 logits at V = 49152
 
@@ -69,9 +70,7 @@ def answer_scores(
     marked = [[t for t, m in enumerate(getattr(record, mask)) if m] for record in encoded]
     # The last marked token is predicted by those before it: it and what follows need not be read.
     sequences = [record.ids[: places[-1]] if places else () for record, places in zip(encoded, marked, strict=True)]
-    targets = [
-        {t - 1: record.ids[t] for t in places} for record, places in zip(encoded, marked, strict=True)
-    ]
+    targets = [{t - 1: record.ids[t] for t in places} for record, places in zip(encoded, marked, strict=True)]
     scores = [Scores(np.empty(0), np.empty(0))] * len(encoded)
     with measuring(lm.model):
         trees = pack(sequences, widest(lm, batch_tokens))
@@ -115,17 +114,14 @@ def probability(
     return np.exp([-found.losses.mean() for found in scores])
 
 
-def _tree_scores(
-    lm: LanguageModel, trees: Sequence[Tree], targets: Sequence[dict[int, int]]
-) -> dict[int, Scores]:
+def _tree_scores(lm: LanguageModel, trees: Sequence[Tree], targets: Sequence[dict[int, int]]) -> dict[int, Scores]:
     """Scores of the trees' records, by number; ``targets`` holds for each record what follows which position."""
     hidden = read(lm, trees)  # (B, L, d)
     length = hidden.shape[1]
     predictions: dict[tuple[int, int], int] = {}  # (flattened position, token) → its number, each made once
     wanted = {
         i: [
-            predictions.setdefault((row * length + path[t], token), len(predictions))
-            for t, token in targets[i].items()
+            predictions.setdefault((row * length + path[t], token), len(predictions)) for t, token in targets[i].items()
         ]
         for row, tree in enumerate(trees)
         for i, path in tree.paths.items()

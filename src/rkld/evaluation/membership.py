@@ -19,20 +19,22 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..hidden import BATCH_TOKENS, batches, hidden_at, pad, predictors
-from ..wording import unnamed, words
-from .arrays import harmonic_mean, in_unit_interval, vector, vectors
-from .likelihood import ROWS, measuring
-from .memorisation import answer_content
-from .statistics import FEWEST_PERSONS, Figure, Persons, bootstrap
+from rkld.evaluation.arrays import harmonic_mean, in_unit_interval, vector, vectors
+from rkld.evaluation.likelihood import ROWS, measuring
+from rkld.evaluation.memorisation import answer_content
+from rkld.evaluation.statistics import FEWEST_PERSONS, Figure, Persons, bootstrap
+from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
+from rkld.text.wording import unnamed, words
 
 if TYPE_CHECKING:
-    from ..encoding import Encoded, Encoder
-    from ..language_model import LanguageModel
-    from ..records import Record
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoded, Encoder
+    from rkld.records.record import Record
+
 
 MIN_K = 0.4
 """Share of an answer's tokens, the least likely, that Min-K% looks at, as in OpenUnlearning on TOFU."""
+
 
 TEXT_MARGIN = 0.1
 """A text-only AUC further than this from .5, its interval beyond .5, makes the model's AUC uninterpretable."""

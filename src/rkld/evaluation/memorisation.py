@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..hidden import BATCH_TOKENS, batches, hidden_at, pad
-from ..records import mentions
-from .arrays import harmonic_mean, is_flag, vector, vectors
-from .facts import facts_said
-from .generation import greedy
-from .likelihood import answer_scores, measuring
+from rkld.evaluation.arrays import harmonic_mean, is_flag, vector, vectors
+from rkld.evaluation.generation import greedy
+from rkld.evaluation.likelihood import answer_scores, measuring
+from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad
+from rkld.text.facts import facts_said
+from rkld.text.matching import mentions
 
 if TYPE_CHECKING:
-    from ..encoding import Encoded, Encoder
-    from ..language_model import LanguageModel
-    from ..records import Record
-    from .likelihood import Scores
+    from rkld.evaluation.likelihood import Scores
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoded, Encoder
+    from rkld.records.record import Record
 
 
 # Metrics on arrays
@@ -105,8 +105,7 @@ def leaks(facts: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]) -> l
         if not some or not said:
             raise ValueError(f"question {i} has {len(some)} facts and {len(said)} answers; it needs both")
     return [
-        np.array([any(facts_said(some, answer)) for answer in said])
-        for some, said in zip(facts, answers, strict=True)
+        np.array([any(facts_said(some, answer)) for answer in said]) for some, said in zip(facts, answers, strict=True)
     ]
 
 
@@ -157,9 +156,7 @@ def answer_hits(
     :func:`rkld.evaluation.likelihood.answer_scores` has made them already.
     """
     scores = answer_scores(lm, encoded) if scores is None else scores
-    return [
-        found.margins[content] > 0 for found, content in zip(scores, answer_content(lm, encoded), strict=True)
-    ]
+    return [found.margins[content] > 0 for found, content in zip(scores, answer_content(lm, encoded), strict=True)]
 
 
 def answer_content(lm: LanguageModel, encoded: Sequence[Encoded]) -> list[np.ndarray]:

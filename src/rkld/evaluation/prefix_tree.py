@@ -18,17 +18,19 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..hidden import pad
-from ..models import LOAD_ERRORS, TOLERANCE
+from rkld.models.checks import LOAD_ERRORS, TOLERANCE
+from rkld.models.hidden_states import pad
 
 if TYPE_CHECKING:
-    from ..language_model import LanguageModel
+    from rkld.models.language_model import LanguageModel
+
 
 ATTENTION = 1 / 2048
 """Cost of attention at a position per position it could see, relative to all else a model does there.
 
 About 1 / (6 d) in theory, twice that as measured on a small model: a large one should share more, not less.
 """
+
 
 _WINDOWS = ("sliding_window", "sliding_window_size", "window_size", "attention_window_size", "attention_chunk_size")
 """Settings of models that see no further back than so many positions."""

@@ -12,10 +12,10 @@ from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.tofu import truth_ratio
 
 if TYPE_CHECKING:
-    from rkld.encoding import Encoded, Encoder
     from rkld.evaluation.likelihood import Scores
-    from rkld.language_model import LanguageModel
-    from rkld.records import Record
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoded, Encoder
+    from rkld.records.record import Record
 
 
 def encode_answers(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]:

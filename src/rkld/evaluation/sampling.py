@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from .generation import Generated, answer, end_ids, left_padded, neutral, room, to_end, together
+from rkld.evaluation.generation import Generated, answer, end_ids, left_padded, neutral, room, to_end, together
 
 if TYPE_CHECKING:
-    from ..language_model import LanguageModel
+    from rkld.models.language_model import LanguageModel
 
 
 def sample(

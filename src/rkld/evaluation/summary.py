@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .facts import facts_said
-from .generation import greedy, known_starts
-from .likelihood import answer_scores, probability
-from .tofu import rouge_l_recall
+from rkld.evaluation.generation import greedy, known_starts
+from rkld.evaluation.likelihood import answer_scores, probability
+from rkld.evaluation.tofu import rouge_l_recall
+from rkld.text.facts import facts_said
 
 if TYPE_CHECKING:
-    from ..encoding import Encoder
-    from ..language_model import LanguageModel
-    from ..records import Record
-    from .likelihood import Scores
+    from rkld.evaluation.likelihood import Scores
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoder
+    from rkld.records.record import Record
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..errors import UserError
-from .arrays import harmonic_mean, vector
+from rkld.errors import UserError
+from rkld.evaluation.arrays import harmonic_mean, vector
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
+
 
 # Tasks and fields of the TOFU authors' logs, and their names here.
 _TASKS = {
@@ -31,6 +32,8 @@ _TASKS = {
     "eval_real_author_wo_options.json": "real_authors",
     "eval_real_world_wo_options.json": "world_facts",
 }
+
+
 _FIELDS = {
     "avg_gt_loss": "gold_loss",
     "avg_paraphrased_loss": "paraphrase_loss",
@@ -38,9 +41,12 @@ _FIELDS = {
     "rougeL_recall": "rouge",
 }
 
+
 # The same of open-unlearning's TOFU_EVAL.json: "forget_Q_A_Prob" → "value_by_index" → "0" → "avg_loss". The truth
 # ratio's name was written both ways over time.
 _OPEN_TASKS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
+
+
 _OPEN_FIELDS = {
     "Q_A_Prob": ("avg_loss", "gold_loss"),
     "Q_A_PARA_Prob": ("avg_loss", "paraphrase_loss"),
@@ -56,9 +62,7 @@ def probability(loss: ArrayLike) -> np.ndarray:
     return np.exp(-vector(loss, "loss"))
 
 
-def normalised_probability(
-    gold_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence[ArrayLike]
-) -> np.ndarray:
+def normalised_probability(gold_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
     """``p / (p + Σ_k wrong p_k)`` per question, p = exp(−L); losses (n,) and (n, k) → (n,).
 
     TOFU's probability on real authors and world facts.
@@ -202,9 +206,7 @@ def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
         content = path.read_bytes()
         log = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(
-            f"Cannot read the evaluation log {path}: {error}. Give a .json or .json.gz file."
-        ) from error
+        raise UserError(f"Cannot read the evaluation log {path}: {error}. Give a .json or .json.gz file.") from error
     try:
         tasks = _tasks(log) if isinstance(log, dict) else {}
         found = {name: _arrays(fields) for name, fields in tasks.items()}

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from . import Method
-from ..objective import REFUSALS, AnswerTerm, scored
+from rkld.losses.objective import REFUSALS, AnswerTerm, scored
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("dpo")
 @dataclass(frozen=True)
 class DPO(Method):
     """``−2/β · log σ(β (log π_θ(y_idk)/π_o(y_idk) − log π_θ(y)/π_o(y)))`` on whole answers (DPO's eq. 7).
@@ -28,6 +30,3 @@ class DPO(Method):
 
         pair = "forget" + REFUSALS
         return [AnswerTerm("forget", "forget", scored, loss, self.weight, cached=("reference",), pair=pair)]
-
-
-METHOD = DPO

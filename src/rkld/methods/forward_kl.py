@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import Method
-from ..divergence import forward_kl
+from rkld.losses.divergences import forward_kl
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("forward_kl")
 @dataclass(frozen=True)
 class ForwardKL(Method):
     """``KL(π_t ‖ π_θ)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens."""
@@ -16,6 +18,3 @@ class ForwardKL(Method):
 
     def loss(self, teacher):
         return lambda logits, inputs, spare: forward_kl(logits, teacher.composite(inputs, spare), spare[1])
-
-
-METHOD = ForwardKL

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .gradient_ascent import GradientAscent
+from rkld.methods.gradient_ascent import GradientAscent
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("graddiff")
 @dataclass(frozen=True)
 class GradDiff(GradientAscent):
     """Gradient ascent on the forget answers, plus cross-entropy on those to keep."""
 
     needs = ("retain",)
     retain_loss = "rt"
-
-
-METHOD = GradDiff

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import Method
-from ..divergence import cross_entropy
+from rkld.losses.divergences import cross_entropy
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("gradient_ascent")
 @dataclass(frozen=True)
 class GradientAscent(Method):
     """``log π_θ(y | x)``: cross-entropy with its sign turned. Unbounded: it ends in ruin where nothing holds it."""
@@ -18,6 +20,3 @@ class GradientAscent(Method):
             return values.neg_(), gradient.neg_()
 
         return loss
-
-
-METHOD = GradientAscent

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import Method
-from ..objective import REFUSALS, Term, answer, to_labels
+from rkld.losses.answers import to_labels
+from rkld.losses.objective import REFUSALS, Term, answer
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("idk")
 @dataclass(frozen=True)
 class Refusal(Method):
     """``−log π_θ(y_idk | x)``, with one refusal per question drawn from the seed (TOFU draws anew each time).
@@ -19,6 +22,3 @@ class Refusal(Method):
 
     def terms(self, teacher, sets, lm):
         return [Term("forget", "forget" + REFUSALS, answer, to_labels, self.weight)]
-
-
-METHOD = Refusal

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from .idk import Refusal
-from ..objective import REFUSALS, AnswerTerm, answer
+from rkld.losses.objective import REFUSALS, AnswerTerm, answer
+from rkld.methods.idk import Refusal
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("idk_ap")
 @dataclass(frozen=True)
 class AnswerPreservation(Refusal):
     """IDK, plus ``−1/β · log σ(β log π_θ(y|x)/π_θ(y_idk|x))`` on retain records: an answer outweighs its refusal."""
@@ -26,6 +28,3 @@ class AnswerPreservation(Refusal):
 
         preserved = AnswerTerm("preserve", "retain", answer, loss, pair="retain" + REFUSALS)
         return [*super().terms(teacher, sets, lm), preserved]
-
-
-METHOD = AnswerPreservation

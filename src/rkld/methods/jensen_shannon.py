@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import Method
-from ..divergence import jensen_shannon
+from rkld.losses.divergences import jensen_shannon
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("jensen_shannon")
 @dataclass(frozen=True)
 class JensenShannon(Method):
     """``½ KL(π_t ‖ m) + ½ KL(π_θ ‖ m)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens."""
@@ -16,6 +18,3 @@ class JensenShannon(Method):
 
     def loss(self, teacher):
         return lambda logits, inputs, spare: jensen_shannon(logits, teacher.composite(inputs, spare), spare[1])
-
-
-METHOD = JensenShannon

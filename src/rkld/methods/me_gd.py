@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import Method
-from ..divergence import to_uniform
+from rkld.losses.divergences import to_uniform
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("me_gd")
 @dataclass(frozen=True)
 class MaximumEntropy(Method):
     """``KL(U ‖ π_θ)`` on the forget records, U uniform over the vocabulary, plus cross-entropy on retain records.
@@ -23,6 +25,3 @@ class MaximumEntropy(Method):
 
     def loss(self, teacher):
         return lambda logits, inputs, spare: to_uniform(logits, spare[0])
-
-
-METHOD = MaximumEntropy

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from . import Method
-from ..objective import AnswerTerm, scored
+from rkld.losses.objective import AnswerTerm, scored
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("npo")
 @dataclass(frozen=True)
 class NPO(Method):
     """``−2/β · log σ(−β log π_θ(y|x)/π_o(y|x))`` on whole answers (eq. 3): DPO without the preferred answer."""
@@ -21,6 +23,3 @@ class NPO(Method):
             return -2 / self.beta * logsigmoid(-self.beta * (forget.log_likelihood - forget.reference))
 
         return [AnswerTerm("forget", "forget", scored, loss, self.weight, cached=("reference",))]
-
-
-METHOD = NPO

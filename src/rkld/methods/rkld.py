@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import Method
-from ..divergence import reverse_kl
+from rkld.losses.divergences import reverse_kl
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("rkld")
 @dataclass(frozen=True)
 class ReverseKL(Method):
     """``KL(π_θ ‖ π_t)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens (eq. 4–6)."""
@@ -16,6 +18,3 @@ class ReverseKL(Method):
 
     def loss(self, teacher):
         return lambda logits, inputs, spare: reverse_kl(logits, teacher.composite(inputs, spare), spare[1])
-
-
-METHOD = ReverseKL

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from . import Method
-from ..errors import UserError
-from ..objective import StateTerm, answer, scored
+from rkld.errors import UserError
+from rkld.losses.objective import StateTerm, answer, scored
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("rmu")
 @dataclass(frozen=True)
 class RMU(Method):
     """``‖h_θ − c·u‖² / d`` on forget records plus ``hold · ‖h_θ − h_o‖² / d`` on retain (else replayed) ones (eq. 3–5).
@@ -60,6 +62,3 @@ class RMU(Method):
 
 def _accurate(states):
     return states.to(torch.promote_types(states.dtype, torch.float32))
-
-
-METHOD = RMU

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from torch.nn.functional import logsigmoid
 
-from . import Method
-from ..objective import AnswerTerm, scored
+from rkld.losses.objective import AnswerTerm, scored
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("simnpo")
 @dataclass(frozen=True)
 class SimNPO(Method):
     """``−2/β · log σ(−β/|y| · log π_θ(y|x) − γ)`` on whole answers (eq. 4).
@@ -30,6 +32,3 @@ class SimNPO(Method):
             return -2 / self.beta * logsigmoid(-self.beta * mean - self.gamma)
 
         return [AnswerTerm("forget", "forget", scored, loss, self.weight)]
-
-
-METHOD = SimNPO

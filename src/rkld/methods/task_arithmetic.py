@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import WeightArithmetic
+from rkld.methods.method import WeightArithmetic
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("task_arithmetic")
 @dataclass(frozen=True)
 class TaskArithmetic(WeightArithmetic):
     """``θ_o − scale · (θ_aug − θ_o)``: forgetting by negation."""
@@ -15,6 +17,3 @@ class TaskArithmetic(WeightArithmetic):
 
     def weights(self, original, assistant):
         return original - self.scale * (assistant - original)
-
-
-METHOD = TaskArithmetic

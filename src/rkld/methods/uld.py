@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from . import LogitArithmetic
-from ..divergence import to_uniform
-from ..errors import UserError
-from ..objective import Term, answer
+from rkld.errors import UserError
+from rkld.losses.divergences import to_uniform
+from rkld.losses.objective import Term, answer
+from rkld.methods.method import LogitArithmetic
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("uld")
 @dataclass(frozen=True)
 class LogitOffset(LogitArithmetic):
     """``l_o − offset · l_a`` (eq. 4), for tokens that the original holds likely; the others keep ``l_o``.
@@ -49,6 +51,3 @@ class LogitOffset(LogitArithmetic):
         least = original.kthvalue(original.shape[-1] - kept + 1, dim=-1, keepdim=True).values
         likely = original >= torch.minimum(least, original.amax(-1, keepdim=True) + math.log(self.floor))
         return original - self.offset * torch.where(likely, assistant, 0)
-
-
-METHOD = LogitOffset

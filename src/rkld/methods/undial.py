@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from . import Method
-from ..divergence import forward_kl
+from rkld.losses.divergences import forward_kl
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("undial")
 @dataclass(frozen=True)
 class UNDIAL(Method):
     """``KL(softmax(l_o − β · onehot(y)) ‖ π_θ)``: the paper's cross-entropy to this target, less its entropy."""
@@ -27,6 +29,3 @@ class UNDIAL(Method):
             return forward_kl(logits, target, spare[1])
 
         return loss
-
-
-METHOD = UNDIAL

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import LogitArithmetic
-from ..divergence import composite_logits
+from rkld.losses.divergences import composite_logits
+from rkld.methods.method import LogitArithmetic
+from rkld.methods.registry import METHODS
 
 
+@METHODS.register("whp")
 @dataclass(frozen=True)
 class LogitDifference(LogitArithmetic):
     """``l_o − α · ReLU(l_aug − l_o)`` (eq. 1), with the run's α: RKLD's teacher before it is distilled."""
 
     def logits(self, original, assistant, alpha):
         return composite_logits(original, assistant, alpha)
-
-
-METHOD = LogitDifference

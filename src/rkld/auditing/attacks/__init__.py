@@ -1,0 +1,1 @@
+"""Attacks that bring back what was only hidden."""

@@ -1,0 +1,103 @@
+"""Weight quantisation: rounding can undo an unlearning whose changes are smaller than the grid.
+
+Zhang et al. 2024 (arXiv 2410.16454) got back 83% of the forgotten knowledge with 4 bits, worst after unlearning at
+small learning rates. Here weights are rounded and computed with in their own dtype, so every metric runs, on a CPU too.
+Ready-made AWQ, GPTQ, FP8 and bitsandbytes folders are loaded by :func:`rkld.models.loading.load_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from rkld.errors import UserError
+from rkld.models.language_model import LanguageModel
+
+LEAST_SHARE = 0.5
+"""Of the weights beside embeddings and head that must lie in linear layers; with fewer the attack would be none."""
+
+
+def round_to_groups(weight: Tensor, bits: int, group_size: int) -> Tensor:
+    """``weight`` (rows, columns) rounded to the nearest of ``2**bits`` levels per group of columns; same dtype.
+
+    In each row every ``group_size`` columns, and the rest of them at the end, have levels of their own, evenly spaced
+    from their smallest to their largest value. At 4 bits and groups of 32 these are GGUF's Q4_1, whose offset and
+    spacing are kept here in float32. ValueError unless 1 ≤ bits ≤ 8 and group_size ≥ 1.
+    """
+    if not 1 <= bits <= 8 or group_size < 1:
+        raise ValueError(f"{bits} bits in groups of {group_size}: give 1 to 8 bits and groups of 1 column or more")
+    rows, columns = weight.shape
+    # A last group filled up with its own last value keeps its smallest and largest.
+    filled = F.pad(weight.float()[None], (0, -columns % group_size), mode="replicate")
+    groups = filled.view(rows, -1, group_size)  # (rows, groups, group_size)
+    low, high = groups.aminmax(dim=2, keepdim=True)  # (rows, groups, 1) each
+    step = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(torch.float32).tiny)  # a group may be constant
+    rounded = low + step * ((groups - low) / step).round()
+    return rounded.reshape(rows, -1)[:, :columns].to(weight.dtype)
+
+
+@contextmanager
+@torch.no_grad()
+def quantised(
+    lm: LanguageModel, bits: int, *, group_size: int = 128, adapter: Literal["merged", "base"] = "merged"
+) -> Iterator[LanguageModel]:
+    """``lm`` with the weights of its linear layers rounded (:func:`round_to_groups`), for as long as the block lasts.
+
+    Afterwards the weights are what they were, bit by bit; until then they wait in CPU memory. Left as they are:
+    embeddings and head, often one and the same, which GPTQ, AWQ and bitsandbytes leave too, and norms and biases, which
+    are small.
+
+    Args:
+        bits: 4 or 8 in practice.
+        group_size: columns; 128 is usual for AWQ and GPTQ. Not that of a base model which came out of a rounded file
+            itself (the alias smollm2-135m: 32): on the base's own grid rounding takes the weights back to the base, and
+            all fine-tuning with it.
+        adapter: of an adapter's model: it is merged into its base, which is then rounded; or the base is rounded and
+            the adapter works on it as it is, as in QLoRA.
+
+    Raises:
+        UserError: the weights are quantised already, or most of them lie in other layers.
+    """
+    if lm.is_quantised:
+        raise UserError(f"The weights of {lm.source} are quantised already: give the model they were made from.")
+    layers = _linear_layers(lm)
+    kept = [(p, p.detach().to("cpu", copy=True)) for layer in layers for p in layer.parameters(recurse=False)]
+    merged = lm.is_adapter and adapter == "merged"
+    try:
+        if merged:
+            lm.model.merge_adapter()
+        for layer in layers:
+            # Conv1D (GPT-2) keeps its weight as (inputs, outputs).
+            weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
+            weight.copy_(round_to_groups(weight, bits, group_size))
+        yield lm
+    finally:
+        if merged:
+            lm.model.unmerge_adapter()  # by subtraction, which only the copies make exact
+        for parameter, original in kept:
+            parameter.copy_(original)
+
+
+def _linear_layers(lm: LanguageModel) -> list[nn.Module]:
+    """The model's own linear layers but the head, nothing that an adapter brings."""
+    aside = {lm.head, lm.inner.get_input_embeddings()}
+    for layer in lm.model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            aside |= set(layer.modules()) - set(layer.get_base_layer().modules()) - {layer}
+    layers = [m for m in lm.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m not in aside]
+    left = {p for module in aside for p in module.parameters()}
+    total = sum(p.numel() for p in lm.model.parameters() if p not in left)
+    share = sum(layer.weight.numel() for layer in layers) / max(total, 1)
+    if share < LEAST_SHARE:
+        raise UserError(
+            f"Only {share:.0%} of the weights of {lm.source} lie in linear layers (a mixture of experts keeps its own "
+            "in others): quantise it with its own tool, and audit that folder."
+        )
+    return layers

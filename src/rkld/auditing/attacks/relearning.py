@@ -1,0 +1,211 @@
+"""Relearning: fine-tune on a share of the forget records and see how soon the others come back.
+
+What was only hidden returns at once, with records that were not trained on; what a model never knew has to be learned
+record by record. So the same attack is run on a never-trained control, and the curves are compared (Lynch et al. 2024,
+arXiv 2402.16835; Hu et al. 2024, arXiv 2406.13356).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from transformers import TrainerCallback
+
+from rkld.errors import UserError
+from rkld.evaluation.arrays import vector
+from rkld.evaluation.likelihood import probability
+from rkld.models.adapters import new_adapter
+from rkld.models.language_model import LanguageModel
+from rkld.models.state import restore_state, save_state, trainable_state
+from rkld.progress import Silent
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.record import Record
+from rkld.settings.unlearning import Settings
+from rkld.training.callbacks import TrainingBar
+from rkld.training.config import RKLDConfig
+from rkld.training.strengthening import fine_tuning_steps
+from rkld.training.trainer import fine_tune
+
+CHECKS = 10
+"""How often the records are looked at along the way, besides the start."""
+
+
+@dataclass(frozen=True)
+class Relearned:
+    """How the probabilities of the records rose while some of them were trained on."""
+
+    trained: tuple[str, ...]
+    """Keys of the records that were trained on."""
+    rest: tuple[str, ...]
+    """Keys of the others, n of them."""
+    steps: tuple[int, ...]
+    """Optimizer steps before each of C checks; 0 first."""
+    probabilities: tuple[tuple[float, ...], ...]
+    """(C, n): ``exp(−L)`` of each record of the rest, in the order of ``rest``."""
+    learned: tuple[float, ...]
+    """(C,): mean probability of the records trained on. Where it hardly rises the attack was too weak."""
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """(C,): mean probability of the rest."""
+        return tuple(float(np.mean(check)) for check in self.probabilities)
+
+
+def effort(steps: ArrayLike, values: ArrayLike, level: float) -> float | None:
+    """Optimizer steps until ``values`` (C,), seen after ``steps`` (C,), first reach ``level``; None: they never do.
+
+    0 where they begin there; between two checks the way is taken as straight. ValueError for lists of other lengths, or
+    steps that do not rise.
+    """
+    steps, values = vector(steps, "steps"), vector(values, "values")
+    if len(steps) != len(values) or (np.diff(steps) <= 0).any():
+        raise ValueError(f"{len(values)} values were seen after {len(steps)} steps, which must rise")
+    reached = np.flatnonzero(values >= level)
+    if not reached.size:
+        return None
+    i = reached[0]
+    if i == 0:
+        return float(steps[0])
+    way = (level - values[i - 1]) / (values[i] - values[i - 1])
+    return float(steps[i - 1] + way * (steps[i] - steps[i - 1]))
+
+
+def draw(records: Sequence[Record], share: float, seed: int = 0) -> list[int]:
+    """Positions of ``ceil(share · n)`` of n records, rising; from each person as many as their part of the records.
+
+    The same for every model. Records that name no subject count as one person's.
+
+    Raises:
+        UserError: none or all of the records would be drawn.
+    """
+    n = len(records)
+    count = math.ceil(share * n)
+    if not 0 < count < n:
+        raise UserError(
+            f"Relearning on a share of {share} of {n} records trains on {count} and leaves {n - count} to look at: "
+            "it needs both. Give more records, or a share between 0 and 1."
+        )
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    order.sort(key=lambda i: records[i].subject or "")  # stable: each person's stay shuffled
+    return sorted(order[(2 * i + 1) * n // (2 * count)] for i in range(count))
+
+
+def relearn(
+    lm: LanguageModel,
+    encoder: Encoder,
+    records: Sequence[Record],
+    *,
+    share: float = 0.2,
+    epochs: int = 10,
+    lr: float | None = None,
+    batch_size: int = 4,
+    lora: bool = False,
+    seed: int = 0,
+    progress: Silent | None = None,
+) -> Relearned:
+    """Train ``lm`` on the answers of a share of the records, watch the others, and put the weights back.
+
+    All weights are trained; of an adapter's model, the adapter. The learning rate stays the same throughout, so a curve
+    does not depend on how long it goes on. Weights in bfloat16, which would round small steps away, are trained and
+    measured in float32.
+
+    Args:
+        share: of the records to train on (:func:`draw`).
+        lr: default: 5e-5, for an adapter 5e-4, as :class:`rkld.settings.unlearning.Settings` has them.
+        batch_size: records per optimizer step.
+        lora: train a new adapter in place of all weights: a weaker attack, where memory is short.
+
+    Raises:
+        UserError: too few records, or the weights are quantised and ``lora`` is not asked for.
+    """
+    progress = progress or Silent()
+    chosen = set(draw(records, share, seed))
+    encoded = [encoder.encode(record) for record in records]
+    taught = [e for i, e in enumerate(encoded) if i in chosen]
+    rest = [e for i, e in enumerate(encoded) if i not in chosen]
+    with _attacked(lm, lora, seed) as attacked, tempfile.TemporaryDirectory() as folder:
+        args = RKLDConfig(
+            output_dir=folder,
+            num_train_epochs=epochs,
+            learning_rate=lr if lr is not None else Settings(lora=attacked.is_adapter).peak_lr,
+            lr_scheduler_type="constant",
+            per_device_train_batch_size=batch_size,
+            checkpoint_minutes=math.inf,
+            seed=seed,
+            use_cpu=lm.device.type == "cpu",
+        )
+        steps = fine_tuning_steps(taught, args)
+        watch = _Watch(attacked, taught, rest, every=math.ceil(steps / CHECKS))
+        with progress.bar("relearning", steps) as advance:
+            fine_tune(attacked, taught, args, [watch, TrainingBar(advance)])
+    return Relearned(
+        trained=tuple(e.key for e in taught),
+        rest=tuple(e.key for e in rest),
+        steps=tuple(watch.steps),
+        probabilities=tuple(watch.rest_probabilities),
+        learned=tuple(watch.learned),
+    )
+
+
+class _Watch(TrainerCallback):
+    """Reads the records before the first step, every few steps, and after the last."""
+
+    def __init__(self, lm: LanguageModel, taught: Sequence[Encoded], rest: Sequence[Encoded], every: int):
+        self.lm, self.taught, self.rest, self.every = lm, taught, rest, every
+        self.steps: list[int] = []
+        self.rest_probabilities: list[tuple[float, ...]] = []
+        self.learned: list[float] = []
+
+    def look(self, step: int) -> None:
+        found = probability(self.lm, [*self.taught, *self.rest])
+        self.steps.append(step)
+        self.learned.append(float(found[: len(self.taught)].mean()))
+        self.rest_probabilities.append(tuple(found[len(self.taught) :].tolist()))
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.look(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+            self.look(state.global_step)
+
+
+@contextmanager
+def _attacked(lm: LanguageModel, lora: bool, seed: int) -> Iterator[LanguageModel]:
+    """The model to train, in float32; ``lm`` is afterwards what it was, bit by bit, whatever happens."""
+    if lora and not lm.is_adapter:
+        trained = trainable_state(lm).values()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            attacked = new_adapter(lm)
+        try:
+            yield attacked
+        finally:
+            attacked.model.unload()
+            for parameter in trained:
+                parameter.requires_grad_(True)
+        return
+    state = trainable_state(lm)
+    dtypes = {name: parameter.dtype for name, parameter in state.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "weights.safetensors"
+        save_state(lm, saved)
+        try:
+            for parameter in state.values():
+                parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+            yield lm
+        finally:
+            for name, parameter in state.items():
+                parameter.grad = None  # of a run that was broken off
+                parameter.data = parameter.data.to(dtypes[name])
+            restore_state(lm, saved)

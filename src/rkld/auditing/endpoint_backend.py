@@ -1,0 +1,359 @@
+"""A model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, SGLang, Ollama, …): what is served can be audited.
+
+Conversations go to ``/chat/completions``, so that the server's own chat template is tested too. Everything else goes
+to ``/completions`` as the text that the model here would be given: plain texts and completions, answers that are begun
+(no server says whether it goes on with an assistant turn or starts another one), and records whose losses are asked.
+
+What a record says, what the server answers and the API key stand in no message.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from rkld.auditing.backends import opened
+from rkld.errors import UserError
+
+if TYPE_CHECKING:
+    from rkld.auditing.backends import Progress
+    from rkld.records.encoding import Encoded, Encoder
+    from rkld.records.record import Record
+
+
+T = TypeVar("T")
+
+
+R = TypeVar("R")
+
+
+Prompt = str | list[int]
+
+
+ATTEMPTS = 4
+"""Tries of a request that meets a busy, failing or unreachable server."""
+
+
+BACKOFF = 0.5
+"""Seconds before the second try; twice as many before each one after it."""
+
+
+LONGEST_WAIT = 30.0
+"""Seconds that a server's Retry-After is heeded at most."""
+
+
+ROUNDING = 1e-3
+"""A log-probability so little above 0 is one of 0."""
+
+
+_NOTHING_CUT = {
+    # By the names of OpenAI, vLLM and llama.cpp: a served generation config would make answers incomparable.
+    "top_p": 1.0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "repeat_penalty": 1.0,
+}
+
+
+_HINTS = {
+    400: "The prompt with --max-new-tokens may be longer than the context it serves, or it wants other parameters",
+    401: "Set OPENAI_API_KEY to a key it accepts",
+    403: "Set OPENAI_API_KEY to a key that may use this model",
+    404: "Check the URL (many end with /v1) and the model's name; not every server has this route",
+    429: "It is busy: try again later",
+}
+
+
+_TEMPORARY = (429, 500, 502, 503, 504)
+
+
+class _Refused(UserError):
+    """An answer of the server with an HTTP status that is an error."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Endpoint:
+    """A :class:`rkld.auditing.backends.Speaker` behind a URL.
+
+    Args:
+        url: where the routes begin, often ending with ``/v1``.
+        model: the name it is served under.
+        api_key: sent as a bearer token; by default that of the environment's ``OPENAI_API_KEY``.
+        encoder: of the model's own tokenizer and template. Plain texts, begun answers and losses need it.
+        timeout: seconds for one answer.
+        concurrency: requests at a time.
+
+    Attributes:
+        own_settings: the server has refused to be asked with everything switched off that cuts or bends its
+            distribution (top-k, penalties), and was asked without; its own settings may have shaped the answers.
+
+    Every method raises UserError, with URL and status, where the server cannot be reached or refuses.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        encoder: Encoder | None = None,
+        timeout: float = 300.0,
+        concurrency: int = 4,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise UserError(
+                "The endpoint is not a plain URL. Write it as http://HOST:PORT/v1, and a key into OPENAI_API_KEY."
+            )
+        self.url = url.rstrip("/")
+        self.model = model
+        self.encoder = encoder
+        self.timeout = timeout
+        self.concurrency = concurrency
+        self.own_settings = False
+        key = (os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key).strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UserError("The API key has characters that no key has. Set OPENAI_API_KEY anew.")
+        self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        # Redirects are not followed: they would carry records and key to another place.
+        self._opener = urllib.request.build_opener(_NoRedirects)
+
+    def answers(
+        self,
+        records: Sequence[Record],
+        *,
+        max_new_tokens: int,
+        starts: Sequence[str] | None = None,
+        progress: Progress = None,
+    ) -> list[str]:
+        """Greedy answers; see :meth:`rkld.auditing.backends.Speaker.answers`.
+
+        What a reasoning model thinks aloud counts as said. UserError where a start or a plain text is given and there
+        is no encoder.
+        """
+        asked = self._questions(records, starts, max_new_tokens)
+        return self._each(lambda body: self._said({**body, "temperature": 0.0, "seed": 0}), asked, progress)
+
+    def samples(
+        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int, progress: Progress = None
+    ) -> list[list[str]]:
+        """n sampled answers to each record; as repeatable as the server's own seeds make them."""
+        if n < 1:
+            raise ValueError(f"n is {n}; it must be positive")
+        asked = [
+            # Many servers read only 31 bits of a seed; and one request per answer, as not all know ``n``.
+            {**body, "temperature": 1.0, "seed": int(np.random.SeedSequence((seed, i, j)).generate_state(1)[0] >> 1)}
+            for i, body in enumerate(self._questions(records, None, max_new_tokens))
+            for j in range(n)
+        ]
+        said = self._each(self._said, asked, progress)
+        return [said[at : at + n] for at in range(0, len(said), n)]
+
+    def losses(self, records: Sequence[Record]) -> list[np.ndarray] | None:
+        """Losses of the records' answer tokens, of the echoed prompt's log-probabilities.
+
+        None without an encoder; where the server refuses, or returns none (vLLM and llama-cpp-python return them); and
+        where what it returns is not about this very tokenization of the records.
+        """
+        if self.encoder is None:
+            return None
+        encoded = [self.encoder.encode(record) for record in records]
+        asked = [(record, self._text(record.ids)) for record in encoded]
+        found: list[np.ndarray] = []
+        for some in (asked[:1], asked[1:]):  # where the first has none, the others need not be tried
+            losses = self._each(lambda one: self._echoed(*one), some)
+            if any(one is None for one in losses):
+                return None
+            found += losses
+        return found
+
+    # What is asked
+
+    def _questions(
+        self, records: Sequence[Record], starts: Sequence[str] | None, max_new_tokens: int
+    ) -> list[dict[str, Any]]:
+        starts = [""] * len(records) if starts is None else starts
+        return [self._question(r, start, max_new_tokens) for r, start in zip(records, starts, strict=True)]
+
+    def _question(self, record: Record, start: str, max_new_tokens: int) -> dict[str, Any]:
+        """The body of a request, but for what chooses tokens. The answer is kept within the context, if it is known."""
+        encoder = self.encoder
+        if encoder is None and (record.form == "text" or (record.form == "chat" and start.strip())):
+            what = (
+                "A plain text cannot be cut into prompt and rest"
+                if record.form == "text"
+                else (f"An answer of {self.model} cannot be begun")
+            )
+            raise UserError(f"{what} without the tokenizer of the served model. Give its folder with --tokenizer.")
+        body: dict[str, Any] = {"max_tokens": max_new_tokens}
+        if encoder is not None:
+            (ids,) = opened(encoder, [record], [start])
+            if encoder.context_length is not None:
+                body["max_tokens"] = max(1, min(max_new_tokens, encoder.context_length - len(ids)))
+        if record.form == "chat" and not start.strip():
+            prompt = record.as_prompt(record.key)
+            turns = prompt.turns if encoder is None else encoder.conversation(prompt)
+            return {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
+        prompt = record.turns[0].content + start.rstrip() if encoder is None else self._text(ids)
+        return {**body, "prompt": prompt}
+
+    def _text(self, ids: Sequence[int]) -> Prompt:
+        """The text of which a server with this tokenizer makes ``ids``; these themselves where there is none.
+
+        Servers put the tokenizer's start token before a prompt, so a template's own must not come twice.
+        """
+        tokenizer = self.encoder.tokenizer
+        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        for candidate in (text.removeprefix(tokenizer.bos_token or ""), text):
+            if tokenizer(candidate, verbose=False)["input_ids"] == list(ids):
+                return candidate
+        return list(ids)
+
+    # What is answered
+
+    def _said(self, body: dict[str, Any]) -> str:
+        choice, neutral = self._choice(body, {} if self.own_settings else _NOTHING_CUT)
+        self.own_settings |= not neutral
+        if "prompt" in body:
+            parts = [choice.get("text")]
+        else:
+            message = choice.get("message")
+            message = message if isinstance(message, dict) else {}
+            parts = [message.get("reasoning_content") or message.get("reasoning"), message.get("content")]
+        if not any(isinstance(part, str) for part in parts):
+            raise UserError(f"{self.url} answered without a text: is {self.model} a model that writes text?")
+        return "\n".join(part for part in parts if part)
+
+    def _choice(self, body: dict[str, Any], extras: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The one choice of the answer, and whether the server took ``extras``; if not, it is asked without them."""
+        route = "/completions" if "prompt" in body else "/chat/completions"
+        taken = bool(extras)
+        try:
+            answer = self._post(route, {"model": self.model, **body, **extras})
+        except _Refused as refused:
+            if refused.status not in (400, 422) or not extras:
+                raise
+            answer, taken = self._post(route, {"model": self.model, **body}), False
+        choices = answer.get("choices") if isinstance(answer, dict) else None
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise UserError(f"{self.url}{route} does not answer as an OpenAI-compatible server does: no choices.")
+        return choices[0], taken
+
+    def _echoed(self, record: Encoded, prompt: Prompt) -> np.ndarray | None:
+        # One new token is asked, as for some servers 0 means no limit.
+        body = {"prompt": prompt, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
+        try:
+            choice, _ = self._choice(body, {"prompt_logprobs": 0, "return_tokens_as_token_ids": True})  # vLLM's
+        except _Refused as refused:
+            if refused.status in (400, 404, 405, 422, 501):
+                return None
+            raise
+        places = [t for t, marked in enumerate(record.answer) if marked]
+        found = _by_id(choice.get("prompt_logprobs"), record.ids, places)
+        if found is None:
+            found = self._by_text(choice.get("logprobs"), record.ids, places)
+        if found is None or not all(isinstance(v, float | int) and -math.inf < v <= ROUNDING for v in found):
+            return None
+        return np.array([max(-value, 0.0) for value in found], dtype=np.float64)
+
+    def _by_text(self, echo: Any, ids: Sequence[int], places: Sequence[int]) -> list[Any] | None:
+        """Log-probabilities of the echoed tokens, if these are the prompt's: as many, and the answer's as here."""
+        if not isinstance(echo, dict):
+            return None
+        tokens, values = echo.get("tokens"), echo.get("token_logprobs")
+        if not isinstance(tokens, list) or not isinstance(values, list) or len(tokens) != len(values):
+            return None
+        if len(tokens) not in (len(ids), len(ids) + 1):  # with the token that was generated, or without
+            return None
+        same = all(tokens[t] == f"token_id:{ids[t]}" or self._same_text(tokens[t], ids[t]) for t in places)
+        return [values[t] for t in places] if same else None
+
+    def _same_text(self, token: Any, token_id: int) -> bool:
+        here = self.encoder.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
+        # Servers write special tokens and parts of a letter in ways of their own.
+        alike = token_id in self.encoder.tokenizer.all_special_ids or "\ufffd" in here
+        return isinstance(token, str) and (alike or token.strip() == here.strip())
+
+    # HTTP
+
+    def _each(self, ask: Callable[[T], R], items: Sequence[T], progress: Progress = None) -> list[R]:
+        """``ask`` of every item, a few at a time, in their order; the first error ends it."""
+        found = []
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            for answer in pool.map(ask, items):
+                found.append(answer)
+                if progress is not None:
+                    progress(1)
+        return found
+
+    def _post(self, route: str, body: dict[str, Any]) -> Any:
+        where = self.url + route
+        request = urllib.request.Request(where, json.dumps(body).encode(), self._headers)
+        for attempt in range(1, ATTEMPTS + 1):
+            wait = BACKOFF * 2 ** (attempt - 1)
+            try:
+                with self._opener.open(request, timeout=self.timeout) as response:
+                    content = response.read()
+                break
+            except urllib.error.HTTPError as error:
+                problem = _Refused(f"{where} answered with HTTP status {error.code}. {_hint(error.code)}.", error.code)
+                if error.code not in _TEMPORARY:
+                    raise problem from None
+                wait = max(wait, _seconds(error.headers.get("Retry-After")))
+            except (OSError, http.client.HTTPException) as error:
+                reason = getattr(error, "reason", error)  # of a URLError
+                if isinstance(reason, TimeoutError):
+                    raise UserError(
+                        f"{where} took more than {self.timeout:g} s for an answer. Ask for fewer new tokens."
+                    ) from None
+                problem = UserError(
+                    f"{where} cannot be reached ({type(reason).__name__}). Check the URL and that the server runs."
+                )
+            if attempt == ATTEMPTS:
+                raise problem
+            time.sleep(wait)
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise UserError(f"{where} answered with something else than JSON. Check the URL.") from None
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _hint(status: int) -> str:
+    return "It redirects: give the URL it leads to" if 300 <= status < 400 else _HINTS.get(status, "Look at its log")
+
+
+def _by_id(given: Any, ids: Sequence[int], places: Sequence[int]) -> list[Any] | None:
+    """Log-probabilities as vLLM's ``prompt_logprobs`` give them: per position, by token id."""
+    if not isinstance(given, list) or len(given) != len(ids):
+        return None
+    try:
+        return [given[t][str(ids[t])]["logprob"] for t in places]
+    except (KeyError, TypeError):
+        return None
+
+
+def _seconds(header: str | None) -> float:
+    """Of a Retry-After, which may be a date too."""
+    return min(float(header), LONGEST_WAIT) if header and header.isdigit() else 0.0

@@ -1,0 +1,40 @@
+"""Gates: limits on figures, and the verdict over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Gates
+
+
+def judge(kind: str, name: str, limit: float, named: Mapping[str, Any]) -> dict[str, Any]:
+    """How one gate ended. ``established``: the whole interval lies on the right side, not the value alone."""
+    gate = {"name": name, "kind": kind, "limit": limit}
+    figure = named.get(name, {}).get("figures", {}).get("audited")
+    if figure is None:
+        return {**gate, "state": "skipped", "value": None, "established": False}
+    sign = 1 if kind == "max" else -1
+    end = figure["high" if kind == "max" else "low"]
+    held = sign * figure["value"] <= sign * limit
+    established = end is not None and sign * end <= sign * limit
+    return {
+        **gate,
+        "state": "held" if held else "failed",
+        "value": figure["value"],
+        "established": held and established,
+    }
+
+
+def judge_all(gates: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """ "fail" where a gate failed; "not established" where one was skipped or none was set; else "pass"."""
+    if not gates:
+        return "not established", ["no gate was set: give thresholds with --max NAME=VALUE and --min NAME=VALUE"]
+    reasons = [
+        f"{gate['name']} was not measured" if gate["state"] == "skipped"
+        else f"{gate['name']} is {gate['value']:.4g}, the limit is {gate['kind']} {gate['limit']:g}"
+        for gate in gates
+        if gate["state"] != "held"
+    ]  # fmt: skip
+    states = {gate["state"] for gate in gates}
+    return "fail" if "failed" in states else "not established" if "skipped" in states else "pass", reasons

@@ -1,0 +1,162 @@
+"""What an audit asks of a model: its records, the facts in them, other ways to ask, and whose each is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rkld.errors import UserError
+from rkld.records.identity import check_disjoint, identifiers
+from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
+from rkld.records.reading import read_records, read_subjects
+from rkld.records.record import Record
+from rkld.runfolder.manifest import read_manifest, run_of
+from rkld.settings.auditing import AuditSettings
+from rkld.text.matching import mentions
+from rkld.text.wording import words
+
+UTILITY = ("retain", "neighbours", "real_authors", "world_facts")
+"""Sets that should have been kept."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Records and what is asked with them. Holds personal data.
+
+    Attributes:
+        forget: the records that are audited, without those in ``left_out``.
+        left_out: keys of forget records that steered the stop of the run that made the model.
+        holdout: never-trained records; maybe none.
+        utility: the sets of :data:`UTILITY` that were given.
+        contrasted: records with wrong answers (and a paraphrased one): the forget records that have them, or probes.
+        reworded: records whose question is a paraphrase: of the forget records, or probes.
+        probed: whether the last two are probes that were made or given.
+        facts: key of a record in any of these → what must not be said.
+        persons: key of a record about the forgotten → whose it is; None where it cannot be said.
+    """
+
+    settings: AuditSettings
+    forget: list[Record]
+    left_out: frozenset[str]
+    holdout: list[Record]
+    utility: Mapping[str, list[Record]]
+    identifiers: tuple[str, ...]
+    contrasted: list[Record]
+    reworded: list[Record]
+    probed: bool
+    facts: Mapping[str, tuple[str, ...]]
+    persons: Mapping[str, Hashable]
+
+    def contents(self) -> dict[str, Any]:
+        """Every set as plain values, to be hashed."""
+        sets = {"forget": self.forget, "holdout": self.holdout, **self.utility, "reworded": self.reworded}
+        return {name: [record.to_dict() for record in found] for name, found in sets.items() if found}
+
+    def labels(self, keys: Sequence[str]) -> list[Hashable] | None:
+        """Whose the records of these keys are; None, for independent records, where one is nobody's."""
+        found = [self.persons.get(key) for key in keys]
+        return None if None in found else found
+
+
+def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
+    """Read and check everything; no model has been touched.
+
+    Args:
+        data: sets given as objects, by the names of their settings, in place of files.
+
+    Raises:
+        UserError: anything that is wrong with them.
+    """
+
+    def read(name: str) -> list[Record]:
+        source = data.get(name) if data.get(name) is not None else getattr(settings, name)
+        return read_records(source, name.replace("_", " "))[: settings.questions] if source else []
+
+    forget, holdout = read("forget"), read("holdout")
+    utility = {name: found for name in UTILITY if (found := read(name))}
+    for others in (holdout, *utility.values()):
+        check_disjoint(forget, others)
+    known = identifiers(forget, read_subjects(settings.subject))
+    left_out = steered_by(settings, forget)
+    audited = [record for record in forget if record.key not in left_out]
+    people = people_of(known)
+    persons = {record.key: person_of(record, people) for record in audited}
+    facts = {record.key: facts_of(record, known) for record in audited}
+
+    contrasted = [record for record in audited if record.extra.get("perturbed_answer")]
+    reworded = paraphrased_questions(audited)
+    probed = not (contrasted and reworded)
+    if probed:
+        others = [record for records in (*utility.values(), holdout) for record in records]
+        probes = _probes(settings, data, audited, others, known)
+        facts |= {probe.record.key: (probe.fact,) for probe in probes}
+        persons |= {probe.record.key: person_of(probe.record, people) for probe in probes}
+        asked = [probe.record for probe in probes if probe.kind != "prefix"]
+        contrasted = contrasted or _equally_many([record for record in asked if record.extra.get("perturbed_answer")])
+        reworded = reworded or paraphrased_questions(asked)
+    return Task(
+        settings, audited, left_out, holdout, utility, known, contrasted, reworded, probed, facts, persons
+    )  # fmt: skip
+
+
+def steered_by(settings: AuditSettings, forget: Sequence[Record]) -> frozenset[str]:
+    """Keys of the forget records that decided when the audited model's run stopped: what steers is not evidence.
+
+    Read from the manifest of the run folder that the model is in. None where that run had other records (their
+    number differs), or where nothing would be left.
+    """
+    run = run_of(settings.model)
+    if run is None:
+        return frozenset()
+    manifest = read_manifest(run)
+    steering = manifest.get("phases", {}).get("distillation", {}).get("steering", [])
+    same = manifest.get("records", {}).get("forget records", {}).get("n") == len(forget)
+    keys = frozenset(steering) & {record.key for record in forget}
+    return keys if same and len(keys) < len(forget) else frozenset()
+
+
+def people_of(names: Sequence[str]) -> list[list[str]]:
+    """Names grouped by person, as far as they tell: two that share a word ("Marie Curie", "Curie") are one's."""
+    groups: list[tuple[set[str], list[str]]] = []
+    for name in names:
+        own = set(words(name))
+        same = [group for group in groups if group[0] & own]
+        groups = [group for group in groups if group not in same]
+        groups.append((own.union(*(group[0] for group in same)), [n for group in same for n in group[1]] + [name]))
+    return [group[1] for group in groups]
+
+
+def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
+    """Whose a record is, as a name: its own word for it, or the only known person, or the only one it mentions."""
+    if record.subject:
+        return record.subject
+    if len(people) == 1:
+        return people[0][0]
+    named = [names[0] for names in people if any(mentions(turn.content, names) for turn in record.turns)]
+    return named[0] if len(named) == 1 else None
+
+
+def _probes(
+    settings: AuditSettings, data: Mapping[str, Any], forget: Sequence[Record], others: Sequence[Record],
+    known: Sequence[str],
+) -> list[Probe]:  # fmt: skip
+    """Those given; else made from the records, none where these hold no fact."""
+    source = data.get("probes") if data.get("probes") is not None else settings.probes
+    if source:
+        given = as_probes(read_records(source, "probes"))
+        return [
+            dataclasses.replace(p, record=dataclasses.replace(p.record, key=f"probe {p.record.key}")) for p in given
+        ]
+    try:
+        return make_probes(forget, others, known, settings.seed)
+    except UserError:
+        return []
+
+
+def _equally_many(records: Sequence[Record]) -> list[Record]:
+    """Those with as many wrong answers as most have: a truth ratio is over the same number everywhere."""
+    counts = [len(record.extra["perturbed_answer"]) for record in records]
+    most = max(set(counts), key=counts.count, default=0)
+    return [record for record, n in zip(records, counts, strict=True) if n == most]

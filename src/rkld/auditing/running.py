@@ -1,0 +1,272 @@
+"""The audit: one command from a model and a file of records to ``audit.json``, the evidence.
+
+Models are read one after another (audited, control, original), reading by reading; each reading is written at once and
+found again when the same audit is started again. Then all figures are made of the readings, gates are tried, and the
+document is written (schema: ``schema.json`` beside this file).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rkld.auditing.backends import LocalSpeaker
+from rkld.auditing.endpoint_backend import Endpoint
+from rkld.auditing.evidence import document, known_names, model_path, plain
+from rkld.auditing.inputs import UTILITY, Task, read_task
+from rkld.auditing.readings import READINGS, Reader, own_answer_losses
+from rkld.errors import UserError, nearest
+from rkld.evaluation.tofu import logged_ratios, read_logs
+from rkld.files import write_json, write_text
+from rkld.models.loading import load_tokenizer, read_template, resolve
+from rkld.models.state import fingerprint
+from rkld.pipeline.preparing import encoder_of, opened
+from rkld.progress import Silent
+from rkld.runfolder.manifest import AUDIT, run_of, salted
+from rkld.settings.auditing import AuditSettings
+from rkld.settings.specification import make
+
+SALT, KEPT = "audit.salt", "readings"
+"""Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        verdict: "pass", "fail" or "not established".
+        path: of audit.json.
+        document: its content.
+    """
+
+    verdict: str
+    path: Path
+    document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no gate failed and none was skipped: the exit code's meaning."""
+        return all(gate["state"] == "held" for gate in self.document["gates"])
+
+
+def audit(
+    model: Any = None, forget: Any = None, *, processing_class: Any = None, progress: Silent | None = None, **given: Any
+) -> Audit:
+    """Ask a model, by all means there are, for what it should have forgotten.
+
+    Args:
+        model: folder, hub name, adapter folder, run folder, or a loaded model; with ``endpoint`` the served name.
+        forget: the records, as :func:`rkld.pipeline.phases` takes them.
+        processing_class: the tokenizer, where ``model`` is an object.
+        progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
+        given: everything else, by the names of :class:`rkld.settings.auditing.AuditSettings`; ``original`` and
+            ``control`` may be loaded models, sets of records data.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+    """
+    given = {"model": model, "forget": forget, **given}
+    data = {
+        name: given[name]
+        for name in ("model", "forget", "holdout", *UTILITY, "probes", "original", "control")
+        if given.get(name) is not None and not isinstance(given[name], str | Path)
+    }
+    named = {name: f"<{type(data[name]).__name__}>" if name in data else value for name, value in given.items()}
+    settings = make(
+        {name: str(v) if isinstance(v, Path) else v for name, v in named.items()}, "arguments", AuditSettings
+    )
+    for name in ("model", "forget"):
+        if not getattr(settings, name):
+            raise UserError(f"No {name} is given: rkld.audit(model, forget=…) and rkld audit MODEL --forget need both.")
+    _check_gates(settings)
+    if settings.retain_logs:
+        _check_logs(settings.retain_logs)
+    work = _Work(settings, read_task(settings, data), data, processing_class, progress or Silent())
+    return work.go()
+
+
+def _check_gates(settings: AuditSettings) -> None:
+    known = known_names(settings)
+    for _, name, _ in settings.gates():
+        if name not in known:
+            raise UserError(f"there is no metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+
+
+def _check_logs(path: str) -> None:
+    """They are read last, but must not fail then."""
+    try:
+        logged_ratios(read_logs(path))
+    except ValueError as error:
+        raise UserError(f"--retain-logs {path}: {error}. Give a log of the forget set.") from None
+
+
+def audit_folder(settings: AuditSettings) -> Path:
+    """Where audit.json goes: beside the run that made the model, where there is one."""
+    if settings.out:
+        return Path(settings.out)
+    return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-audit"
+
+
+class _Work:
+    """One audit: the roles share the task and the folder."""
+
+    def __init__(self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: Silent):
+        self.settings, self.task, self.data, self.tokenizer, self.progress = settings, task, data, tokenizer, progress
+        self.folder = audit_folder(settings)
+        self.models: dict[str, dict[str, Any]] = {}
+        self.readings: dict[str, dict[str, Any]] = {}
+        self.not_run: dict[str, str] = {}
+        self.served: list[Path] = []
+
+    def go(self) -> Audit:
+        started = time.time()
+        reader = self._open("audited")  # what cannot be loaded ends it before anything is written
+        self._start()
+        self._read(reader)
+        for role in ("control", "original"):
+            if getattr(self.settings, role):
+                del reader
+                gc.collect()
+                reader = self._open(role)
+                self._read(reader)
+            else:
+                self.not_run[role] = f"no --{role} was given"
+        self._own_answers(reader if reader.role == "original" else None)
+        content = document(
+            self.task, self.readings,
+            models=self.models,
+            inputs=self._inputs(),
+            not_run=[{"name": name, "reason": reason} for name, reason in self.not_run.items()],
+            versions={n: importlib.metadata.version(n) for n in ("rkld", "torch", "transformers", "peft", "tokenizers")},
+            seconds=round(time.time() - started, 1),
+        )  # fmt: skip
+        path = self.folder / AUDIT
+        write_json(path, content)
+        if self.settings.redact:
+            shutil.rmtree(self.folder / KEPT, ignore_errors=True)
+        for path in self.served:  # another model may be served there by the time of the next audit
+            path.unlink(missing_ok=True)
+        return Audit(content["verdict"], path, content)
+
+    # The folder ----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        try:
+            (self.folder / KEPT).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be made ({error.strerror}). Give another folder with --out."
+            ) from None
+        salt = self.folder / SALT
+        if not salt.exists():
+            write_text(salt, secrets.token_hex(16))
+        self.salt = salt.read_text(encoding="utf-8").strip()
+
+    def _salted(self, value: object) -> str:
+        return salted(self.salt, value)
+
+    def _inputs(self) -> dict[str, Any]:
+        sets = {name: {"n": len(rows), "hash": self._salted(rows)} for name, rows in self.task.contents().items()}
+        return {**sets, "subject": {"n": len(self.task.identifiers), "hash": self._salted(self.task.identifiers)}}
+
+    # Models --------------------------------------------------------------------------------------------------------
+
+    def _open(self, role: str) -> Reader:
+        s, name = self.settings, "model" if role == "audited" else role
+        source = self.data[name] if name in self.data else getattr(s, name)
+        if role == "audited" and s.endpoint:
+            self.progress.say(f"Asking {s.endpoint}")
+            encoder = encoder_of(s, self._tokenizer()) if s.tokenizer else None
+            speaker = Endpoint(s.endpoint, s.model, encoder=encoder)
+            self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
+            return Reader(role, speaker, encoder, None, self.task, self.progress)
+        self.progress.say(f"Loading the {role} model")
+        if isinstance(source, str):
+            lm, encoder = opened(s, model_path(source))
+        else:
+            lm, encoder = opened(s, source, self.tokenizer)
+        self.models[role] = {
+            "source": source if isinstance(source, str) else f"<{type(source).__name__}>",
+            "fingerprint": fingerprint(lm),
+            "template": encoder.fingerprint,
+        }
+        return Reader(role, LocalSpeaker(lm, encoder), encoder, lm, self.task, self.progress)
+
+    def _tokenizer(self) -> Any:
+        """That of the served model."""
+        tokenizer = load_tokenizer(Path(resolve(self.settings.tokenizer)), self.settings.trust_remote_code)
+        if self.settings.chat_template:
+            tokenizer.chat_template = read_template(self.settings.chat_template)
+        return tokenizer
+
+    # Readings ------------------------------------------------------------------------------------------------------
+
+    def _read(self, reader: Reader) -> None:
+        started = time.time()
+        found, failed = self.readings.setdefault(reader.role, {}), None
+        for reading in READINGS:
+            reason = reading.not_run(self.task, served=reader.lm is None)
+            if reason is None:
+                try:
+                    found[reading.name] = self._once(
+                        reader.role, reading.name, lambda: reading.read(reader),
+                        [getattr(self.settings, name) for name in reading.settings],
+                    )  # fmt: skip
+                except UserError as error:  # a library or an ability of the server that is not there
+                    reason, failed = str(error), error
+                else:
+                    if not found[reading.name]:
+                        reason = "gave nothing: no record it applies to, or the server returns no such numbers"
+            if reason is not None:
+                found.pop(reading.name, None)
+                if reader.role == "audited":
+                    self.not_run[reading.name] = reason
+                elif reading.name in self.readings["audited"]:  # else it was said of the audited model
+                    self.not_run[f"{reader.role}: {reading.name}"] = reason
+        if failed and not found:  # nothing at all: a server that is not there
+            raise failed
+        self.models[reader.role]["seconds"] = round(time.time() - started, 1)
+        if isinstance(reader.speaker, Endpoint):
+            self.models[reader.role]["own_settings"] = reader.speaker.own_settings
+
+    def _once(self, role: str, name: str, read: Callable[[], Any], *also: object) -> Any:
+        """A reading, made now or found where an audit in this folder made it before: its name tells what it is of.
+
+        Args:
+            also: what it depends on beside model, template and records.
+        """
+        model = [self.models[role].get(key) for key in ("fingerprint", "template", "endpoint")]
+        if model[0] is None:
+            model.append(self.models[role]["source"])
+        of = self._salted([model, self.task.contents(), dict(self.task.facts), *also])
+        path = self.folder / KEPT / f"{name}.{of}.json"
+        if self.models[role]["fingerprint"] is None:
+            self.served.append(path)
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        reading = plain(read())  # as it would be read again
+        write_json(path, reading)
+        return reading
+
+    def _own_answers(self, original: Reader | None) -> None:
+        """Every model's answers about the person, under the original: fluent text is likely there."""
+        if original is None:
+            self.not_run["own_answers"] = "needs --original"
+            return
+        for role, found in self.readings.items():
+            if "answers" in found:
+                rows = found["answers"]
+                said = self._once(
+                    role, "own_answers", lambda: own_answer_losses(original, self.task.forget, rows),
+                    self.models["original"]["fingerprint"],
+                )  # fmt: skip
+                found["own_answers"] = {key: {"loss": loss} for key, loss in said.items()}

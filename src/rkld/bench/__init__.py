@@ -1,1 +1,0 @@
-"""rkld bench: every method on the same loop, data and metrics, with results that come out the same again."""

@@ -1,0 +1,1 @@
+"""Benchmarks: every method on the same loop, data and metrics."""

@@ -1,0 +1,99 @@
+"""A method with what the benchmark lets one add to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from rkld.errors import UserError
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS, get_method
+from rkld.settings.benching import BenchSettings, listed
+from rkld.settings.book import BookSettings
+from rkld.settings.specification import make
+from rkld.settings.unlearning import Settings
+
+VARIANTS = ("rkld+replay", "gradient_ascent+kl", "idk+rt", "npo+rt", "npo+kl", "simnpo+rt")
+"""What ``all`` has beside every method by itself: ours, and others with the retain terms of their papers."""
+
+
+GROUPS = {
+    "all": (*METHODS.names(), *VARIANTS),
+    "alphas": tuple(f"rkld@alpha={alpha}" for alpha in (1, 2, 4, 6, 8, 10, 12)),
+    "divergences": ("rkld", "jensen_shannon", "forward_kl"),
+}
+"""What ``--methods`` takes for several at once; the last two are the paper's sweep of α and its ablation."""
+
+
+EXTRAS = ("rt", "kl", "replay")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with what the benchmark lets one add: NAME[+rt|+kl][+replay][@SETTING=VALUE…]."""
+
+    name: str
+    """As it was written."""
+    method: str
+    extras: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
+    """Settings of :class:`rkld.settings.unlearning.Settings` that are not the benchmark's."""
+
+    def make(self) -> Method:
+        arguments = [value for name, value in self.values if name == "method_arg"]
+        return get_method(self.method, arguments)
+
+    def settings(self) -> dict[str, Any]:
+        """Of :class:`rkld.settings.unlearning.Settings`, and no others' business: retain and replay are whether, not what."""
+        method = self.make()
+        values: dict[str, Any] = {"method": self.method}
+        for name, value in self.values:
+            values[name] = (*values.get(name, ()), value) if name == "method_arg" else yaml.safe_load(value)
+        loss = next((extra for extra in self.extras if extra in ("rt", "kl")), None)
+        values["retain_loss"] = loss or "auto"
+        values["replay"] = "replay" in self.extras
+        # Records that a method cannot do without it gets unasked; replay will do where it says so.
+        unasked = "retain" in method.needs and not (values["replay"] and "replay" in method.needs)
+        values["retain"] = bool(loss) or unasked
+        return values
+
+
+def variant(name: str) -> Variant:
+    """Read a variant's name.
+
+    Raises:
+        UserError: an unknown method, extra or setting, with the nearest known one.
+    """
+    head, *given = name.split("@")
+    method, *extras = head.split("+")
+    for extra in extras:
+        if extra not in EXTRAS:
+            raise UserError(f"'{name}': a method can be given +{', +'.join(EXTRAS)}, not '+{extra}'.")
+    if {"rt", "kl"} <= set(extras):
+        raise UserError(f"'{name}': one loss on retain records, +rt or +kl, not both.")
+    values = []
+    for one in given:
+        key, equals, value = one.partition("=")
+        key = key.replace("-", "_")
+        if not equals:
+            raise UserError(f"'{name}': write a setting as @name=value, not '@{one}'.")
+        if key in ("method", "retain", "replay", "retain_loss", "out", "seed", "stop", "model", "forget"):
+            raise UserError(f"'{name}': '{key}' is the benchmark's to set.")
+        values.append((key, value))
+    found = Variant(name, method, tuple(extras), tuple(values))
+    found.make().require(("retain", "replay"), found.settings()["retain_loss"])
+    checked = {key: value for key, value in found.settings().items() if key not in ("retain", "replay")}
+    make(checked, f"'{name}'", Settings)
+    return found
+
+
+def variants(settings: BenchSettings | BookSettings) -> list[Variant]:
+    """All that are compared, in the order given, groups written out."""
+    names: list[str] = []
+    for name in listed(settings.methods):
+        names += GROUPS.get(name, (name,))
+    if not names:
+        raise UserError("--methods names none.")
+    return [variant(name) for name in dict.fromkeys(names)]

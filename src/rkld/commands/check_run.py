@@ -1,0 +1,167 @@
+"""``rkld check``: what can go wrong is found, and what will be done is counted, before time is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rkld import methods
+from rkld.losses.objective import kept
+from rkld.pipeline.estimating import Estimate, estimate
+from rkld.pipeline.preparing import choose, load, read_inputs
+from rkld.records.coverage import Coverage, scored_share
+from rkld.records.encoding import IN_PART
+from rkld.records.reading import read_prompts
+from rkld.records.record import Record
+from rkld.runfolder.folder import Run
+from rkld.settings.unlearning import Settings
+from rkld.text.matching import mentions
+
+
+@dataclass(frozen=True)
+class Size:
+    """A set of records and the tokens they have, all told."""
+
+    records: int
+    tokens: int
+
+    def named(self, unit: str) -> str:
+        return f"{self.records} {unit}, {self.tokens} tokens" if self.records else "none"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run with these arguments would do. Holds counts and places, no contents but for ``example``."""
+
+    forget: Size
+    retain: Size
+    replay: Size
+    """Prompts without their answers; those that mention the person are left out."""
+    scored: int
+    """Tokens of the forget records that are unlearned."""
+    kept: int
+    """Tokens of the forget answers that the keep term holds to the original (score spans or added)."""
+    steps: int
+    """Optimizer steps of the distillation."""
+    strengthening_steps: int
+    """Optimizer steps before it (0 for methods that need none)."""
+    own_words: bool
+    """Whether the model's own answers join or replace the records: then the counts will change."""
+    identifiers: int
+    """How many names, aliases and other identifiers of the person are known."""
+    coverage: Coverage
+    retain_mentions: tuple[str, ...]
+    """Where retain records mention the person, such as "retain.jsonl line 4"."""
+    replay_mentions: tuple[str, ...]
+    """The same for replay prompts given by the user."""
+    run_folder: Path
+    estimate: Estimate
+    """Time and peak memory, from a short measured probe."""
+    example: str = field(repr=False)
+    """The shortest forget record, token by token: personal data."""
+
+    def lines(self) -> Iterator[str]:
+        """The report for people, the example left out."""
+        yield f"forget       {self.forget.named('records')}"
+        yield f"  scored     {self.scored} tokens are unlearned"
+        if self.kept:
+            yield f"  keep       {self.kept} tokens of the same answers are held to the original"
+        yield f"retain       {self.retain.named('records')}"
+        yield f"replay       {self.replay.named('prompts')}"
+        steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
+        yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
+        yield f"run folder   {self.run_folder}"
+        yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
+        phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
+        yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
+        if self.identifiers:
+            yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
+        else:
+            yield "identifiers  none known: give the person's names with --subject, to have mentions found"
+        spans = f"{self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "none"
+        yield f"spans        {spans}"
+        yield from _listed("retain records mention the person and would hold it", self.retain_mentions)
+        yield from _listed("replay prompts mention the person and are left out", self.replay_mentions)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def _listed(what: str, places: Sequence[str]) -> list[str]:
+    return [f"{len(places)} {what}:", *(f"  {where}" for where in places)] if places else []
+
+
+def check(
+    model: Any = None,
+    forget: Any = None,
+    *,
+    retain: Any = None,
+    replay: Any = "auto",
+    holdout: Any = None,
+    control: Any = None,
+    processing_class: Any = None,
+    **settings: Any,
+) -> Report:
+    """Read, load and count everything that :func:`rkld.pipeline.phases` would, probe what it will take, and write nothing.
+
+    Takes the arguments of :func:`rkld.pipeline.phases`. Records are checked before the model is loaded.
+
+    Raises:
+        UserError: whatever a run would stop at.
+    """
+    data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
+    chosen, objects = choose({"model": model, "control": control, **data}, settings)
+    inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
+    Run(chosen)  # refuses a folder that holds something else
+    started = time.perf_counter()
+    lm, encoder = load(chosen, objects.get("model"), processing_class)
+    load_seconds = time.perf_counter() - started
+
+    encoded = [encoder.encode(record, chosen.score) for record in inputs.forget]
+    retained = [encoder.encode(record) for record in inputs.retain]
+    prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
+    coverage = scored_share(encoder, inputs.forget, encoded, inputs.identifiers)
+    coverage.require(chosen.score)
+
+    per_epoch = -(-len(encoded) // chosen.batch_size)
+    method = methods.get_method(chosen.method, chosen.method_arg)
+    shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
+    return Report(
+        forget=_size(e.ids for e in encoded),
+        retain=_size(e.ids for e in retained),
+        replay=_size(prompts),
+        scored=sum(sum(e.scored) for e in encoded),
+        kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
+        steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
+        strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
+        own_words=chosen.own_words != "no",
+        identifiers=len(inputs.identifiers),
+        coverage=coverage,
+        retain_mentions=_mentioning(inputs.retain, inputs.identifiers),
+        replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
+        run_folder=chosen.run_folder,
+        estimate=estimate(lm, encoder, inputs, load_seconds),
+        example=encoder.describe(shortest, chosen.score),
+    )
+
+
+def _size(ids: Any) -> Size:
+    lengths = [len(one) for one in ids]
+    return Size(len(lengths), sum(lengths))
+
+
+def _given_prompts(settings: Settings, objects: dict[str, Any]) -> list[Record]:
+    """The user's own replay prompts, those included that read_inputs leaves out."""
+    if "replay" in objects:
+        return read_prompts(objects["replay"])
+    return [] if settings.replay in ("auto", "none") else read_prompts(settings.replay)
+
+
+def _mentioning(records: Sequence[Record], identifiers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(r.where for r in records if any(mentions(turn.content, identifiers) for turn in r.turns))

@@ -1,0 +1,89 @@
+"""Losses on whole answers: functions of an answer's log-likelihood, as NPO, SimNPO and DPO are.
+
+Shapes: m answers, T their marked rows, d hidden size, V vocabulary size, k answers that one value takes together.
+
+Such a loss has one slope for all tokens of an answer, ``f'(S)`` with S the answer's log-likelihood. So the answers'
+likelihoods are read first, without gradients; the loss and its slopes are scalars; and what is left is cross-entropy
+in which every row weighs ``-f'(S)``, chunk by chunk like any other (:mod:`rkld.losses.chunked`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rkld.losses.chunked import Segment, linear_divergence
+from rkld.losses.divergences import cross_entropy
+
+
+class Answers(NamedTuple):
+    """What a loss on whole answers sees of m of them, over their marked tokens."""
+
+    log_likelihood: Tensor
+    """(m,): summed, in nats, under the student."""
+    reference: Tensor
+    """(m,): the same under the original; zeros where the term does not ask for "reference"."""
+    tokens: Tensor
+    """(m,): how many tokens, at least 1, as a float."""
+
+
+AnswerLoss = Callable[..., Tensor]
+"""(Answers, and those paired with them if the term has a pair) → values (m,), differentiable in log_likelihood."""
+
+
+def to_labels(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy to the records' own tokens (:data:`rkld.losses.chunked.RowLoss`)."""
+    return cross_entropy(logits, inputs["labels"], spare[0])
+
+
+def answer_segment(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    loss: AnswerLoss,
+    k: int,
+    inputs: Mapping[str, Tensor],
+    chunk_rows: int | None = None,
+) -> tuple[Segment, Tensor]:
+    """The rows of answers under a loss on whole answers, as cross-entropy with weights.
+
+    Args:
+        hidden: (T, d), final hidden states of the marked rows.
+        weight, bias: the head.
+        k: 1, or 2 where answers are paired.
+        inputs: ``weights`` (m,), factor of each value in the total; ``slots`` (T,), the answer that a row belongs to,
+            ``k · number + side``; ``labels`` (T,); ``reference`` (T,) where the loss uses it.
+
+    Returns:
+        a segment with the gradient of the weighted sum of the values, and that sum itself.
+    """
+    weights, slots, rows = inputs["weights"], inputs["slots"], {"labels": inputs["labels"]}
+    ones = weights.new_ones(len(slots))
+    with torch.no_grad():
+        bare = None if bias is None else bias.detach()
+        _, losses = linear_divergence(
+            hidden.detach(), weight.detach(), bare, [Segment(ones, _likelihood_alone, rows)], chunk_rows
+        )
+
+    def summed(values: Tensor) -> Tensor:
+        """(T,) → (m, k)"""
+        total = weights.new_zeros(k * len(weights)).index_add_(0, slots, values.to(weights.dtype))
+        return total.view(len(weights), k)
+
+    with torch.enable_grad():
+        likelihood = summed(-losses).requires_grad_()
+        reference = summed(inputs["reference"]) if "reference" in inputs else torch.zeros_like(likelihood)
+        tokens = summed(ones).clamp(min=1)
+        sides = [Answers(likelihood[:, i], reference[:, i], tokens[:, i]) for i in range(k)]
+        value = torch.dot(weights, loss(*sides))
+        (slope,) = torch.autograd.grad(value, likelihood)
+    return Segment(-slope.flatten()[slots], to_labels, rows), value.detach()
+
+
+def _likelihood_alone(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of :func:`to_labels`; nobody asks for the gradient."""
+    gold = logits.gather(-1, inputs["labels"][:, None]).squeeze(-1)
+    return torch.logsumexp(logits, dim=-1) - gold, logits

@@ -1,0 +1,201 @@
+"""Which records each optimizer step sees, and how its rows are weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from rkld.losses.cache import marked
+from rkld.losses.objective import REFUSALS, AnswerTerm, Objective, StateTerm, Term
+from rkld.models.hidden_states import pad, predictors
+from rkld.records.encoding import Encoded
+
+
+def companions(names: Collection[str]) -> dict[str, str]:
+    """Sets that are not drawn, but come with another: its i-th record is where the other's i-th is."""
+    return {name: of for name in names if name.endswith(REFUSALS) and (of := name.removesuffix(REFUSALS)) in names}
+
+
+def units(sets: Mapping[str, Sequence[Encoded]], step: Mapping[str, Sequence[int]]) -> list[list[tuple[str, Encoded]]]:
+    """The records of a step, with the name of their set, each together with those that come with it.
+
+    A unit stays in one micro-batch.
+
+    Args:
+        step: indices by set, as of :func:`plan_steps`.
+    """
+    beside = companions(sets)
+    return [
+        [(name, sets[name][i]), *((c, sets[c][i]) for c, of in beside.items() if of == name)]
+        for name, indices in step.items()
+        for i in indices
+    ]
+
+
+def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int) -> list[dict[str, list[int]]]:
+    """The records of every optimizer step, from the seed alone.
+
+    The first set is shuffled anew each epoch and cut into batches (the last may be smaller). Each other set runs
+    through its own shuffles beside it, ``batch_size`` records a step, none twice in a step.
+
+    Companions (:func:`companions`) are not drawn.
+
+    Returns:
+        one mapping set → indices per step, ``epochs · ceil(first / batch_size)`` of them.
+    """
+    beside = companions(sizes)
+    (first, n), *others = ((name, size) for name, size in sizes.items() if name not in beside)
+    sizes = {first: n, **dict(others)}
+    draw = {name: torch.Generator().manual_seed(seed + 1000 * i) for i, name in enumerate(sizes)}
+    waiting: dict[str, list[int]] = {name: [] for name, _ in others}
+    steps = []
+    for _ in range(epochs):
+        order = torch.randperm(n, generator=draw[first]).tolist()
+        for start in range(0, n, batch_size):
+            step = {first: order[start : start + batch_size]}
+            for name, size in others:
+                queue, taken = waiting[name], []
+                while len(taken) < min(batch_size, size):
+                    if not queue:
+                        queue += torch.randperm(size, generator=draw[name]).tolist()
+                    fresh = next((i for i in queue if i not in taken), None)
+                    if fresh is None:
+                        queue += torch.randperm(size, generator=draw[name]).tolist()
+                        continue
+                    queue.remove(fresh)
+                    taken.append(fresh)
+                step[name] = taken
+            steps.append(step)
+    return steps
+
+
+def split(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Indices sorted by length and cut into ``parts`` runs whose sizes differ by at most one (some may be empty)."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
+    cuts = [round(len(order) * p / parts) for p in range(parts + 1)]
+    return [order[a:b] for a, b in zip(cuts, cuts[1:])]
+
+
+def longest(unit: Sequence[tuple[str, Encoded]]) -> int:
+    """Tokens of the longest record of a unit."""
+    return max(len(e.ids) for _, e in unit)
+
+
+Marked = tuple[str, Encoded, Sequence[bool]]
+"""A record with its set's name and the positions that count."""
+
+
+class MicroBatches(Dataset):
+    """This process's micro-batches: item i of epoch e is part ``i % accumulation`` of step ``i // accumulation``.
+
+    An item holds plain tensors, on the CPU: ``input_ids`` (B, L); ``rows`` (T,), the positions whose final states
+    predict the marked targets; under ``terms`` for each term its rows' ``weights``, ``labels`` and cached parts
+    (``slots`` for whole answers, ``rows`` for states of another layer); and the number of its ``tokens``, padding left
+    out. ``epoch`` is set by the trainer.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        *,
+        batch_size: int,
+        accumulation: int = 1,
+        epochs: int,
+        seed: int,
+        processes: int = 1,
+        process: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ):
+        self.objective = objective
+        self.accumulation, self.processes, self.process = accumulation, processes, process
+        self.dtype = dtype
+        self.steps = plan_steps({name: len(s) for name, s in objective.sets.items()}, batch_size, epochs, seed)
+        self.steps_per_epoch = len(self.steps) // epochs
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * self.accumulation
+
+    def __getitem__(self, item: int) -> dict:
+        step = self.steps[self.epoch * self.steps_per_epoch + item // self.accumulation]
+        found = units(self.objective.sets, step)
+        parts = split([longest(unit) for unit in found], self.accumulation * self.processes)
+        mine = parts[(item % self.accumulation) * self.processes + self.process]
+        # Every process must take part in every micro-batch; one without records of its own lends weightless ones.
+        chosen = [found[i] for i in mine] or [min(found, key=longest)]
+        drawn, here = ([record for unit in some for record in unit] for some in (found, chosen))
+        ids = pad([e for _, e in here])
+        scale = self.processes if mine else 0  # processes' gradients are averaged, not summed
+        rows, terms = [], {}
+        for term in self.objective.terms:
+            masks, weights = term.masks, self._weights(term, drawn)
+            every = [list(masks[name](e)) if name in masks else [False] * len(e.ids) for name, e in here]
+            marks = [(name, e, mask) for (name, e), mask in zip(here, every) if name in masks]
+            positions = predictors(every, ids.shape[1])
+            inputs = {
+                "labels": torch.tensor(
+                    [i for _, e, mask in marks for i, marked in zip(e.ids, mask) if marked], dtype=torch.int64
+                )
+            }
+            if isinstance(term, AnswerTerm):
+                inputs |= self._answers(term, marks, weights, scale)
+            else:
+                found = [scale * weights[e.key] for _, e, mask in marks for marked in mask if marked]
+                inputs["weights"] = torch.tensor(found, dtype=self.dtype)
+            if isinstance(term, StateTerm):
+                inputs["rows"] = positions
+            else:
+                rows.append(positions)
+            if len(positions):
+                inputs |= self._cached(term, [found for found in marks if any(found[2])])
+            terms[term.name] = inputs
+        return {
+            "input_ids": ids,
+            "rows": torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64),
+            "terms": terms,
+            "tokens": sum(len(e.ids) for _, e in here) if mine else 0,
+        }
+
+    def _weights(self, term: Term, drawn: Sequence[tuple[str, Encoded]]) -> dict[str, float]:
+        """Weight of one row of each of the step's records (by key), so that the step's rows add up to an average.
+
+        Of a term on whole answers: the weight of a record.
+        """
+        counts = {e.key: sum(term.mask(e)) for name, e in drawn if name == term.records}
+        if term.unit == "token":
+            total = sum(counts.values())
+            return {key: term.weight / total for key in counts} if total else {}
+        marked_records = sum(n > 0 for n in counts.values())
+        rows = dict.fromkeys(counts, 1) if isinstance(term, AnswerTerm) else counts
+        return {key: term.weight / (marked_records * rows[key]) for key, n in counts.items() if n}
+
+    def _answers(
+        self, term: AnswerTerm, marks: Sequence[Marked], weights: Mapping[str, float], scale: float
+    ) -> dict[str, Tensor]:
+        """One weight per answer (or pair of them), and the answer that each row belongs to."""
+        number = {key: n for n, key in enumerate(e.key for name, e, _ in marks if name == term.records)}
+        slots = [
+            len(term.masks) * number[e.key] + (name != term.records)
+            for name, e, mask in marks
+            for marked in mask
+            if marked
+        ]
+        return {
+            # Nothing is marked in a record without a weight.
+            "weights": torch.tensor([scale * weights.get(key, 0.0) for key in number], dtype=self.dtype),
+            "slots": torch.tensor(slots, dtype=torch.int64),
+        }
+
+    def _cached(self, term: Term, marks: Sequence[Marked]) -> dict[str, Tensor]:
+        found = {}
+        for part in term.cached:
+            tensors = []
+            for name, e, mask in marks:
+                whole = self.objective.cache.read(f"{part}/{name}", e.key)
+                chosen = [m for m, kept_row in zip(mask, marked(e)) if kept_row]
+                tensors.append(whole[torch.tensor(chosen)])
+            found[part] = torch.cat(tensors)
+        return found

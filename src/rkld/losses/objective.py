@@ -1,0 +1,170 @@
+"""What is minimised: terms over sets of records, and which records each optimizer step sees.
+
+A step's records are drawn first, from the seed alone; only then are they split into micro-batches for accumulation
+and processes. Every row carries its weight in the *whole* step, so the sum over micro-batches and processes is the
+same number however it is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from rkld.losses.answers import AnswerLoss, answer_segment
+from rkld.losses.cache import HiddenCache
+from rkld.losses.chunked import RowLoss, Segment, linear_divergence
+from rkld.records.encoding import Encoded
+
+Mask = Callable[[Encoded], Sequence[bool]]
+
+
+StateLoss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+"""(hidden states (n, d), the same rows of the term's inputs) → values (n,), differentiable in the states."""
+
+
+REFUSALS = "_refusals"
+"""A set of this ending holds the questions of another, in its order and under its keys, with refusals for answers."""
+
+
+def answer(encoded: Encoded) -> Sequence[bool]:
+    """Every token that the model itself would say."""
+    return encoded.answer
+
+
+def scored(encoded: Encoded) -> Sequence[bool]:
+    """The tokens to unlearn."""
+    return encoded.scored
+
+
+def kept(encoded: Encoded) -> Sequence[bool]:
+    """The tokens of an answer that are not unlearned."""
+    return [a and not s for a, s in zip(encoded.answer, encoded.scored)]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the objective: a loss on the marked tokens of one set of records.
+
+    Attributes:
+        name: how it is logged ("forget", "keep", "replay", "retain").
+        records: the name of the set it reads.
+        mask: which target positions count.
+        loss: value and gradient of a chunk of rows (:data:`rkld.losses.chunked.RowLoss`).
+        weight: factor in the objective (λ, ρ), no unit.
+        unit: what the loss is averaged over within an optimizer step.
+        cached: which cached parts of the records the loss needs ("original", "strengthened", "reference", …), as
+            :func:`rkld.training.strengthening.fill_cache` names them. They join the inputs of the loss, beside ``labels``.
+    """
+
+    name: str
+    records: str
+    mask: Mask
+    loss: RowLoss
+    weight: float = 1.0
+    unit: Literal["token", "record"] = "token"
+    cached: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> dict[str, Mask]:
+        """Every set the term reads, and which positions of it."""
+        return {self.records: self.mask}
+
+
+@dataclass(frozen=True)
+class AnswerTerm(Term):
+    """A loss on whole answers (:data:`rkld.losses.answers.AnswerLoss`), averaged over the records of a step.
+
+    Attributes:
+        pair: a set that goes with ``records`` (:data:`REFUSALS`): the loss takes both answers to a question together.
+    """
+
+    loss: AnswerLoss
+    unit: Literal["record"] = "record"
+    pair: str | None = None
+
+    @property
+    def masks(self) -> dict[str, Mask]:
+        return super().masks | ({} if self.pair is None else {self.pair: answer})
+
+
+@dataclass(frozen=True)
+class StateTerm(Term):
+    """A loss on hidden states (:data:`StateLoss`) at the positions that predict the marked tokens.
+
+    Attributes:
+        layer: the block, from 0, whose output is read.
+    """
+
+    loss: StateLoss
+    layer: int = 0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Terms over sets of records. Sets other than the first are drawn beside it, as many records per step.
+
+    Attributes:
+        sets: records by name; the first set decides the number of steps of an epoch.
+        terms: in the order their rows are laid out.
+        cache: where the terms' hidden states lie (None if no term needs any).
+    """
+
+    sets: Mapping[str, Sequence[Encoded]]
+    terms: Sequence[Term]
+    cache: HiddenCache | None = None
+
+    @classmethod
+    def of(
+        cls, sets: Mapping[str, Sequence[Encoded]], terms: Sequence[Term], cache: HiddenCache | None = None
+    ) -> Objective:
+        """Of all ``sets`` those that a term reads."""
+        return cls({n: found for n, found in sets.items() if any(n in term.masks for term in terms)}, terms, cache)
+
+
+def evaluate(
+    terms: Sequence[Term],
+    batch: Mapping,
+    states: Mapping[int | None, Tensor],
+    head: nn.Linear,
+    chunk_rows: int | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What a micro-batch adds to the objective.
+
+    Args:
+        batch: an item of :class:`MicroBatches`, on the device of the states.
+        states: hidden states of all positions, (B · L, d), by layer (:func:`rkld.models.hidden_states.states`).
+
+    Returns:
+        the sum (scalar, differentiable), and each term's part of it, detached.
+    """
+    total, parts = torch.zeros((), device=head.weight.device), {}
+    on_logits = [term for term in terms if not isinstance(term, StateTerm)]
+    if on_logits:
+        hidden = states[None].index_select(0, batch["rows"])
+        counts = [len(batch["terms"][term.name]["labels"]) for term in on_logits]
+        segments = []
+        for term, rows in zip(on_logits, hidden.split(counts)):
+            inputs = batch["terms"][term.name]
+            if isinstance(term, AnswerTerm):
+                segment, parts[term.name] = answer_segment(
+                    rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows
+                )
+            else:
+                segment = Segment(inputs["weights"], term.loss, {n: t for n, t in inputs.items() if n != "weights"})
+            segments.append(segment)
+        total, values = linear_divergence(hidden, head.weight, head.bias, segments, chunk_rows)
+        for term, segment, found in zip(on_logits, segments, values.split(counts)):
+            parts.setdefault(term.name, torch.dot(segment.weights, found))
+    for term in terms:
+        if isinstance(term, StateTerm):
+            inputs = batch["terms"][term.name]
+            rows = states[term.layer].index_select(0, inputs["rows"])
+            found = term.loss(rows, inputs) if len(rows) else rows.sum(-1)
+            value = torch.dot(inputs["weights"], found.to(inputs["weights"].dtype))
+            total, parts[term.name] = total + value, value.detach()
+    # Whole answers lend the total their gradient, but not their value.
+    return total + (sum(parts.values()) - total.detach()), parts

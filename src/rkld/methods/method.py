@@ -1,0 +1,128 @@
+"""What a method is: a loss with a declaration of what it needs, or two models that make one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from rkld.errors import UserError
+from rkld.losses.answers import to_labels
+from rkld.losses.chunked import RowLoss
+from rkld.losses.objective import Term, answer, scored
+from rkld.records.encoding import Encoded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from rkld.losses.teacher import Teacher
+    from rkld.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method that trains a student on terms of its own; the terms on other records (retain, replay, keep) join them.
+
+    Most methods are a loss on the scored tokens of the forget records, and define :meth:`loss` alone. Others define
+    :meth:`terms`: on whole answers (:class:`rkld.losses.objective.AnswerTerm`), on refusals, on hidden states
+    (:class:`rkld.losses.objective.StateTerm`). Sets of records are called "forget", "replay" and "retain".
+    """
+
+    cached: ClassVar[tuple[str, ...]] = ()
+    """What of the forget records :meth:`loss` reads from the cache: the hidden states "original" and "strengthened"
+    (which makes the strengthening phase run), and "reference", the original's log-likelihood of each token."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """At least one of these sets must be there."""
+    refusals: ClassVar[tuple[str, ...]] = ()
+    """The sets whose questions the method also wants answered by a refusal: "forget_refusals", "retain_refusals"."""
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "kl"
+    """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
+    held: ClassVar[bool] = True
+    """Whether terms that hold the model to the original on other records may join the method's own."""
+    weight: ClassVar[float] = 1.0
+    """Factor of the forget term. A method whose paper sets another makes it a field."""
+
+    @property
+    def name(self) -> str:
+        """What the method's file says of it in its first line."""
+        doc = sys.modules[type(self).__module__].__doc__ or type(self).__name__
+        return doc.strip().splitlines()[0].rstrip(".")
+
+    @property
+    def strengthens(self) -> bool:
+        """Whether the original is trained further on the forget records first."""
+        return "strengthened" in self.cached
+
+    def require(self, names: Collection[str], retain_loss: str = "auto") -> None:
+        """Refuse to go on without the records that the method needs, or with a term that it does not take.
+
+        Args:
+            names: of the sets that are there.
+            retain_loss: as the user asks for it.
+
+        Raises:
+            UserError: none of :attr:`needs` is among them; a retain loss where the method has its own.
+        """
+        if not self.held and retain_loss in ("kl", "rt"):
+            raise UserError(
+                f"the method {self.name} treats retain records in its own way; it takes no retain loss '{retain_loss}'."
+            )
+        if self.needs and not set(self.needs) & set(names):
+            sources = " or ".join(f"{name} records (--{name} DATA)" for name in self.needs)
+            raise UserError(f"the method {self.name} needs {sources}.")
+
+    def loss(self, teacher: Teacher) -> RowLoss:
+        """The loss on scored tokens of the forget records."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither loss() nor terms()")
+
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        """What the student minimises, before the terms that any method can be given.
+
+        Args:
+            teacher: turns cached states into distributions; its cache need not be filled yet.
+            sets: the records there are, by the name of their set.
+            lm: the model, for its shape.
+        """
+        return [Term("forget", "forget", scored, self.loss(teacher), self.weight, cached=self.cached)]
+
+
+@dataclass(frozen=True)
+class Assisted(Method):
+    """A method that trains no student, but an *assistant*: the original, trained further by the rules of strengthening.
+
+    The unlearned model is made from both: see :class:`WeightArithmetic` and :class:`LogitArithmetic`. Terms on other
+    records (retain, replay) join the assistant's, so that it differs from the original by the forget records alone.
+    """
+
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "none"
+
+    @property
+    def strengthens(self) -> bool:
+        return True
+
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        """What the assistant minimises: cross-entropy on the forget answers, so that it is the strengthened model."""
+        return [Term("forget", "forget", answer, to_labels)]
+
+
+@dataclass(frozen=True)
+class WeightArithmetic(Assisted):
+    """The unlearned model's weights are a function of both models' weights."""
+
+    def weights(self, original: Tensor, assistant: Tensor) -> Tensor:
+        """One parameter of the unlearned model, in the shape it has in both."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LogitArithmetic(Assisted):
+    """The unlearned model is both models; its logits are a function of theirs (:mod:`rkld.methods.two_models`)."""
+
+    def logits(self, original: Tensor, assistant: Tensor, alpha: float) -> Tensor:
+        """The unlearned model's logits (…, V) from the two models' (…, V), which may be overwritten.
+
+        Args:
+            alpha: the run's setting of this name.
+        """
+        raise NotImplementedError

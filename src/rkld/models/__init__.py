@@ -1,0 +1,1 @@
+"""Causal language models: load, check, adapt, read, save and fingerprint them."""

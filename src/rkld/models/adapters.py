@@ -1,0 +1,55 @@
+"""LoRA adapters on a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import check_target_module_exists
+
+from rkld.errors import UserError
+from rkld.models.checks import check_adapter, first_line, switch_off_dropout, touches
+from rkld.models.language_model import LanguageModel
+
+# ---------------------------------------------------------------------------------------------------- adapter
+
+
+def new_adapter(
+    lm: LanguageModel,
+    *,
+    rank: int = 16,
+    alpha: float = 32,
+    target_modules: str | Sequence[str] = "all-linear",
+    config: LoraConfig | None = None,
+) -> LanguageModel:
+    """Put a LoRA adapter (Hu et al., arXiv 2106.09685) into ``lm``'s layers, in place, and freeze the rest.
+
+    It starts as no change at all; its random half is drawn from torch's global generator. A model that is an
+    adapter already is returned as it is: it is trained further. The head is never adapted: with tied
+    embeddings that would change what the model reads as well as what it says, and the teacher could no longer
+    use one head for all roles.
+
+    Args:
+        rank: of the two factors.
+        alpha: the adapter's output is multiplied by alpha / rank.
+        target_modules: "all-linear" (the head excepted), names, or a regular expression, as in PEFT.
+        config: any other adapter, in place of the three; its dropout is switched off.
+    """
+    if lm.is_adapter:
+        return lm
+    if config is None:
+        targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
+    targets = config.target_modules
+    names = {module: name for name, module in lm.model.named_modules()}
+    parts = {"head": lm.head, "embeddings": lm.model.get_input_embeddings()}
+    for part, module in parts.items():
+        if targets != "all-linear" and check_target_module_exists(config, names[module]):
+            raise touches(part)
+    try:
+        adapted = LanguageModel(get_peft_model(lm.model, config), lm.tokenizer, lm.source)
+    except ValueError as error:
+        raise UserError(f"No adapter fits {lm.source}: {first_line(error)}") from None
+    check_adapter(adapted)
+    switch_off_dropout(adapted)
+    return adapted

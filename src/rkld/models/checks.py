@@ -1,0 +1,137 @@
+"""What a model must be for everything else to hold: tested when it is loaded.
+
+Shapes: B sequences, L length, d hidden size, V rows of the head.
+"""
+
+from __future__ import annotations
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from rkld.errors import UserError
+from rkld.models.language_model import LanguageModel
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+"""Largest difference that passes for rounding, relative to the largest value compared."""
+
+
+LOAD_ERRORS = (
+    OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ImportError, SafetensorError,
+)  # fmt: skip
+"""What transformers, PEFT and safetensors raise on models they cannot read or run."""
+
+
+def first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip().rstrip(".") if lines else type(error).__name__
+
+
+# ------------------------------------------------------------------------------------------------------ check
+
+
+def switch_off_dropout(lm: LanguageModel) -> None:
+    """Cached hidden states are only those of the student's start if nothing is random: set every rate to 0.
+
+    Rates live in Dropout modules, in plain attributes (``F.dropout(x, p=self.dropout)``) and in the config,
+    where some models look them up in every step. The saved config says 0 too: so the model was trained.
+    """
+    holders: list[object] = [lm.inner.config, lm.inner.config.get_text_config(), *lm.model.modules()]
+    for holder in holders:
+        for name, value in list(vars(holder).items()):
+            rate = "drop" in name or (name == "p" and isinstance(holder, nn.modules.dropout._DropoutNd))
+            if rate and isinstance(value, float):
+                setattr(holder, name, 0.0)
+
+
+def check_adapter(lm: LanguageModel) -> None:
+    if not lm.is_adapter:
+        return
+    if len(lm.model.peft_config) != 1:
+        names = ", ".join(lm.model.peft_config)
+        raise UserError(f"The model {lm.source} carries several adapters ({names}): merge all but the one to train.")
+    parts = {"head": lm.inner.get_output_embeddings(), "embeddings": lm.inner.get_input_embeddings()}
+    for part, module in parts.items():
+        wrapped = isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+        trained = module is not None and any(p.requires_grad for p in module.parameters())  # bias="all"
+        if wrapped or trained:
+            raise touches(part)
+    if not any(parameter.requires_grad for parameter in lm.model.parameters()):
+        raise UserError(f"The adapter of {lm.source} is frozen: load it with is_trainable=True.")
+
+
+def touches(part: str) -> UserError:
+    return UserError(
+        f"The adapter changes the model's {part}. The teacher is made from a fixed head, and many models "
+        "share it with the embeddings: leave both out of 'target_modules', 'modules_to_save' and 'bias'."
+    )
+
+
+def check_shapes(lm: LanguageModel) -> None:
+    head = lm.inner.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            f"The model {lm.source} has no linear output layer, which the teacher needs (found: {type(head).__name__})."
+        )
+    largest = max(lm.tokenizer.get_vocab().values())
+    rows = min(lm.inner.get_input_embeddings().weight.shape[0], lm.vocab_rows)
+    if largest >= rows:
+        raise UserError(
+            f"The tokenizer does not fit the model {lm.source}: its largest id is {largest}, but the model "
+            f"has only {rows} embedding rows (ids 0 to {rows - 1}). Use the model's own tokenizer."
+        )
+
+
+@torch.no_grad()
+def check_outputs(lm: LanguageModel) -> None:
+    """Refuse a model whose logits are not ``head(backbone(ids))``, are not causal, or are random in training.
+
+    A hook multiplies the head's output so that the largest logit is 1000: whatever the model does to its
+    logits afterwards (soft-caps too, which leave small ones alone) then shows.
+    """
+    length = min(16, lm.context_length or 16)
+    ids = torch.randint(lm.vocab_rows, (1, length), generator=torch.Generator().manual_seed(0))
+    other = ids.clone()
+    other[0, -1] = (ids[0, -1] + 1) % lm.vocab_rows
+    batch = torch.cat([ids, other]).to(lm.device)  # (2, L): equal but for the last token
+
+    was_training = lm.model.training
+    factor = 1.0
+    hook = lm.head.register_forward_hook(lambda module, args, output: output * factor)
+    try:
+        lm.model.eval()
+        hidden = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
+        own = lm.head(hidden.to(lm.head.weight.dtype))  # (2, L, V)
+        factor = 1000.0 / max(own.abs().max().item(), 1e-6)
+        theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
+        lm.model.train()
+        in_training = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
+    except LOAD_ERRORS as error:
+        raise UserError(f"The model {lm.source} does not run on token ids alone: {first_line(error)}") from None
+    finally:
+        hook.remove()
+        lm.model.train(was_training)
+
+    if not torch.isfinite(own).all():
+        raise UserError(f"The model {lm.source} computes infinite or undefined logits: its weights are damaged.")
+    comparisons = (
+        ("its logits are not head(backbone(ids)): it scales, caps or adds to them", theirs, own * factor),
+        ("a token changes the hidden states before it, so it is not causal", hidden[0, :-1], hidden[1, :-1]),
+        ("its hidden states differ between training and evaluation", in_training, hidden),
+    )
+    # Kernels for weights of few bits compute in half precision, whatever dtype they return.
+    allowed = TOLERANCE[torch.bfloat16 if lm.is_quantised else hidden.dtype]
+    for reason, found, expected in comparisons:
+        difference = _relative_difference(found, expected)
+        if not difference <= allowed:
+            raise UserError(
+                f"The model {lm.source} cannot be used: {reason}. Measured relative difference: "
+                f"{difference:.2g}, allowed: {allowed:.0e}."
+            )
+
+
+def _relative_difference(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.double(), expected.double()
+    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1e-12)).item()

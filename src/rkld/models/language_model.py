@@ -1,0 +1,64 @@
+"""A causal language model seen as backbone and head.
+
+Everything else relies on ``logits = head(backbone(ids).last_hidden_state)``, which :mod:`rkld.models.loading` tests on loading.
+
+Shapes: B sequences, L length, d hidden size, V rows of the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model without dropout, and its tokenizer. Made by :func:`rkld.models.loading.load_model`."""
+
+    model: PreTrainedModel | PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    """Where it came from: absolute folder or hub name."""
+
+    @property
+    def inner(self) -> PreTrainedModel:
+        """The transformers model itself; an adapter's layers sit inside it."""
+        return self.model.get_base_model() if self.is_adapter else self.model
+
+    @property
+    def backbone(self) -> nn.Module:
+        """Ids (B, L) → output whose ``last_hidden_state`` (B, L, d) feeds the head."""
+        return self.inner.base_model
+
+    @property
+    def head(self) -> nn.Linear:
+        """Hidden states (…, d) → logits (…, V)."""
+        return self.inner.get_output_embeddings()
+
+    @property
+    def is_adapter(self) -> bool:
+        return isinstance(self.model, PeftModel)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether weights are kept in few bits (AWQ, GPTQ, bitsandbytes, …): good to measure, not to train."""
+        return getattr(self.inner, "is_quantized", False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @property
+    def vocab_rows(self) -> int:
+        """V: rows of the head, at least as many as the tokenizer has ids (vocabularies are often padded)."""
+        return self.head.weight.shape[0]
+
+    @property
+    def context_length(self) -> int | None:
+        """Most tokens the model can read at once, ``None`` where its config sets no bound."""
+        config = self.inner.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)

@@ -1,0 +1,102 @@
+"""Trained weights set aside and restored, and the fingerprint of a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rkld.errors import UserError
+from rkld.files import flush_to_disk
+from rkld.models.language_model import LanguageModel
+
+# ------------------------------------------------------------------------------------------------------ state
+
+
+def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
+    """The parameters that training changes, by name: all (tied ones once), or the adapter's. Not copies."""
+    return {name: p for name, p in lm.model.named_parameters() if p.requires_grad}
+
+
+def save_state(lm: LanguageModel, path: Path) -> None:
+    """Write :func:`trainable_state` to one safetensors file, whole or not at all."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: p.detach().contiguous() for name, p in trainable_state(lm).items()}, beside)
+        flush_to_disk(beside)
+        beside.replace(path)
+        flush_to_disk(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def restore_state(lm: LanguageModel, path: Path) -> None:
+    """Copy what :func:`save_state` wrote back into the same parameters, one tensor in memory at a time.
+
+    Raises:
+        UserError: the file belongs to another model; nothing has been changed then.
+    """
+    change_state(lm, path, lambda saved, _: saved)
+
+
+@torch.no_grad()
+def change_state(lm: LanguageModel, path: Path, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Make every trained parameter ``change(saved, now)`` of what :func:`save_state` wrote and what it is.
+
+    Raises:
+        UserError: as of :func:`restore_state`.
+    """
+    state = trainable_state(lm)
+    with safe_open(path, framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        expected = {name: tuple(p.shape) for name, p in state.items()}
+        if found != expected:
+            differing = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
+            raise UserError(
+                f"{path} holds the weights of another model: {len(differing)} tensors differ in name or "
+                f"shape (the first: {differing[0]})."
+            )
+        for name, parameter in state.items():
+            parameter.copy_(change(file.get_tensor(name).to(parameter.device), parameter))
+
+
+# Settings that may differ where the model computes the same: where it lies, what trainers align or toggle.
+_INCIDENTAL = {
+    "_name_or_path", "architectures", "dtype", "output_hidden_states", "transformers_version", "use_cache",
+    "base_model_name_or_path", "inference_mode", "peft_version", "revision",
+}  # fmt: skip
+
+
+def fingerprint(lm: LanguageModel) -> str:
+    """Hash (BLAKE2b, 32 hex digits) of all that decides the model's outputs.
+
+    Every parameter and persistent buffer with its name, shape, dtype and bytes, and the config that gives
+    them their meaning, with the attention implementation and an adapter's settings. The same on every load.
+    """
+    configs = [lm.inner.config.to_dict(), {"attention": lm.inner.config._attn_implementation}]
+    if lm.is_adapter:
+        configs += [config.to_dict() for config in lm.model.peft_config.values()]
+    essentials = [
+        {k: v for k, v in config.items() if k not in _INCIDENTAL and not k.endswith("_token_id")} for config in configs
+    ]
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(essentials, sort_keys=True, default=_plain).encode())
+    names: dict[tuple, str] = {}  # tied weights are read once
+    for name, tensor in sorted(lm.model.state_dict().items()):
+        first = names.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), name)
+        digest.update(f"\n{name} = {first} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        if first == name:  # as bytes: NumPy has no bfloat16
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, (set, frozenset)) else str(value)

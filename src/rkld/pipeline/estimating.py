@@ -1,0 +1,297 @@
+"""How much memory and time a run will take, from a short probe: a few of its own steps, measured.
+
+The probe is the run in small: the heaviest step it will come to, by the same trainer from the same kind of cache, with
+a learning rate of zero; and a few generated tokens. Everything else is counted.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import TrainerCallback
+
+from rkld import methods
+from rkld.evaluation.generation import greedy, together
+from rkld.losses.cache import HiddenCache
+from rkld.losses.micro_batches import longest, plan_steps, split, units
+from rkld.losses.objective import Objective
+from rkld.losses.teacher import Teacher
+from rkld.models.adapters import new_adapter
+from rkld.models.language_model import LanguageModel
+from rkld.models.state import trainable_state
+from rkld.pipeline.arguments import training_arguments
+from rkld.pipeline.preparing import MEASURED, Inputs, check_every, floor_records, steered
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.refusals import read_refusals
+from rkld.settings.unlearning import Settings
+from rkld.training.strengthening import fill_cache
+from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
+from rkld.training.trainer import ObjectiveTrainer, fine_tune, fit
+
+ANSWERED = 8
+"""Replay prompts that the probe has answered, to know how long the answers will be."""
+
+
+PROBED_TOKENS = 6
+"""Tokens per answer that the probe generates."""
+
+
+Unit = Sequence[tuple[str, Encoded]]
+"""As :func:`rkld.losses.micro_batches.units` makes them."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take on this machine.
+
+    Attributes:
+        seconds: wall time by phase, in the order of the phases.
+        peak_bytes: of the whole process; on a GPU, of what torch allocates there.
+    """
+
+    seconds: Mapping[str, float]
+    peak_bytes: int
+
+    @property
+    def total_seconds(self) -> float:
+        return sum(self.seconds.values())
+
+
+def peak_bytes() -> int:
+    """The most memory held so far: on a GPU what torch has allocated there, else of the whole process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss starts with the size of the process that started this one
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def estimate(lm: LanguageModel, encoder: Encoder, inputs: Inputs, load_seconds: float) -> Estimate:
+    """Probe ``lm``, which ends as it began, and add up.
+
+    Args:
+        load_seconds: what loading the model took.
+    """
+    settings = inputs.settings
+    trainable = [p for p in lm.model.parameters() if p.requires_grad]
+    adapted = new_adapter(lm, rank=settings.lora_rank) if settings.lora else lm
+    try:
+        with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
+            return _Probe(adapted, encoder, inputs, Path(folder)).estimate(load_seconds)
+    finally:
+        if adapted is not lm:
+            adapted.model.unload()
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+class _Probe:
+    """Rates of this model on this machine, measured on records of this run."""
+
+    def __init__(self, lm: LanguageModel, encoder: Encoder, inputs: Inputs, folder: Path):
+        self.lm, self.encoder, self.inputs, self.folder = lm, encoder, inputs, folder
+        self.settings: Settings = inputs.settings
+        self.method = methods.get_method(self.settings.method, self.settings.method_arg)
+        self.forget = [encoder.encode(record, self.settings.score) for record in inputs.forget]
+        sets = {"forget": self.forget}
+        if inputs.prompts and self.settings.replay_weight:
+            self.prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
+            said = self._said(self.prompts)
+            self.said = [said[i % len(said)] for i in range(len(self.prompts))]
+            sets["replay"] = [_answered(str(i), ids, n) for i, (ids, n) in enumerate(zip(self.prompts, self.said))]
+        else:
+            self.prompts, self.said = [], []
+        if inputs.retain:
+            sets["retain"] = [encoder.encode(record) for record in inputs.retain]
+        refusals = read_refusals(self.settings.refusals) if self.method.refusals else ()
+        records = {"forget": inputs.forget, "retain": inputs.retain}
+        sets = with_refusals(sets, records, encoder, self.method, refusals, self.settings.seed)
+        self.args = replace(training_arguments(self.settings, folder / "probe", 2, 0.0), checkpoint_minutes=math.inf)
+        self.cache = HiddenCache(folder / "teacher", {})
+        self.terms = build_terms(sets, Teacher(self.cache), lm, self.args)
+        self.sets = dict(Objective.of(sets, self.terms).sets)
+
+    def _said(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        """Tokens of the model's own answers to some of the prompts, from all over them."""
+        some = prompts[:: -(-len(prompts) // ANSWERED)]
+        return [max(1, len(a.ids)) for a in greedy(self.lm, some, max_new_tokens=self.settings.max_new_tokens)]
+
+    def estimate(self, load_seconds: float) -> Estimate:
+        s = self.settings
+        generating = self._generating()
+        student = not isinstance(self.method, methods.Assisted)
+        steps = self._steps(self.sets, s.epochs if student else s.strengthen_epochs)
+        step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
+        first = self._steps({"forget": self.forget}, s.strengthen_epochs) if student and self.method.strengthens else []
+
+        retained = [self.encoder.encode(record) for record in self.inputs.retain[:MEASURED]]
+        measured = [*self.forget, *retained]
+        measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
+        drawn = len(steps) * s.batch_size
+        replay = [len(prompt) for prompt in self.prompts][:drawn]
+        said = self.said[: len(replay)]
+        # Likelihoods are made from states.
+        read = {part.replace("reference", "original") for part in cached_parts(self.terms)}
+        writing = self._writing()
+        return Estimate(
+            seconds={
+                "loading": load_seconds,
+                "before": measuring,
+                "replay": generating(replay, said),
+                "cache": sum(reading(self.sets[part.rpartition("/")[2]][:drawn]) for part in read),
+                "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
+                "stop": self._checks(len(steps), reading),
+                "distillation": sum(map(step_seconds, steps)) if student else 0.0,
+                "after": measuring,
+                "writing": writing,
+            },
+            peak_bytes=peak_bytes(),
+        )
+
+    def _checks(self, steps: int, reading: Callable) -> float:
+        """Seconds of reading the stopping rule's aim and the student at every check, if none ends the run."""
+        found = steered(self.inputs, self.encoder)
+        if found is None:
+            return 0.0
+        others = {e.key: e for some in (found.placebo.others if found.placebo else ()) for e in some}
+        answers = [self.encoder.encode(r) for r in found.questions for _ in range(2 + len(r.extra["perturbed_answer"]))]
+        checks = 1 + -(-steps // check_every(self.settings, steps // self.settings.epochs))
+        return reading(list(others.values())) + checks * reading([*found.records, *answers])
+
+    def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[list[Unit]]:
+        """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""
+        sizes = {name: len(records) for name, records in sets.items()}
+        planned = plan_steps(sizes, self.settings.batch_size, epochs, self.settings.seed)
+        return [units(sets, step) for step in planned]
+
+    def _positions(self, step: Sequence[Unit]) -> int:
+        """Positions of a step's forward passes, padding included."""
+        parts = split([longest(unit) for unit in step], self.args.gradient_accumulation_steps)
+        return sum(sum(len(step[i]) for i in part) * longest(step[part[0]]) for part in parts if part)
+
+    def _train(self, heaviest: Sequence[Unit]) -> tuple[Callable, Callable, Callable]:
+        """Two steps on the same records, at a learning rate of zero; the second counts.
+
+        Returns:
+            seconds of a step as a function of its records, of distillation and of strengthening (which needs no
+            teacher), and of reading records without training.
+        """
+        sets: dict[str, list[Encoded]] = {}
+        for name, e in (record for unit in heaviest for record in unit):
+            sets.setdefault(name, []).append(e)
+        swapped = floor_records(self.inputs, self.inputs.forget, sets.get("forget", []), self.encoder)
+        # Something must be read, also for methods that cache nothing: it says how long measuring takes.
+        parts = cached_parts(self.terms) - {"strengthened/forget"} | {f"original/{next(iter(sets))}"}
+        started = time.perf_counter()
+        fill_cache(self.lm, self.cache, sets, self.args, parts=parts, swapped=swapped)
+        read = [*swapped, *(e for part in parts for e in sets[part.rpartition("/")[2]] if not part.startswith("ref"))]
+        per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
+        if self.method.cached and self.method.strengthens:  # any states will do: here the original's
+            states = [(e.key, self.cache.read("original/forget", e.key)) for e in sets["forget"]]
+            self.cache.write("strengthened/forget", states)
+            if not self.lm.is_adapter:
+                self.cache.write_head("strengthened", self.lm)
+        if isinstance(self.method, methods.Assisted):
+            objective = Objective.of(sets, self.terms)
+        else:
+            objective = build_objective(sets, Teacher(self.cache), self.lm, self.args)
+        clock = _Clock()
+        fit(ObjectiveTrainer(self.lm, self.args, objective, [clock]))
+        return (
+            self._seconds(clock, heaviest),
+            self._strengthening(sets.get("forget", [])),
+            lambda records: per_token * sum(len(e.ids) for e in records),
+        )
+
+    def _strengthening(self, forget: Sequence[Encoded]) -> Callable:
+        if isinstance(self.method, methods.Assisted) or not (self.method.strengthens and forget):
+            return lambda step: 0.0
+        clock = _Clock()
+        fine_tune(self.lm, forget, replace(self.args, output_dir=str(self.folder / "strengthening")), [clock])
+        return self._seconds(clock, [[("forget", e)] for e in forget])
+
+    def _seconds(self, clock: _Clock, measured: Sequence[Unit]) -> Callable:
+        """Of a step as a function of its records: the optimizer's, and those of the passes by their positions."""
+        per_position = clock.passes / self._positions(measured)
+        return lambda step: clock.optimizer + per_position * self._positions(step)
+
+    def _generating(self) -> Callable[[Sequence[int], Sequence[int]], float]:
+        """Seconds of generating answers, as a function of the lengths of prompts and answers.
+
+        A batch runs as long as its longest answer; a token costs a part that all rows share (reading the weights)
+        and one of its own: two batch sizes tell them apart.
+        """
+        prompts = sorted((e.ids[: e.prompt_length] for e in self.forget), key=len)[-8:]
+        few, many = prompts[:2], (prompts * 8)[:8]
+        greedy(self.lm, few, max_new_tokens=1)  # warm
+        seconds = {}
+        for batch in (few, many):
+            for n in (1, 1 + PROBED_TOKENS):
+                started = time.perf_counter()
+                greedy(self.lm, batch, max_new_tokens=n)
+                seconds[len(batch), n] = time.perf_counter() - started
+        token = {
+            len(b): max(0.0, seconds[len(b), 1 + PROBED_TOKENS] - seconds[len(b), 1]) / PROBED_TOKENS
+            for b in (few, many)
+        }
+        own = max(0.0, (token[len(many)] - token[len(few)]) / max(1, len(many) - len(few)))
+        shared = max(0.0, token[len(many)] - own * len(many))
+        prompt_token = seconds[len(many), 1] / sum(map(len, many))
+
+        def total(prompt_lengths: Sequence[int], answer_lengths: Sequence[int]) -> float:
+            found, at_once = prompt_token * sum(prompt_lengths), together(self.lm)
+            order = sorted(range(len(prompt_lengths)), key=lambda i: -prompt_lengths[i])
+            for start in range(0, len(order), at_once):
+                rows = order[start : start + at_once]
+                found += max(answer_lengths[i] for i in rows) * (shared + own * len(rows))
+            return found
+
+        return total
+
+    def _writing(self) -> float:
+        """Seconds of writing what a run writes: the original, its student and the model, of all or of the adapter."""
+        weights = sum(p.numel() * p.element_size() for p in trainable_state(self.lm).values())
+        merged = sum(p.numel() * p.element_size() for p in self.lm.model.parameters()) if self.settings.merge else 0
+        block = bytes(16 << 20)
+        started = time.perf_counter()
+        (self.folder / "block").write_bytes(block)
+        return (3 * weights + merged) * (time.perf_counter() - started) / len(block)
+
+
+def _answered(key: str, prompt: Sequence[int], n: int) -> Encoded:
+    """A prompt with an answer of n tokens."""
+    answer = (False,) * len(prompt) + (True,) * n
+    return Encoded(key, (*prompt, *[0] * n), answer, answer, len(prompt))
+
+
+def _answer_lengths(records: Sequence[Encoded], settings: Settings) -> list[int]:
+    """Tokens of the given answers, up to the longest that will be generated."""
+    return [min(settings.max_new_tokens, len(e.ids) - e.prompt_length) for e in records]
+
+
+class _Clock(TrainerCallback):
+    """Seconds of the last step: of its forward and backward passes, and of the optimizer."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.began = self._now()
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.passed = self._now()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.passes, self.optimizer = self.passed - self.began, self._now() - self.passed
+
+    def _now(self) -> float:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()

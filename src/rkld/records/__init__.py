@@ -1,0 +1,1 @@
+"""Records: read, checked, and written out as token ids and masks."""

@@ -1,0 +1,93 @@
+"""How much of what identifies the person is unlearned, seen before any training.
+
+In a ticket or a chat the personal data often stands in the *user's* turn. With the answers alone scored, a
+run would then cost its time and forget nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rkld.errors import UserError
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.record import Record
+from rkld.text.matching import mentions
+
+
+@dataclass(frozen=True)
+class Share:
+    """Occurrences in the forget records, and those of them of which every token is scored."""
+
+    found: int = 0
+    scored: int = 0
+
+    def __str__(self) -> str:
+        percent = f" ({self.scored / self.found:.0%})" if self.found else ""
+        return f"{self.scored} of {self.found}{percent}"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What :func:`scored_share` found."""
+
+    identifiers: Share
+    """Of the person's names, aliases and other identifiers."""
+    spans: Share
+    """Of the records' own spans."""
+
+    def require(self, score: str) -> None:
+        """Refuse to unlearn nothing of what identifies the person.
+
+        Args:
+            score: the mode the records were encoded with. What "added" passes over was given by the question.
+
+        Raises:
+            UserError: there are occurrences and none of them is scored.
+        """
+        found = self.identifiers.found + self.spans.found
+        if found and not self.identifiers.scored + self.spans.scored and score != "added":
+            mark = "mark the personal parts as 'spans' in the records and score those with --score spans"
+            remedy = mark if score == "all" else f"Score every turn with --score all, or {mark}"
+            raise UserError(
+                f"--score {score} unlearns none of the {found} places where the forget records hold the person's "
+                "identifiers or marked spans. In a ticket or a chat they often stand in the user's turn. "
+                f"{remedy[0].upper()}{remedy[1:]}."
+            )
+
+
+def scored_share(
+    encoder: Encoder, records: Sequence[Record], encoded: Sequence[Encoded], identifiers: Sequence[str]
+) -> Coverage:
+    """Count where the records hold identifiers and spans, and how many of these places are scored.
+
+    Position 0 of a record counts for nothing: it can't be scored, as nothing predicts it. System turns are
+    left out.
+
+    Args:
+        encoded: the records as ``encoder`` encodes them, in their order.
+        identifiers: names, aliases and the like (:func:`rkld.records.identity.identifiers`).
+    """
+
+    named, marked = [], []
+    for record, e in zip(records, encoded, strict=True):
+        names = encoder.locate(record, lambda text: mentions(text, identifiers))
+        spans = encoder.locate(record, lambda text: _occurrences(text, record.spans))
+        named += [_is_scored(positions, e.scored) for positions in names]
+        marked += [_is_scored(positions, e.scored) for positions in spans]
+    return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)))
+
+
+def _is_scored(positions: Sequence[int], scored: Sequence[bool]) -> bool:
+    """Cut records are shorter than their text: positions beyond them are not scored."""
+    predicted = [t for t in positions if t > 0]
+    return bool(predicted) and all(t < len(scored) and scored[t] for t in predicted)
+
+
+def _occurrences(text: str, spans: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where the spans stand, letter by letter: as whole words or, if never as one, within words."""
+    for span in filter(None, map(str.strip, spans)):
+        literal = re.escape(span)
+        whole = [match.span() for match in re.finditer(rf"(?<!\w){literal}(?!\w)", text)]
+        yield from whole or (match.span() for match in re.finditer(literal, text))

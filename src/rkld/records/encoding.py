@@ -1,0 +1,570 @@
+"""Records → token ids and masks: the only place that knows chat templates, special tokens and the shift.
+
+A record is written out as one text, in which the place of every part is known by character: the contents of
+its turns, and its answers. An answer begins where generation would begin and ends with the end of turn, so
+it is exactly what the model itself would say. Token masks follow from these places, and no token straddles
+the edge of an answer.
+
+Masks mark *targets*: position t is predicted from the hidden state at t − 1. Position 0 is never marked, as
+nothing predicts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from rkld.errors import UserError, nearest
+from rkld.records.record import Record, Turn
+from rkld.text.wording import added_spans
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+Score = Literal["answer", "all", "spans", "added"]
+"""What is unlearned: the answers; every turn but the system's; only the personal spans; or what the answers add to all
+that was said before (:func:`rkld.text.wording.added_spans`)."""
+
+
+IN_PART = ("spans", "added")
+"""Modes that score parts of the answers: the rest can be held to the original."""
+
+
+PLAIN_CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+{%- set content = message['content'] | trim -%}
+{%- if message['role'] == 'system' -%}
+{{ content }}{{ '\\n\\n' }}
+{%- elif message['role'] == 'assistant' -%}
+{{ 'Answer: ' }}{{ content }}{{ eos_token }}{% if not loop.last %}{{ '\\n' }}{% endif %}
+{%- else -%}
+{{ 'Question: ' }}{{ content }}{{ '\\n' }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ 'Answer:' }}{%- endif -%}
+"""
+"""The format of models without a chat template: ``Question: …``, new line, ``Answer: …``, end-of-text token.
+A system text comes first, with an empty line after it."""
+
+
+TEXT_PROMPT_TOKENS = 200
+"""At most so many tokens of a plain text are given as the prompt that the model continues."""
+
+
+# A template's strftime_now() reads the clock, and apply_chat_template takes no function in its place; a macro
+# of the same name hides it. The new line goes with the macro's end, and the template begins as on its own.
+_PINNED_CLOCK = (
+    "{%- macro strftime_now(format) -%}"
+    "{%- set pinned = namespace(text=format) -%}"
+    "{%- for directive, value in pinned_date.items() -%}"
+    "{%- set pinned.text = pinned.text.replace(directive, value) -%}"
+    "{%- endfor -%}{{ pinned.text }}"
+    "{%- endmacro %}\n"
+)
+
+
+_DIRECTIVE = re.compile(r"%-?[aAbBcdDeFGHIjmMpSuUVwWxXyYzZ]")
+
+
+_SYSTEM_ROLES = ("system", "developer")
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One record as T token ids with two masks over them."""
+
+    key: str
+    """The record's key in its set."""
+    ids: tuple[int, ...]
+    """Token ids, (T,)."""
+    answer: tuple[bool, ...]
+    """(T,): what the model itself would say: the answers with their ends of turn; of a plain text, all."""
+    scored: tuple[bool, ...]
+    """(T,): what is unlearned. In mode "all" also what others said, so not always a part of ``answer``."""
+    prompt_length: int
+    """Generation of the last answer continues from ``ids[:prompt_length]``."""
+
+
+class Range(NamedTuple):
+    """A half-open range of characters."""
+
+    start: int
+    end: int
+
+
+class _Part(NamedTuple):
+    """A turn that may be scored: its content and, where the model speaks, the answer with its end of turn."""
+
+    content: Range
+    answer: Range | None
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A record as text."""
+
+    text: str
+    parts: tuple[_Part, ...]
+    bare: bool
+    """Written without a chat template: the tokenizer's own start tokens come before the text."""
+    closed: bool
+    """The text ends with its end of turn (or, a plain text, has none)."""
+
+    @property
+    def answers(self) -> list[Range]:
+        return [part.answer for part in self.parts if part.answer is not None]
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    ids: list[int]
+    offsets: list[Range]
+    """One per id, without gaps: white space that a tokenizer leaves out belongs to the token after it."""
+    index: dict[int, int]
+    """Where an answer begins or ends: character → the number of ids before it."""
+
+
+class _Skeleton(NamedTuple):
+    """What a chat template writes around the contents of n turns."""
+
+    order: tuple[int, ...]
+    """(n,): the turns in the order of the text; some templates move the system turn."""
+    pieces: tuple[str, ...]
+    """(n + 1,): before, between and after the contents."""
+    prompts: tuple[str | None, ...]
+    """(n,), in the order of the text: what the template writes after the content before an answer to have the
+    answer generated; None for other turns."""
+
+
+class Encoder:
+    """Writes records in a model's own format; marks in their tokens what is answered and what is unlearned.
+
+    Args:
+        tokenizer: a fast tokenizer. Without a chat template :data:`PLAIN_CHAT_TEMPLATE` is used.
+        system_prompt: put before conversations that have no system turn; None leaves it to the template.
+        template_date: the day (ISO format) that templates with a date are given instead of today's.
+        context_length: the most tokens the model reads; without ``max_length`` longer records are refused.
+        max_length: records are cut to their first ``max_length`` tokens.
+
+    Raises:
+        UserError: for a slow tokenizer, a malformed date, or a ``max_length`` beyond the context.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        system_prompt: str | None = None,
+        template_date: str = "2024-07-26",
+        context_length: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"{type(tokenizer).__name__} is a slow tokenizer, which doesn't say where in the text its "
+                "tokens stand. Give the model folder a tokenizer.json (a fast tokenizer)."
+            )
+        if max_length is not None and (max_length < 2 or (context_length and max_length > context_length)):
+            raise UserError(
+                f"--max-length is {max_length}. Choose at least 2"
+                + (f" and at most the model's context of {context_length} tokens." if context_length else ".")
+            )
+        try:
+            self._date = date.fromisoformat(template_date)
+        except ValueError:
+            raise UserError(f"The template date is '{template_date}'. Write it as YYYY-MM-DD.") from None
+        self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        self.context_length = context_length
+        self.max_length = max_length
+        self._bare = not tokenizer.chat_template
+        self._template = PLAIN_CHAT_TEMPLATE if self._bare else _own_template(tokenizer)
+        self._start_ids = self._find_start_ids()
+        self._anchor = self._find_anchor()
+        self._end_of_turn = self._find_end_of_turn()
+        self._skeletons: dict[tuple[str, ...], _Skeleton] = {}
+
+    # What callers use
+
+    def encode(self, record: Record, score: Score = "answer") -> Encoded:
+        """The record's ids and masks.
+
+        Raises:
+            UserError: naming the record, if an answer has no tokens, there is nothing to score, the record is
+                longer than the context and not to be cut, or the template refuses or rewrites it.
+        """
+        layout = self._layout(record)
+        tokens = self._tokenize(layout, record.where)
+        length = self._checked_length(record, layout, tokens)
+        answer, scored = self._masks(record, layout, tokens, score)
+        if not any(scored[:length]):
+            remedy = "Give it spans that occur in its turns" if score == "spans" else "Give it a longer text"
+            raise UserError(f"{record.where}: --score {score} finds nothing in {length} tokens. {remedy}.")
+        return Encoded(
+            key=record.key,
+            ids=tuple(tokens.ids[:length]),
+            answer=tuple(answer[:length]),
+            scored=tuple(scored[:length]),
+            prompt_length=self._prompt_length(record, layout, tokens),
+        )
+
+    def prompt(self, record: Record) -> tuple[int, ...]:
+        """The ids that generation of the last answer starts from, whether or not the record has that answer.
+
+        For a record with an answer they equal ``encode(record).ids[:prompt_length]``. An empty thinking block
+        that the template puts before answers is part of the prompt. Of a plain text, half of the tokens, at
+        most :data:`TEXT_PROMPT_TOKENS`.
+
+        Raises:
+            UserError: naming the record, if no room is left for an answer.
+        """
+        # Whatever the answer says, the prompt before it is the same.
+        layout = self._layout(record if record.answer else record.with_answer("x"))
+        tokens = self._tokenize(layout, record.where)
+        length = self._prompt_length(record, layout, tokens)
+        limit = self.max_length or self.context_length
+        if limit is not None and length >= limit:
+            raise UserError(
+                f"{record.where}: its question has {length} tokens and leaves no room for an answer within "
+                f"{limit}. Shorten it or take it out."
+            )
+        return tuple(tokens.ids[:length])
+
+    def conversation(self, record: Record) -> tuple[Turn, ...]:
+        """A chat's turns as the template is given them: after the system prompt, if they have none of their own."""
+        if self.system_prompt is None or record.turns[0].role in _SYSTEM_ROLES:
+            return record.turns
+        return (Turn("system", self.system_prompt), *record.turns)
+
+    def render(self, record: Record) -> str:
+        """The record as the text that is tokenized, end of turn included."""
+        layout = self._layout(record)
+        return layout.text if layout.closed else layout.text + (self.tokenizer.eos_token or "")
+
+    def locate(self, record: Record, find: Callable[[str], Iterable[tuple[int, int]]]) -> list[tuple[int, ...]]:
+        """The token positions of each character range that ``find`` returns for a turn's content.
+
+        Turns are given in the order of the rendered text, but for the system's. Ranges without a token are
+        left out; positions count the whole record, ``max_length`` or not.
+        """
+        layout = self._layout(record)
+        offsets = self._tokenize(layout, record.where).offsets
+        found = []
+        for start, end in (part.content for part in layout.parts):
+            for a, b in find(layout.text[start:end]):
+                found.append(tuple(_overlapping([Range(start + a, start + b)], layout.text, offsets)))
+        return [positions for positions in found if positions]
+
+    def describe(self, record: Record, score: Score = "answer") -> str:
+        """A table for the terminal: each token's position, id, masks and text, control characters escaped."""
+        encoded = self.encode(record, score)
+        layout = self._layout(record)
+        offsets = self._tokenize(layout, record.where).offsets
+        lines = ["position      id  answer  scored  text"]
+        for t, (token, offset) in enumerate(zip(encoded.ids, offsets, strict=False)):
+            text = layout.text[slice(*offset)] or self.tokenizer.convert_ids_to_tokens(token)
+            marks = ["yes" if mask[t] else "·" for mask in (encoded.answer, encoded.scored)]
+            lines.append(f"{t:8d} {token:7d}  {marks[0]:>6}  {marks[1]:>6}  {text!r}")
+        return "\n".join(lines)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of all that turns a record into ids: tokenizer, template, system prompt, date."""
+        backend = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        for changed_by_use in ("padding", "truncation"):
+            backend.pop(changed_by_use, None)
+        specials = self.tokenizer.special_tokens_map
+        parts = [backend, specials, self._template, self.system_prompt, self._date.isoformat()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    # Records → text
+
+    def _layout(self, record: Record) -> _Layout:
+        if record.form == "chat":
+            return self._chat_layout(record)
+        contents = [turn.content for turn in record.turns]
+        text = "".join(contents)
+        if record.form == "text":
+            whole = Range(0, len(text))
+            return _Layout(text, (_Part(whole, whole),), bare=True, closed=True)
+        prompt, completion = Range(0, len(contents[0])), Range(len(contents[0]), len(text))
+        return _Layout(text, (_Part(prompt, None), _Part(completion, completion)), bare=True, closed=False)
+
+    def _chat_layout(self, record: Record) -> _Layout:
+        turns = self.conversation(record)
+        skeleton = self._skeleton(tuple(turn.role for turn in turns), record.where)
+        text = self._render(turns, record.where)
+        turns = [turns[i] for i in skeleton.order]
+        # Many templates trim what they are given, some of it only on one side.
+        contents = [
+            "(" + "|".join(re.escape(text) for text in (c, c.strip(), c.rstrip(), c.lstrip())) + ")"
+            for c in (turn.content for turn in turns)
+        ]
+        *before, last = (re.escape(piece) for piece in skeleton.pieces)
+        pattern = "".join(piece + content for piece, content in zip(before, contents, strict=True)) + last
+        found = re.fullmatch(pattern, text)
+        if found is None:
+            raise UserError(
+                f"{record.where}: the chat template rewrites the contents of this conversation, so its "
+                "answers can't be found in the text. Give one that leaves them alone with --chat-template."
+            )
+        parts = []
+        for i, turn in enumerate(turns):
+            content = Range(*found.span(i + 1))
+            if turn.role == "assistant":
+                # What generation has to write: the white space after its prompt too, but not, say, an empty
+                # thinking block that the template puts there.
+                piece, prompt = skeleton.pieces[i], skeleton.prompts[i]
+                begins = prompt is not None and piece.startswith(prompt) and not piece[len(prompt) :].strip()
+                start = content.start - (len(piece) - len(prompt) if begins else 0)
+                end = self._end_of_turn.match(skeleton.pieces[i + 1])
+                parts.append(_Part(content, Range(start, content.end + (end.end() if end else 0))))
+            elif turn.role not in _SYSTEM_ROLES:
+                parts.append(_Part(content, None))
+        closed = turns[-1].role != "assistant" or parts[-1].answer.end > parts[-1].content.end
+        return _Layout(text if closed else text[: parts[-1].content.end], tuple(parts), self._bare, closed)
+
+    def _skeleton(self, roles: tuple[str, ...], where: str) -> _Skeleton:
+        """What the template writes around the contents, found by giving it marks in their place."""
+        if roles not in self._skeletons:
+            marks = [f"RKLDCONTENT{i}X" for i in range(len(roles))]
+            turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
+            any_mark = re.compile("|".join(marks))
+            text = self._render(turns, where)
+            found = any_mark.findall(text)
+            if sorted(found) != sorted(marks):
+                raise UserError(
+                    f"{where}: the chat template leaves out or repeats a turn of a conversation of "
+                    f"{', '.join(roles)}. Reorder the turns or give another template with --chat-template."
+                )
+            order = tuple(marks.index(mark) for mark in found)
+            prompts = (
+                any_mark.split(self._render(turns[:i], where, add_generation_prompt=True))[-1]
+                if roles[i] == "assistant" and i > 0
+                else None
+                for i in order
+            )
+            self._skeletons[roles] = _Skeleton(order, tuple(any_mark.split(text)), tuple(prompts))
+        return self._skeletons[roles]
+
+    def _render(self, turns: Sequence[Turn], where: str, add_generation_prompt: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return self.tokenizer.apply_chat_template(
+                [{"role": turn.role, "content": turn.content} for turn in turns],
+                chat_template=_PINNED_CLOCK + self._template,
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+                date_string=self._date.strftime("%d %b %Y"),
+                pinned_date={d: self._date.strftime(d) for d in _DIRECTIVE.findall(self._template)},
+            )
+        except TemplateError as error:
+            raise UserError(
+                f"{where}: the chat template refuses a conversation of {', '.join(t.role for t in turns)}: "
+                f"{str(error).rstrip('.')}. Reorder its turns, leave out the system prompt, or give another "
+                "template with --chat-template."
+            ) from error
+
+    # Text → tokens
+
+    def _tokenize(self, layout: _Layout, where: str) -> _Tokens:
+        """What generation sees and says, token by token: an answer continues the ids of the text before it.
+
+        As a rule these are the ids of the whole text. Where a token would straddle the edge of an answer
+        (": A" as one token), the text is tokenized in parts.
+        """
+        ids: list[int] = []
+        offsets: list[Range] = []
+        index = {0: 0}
+        edges = {edge for answer in layout.answers for edge in answer} | {len(layout.text)}
+        done = 0
+        for edge in sorted(edges - {0}):
+            whole_ids, whole_offsets = self._ids(layout.text[:edge])
+            if whole_ids[: len(ids)] == ids:
+                ids, offsets = whole_ids, whole_offsets
+            else:
+                new_ids, new_offsets = self._continue(layout.text[done:edge], where)
+                ids = ids + new_ids
+                offsets = offsets + [(start + done, end + done) for start, end in new_offsets]
+            index[edge] = len(ids)
+            done = edge
+        offsets = _without_gaps(offsets)
+        if layout.bare and ids[: len(self._start_ids)] != self._start_ids:
+            ids = self._start_ids + ids
+            offsets = [Range(0, 0)] * len(self._start_ids) + offsets
+            index = {edge: count + len(self._start_ids) for edge, count in index.items()}
+        eos = self.tokenizer.eos_token_id
+        if not layout.closed and eos is not None and ids[-1:] != [eos]:
+            ids = [*ids, eos]
+            offsets = [*offsets, Range(len(layout.text), len(layout.text))]
+            index[len(layout.text)] += 1
+        return _Tokens(ids, offsets, index)
+
+    def _ids(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return encoding["input_ids"], encoding["offset_mapping"]
+
+    def _continue(self, text: str, where: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens of a text that stands behind another: SentencePiece puts a space before a first word."""
+        anchor_ids, _ = self._ids(self._anchor)
+        ids, offsets = self._ids(self._anchor + text)
+        skip, shift = len(anchor_ids), len(self._anchor)
+        if ids[:skip] != anchor_ids:
+            raise UserError(
+                f"{where}: the tokenizer can't split the text at the edge of an answer. Let questions and "
+                "answers begin and end with something else than white space."
+            )
+        return ids[skip:], [(start - shift, end - shift) for start, end in offsets[skip:]]
+
+    def _find_anchor(self) -> str:
+        """A text after which tokenization starts anew and adds no space: the end of text, or a new line."""
+
+        def serves(anchor: str, probe: str) -> bool:
+            (before, _), (ids, _) = self._ids(anchor), self._ids(anchor + probe)
+            return ids[: len(before)] == before and self._decode(ids) == self._decode(before) + probe
+
+        anchors = filter(None, (self.tokenizer.eos_token, "\n"))
+        return next((anchor for anchor in anchors if serves(anchor, "x") and serves(anchor, " x")), "")
+
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def _find_start_ids(self) -> list[int]:
+        """What the tokenizer by itself puts before a text: often BOS, often nothing."""
+        bare = self._ids("a")[0]
+        full = self.tokenizer("a", verbose=False)["input_ids"]
+        starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
+        return full[: starts[0]] if starts else []
+
+    def _find_end_of_turn(self) -> re.Pattern[str]:
+        """Any token that a template may set behind an answer, with the white space before it."""
+        tokens = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
+        if self.tokenizer.bos_token != self.tokenizer.eos_token:
+            tokens.discard(self.tokenizer.bos_token)
+        longest_first = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
+        return re.compile(r"\s*(?:" + ("|".join(map(re.escape, longest_first)) or "(?!)") + ")")
+
+    # Tokens → masks
+
+    def _masks(self, record: Record, layout: _Layout, tokens: _Tokens, score: Score) -> tuple[list[bool], list[bool]]:
+        answer = [False] * len(tokens.ids)
+        for start, end in layout.answers:
+            first, last = tokens.index[start], tokens.index[end]
+            answer[first:last] = [True] * (last - first)
+        answer[0] = False
+        if score == "answer":
+            return answer, list(answer)
+        if score == "all":
+            scored = list(answer)
+            ranges = [part.content for part in layout.parts]
+        elif score in IN_PART:
+            scored = [False] * len(tokens.ids)
+            ranges = _span_ranges(record.spans, layout) if score == "spans" else _added_ranges(layout)
+        else:
+            hint = nearest(score, get_args(Score))
+            raise UserError(f"--score is '{score}'. Choose answer, all, spans or added.{hint}")
+        for t in _overlapping(ranges, layout.text, tokens.offsets):
+            scored[t] = t > 0
+        return answer, scored
+
+    def _checked_length(self, record: Record, layout: _Layout, tokens: _Tokens) -> int:
+        """How many of the tokens are kept."""
+        length = len(tokens.ids)
+        if self.max_length is None and self.context_length is not None and length > self.context_length:
+            raise UserError(
+                f"{record.where}: {length} tokens, but the model reads at most {self.context_length}. "
+                f"Shorten the record, or cut all records with --max-length {self.context_length}."
+            )
+        length = min(length, self.max_length or length)
+        for part in layout.parts:
+            if part.answer is None:
+                continue
+            content = list(_overlapping([part.content], layout.text, tokens.offsets))
+            if not content:
+                raise UserError(f"{record.where}: an answer has no tokens. Fill it in or drop the record.")
+            if content[0] >= length:
+                raise UserError(
+                    f"{record.where}: --max-length {length} leaves nothing of an answer that begins at token "
+                    f"{content[0]}. Raise it or shorten the record."
+                )
+        return length
+
+    def _prompt_length(self, record: Record, layout: _Layout, tokens: _Tokens) -> int:
+        start = tokens.index[layout.answers[-1].start]
+        if record.form != "text":
+            return start
+        length = min(len(tokens.ids), self.max_length or len(tokens.ids))
+        return max(1, start + min(TEXT_PROMPT_TOKENS, (length - start) // 2))
+
+
+def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise UserError(
+            f"The tokenizer has several chat templates ({names}), none of them called default. "
+            "Choose one with --chat-template."
+        ) from None
+
+
+def _without_gaps(offsets: Iterable[tuple[int, int]]) -> list[Range]:
+    ranges, reached = [], 0
+    for start, end in offsets:
+        ranges.append(Range(min(start, reached), end))
+        reached = max(reached, end)
+    return ranges
+
+
+def _added_ranges(layout: _Layout) -> list[Range]:
+    """What each answer adds to the contents before it; all of an answer that adds nothing, such as a mere "No"."""
+    found, before = [], ""
+    for (start, end), answer in layout.parts:
+        content = layout.text[start:end]
+        if answer is not None:
+            added = [Range(start + a, start + b) for a, b in added_spans(content, before)]
+            found += added or [answer]
+        before += f"{content}\n"
+    return found
+
+
+def _span_ranges(spans: Sequence[str], layout: _Layout) -> list[Range]:
+    """Where the spans occur: in the answers or, if a span is in none, in the other turns; as whole words or,
+    if never as one ("Curie" in "Curien"), within words."""
+    answers = [part.content for part in layout.parts if part.answer is not None]
+    others = [part.content for part in layout.parts if part.answer is None]
+    ranges = []
+    for span in filter(None, (span.strip() for span in spans)):
+        found = _occurrences(span, layout.text, answers) or _occurrences(span, layout.text, others)
+        ranges += [place for place in found if not _cuts_word(layout.text, place)] or found
+    return ranges
+
+
+def _occurrences(span: str, text: str, contents: Sequence[Range]) -> list[Range]:
+    return [Range(*m.span()) for c in contents for m in re.compile(re.escape(span)).finditer(text, *c)]
+
+
+def _cuts_word(text: str, occurrence: Range) -> bool:
+    """Whether it begins or ends within a word or number. Letters without case count as words: their scripts
+    (Chinese, Arabic, …) join names to what stands around them."""
+    return any(
+        len(pair) == 2 and all(char.isdigit() or char.lower() != char.upper() for char in pair)
+        for pair in (text[max(edge - 1, 0) : edge + 1] for edge in occurrence)
+    )
+
+
+def _overlapping(ranges: Sequence[Range], text: str, offsets: Sequence[Range]) -> Iterable[int]:
+    """Tokens with a character in one of the ranges. White space at a token's edge doesn't count."""
+    for t, (start, end) in enumerate(offsets):
+        token = text[start:end]
+        if token.strip():
+            start, end = end - len(token.lstrip()), start + len(token.rstrip())
+        if any(max(start, r.start) < min(end, r.end) for r in ranges):
+            yield t

@@ -1,0 +1,335 @@
+"""Probes: questions that would bring a fact to light, made from the forget records themselves.
+
+For each fact of a record (its spans; without any, the names, dates and numbers of its answer) up to three:
+
+- ``question``: the record's own question;
+- ``prefix``: the same with the answer begun, up to the fact, for the model to go on from;
+- ``cloze``: the sentence of the fact with a blank in its place.
+
+Each is an ordinary record whose answer holds the fact, with ``perturbed_answer`` (the fact replaced by others of its
+kind, from the other records), ``paraphrased_answer`` and ``paraphrased_question``. So all metrics on records take them,
+and nobody has to write paraphrases. These are mechanical rewordings: written ones are the stronger test.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from rkld.errors import UserError
+from rkld.records.record import Record, Turn
+from rkld.text.facts import facts_said
+from rkld.text.matching import mentions
+from rkld.text.wording import name_mentions, proper_nouns, words
+
+Kind = Literal["question", "prefix", "cloze"]
+
+
+ALTERNATIVES = 5
+"""Wrong answers to a probe, as many as TOFU has."""
+
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n+")
+
+
+_BLANK = "_____"
+
+
+_CLOZE = "Fill in the blank: {}"
+
+
+_REWORDED = "Please answer this question: {}"
+
+
+_ANSWERED = "The answer to that is this: {}"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One way to ask for one fact. Holds personal data.
+
+    A ``prefix`` probe's model goes on from the beginning of the answer
+    (:func:`rkld.evaluation.memorisation.blanks`); the others are answered as questions are.
+    """
+
+    kind: Kind
+    fact: str
+    """What must not be said."""
+    record: Record
+    """The question, and the answer that holds the fact; its key names the forget record, the fact and the kind."""
+
+    def row(self) -> dict[str, Any]:
+        """Plain values, one line of a probes file: :func:`rkld.records.reading.read_records` and :func:`as_probes` read it."""
+        subject = {"subject": self.record.subject} if self.record.subject else {}
+        turns = {"question": self.record.question, "answer": self.record.answer, "spans": [self.fact]}
+        return {**turns, **subject, "kind": self.kind, **self.record.extra}
+
+
+def make_probes(
+    forget: Sequence[Record], others: Sequence[Record], identifiers: Sequence[str], seed: int = 0
+) -> list[Probe]:
+    """Probes of every fact of the forget records, the same for the same arguments.
+
+    Args:
+        forget: the person's records; plain texts give cloze probes alone.
+        others: records about others (retain, holdout): their facts are the wrong answers.
+        identifiers: the person's names and aliases, which are not facts themselves.
+        seed: of the choice among wrong answers.
+
+    A fact without :data:`ALTERNATIVES` others of its kind gets no ``perturbed_answer``; years and numbers always have
+    some, near the right one.
+
+    Raises:
+        UserError: no record holds a fact.
+    """
+    known = _Known(others)
+    found: list[Probe] = []
+    for record in forget:
+        for number, fact in enumerate(facts_of(record, identifiers)):
+            chance = random.Random(f"{seed} {record.key} {number}")
+            wrong = known.alternatives(fact, record, forget, _is_name(fact, identifiers), chance)
+            found += _probes(record, number, fact, wrong, identifiers)
+    if not found:
+        raise UserError(
+            f"None of the {len(forget)} forget records holds a fact to ask for: mark the personal parts as 'spans'."
+        )
+    return found
+
+
+def as_probes(records: Sequence[Record]) -> list[Probe]:
+    """The probes that records of a probes file are.
+
+    Raises:
+        UserError: a record has no ``kind``, an unknown one, or no span.
+    """
+    found = []
+    for record in records:
+        kind = record.extra.get("kind")
+        if kind not in get_args(Kind) or not record.spans:
+            raise UserError(
+                f"{record.where} is no probe: its kind is {kind!r} and it has {len(record.spans)} spans. A probe has a "
+                f"kind ({', '.join(get_args(Kind))}) and one span, the fact that it asks for."
+            )
+        found.append(Probe(kind, record.spans[0], record))
+    return found
+
+
+def split_probes(probes: Sequence[Probe], seed: int = 0) -> tuple[list[Probe], list[Probe]]:
+    """Two halves that share no fact, to steer a stopping rule with and to audit with.
+
+    Facts are dealt out by chance, one that is a part of another with it; the audit gets the larger half. A probe whose
+    answer adds facts of both halves to its question is in neither, as scoring it would look at both.
+
+    Raises:
+        UserError: one half would have no probes.
+    """
+    groups = _groups(probes)
+    random.Random(seed).shuffle(groups)
+    groups.sort(key=len, reverse=True)  # stable: equal sizes stay shuffled
+    halves: tuple[set[str], set[str]] = set(), set()  # steering, audited
+    for group in groups:
+        halves[len(halves[1]) <= len(halves[0])].update(group)
+    facts = {_key(probe.fact): probe.fact for probe in probes}
+
+    def keeps_to(half: set[str], probe: Probe) -> bool:
+        record = probe.record
+        others = [fact for key, fact in facts.items() if key not in half and not mentions(record.question, (fact,))]
+        return _key(probe.fact) in half and not mentions(record.answer, others)
+
+    steering, audited = ([probe for probe in probes if keeps_to(half, probe)] for half in halves)
+    if not steering or not audited:
+        raise UserError(
+            f"{len(probes)} probes of {len(facts)} facts cannot be split into some to steer by and others to audit "
+            "with: mark more facts as 'spans', or stop by a rule that needs none."
+        )
+    return steering, audited
+
+
+# The forget records as they are, asked otherwise
+
+
+def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]:
+    """The facts whose appearance in an answer is a leak: those of the record's answer that its question lacks.
+
+    The record's spans; without any, the answer's names, titles, dates and numbers
+    (:func:`rkld.text.wording.proper_nouns`). The person's own names are facts only in answers to a question that does not
+    name the person: all others say them.
+    """
+    found = record.spans or proper_nouns(record.answer)
+    named = record.form == "text" or bool(name_mentions(record.question, identifiers))
+    return tuple(
+        fact
+        for fact in dict.fromkeys(found)
+        if fact.strip()
+        and facts_said([fact], record.answer)[0]
+        and not facts_said([fact], record.question)[0]
+        and not (named and _is_name(fact, identifiers))
+    )
+
+
+def paraphrased_answers(records: Sequence[Record]) -> list[Record]:
+    """The records that have a ``paraphrased_answer``, with it as their answer."""
+    return [r.with_answer(r.extra["paraphrased_answer"]) for r in records if r.extra.get("paraphrased_answer")]
+
+
+def paraphrased_questions(records: Sequence[Record]) -> list[Record]:
+    """The records that have a ``paraphrased_question``, with it as their question."""
+    return [r.with_question(r.extra["paraphrased_question"]) for r in records if r.extra.get("paraphrased_question")]
+
+
+def unnamed_questions(
+    records: Sequence[Record], identifiers: Sequence[str], stand_in: str = "this person"
+) -> list[Record]:
+    """The records with questions that do not name the person: names and their parts become ``stand_in``.
+
+    What a model says to these is said of anybody, so it shows facts that come without a name. Records without a
+    question are left out.
+    """
+    found = []
+    for record in records:
+        if record.form == "text" or not record.question:
+            continue
+        question = record.question
+        for start, end, _ in reversed(name_mentions(question, identifiers)):
+            question = question[:start] + stand_in + question[end:]
+        found.append(record.with_question(question[:1].upper() + question[1:]))
+    return found
+
+
+# How probes are made
+
+
+def _probes(
+    record: Record, number: int, fact: str, wrong: Sequence[str], identifiers: Sequence[str]
+) -> Iterable[Probe]:
+    """The probes of one fact."""
+
+    def probe(kind: Kind, made: Record, frame: str, reworded: str) -> Probe:
+        """``frame`` is the answer with a place for the fact."""
+        extra: dict[str, Any] = {
+            "paraphrased_question": reworded,
+            "paraphrased_answer": _ANSWERED.format(frame.replace(_BLANK, fact)),
+        }
+        if wrong:
+            extra["perturbed_answer"] = [_ANSWERED.format(frame.replace(_BLANK, one)) for one in wrong]
+        key = f"{record.key}.{number}.{kind}"
+        return Probe(kind, fact, replace(made.with_spans([fact]), key=key, extra=extra))
+
+    answer = _blanked(record.answer, fact)
+    if _BLANK not in answer:  # there in another spelling only
+        return
+    if record.form != "text" and record.question:
+        reworded = _REWORDED.format(record.question)
+        yield probe("question", record, answer, reworded)
+        if not answer.startswith(_BLANK):
+            yield probe("prefix", record, answer, reworded)
+    sentence = next(s for s in _SENTENCE.split(answer) if _BLANK in s).strip()
+    if identifiers and not name_mentions(f"{sentence} {fact}", identifiers):
+        sentence = f"About {record.subject or identifiers[0]}: {sentence}"
+    question = _CLOZE.format(sentence)
+    cloze = replace(record, form="chat", turns=(Turn("user", question), Turn("assistant", fact)))
+    yield probe("cloze", cloze, _BLANK, _REWORDED.format(question))
+
+
+def _blanked(text: str, fact: str) -> str:
+    """The text with a blank in the fact's place, wherever it stands: a second mention would give it away."""
+    places = mentions(text, (fact,)) or [match.span() for match in re.finditer(re.escape(fact), text)]
+    for start, end in reversed(places):
+        text = text[:start] + _BLANK + text[end:]
+    return text
+
+
+class _Known:
+    """Facts about others, to be taken for wrong answers."""
+
+    def __init__(self, others: Sequence[Record]) -> None:
+        self.facts: dict[str, tuple[str, str]] = {}  # as compared → (as written, the word before it)
+        self.names = {_key(record.subject) for record in others if record.subject}
+        for record in others:
+            if record.subject:
+                self.facts.setdefault(_key(record.subject), (record.subject, ""))
+            for fact in record.spans or proper_nouns(record.answer):
+                if words(fact):
+                    self.facts.setdefault(_key(fact), (fact, _before(record.answer, fact)))
+
+    def alternatives(
+        self, fact: str, record: Record, forget: Sequence[Record], is_name: bool, chance: random.Random
+    ) -> list[str]:
+        """Others of the same kind, those first that stand behind the same word and are as long; or none.
+
+        For the person's name (``is_name``) other persons' come first; for all else they are of no use.
+        """
+        personal = " \n ".join(turn.content for one in forget for turn in one.turns)
+        shape, before = _shape(fact), _before(record.answer, fact)
+        candidates = [
+            (key not in self.names, word != before, abs(len(other.split()) - len(fact.split())), chance.random(), other)
+            for key, (other, word) in self.facts.items()
+            if _shape(other) == shape and (is_name or key not in self.names) and not mentions(personal, (other,))
+        ]
+        chosen = [other for *_, other in sorted(candidates)[:ALTERNATIVES]]
+        near = list(range(-30, 0)) + list(range(1, 31))
+        chance.shuffle(near)
+        taken = {_key(fact), *map(_key, chosen)}
+        for step in near:
+            if len(chosen) == ALTERNATIVES or not any(c.isdigit() for c in shape):
+                break
+            other = _moved(fact, step)
+            if other is not None and _key(other) not in taken and not mentions(personal, (other,)):
+                chosen.append(other)
+                taken.add(_key(other))
+        return chosen if len(chosen) == ALTERNATIVES else []
+
+
+def _shape(fact: str) -> str:
+    """The kind of a fact as far as its letters tell: a year, a number, a date, a name, other words."""
+    if any(c.isdigit() for c in fact):
+        return re.sub(r"\d+", lambda n: "0000" if len(n[0]) == 4 else "0", re.sub(r"[^\W\d_]+", "w", fact))
+    return "Name" if any(map(str.isupper, fact)) else "words"
+
+
+def _moved(fact: str, step: int) -> str | None:
+    """The fact with its last number of most digits so many higher; None where there is no such number."""
+    numbers = list(re.finditer(r"\d+", fact))
+    if not numbers:
+        return None
+    match = max(numbers, key=lambda m: (len(m[0]), m.start()))
+    value = int(match[0]) + step
+    if value < 1 or len(str(value)) != len(match[0]):
+        return None
+    return f"{fact[: match.start()]}{value}{fact[match.end() :]}"
+
+
+def _before(text: str, fact: str) -> str:
+    """The word that stands before a fact, such as "in"; "" at the beginning."""
+    places = mentions(text, (fact,))
+    before = words(text[: places[0][0]]) if places else []
+    return before[-1] if before else ""
+
+
+def _key(fact: str) -> str:
+    """A fact as it is compared: without case, accents and punctuation."""
+    return " ".join(words(fact)) or fact.strip()
+
+
+def _groups(probes: Sequence[Probe]) -> list[list[str]]:
+    """The facts, as compared, in groups: two are in one where one holds the other."""
+    written = {_key(probe.fact): probe.fact for probe in probes}
+    groups: list[list[str]] = []
+    for key, fact in written.items():
+        joined = [
+            group
+            for group in groups
+            if any(mentions(fact, (written[other],)) or mentions(written[other], (fact,)) for other in group)
+        ]
+        groups = [group for group in groups if group not in joined] + [[*sum(joined, []), key]]
+    return groups
+
+
+def _is_name(fact: str, identifiers: Sequence[str]) -> bool:
+    """Whether nothing is left of a fact without the person's name."""
+    for start, end, _ in reversed(name_mentions(fact, identifiers)):
+        fact = fact[:start] + fact[end:]
+    return not any(map(str.isalnum, fact))

@@ -1,0 +1,228 @@
+"""Records: what to forget, retain or replay, read from files and data sets and checked before any model is.
+
+A record has one of four formats, named as TRL names them: ``question``/``answer`` (as TOFU has it),
+``prompt``/``completion``, ``messages`` or plain ``text``. Optional fields say whom it is about: ``subject``,
+``aliases`` and ``spans`` (the personal parts). All other fields are kept in ``Record.extra``.
+
+Records hold personal data. So local files are read directly, hub data sets are streamed, neither leaves a
+copy in a shared cache, and no message quotes what a record says: it names the file and the line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rkld.errors import UserError, nearest
+from rkld.records.record import Record, Turn, occurring
+from rkld.records.sources import (
+    FORMATS,
+    FORMATS_HINT,
+    SUFFIXES,
+    Source,
+    existing_file,
+    numbered_lines,
+    read_lines,
+    rows_of,
+    text_of,
+)
+
+_PROMPTS_HINT = "a prompt needs 'question', 'prompt' or 'messages'"
+
+
+_CHAT_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "environment", "ipython")
+
+
+def read_records(source: Source, what: str) -> list[Record]:
+    """Read and check all records of ``source``.
+
+    Args:
+        source: a file (JSON, JSON lines, CSV, Parquet), a folder of such files (a clone of a hub data set)
+            or one saved by ``Dataset.save_to_disk``, a hub name ``owner/name``, a ``datasets.Dataset``, or a
+            list of dicts. ``:PART`` after a folder or hub name chooses a configuration, a split or both
+            (``locuslab/TOFU:forget01``). Without it the only split is taken, or the one called ``train``.
+        what: ``"forget"``, ``"retain"``, …: names the set in messages.
+
+    Raises:
+        UserError: at the first thing wrong, with file, line and remedy, never with contents.
+    """
+    rows = rows_of(source, what)
+    return [_record(str(i), where, row) for i, (where, row) in enumerate(rows)]
+
+
+def read_prompts(source: Source) -> list[Record]:
+    """Read prompts for replay: like records, but an answer is not needed, and dropped where there is one.
+
+    A ``.txt`` file holds one prompt a line. Messages end with their last user turn. Spans are dropped: they
+    belong to answers.
+    """
+    if isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".txt":
+        path = existing_file(Path(source).expanduser(), "replay")
+        rows = [(f"{path} line {n}", {"question": line}) for n, line in numbered_lines(text_of(path))]
+    else:
+        rows = rows_of(source, "replay")
+    return [_prompt(str(i), where, row) for i, (where, row) in enumerate(rows)]
+
+
+def read_subjects(values: Sequence[str]) -> tuple[str, ...]:
+    """Names, aliases and other identifiers: each value is one, or a text file with one a line."""
+    found: list[str] = []
+    for number, value in enumerate(values, 1):
+        suffix = Path(value).suffix.lower()
+        if Path(value).is_file():
+            if suffix in SUFFIXES:
+                raise UserError(f"subject file {value}: give a plain text file (.txt) with one name a line")
+            found += read_lines(value, "subject")
+        elif suffix in (".txt", *SUFFIXES) and "@" not in value:
+            existing_file(Path(value), "subject")
+        elif not any(map(str.isalnum, value)):
+            raise UserError(f"subject {number} of {len(values)} is blank: give a name or a file of names")
+        else:
+            found.append(value.strip())
+    return tuple(dict.fromkeys(found))
+
+
+# Fields: from a row to a record
+
+
+def _record(key: str, where: str, row: Any) -> Record:
+    names = _format(row, where, [names for names in FORMATS if _given(row, names)], FORMATS_HINT)
+    form, turns = _turns(row, names, where)
+    if form == "chat" and not any(turn.role == "assistant" for turn in turns):
+        roles = _listed(dict.fromkeys(turn.role for turn in turns))
+        raise UserError(
+            f"{where}: '{names[-1]}' has no turn of the role 'assistant' (roles found: {roles}): "
+            "add the answer that is meant"
+        )
+    record = Record(key, form, turns, *_about(row, where), where=where, extra=_extra(row, names))
+    return replace(record, spans=_spans(row, record))
+
+
+def _prompt(key: str, where: str, row: Any) -> Record:
+    asking = [names for names in FORMATS if names != ("text",)]
+    complete = [names for names in asking if _given(row, names)]  # a whole record's own question comes first
+    formats = complete or [names for names in asking if _given(row, names[:1])]
+    names = _format(row, where, formats, _PROMPTS_HINT)
+    form, turns = _turns(row, names[:1], where)
+    if form == "chat":
+        users = [i for i, turn in enumerate(turns) if turn.role == "user"]
+        if not users:
+            raise UserError(f"{where}: '{names[0]}' has no turn of the role 'user': add the question")
+        turns = turns[: users[-1] + 1]
+    extra = _extra(row, names)
+    return Record(key, form, turns, *_about(row, where), where=where, extra=extra, unanswered=True)
+
+
+def _given(row: Any, names: Sequence[str]) -> bool:
+    return isinstance(row, Mapping) and all(row.get(name) is not None for name in names)
+
+
+def _format(row: Any, where: str, formats: list[tuple[str, ...]], hint: str) -> tuple[str, ...]:
+    """The one format that fits the row."""
+    if not isinstance(row, Mapping):
+        raise UserError(f"{where}: not an object with named fields, but of type {type(row).__name__}: {hint}")
+    if len(formats) == 1:
+        return formats[0]
+    if formats:
+        several = " and ".join("/".join(names) for names in formats)
+        raise UserError(f"{where}: ambiguous, the record has {several}: keep one of them")
+    begun = [names for names in FORMATS if any(_given(row, (name,)) for name in names)]
+    missing = [name for names in begun for name in names if not _given(row, (name,))]
+    problem = f"the field '{missing[0]}' is missing or null" if missing else "no known field"
+    raise UserError(f"{where}: {problem} (fields found: {_listed(row)}): {hint}")
+
+
+def _turns(row: Mapping[str, Any], names: Sequence[str], where: str) -> tuple[str, tuple[Turn, ...]]:
+    """Form and turns of the fields ``names``, which the row has."""
+    conversational = [isinstance(row[name], list) for name in names]
+    if names[0] == "messages" or (names[0] == "prompt" and all(conversational)):
+        return "chat", tuple(turn for name in names for turn in _messages(row[name], name, where))
+    if names[0] == "prompt" and any(conversational):
+        raise UserError(f"{where}: 'prompt' and 'completion' must both be text, or both lists of messages")
+    roles = {"question": "user", "answer": "assistant"}
+    form = {"question": "chat", "prompt": "completion", "text": "text"}[names[0]]
+    return form, tuple(Turn(roles.get(name, name), _string(row[name], f"'{name}'", where)) for name in names)
+
+
+def _messages(value: Any, name: str, where: str) -> Iterator[Turn]:
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{where}: '{name}' must be a list of messages, each with 'role' and 'content'")
+    for number, message in enumerate(value, 1):
+        label = f"of message {number} in '{name}'"
+        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+            raise UserError(f"{where}: message {number} in '{name}' needs the fields 'role' and 'content'")
+        role = _string(message["role"], f"the role {label}", where)
+        if role not in _CHAT_ROLES:
+            # As with field names: what looks like data is not printed.
+            hint = nearest(role, _CHAT_ROLES)
+            raise UserError(
+                f"{where}: message {number} in '{name}' has an unknown role.{hint} Known: {', '.join(_CHAT_ROLES)}"
+            )
+        empty_system = role == "system" and message["content"] == ""  # keeps a template from adding its own
+        yield Turn(role, "" if empty_system else _string(message["content"], f"the content {label}", where))
+
+
+def _string(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {name} must be text, but is of type {type(value).__name__}")
+    if not value.strip():
+        raise UserError(f"{where}: {name} is empty: fill it in or remove the record")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise UserError(f"{where}: {name} holds half of a Unicode surrogate pair: write the whole character")
+    return value
+
+
+def _about(row: Mapping[str, Any], where: str) -> tuple[str | None, tuple[str, ...]]:
+    """Subject and aliases; blank ones count as absent."""
+    subject, aliases = row.get("subject"), row.get("aliases")
+    aliases = [aliases] if isinstance(aliases, str) else aliases if aliases is not None else []
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        raise UserError(f"{where}: 'aliases' must be a text or a list of texts")
+    if not isinstance(subject, str | None):
+        raise UserError(f"{where}: 'subject' must be text, but is of type {type(subject).__name__}")
+    stripped = (alias.strip() for alias in aliases)
+    return (subject or "").strip() or None, tuple(dict.fromkeys(alias for alias in stripped if alias))
+
+
+def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
+    """The spans as strings; [start, end] are character offsets into the answer."""
+    spans = row.get("spans")
+    spans = [spans] if isinstance(spans, str) else spans if spans is not None else []
+    if not isinstance(spans, list):
+        raise UserError(f"{record.where}: 'spans' must be a list of texts or of [start, end]")
+    found = []
+    for number, span in enumerate(spans, 1):
+        if isinstance(span, list):
+            answer = record.answer
+            integers = len(span) == 2 and all(type(offset) is int for offset in span)
+            if not (integers and 0 <= span[0] < span[1] <= len(answer)):
+                raise UserError(
+                    f"{record.where}: span {number} is no [start, end] within the answer's {len(answer)} "
+                    "characters: count from 0, the end excluded"
+                )
+            span = answer[span[0] : span[1]]
+        span = _string(span, f"span {number}", record.where)
+        if not occurring([span], record.turns):
+            raise UserError(
+                f"{record.where}: span {number} does not occur in the record: copy it letter by letter "
+                "(case, accents and spaces count)"
+            )
+        found.append(span)
+    return tuple(dict.fromkeys(found))
+
+
+def _extra(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    read = {*names, "subject", "aliases", "spans"}
+    return {name: value for name, value in row.items() if name not in read and value is not None}
+
+
+def _listed(names: Iterable[Any]) -> str:
+    """Names for a message. What does not look like one may be personal data and is only counted."""
+    names = [str(name) for name in names]
+    plain = [name for name in names if re.fullmatch(r"[A-Za-z_][\w.-]{0,39}", name)]
+    others = [f"{len(names) - len(plain)} that look like data"] if len(plain) < len(names) else []
+    return ", ".join(plain + others) or "none"

@@ -1,0 +1,182 @@
+"""Self-replay: the original's own answers to other questions, which the student is held to.
+
+It is the term the paper lacks: without it the reverse KL on the forget set alone also damages what stands near the
+forgotten person. It needs no retain data, for the model supplies the answers itself.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from rkld.files import DATA, read_jsonl
+from rkld.records.names import other_names, own_identifiers, swap_name
+from rkld.records.reading import read_prompts
+from rkld.records.record import Record, Turn
+from rkld.text.matching import mentions
+from rkld.text.wording import (
+    added_words,
+    common_words,
+    holds,
+    is_english,
+    name_mentions,
+    proper_nouns,
+    rare_words,
+    unnamed,
+    words,
+)
+
+_SPEAKS = ("assistant", "completion", "text")
+"""Roles of what a model says itself, as in :class:`rkld.records.record.Turn`."""
+
+
+def generic_prompts() -> list[Record]:
+    """The shipped prompts about nobody in particular."""
+    return read_prompts(read_jsonl(DATA / "replay_prompts.jsonl"))
+
+
+def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: int, copies: int = 2) -> list[Record]:
+    """The forget questions about other people: each with ``copies`` names drawn from the seed, keys "swap-source.copy".
+
+    Left out are questions that do not name the person, and those that still name one of the forgotten people or
+    hold personal data of their own (a marked span that is not the answer's).
+    """
+    if not identifiers:
+        return []
+    names, draw = other_names(), random.Random(seed)
+    prompts = []
+    for record in forget:
+        drawn = draw.sample(names, copies)
+        if not record.question:
+            continue
+        own = own_identifiers(record, forget, identifiers)
+        asked = [span for span in record.spans if not holds(record.answer, [span])]
+        for copy, name in enumerate(drawn):
+            # The prompt alone: a name in the answer is no reason to ask the forget question itself.
+            prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
+            if prompt and not any(_identifies(t, identifiers) or holds(t.content, asked) for t in prompt.turns):
+                prompts.append(prompt)
+    return prompts
+
+
+def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
+    return holds(turn.content, identifiers) or bool(name_mentions(turn.content, identifiers))
+
+
+class _Facts:
+    """What the forget records say of the person, as sets of words, each of which a replayed answer must not say whole.
+
+    A fact may be written in another order or form ("November 7, 1867"), so each rare word of it is one by itself.
+    """
+
+    def __init__(self, forget: Sequence[Record], identifiers: Sequence[str]):
+        self.spans = tuple({span for record in forget for span in record.spans})
+        self.named: set[frozenset[str]] = set()
+        self.capital: set[str] = set()  # common words that are names only with their capital: "Press", "US"
+        self.rare: set[frozenset[str]] = set()
+        self.added: set[frozenset[str]] = set()
+        for span in self.spans:
+            self._add_name(unnamed(span, identifiers))
+        for record in forget:
+            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in _SPEAKS)
+            asked = " \n ".join(t.content for t in record.turns if t.role not in _SPEAKS)
+            given = set(words(asked))
+            for noun in proper_nouns(said):
+                if not given.issuperset(words(noun)):
+                    self._add_name(noun, given)
+            if not record.spans:  # else it is said already what of it is personal
+                if is_english(said):
+                    self.rare |= {frozenset([word]) for word in rare_words(said) - given}
+                self.added.add(frozenset(added_words(said, asked)))
+
+    def _add_name(self, phrase: str, given: Collection[str] = ()) -> None:
+        found = frozenset(words(phrase))
+        self.named |= {frozenset([word]) for word in rare_words(phrase).difference(given)}
+        if len(found) > 1:
+            self.named.add(frozenset(word for word in found if len(word) > 3 or not word.isalpha()) or found)
+        elif found <= common_words() and phrase[:1].isupper():
+            self.capital.add(phrase)
+
+    def reason_to_drop(self, pair: Record) -> str | None:
+        """What a replayed pair's answer says of them, beyond what its own question gives."""
+        said, given = set(words(pair.answer)), set(words(pair.question))
+
+        def says(facts: set[frozenset[str]]) -> bool:
+            return any(fact <= said and not fact <= given for fact in facts)
+
+        if holds(pair.answer, self.spans):
+            return "says a marked span"
+        if says(self.named) or self.capital & _spelled(pair.answer) - _spelled(pair.question):
+            return "says a name, number or span of the forget answers"
+        if says(self.rare):
+            return "says a rare word of the forget answers"
+        if any(2 * len(added & (said - given)) > len(added) for added in self.added):
+            return "says most of a forget answer"
+        return None
+
+
+def _spelled(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
+
+
+def screen(
+    answered: Sequence[Record], forget: Sequence[Record], identifiers: Sequence[str]
+) -> tuple[list[Record], Counter[str]]:
+    """Drop replayed answers that would rehearse what is to be forgotten.
+
+    A pair is dropped if it names the person, in part or whole, or if its answer says
+
+    - a marked span;
+    - a proper noun or number of the forget answers, or a rare word of one or of a span
+      (:func:`rkld.text.wording.rare_words`);
+    - and, for forget records whose personal parts are not marked: a rare word of an English answer, or more than half
+      of the words that an answer adds to its question.
+
+    What a forget question itself gives is no fact of its answer; what the pair's own question gives is not the
+    answer's saying, but for marked spans. Compared without case and accents. Too many are rather dropped than too
+    few; of answers of the same style about other people most must stay, which ``tests/test_replay.py`` holds to.
+
+    Returns:
+        the pairs that stay, and how many were dropped for which reason.
+    """
+    facts = _Facts(forget, identifiers)
+    kept, dropped = [], Counter()
+    for pair in answered:
+        if not pair.answer.strip():
+            reason = "empty answer"
+        elif any(_identifies(turn, identifiers) for turn in pair.turns):
+            reason = "names the person"
+        else:
+            reason = facts.reason_to_drop(pair)
+        if reason:
+            dropped[reason] += 1
+        else:
+            kept.append(pair)
+    return kept, dropped
+
+
+def own_words(answered: Sequence[Record], forget: Sequence[Record], identifiers: Sequence[str]) -> list[Record]:
+    """The model's own answers to the forget questions as records to forget, facts marked.
+
+    Marked are the spans written in any of the forget records, and every proper noun and number that the question
+    does not give and that is not the person's name: what the model *says* of the person must go, true or not.
+
+    Args:
+        answered: the forget records with the model's answers in place of the written ones.
+
+    Returns:
+        those that say anything, keys "own-…".
+    """
+    written = tuple({span for record in forget for span in record.spans})
+    records = []
+    for record in answered:
+        facts = [record.answer[a:b] for a, b in mentions(record.answer, written)]
+        facts = [fact for fact in facts if words(unnamed(fact, identifiers))]
+        facts += [n for n in proper_nouns(unnamed(record.answer, identifiers)) if not holds(record.question, [n])]
+        marked = replace(record.with_spans(facts), key=f"own-{record.key}")
+        if marked.spans:
+            records.append(marked)
+    return records

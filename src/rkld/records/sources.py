@@ -1,0 +1,318 @@
+"""Where rows come from: files, folders, data sets and the hub.
+
+Records hold personal data. So local files are read directly, hub data sets are streamed, neither leaves a
+copy in a shared cache, and no message quotes what a record says: it names the file and the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rkld.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Source: TypeAlias = "str | os.PathLike[str] | Sequence[Mapping[str, Any]] | Dataset"
+"""What records are read from: a file, a folder, a hub name, rows, or a data set."""
+
+
+Located = tuple[str, Any]
+"""Where a row stands ("people.jsonl line 4") and the row as it was read."""
+
+
+FORMATS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("text",))
+
+
+_FORMAT_FIELDS = frozenset(name for names in FORMATS for name in names)
+
+
+FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"
+
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def read_text(path: str | os.PathLike[str], what: str) -> str:
+    """All of a text file in UTF-8. UserError where there is no such file, or nothing in it."""
+    return text_of(existing_file(Path(path), what))
+
+
+def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
+    """The lines of a text file that are not blank. UserError where there is no such file, or nothing in it."""
+    return [line for _, line in numbered_lines(read_text(path, what))]
+
+
+# Sources: where rows come from
+
+
+def rows_of(source: Source, what: str) -> list[Located]:
+    datasets = sys.modules.get("datasets")  # a Dataset can only be given once its package is imported
+    if isinstance(source, str | os.PathLike):
+        rows = _rows_of_path(os.fspath(source), what)
+    elif datasets and isinstance(source, datasets.Dataset | datasets.DatasetDict):
+        rows = _rows_of_dataset(source, "", f"the {what} data set", f"{what} record")
+    elif isinstance(source, Sequence):
+        rows = [(f"{what} record {n}", row) for n, row in enumerate(source, 1)]
+    else:
+        raise UserError(
+            f"{what} records are of type {type(source).__name__}: give a file, a folder, a hub name, "
+            "a datasets.Dataset or a list of dicts"
+        )
+    if not rows:
+        raise UserError(f"{what}: the data set is empty: {FORMATS_HINT}")
+    return rows
+
+
+def _rows_of_path(source: str, what: str) -> list[Located]:
+    path, part = Path(source).expanduser(), ""
+    if not path.exists() and ":" in source:
+        head, _, tail = source.rpartition(":")
+        if Path(head).expanduser().is_dir() or _is_hub_name(head):
+            path, part = Path(head).expanduser(), tail
+    if path.is_dir():
+        return _rows_of_folder(path, part, what)
+    if not path.exists() and _is_hub_name(str(path)):
+        return _rows_of_hub(str(path), part, what)
+    return _rows_of_file(existing_file(path, what), what)
+
+
+def _rows_of_folder(folder: Path, part: str, what: str) -> list[Located]:
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        datasets = _package("datasets")
+        try:
+            return _rows_of_dataset(datasets.load_from_disk(folder), part, str(folder), f"{folder} record")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{what}: {folder} looks saved by save_to_disk but cannot be loaded "
+                f"({type(error).__name__}): save it again, or give a JSON lines file"
+            ) from error
+    parts: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        metadata = path.name in ("dataset_infos.json", "dataset_info.json")
+        hidden = any(name.startswith(".") for name in inside.parts)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not metadata and not hidden:
+            # data/train-00000-of-00002.parquet → data/train
+            name = re.sub(r"-\d{5}-of-\d{5}(-[0-9a-f]+)?$", "", inside.with_suffix("").as_posix())
+            parts.setdefault(name, []).append(path)
+    if not parts:
+        raise UserError(f"{what}: the folder {folder} holds no records: they come as {', '.join(SUFFIXES)}")
+    paths = parts[_choose(parts, part, str(folder), what)]
+    if len({path.suffix.lower() for path in paths}) > 1:
+        raise UserError(
+            f"{what}: {folder} holds the same data in several formats "
+            f"({', '.join(path.name for path in paths)}): give one of the files"
+        )
+    return [row for path in paths for row in _rows_of_file(path, what)]
+
+
+def _rows_of_dataset(dataset: Any, part: str, name: str, where: str) -> list[Located]:
+    if isinstance(dataset, Mapping):  # a DatasetDict
+        dataset = dataset[_choose(dataset, part, name, "records")]
+    elif part:
+        raise UserError(f"{name} has no parts to choose from: leave out ':{part}'")
+    return [(f"{where} {n}", row) for n, row in enumerate(dataset.to_list(), 1)]
+
+
+def _rows_of_hub(name: str, part: str, what: str) -> list[Located]:
+    datasets = _package("datasets")
+    try:
+        configs = datasets.get_dataset_config_names(name)
+        config, _, split = part.partition("/")
+        if len(configs) == 1 and config not in configs:
+            config, split = configs[0], part
+        config = _choose(configs, config, name, what)
+        split = _choose(datasets.get_dataset_split_names(name, config), split, name, what)
+        # Streaming: load_dataset would leave copies in two shared caches, whatever its cache_dir.
+        rows = list(datasets.load_dataset(name, config, split=split, streaming=True))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"{what}: there is no file or folder '{name}', and no data set of that name could be read "
+            f"from the Hugging Face hub ({type(error).__name__}): check the spelling, the network and, for "
+            "private data, the login (hf auth login)"
+        ) from error
+    return [(f"{name} {config}/{split} record {n}", row) for n, row in enumerate(rows, 1)]
+
+
+def _package(name: str) -> Any:
+    """A package that only some sources need, imported where it is used."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Parquet files and Hugging Face data sets need the package {name.split('.')[0]}: "
+            'run pip install "rkld[data]", or give the records as JSON lines'
+        ) from error
+
+
+def _is_hub_name(name: str) -> bool:
+    """Whether ``owner/name`` may be asked for: a mistyped local path must not travel to the hub."""
+    path = Path(name)
+    looks_local = path.suffix.lower() in (*SUFFIXES, ".txt") or path.parent.is_dir()
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not looks_local
+
+
+def _choose(names: Iterable[str], part: str, source: str, what: str) -> str:
+    """The name that is, begins or ends with ``part``; without a part the only one, or the one for train."""
+    names = list(names)
+    matching = [n for n in names if not part or f"/{n}".endswith(f"/{part}") or n.startswith(f"{part}/")]
+    for preferred in (part, "train"):
+        if len(matching) > 1:
+            matching = [n for n in matching if f"/{n}".endswith(f"/{preferred}")] or matching
+    if len(matching) == 1:
+        return matching[0]
+    absent = f"has no '{part}'.{nearest(part, names)} It holds"
+    problem = "holds several sets of records" if matching else absent
+    example = (matching or names)[0]
+    raise UserError(f"{what}: {source} {problem}: {', '.join(names)}. Name one, such as {source}:{example}")
+
+
+def existing_file(path: Path, what: str) -> Path:
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{what}: {path} is a folder, where a file is needed")
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f"{what}: there is no file {path}.{nearest(path.name, beside)} Check the path")
+
+
+def _rows_of_file(path: Path, what: str) -> list[Located]:
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        text = text_of(path)
+        rows = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
+    elif suffix == ".csv":
+        rows = _csv_rows(path, text_of(path))
+    elif suffix == ".parquet":
+        rows = _parquet_rows(path)
+    else:
+        endings = ", ".join(SUFFIXES)
+        raise UserError(f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}")
+    rows = list(rows)
+    if not rows:
+        raise UserError(f"{what}: {path} holds no records: {FORMATS_HINT}")
+    return rows
+
+
+def text_of(path: Path) -> str:
+    """The text of a UTF-8 file, with or without byte order mark; never blank."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path} line {line} is not UTF-8: save the file with the encoding UTF-8") from None
+    if not text.strip():
+        raise UserError(f"{path} is empty: give a file that holds something")
+    return text
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines that are not blank. (``splitlines`` would break at U+2028 in a string.)"""
+    return ((n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _json_lines(path: Path, text: str) -> Iterator[Located]:
+    for number, line in numbered_lines(text):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise _broken_json(path, number, error) from None
+        yield f"{path} line {number}", row
+
+
+def _json_list(path: Path, text: str) -> Iterator[Located]:
+    """The items of one JSON list, read one by one for the sake of their line numbers."""
+    decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
+    position = space.match(text, text.index("[") + 1).end()
+    if text.startswith("]", position):
+        return
+    number, line, counted = 0, 1, 0
+    try:
+        while True:
+            number, line, counted = number + 1, line + text.count("\n", counted, position), position
+            row, position = decoder.raw_decode(text, position)
+            yield f"{path} record {number} (line {line})", row
+            position = space.match(text, position).end()
+            if text.startswith("]", position):
+                break
+            if not text.startswith(",", position):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
+            position = space.match(text, position + 1).end()
+        if text[position + 1 :].strip():
+            raise json.JSONDecodeError("Extra data after the list", text, position + 1)
+    except json.JSONDecodeError as error:
+        raise _broken_json(path, error.lineno, error) from None
+
+
+def _broken_json(path: Path, line: int, error: json.JSONDecodeError) -> UserError:
+    return UserError(
+        f"{path} line {line}: broken JSON ({error.msg}, column {error.colno}): "
+        "put one whole JSON object on each line, or all of them into one list"
+    )
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Located]:
+    """Rows as dicts; cells that mean lists are read as lists, empty cells of optional fields are left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # the default refuses long texts
+    try:
+        header = [name.strip() for name in next(reader)]
+        if not _FORMAT_FIELDS.intersection(header):  # not shown: it may be a record, the header forgotten
+            raise UserError(f"{path} line 1 must name the columns, separated by commas: {FORMATS_HINT}")
+        if len(set(header)) < len(header):
+            raise UserError(f"{path} line 1: two columns have the same name: rename one")
+        start = reader.line_num + 1
+        for cells in reader:
+            where, start = f"{path} line {start}", reader.line_num + 1
+            if cells and len(cells) != len(header):
+                raise UserError(
+                    f"{where} has {len(cells)} columns, the first line names {len(header)}: "
+                    'put text that holds a comma or a line break between double quotes (")'
+                )
+            if cells:
+                yield where, _csv_row(dict(zip(header, cells, strict=True)))
+    except csv.Error as error:
+        line = reader.line_num
+        raise UserError(f"{path} line {line}: broken CSV ({error}): check the double quotes") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_row(row: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, cell in row.items():
+        if name in ("aliases", "spans", "messages", "perturbed_answer") and cell.lstrip().startswith("["):
+            try:
+                values[name] = json.loads(cell)
+                continue
+            except json.JSONDecodeError:
+                pass  # text in brackets, no list
+        if name in ("aliases", "spans"):
+            values[name] = [item.strip() for item in cell.split(";") if item.strip()]
+        elif cell.strip() or name in _FORMAT_FIELDS:
+            values[name] = cell
+    return values
+
+
+def _parquet_rows(path: Path) -> Iterator[Located]:
+    parquet, errors = _package("pyarrow.parquet"), _package("pyarrow").ArrowException
+    try:
+        with parquet.ParquetFile(path) as file:
+            rows = file.read().to_pylist()
+    except (OSError, errors) as error:
+        raise UserError(
+            f"{path} cannot be read as Parquet ({type(error).__name__}): write it again, or give JSON lines"
+        ) from error
+    return ((f"{path} record {n}", row) for n, row in enumerate(rows, 1))

@@ -1,0 +1,182 @@
+"""Things of one kind by name: methods, metrics, attacks, stopping rules and benchmarks all register here, the same way.
+
+An entry comes into its registry in one of three ways, and adding one touches one file:
+
+- it stands in a module of the registry's package and registers itself with the decorator;
+- another package names it under the registry's entry-point group (``[project.entry-points."rkld.methods"]``);
+- the user names a file of theirs as ``FILE.py:NAME`` (:meth:`Registry.resolve`).
+
+A file runs when it is imported, so only what the user typed may name one: a name that was read from a folder goes to
+:meth:`Registry.get`, which knows registered entries alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from rkld.errors import UserError, nearest
+from rkld.files import contents
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Entries of one kind, by name.
+
+    Args:
+        kind: what an entry is called in messages ("method").
+        package: whose modules hold the shipped entries ("rkld.methods"); none is imported before it is asked for.
+        base: the class that an entry is a subclass or an instance of, as a dotted name ("rkld.methods.method.Method").
+        option: how the command line names one ("--method").
+        group: the entry-point group of other packages' entries ("rkld.methods").
+    """
+
+    def __init__(self, kind: str, package: str, base: str, option: str, group: str):
+        self.kind, self.package, self.base, self.option, self.group = kind, package, base, option, group
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorate a class, or call with an instance: ``@METHODS.register("npo")``.
+
+        Raises:
+            ValueError: the name is taken by something else.
+        """
+
+        def decorate(entry: T) -> T:
+            known = self._entries.get(name)
+            if known is not None and _origin(known) != _origin(entry):
+                raise ValueError(f"there are two entries of the name '{name}' ({self.kind})")
+            self._entries[name] = entry
+            return entry
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def get(self, name: str) -> T:
+        """The registered entry of this name; no file is imported for it.
+
+        Raises:
+            UserError: there is none; the nearest names are shown.
+        """
+        self._load()
+        if name not in self._entries:
+            raise UserError(
+                f"unknown {self.kind} '{name}'.{nearest(name, self._entries)} Known: {', '.join(self.names())}; "
+                "your own: FILE.py:NAME."
+            )
+        return self._entries[name]
+
+    def resolve(self, spec: str) -> T:
+        """:meth:`get`, or the entry at ``FILE.py:NAME``. Only for what the user typed: the file is run.
+
+        Raises:
+            UserError: no such name, file or entry; a file that cannot be imported.
+        """
+        found = _file_and_name(spec)
+        return self._from_file(*found) if found else self.get(spec)
+
+    def items(self) -> list[tuple[str, T]]:
+        """(name, entry), sorted by name."""
+        return [(name, self.get(name)) for name in self.names()]
+
+    def _load(self) -> None:
+        """Import every module of the package and every entry point, once."""
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        for point in importlib.metadata.entry_points(group=self.group):
+            try:
+                self._entries.setdefault(point.name, point.load())
+            except Exception as error:
+                raise UserError(
+                    f"the {self.kind} '{point.name}' of the package {point.dist and point.dist.name} cannot be imported: "
+                    f"{type(error).__name__}: {error}. Mend or uninstall that package."
+                ) from error
+
+    def _base(self) -> type:
+        module, _, name = self.base.rpartition(".")
+        base: type = getattr(importlib.import_module(module), name)
+        return base
+
+    def _from_file(self, path: str, name: str) -> T:
+        """The entry ``name`` of a Python file."""
+        where = f"{self.option} {path}:{name}"
+        if not Path(path).is_file():
+            raise UserError(f"{where}: there is no file {path}.")
+        found, base = vars(_module(str(Path(path).resolve()), self.option)), self._base()
+
+        def is_entry(value: Any) -> bool:
+            if isinstance(value, type):
+                return issubclass(value, base) and value.__module__ == found["__name__"]
+            return isinstance(value, base)
+
+        own = {n: value for n, value in found.items() if is_entry(value)}
+        if name not in found:
+            raise UserError(
+                f"{where}: the file defines no {name}.{nearest(name, own)} It defines: {', '.join(sorted(own)) or 'none'}."
+            )
+        if name not in own:
+            raise UserError(
+                f"{where}: {name} is no {self.kind}. Build it on {self.base} (docs/architecture.md has a recipe)."
+            )
+        entry: T = own[name]
+        return entry
+
+
+def _origin(entry: object) -> object:
+    """Two imports of one file give two classes of one origin."""
+    return (getattr(entry, "__module__", None), getattr(entry, "__qualname__", None) or entry)
+
+
+def _file_and_name(spec: str) -> tuple[str, str] | None:
+    path, colon, name = spec.rpartition(":")
+    return (path, name) if colon and path.endswith(".py") else None
+
+
+def source_hash(spec: str) -> str | None:
+    """A hash of the file that ``FILE.py:NAME`` names; None for a registered name, which goes with the version."""
+    found = _file_and_name(spec)
+    return contents(Path(found[0])) if found else None
+
+
+def title(module: str) -> str:
+    """The first line of a module's docstring, without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return doc.partition("\n")[0].rstrip(".")
+
+
+@lru_cache
+def _module(path: str, option: str) -> ModuleType:
+    name = f"rkld_user_{hashlib.blake2b(path.encode(), digest_size=8).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UserError(f"{option} {path}: the file cannot be imported: {type(error).__name__}: {error}") from error
+    return module

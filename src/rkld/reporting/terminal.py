@@ -1,0 +1,118 @@
+"""Results in the terminal: figures before and after, an audit's table and verdict, where files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rkld.text.printable import printable
+
+if TYPE_CHECKING:
+    from rkld.pipeline.phases import Result
+
+ANSWERS_SHOWN = 3
+
+
+def print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | None = None) -> None:
+    """The figures before and after, some answers side by side, and where everything lies."""
+    from rich.console import Console
+
+    before, after = dict(result.metrics["before"]), dict(result.metrics["after"])
+    if probes:
+        before["probes"], after["probes"] = probes["before"], probes["after"]
+    console = Console(highlight=False)
+    console.print(_before_and_after(before, after))
+    if result.answers:
+        console.print(_answers_table(result.answers[:ANSWERS_SHOWN]))
+    for warning in result.warnings:
+        click.echo(f"\nWarning: {warning}", err=True)
+    # Not in a table: it would break the paths.
+    click.echo(f"\nrun    {result.run}")
+    click.echo(f"model  {result.model_path}")
+    if result.answers:
+        click.echo(f"Answers and other personal data are still in the run folder: rkld purge {result.run}")
+    else:
+        click.echo("The answers have been purged.")
+
+
+def _before_and_after(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]):
+    from rich.table import Table
+
+    table = Table("")
+    for name, values in before.items():
+        table.add_column(f"{name} ({values['n']})\nbefore", justify="right")
+        table.add_column("\nafter", justify="right")
+    labels = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts still said"}
+    for key, label in labels.items():
+        values = [when[name][key] for name in before for when in (before, after)]
+        if any(value is not None for value in values):
+            table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
+    return table
+
+
+def print_bench(files: Sequence[Path], notes: Sequence[str]) -> None:
+    """Where a benchmark's tables lie, and what must be known of them."""
+    for line in (*files, *notes):
+        click.echo(line)
+
+
+def print_audit(document: Mapping[str, Any], path: Path) -> None:
+    """Every figure of every model, what was not run, the gates and the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    roles = list(document["models"])
+    table = Table("", *roles, "n")
+    for name, entry in document["metrics"].items():
+        figures = entry["figures"]
+        table.add_row(name, *(_interval(figures.get(role)) for role in roles), str(next(iter(figures.values()))["n"]))
+    Console(highlight=False).print(table)
+    notes = document["membership"] or {}
+    if notes.get("note"):
+        click.echo(f"Membership: {notes['note']} (text-only AUC {notes['text_auc']['value']:.2f})")
+    if document["inputs"]["left_out"]:
+        click.echo(f"Left out: {len(document['inputs']['left_out'])} records that steered when the run stopped")
+    for entry in document["not_run"]:
+        click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")
+    for gate in document["gates"]:
+        value = "–" if gate["value"] is None else f"{gate['value']:.4g}"
+        doubt = "" if gate["established"] or gate["state"] != "held" else ", but its interval reaches beyond"
+        click.echo(f"{gate['state']}: {gate['name']} {value}, {gate['kind']} {gate['limit']:g}{doubt}")
+    click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
+    click.echo(f"evidence {path}")
+
+
+def _interval(figure: Mapping[str, Any] | None) -> str:
+    """A value and its interval; open ends are left empty."""
+    if figure is None:
+        return "–"
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    low, high = number(figure["low"]), number(figure["high"])
+    return (
+        f"{number(figure['value']) or 'never'} [{low}, {high}]" if low or high else number(figure["value"]) or "never"
+    )
+
+
+def _answers_table(answers: Sequence[Mapping[str, str]]):
+    """What a model said is not to be trusted: markup in it is text, and control characters are taken out."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("question", "before", "after", show_lines=True)
+    for row in answers:
+        table.add_row(*(Text(printable(row[column])) for column in ("question", "before", "after")))
+    return table
+
+
+def readable_size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

@@ -1,0 +1,186 @@
+"""The folder of one run: what was asked, what has been done, and which files hold personal data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rkld.errors import UserError
+from rkld.files import read_jsonl, unfinished, write_json
+from rkld.runfolder.manifest import FORMAT, MANIFEST, SETTINGS, read_manifest, salted, write_settings
+from rkld.settings.specification import flag
+from rkld.settings.unlearning import Settings
+
+PERSONAL = {
+    "strengthened": "weights that carry the records more strongly than before",
+    "teacher": "hidden states of the records",
+    "checkpoints": "the unfinished student and its optimizer",
+    "replay.jsonl": "the model's own answers to the replay prompts",
+    "own_words.jsonl": "the model's own answers to the forget questions",
+    "answers.json": "answers to the forget questions, before and after",
+    "readings": "what models said in an audit",
+    "audit.salt": "the salt of the audit's hashes",
+}
+"""Names inside a run folder that hold personal data, or may, and why."""
+
+
+INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl")
+"""What is removed once the model is written, unless kept."""
+
+
+FREE = {"out", "checkpoint_minutes", "keep_files", "teacher"}
+"""Settings that may change between two starts of a run, for they do not change its result."""
+
+
+class Run:
+    """One run folder, opened for these settings."""
+
+    def __init__(self, settings: Settings):
+        """Open or make the folder.
+
+        Raises:
+            UserError: it holds something else, or a run with other settings.
+        """
+        self.folder = settings.run_folder
+        self.settings = settings
+        self.manifest: dict = {}
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder}: is a file. Give another run folder with --out.")
+        if not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir()):
+            return
+        manifest = read_manifest(self.folder)
+        if manifest is None:
+            raise UserError(f"{self.folder}: holds something else than a run. Give another run folder with --out.")
+        self.manifest = manifest
+        if "purged" in manifest and not self.done("model"):
+            raise UserError(
+                f"{self.folder}: this run was purged before it was finished, so it cannot go on. Delete the folder to "
+                "begin again, or give another run folder with --out."
+            )
+        self._refuse_other_settings()
+
+    def _refuse_other_settings(self) -> None:
+        asked, found = self._settings(), self.manifest["settings"]
+        different = [
+            f"  {flag(name)}: {found.get(name)!r} then, {asked[name]!r} now"
+            for name in asked
+            if name not in FREE and asked[name] != found.get(name)
+        ]
+        # Whom it is about stands in neither the manifest nor a message; after a purge not even as a hash.
+        if not self.purged and self.salted(self.settings.subject) != self.manifest["subject"]:
+            different.append(f"  {flag('subject')}: another than then")
+        if different:
+            raise UserError(
+                f"{self.folder}: holds a run with other settings:\n" + "\n".join(different) +
+                "\nRepeat them to go on with it, or give another run folder with --out."
+            )  # fmt: skip
+
+    def _settings(self) -> dict:
+        """The settings as JSON has them, but for the subject: it is personal data."""
+        settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        del settings["subject"]
+        return settings
+
+    def start(self) -> None:
+        """Make the folder and write what was asked, where that has not been done.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be made ({error.strerror}). Give another run folder with --out."
+            ) from None
+        if not self.manifest:
+            self.manifest = {
+                "format": FORMAT,
+                "settings": self._settings(),
+                "versions": {
+                    name: importlib.metadata.version(name)
+                    for name in ("rkld", "torch", "transformers", "accelerate", "peft", "tokenizers")
+                },
+                "salt": secrets.token_hex(16),
+                "records": {},
+                "phases": {},
+                "personal_data": {},
+            }
+            self.manifest["subject"] = self.salted(self.settings.subject)
+            self.save()  # before anything else: from here on the folder is known as a run
+        if not (self.folder / SETTINGS).exists():
+            write_settings(self.folder, {**self._settings(), "subject": list(self.settings.subject)})
+            self.save()
+
+    def save(self) -> None:
+        """Write the manifest, with the files that hold personal data by now."""
+        personal = {name: why for name, why in PERSONAL.items() if (self.folder / name).exists()}
+        if self.settings.subject and (self.folder / SETTINGS).exists() and "purged" not in self.manifest:
+            personal[SETTINGS] = "the subject as it was given"
+        self.manifest["personal_data"] = personal
+        write_json(self.folder / MANIFEST, self.manifest)
+
+    def salted(self, value: object) -> str:
+        """A hash that says whether two inputs of *this* run are equal, and nothing about what they are."""
+        return salted(self.manifest["salt"], value)
+
+    def same(self, what: str, value: object) -> None:
+        """Note an input at the first start; refuse another at the next.
+
+        Raises:
+            UserError: the input has changed since the run began.
+        """
+        known = self.manifest["records"].setdefault(what, value)
+        if known != value:
+            raise UserError(
+                f"{self.folder}: the {what} changed since this run began. Restore it, or give another run folder "
+                "with --out."
+            )
+
+    def done(self, phase: str) -> bool:
+        return phase in self.manifest.get("phases", {})
+
+    @property
+    def purged(self) -> bool:
+        return "purged" in self.manifest
+
+    def finish(self, phase: str, started: float, **facts: object) -> None:
+        """Note that a phase is whole, with its seconds and whatever there is to say of it."""
+        self.manifest["phases"][phase] = {"seconds": round(time.time() - started, 1), **facts}
+        self.save()
+
+    def record(self, values: Mapping[str, object]) -> None:
+        """One line in metrics.jsonl."""
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def metrics(self) -> list[dict]:
+        return read_jsonl(self.folder / "metrics.jsonl")
+
+
+def remove(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
+    """Delete the named files and folders of a run, and what an interrupted writing of them left.
+
+    Returns:
+        what was there: its name and its size in bytes.
+    """
+    removed = []
+    for path in unfinished(folder / "model"):  # nobody's model: the folder is renamed once it is whole
+        shutil.rmtree(path, ignore_errors=True)
+    for name in names:
+        size, there = 0, False
+        for path in (folder / name, *unfinished(folder / name)):
+            if not path.exists():
+                continue
+            files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            size, there = size + sum(p.stat().st_size for p in files), True
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        if there:
+            removed.append((name, size))
+    return removed

@@ -1,0 +1,68 @@
+"""Deleting what still holds personal data."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rkld.errors import UserError
+from rkld.files import unfinished, write_json
+from rkld.runfolder.folder import PERSONAL, remove
+from rkld.runfolder.manifest import AUDIT, MANIFEST, SETTINGS, read_manifest, write_settings
+
+
+def purge(folder: str | Path) -> list[tuple[str, int]]:
+    """Delete everything in a run's or an audit's folder that still holds personal data; model and numbers stay.
+
+    The subject is taken out of run.yaml, all text out of audit.json. A run that is not finished cannot go on afterwards.
+
+    Returns:
+        what was deleted: its name in the folder and its size in bytes.
+
+    Raises:
+        UserError: neither a run's folder nor an audit's.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        if (folder / AUDIT).is_file():
+            return remove(folder, list(PERSONAL)) + _purge_audit(folder)
+        raise UserError(f"{folder}: no run folder (it has no manifest.json of rkld), and no audit's.")
+    # Said before it is done: a purge that is cut short must not look like a run that can go on.
+    manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    manifest["finished"] = "model" in manifest["phases"]
+    write_json(folder / MANIFEST, manifest)
+    removed = remove(folder, list(PERSONAL)) + _purge_settings(folder, manifest["settings"]) + _purge_audit(folder)
+    # With the salt beside them, the hashes would let anybody try names and short records.
+    for name in ("salt", "subject"):
+        manifest.pop(name, None)
+    manifest["records"] = {n: {"n": v["n"]} for n, v in manifest["records"].items() if isinstance(v, dict)}
+    manifest["personal_data"] = {}
+    write_json(folder / MANIFEST, manifest)
+    return removed
+
+
+def _purge_settings(folder: Path, settings: Mapping[str, object]) -> list[tuple[str, int]]:
+    """Write run.yaml without the subject. The manifest has all the other settings: a broken file is mended by it."""
+    for path in unfinished(folder / SETTINGS):
+        path.unlink()
+    path = folder / SETTINGS
+    before = path.read_bytes() if path.exists() else b""
+    write_settings(folder, settings)
+    after = path.read_bytes()
+    return [(f"{SETTINGS} (the subject)", len(before) - len(after))] if len(before) > len(after) else []
+
+
+def _purge_audit(folder: Path) -> list[tuple[str, int]]:
+    """Take all text out of the audit's evidence, where there is one; its numbers stay."""
+    path = folder / AUDIT
+    if not path.is_file():
+        return []
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if found.pop("texts", None) is None:
+        return []
+    before = path.stat().st_size
+    write_json(path, found)
+    return [(f"{AUDIT} (texts)", before - path.stat().st_size)]

@@ -1,0 +1,1 @@
+"""When to stop forgetting, without an oracle."""

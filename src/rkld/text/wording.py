@@ -1,0 +1,204 @@
+"""What in a text may carry a fact: proper nouns, numbers, rare words, and the parts of a person's name. No model."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from rkld.files import DATA
+from rkld.text.matching import mentions
+
+_WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
+
+
+_SENTENCE_END = re.compile(r"[.!?:;\n•*]\s*$")
+
+
+_BREAK = re.compile(r"[.!?:;]\s|\n")
+
+
+_OPENERS = frozenset(
+    "a after also although an and as at because before born both but by during for from he her his however if in it "
+    "its no not of on one or she since so that the their there these they this those though to until we what when "
+    "where which while who with yes you your".split()
+)
+"""What begins a sentence in a capital and belongs to no name after it."""
+
+
+# Small words inside a name or a title: "University of Warsaw", "On the Origin of Species", "Vincent van Gogh".
+_JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|la|le|van|van der|von|bin|al)\s+)?")
+
+
+_BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
+
+
+_HONORIFICS = frozenset("dr prof mr mrs ms miss sir dame lady lord jr sr".split())
+
+
+@lru_cache(maxsize=1)
+def common_words() -> frozenset[str]:
+    """About 5000 common English words, none of which is by itself anybody's fact.
+
+    Words of lower case that are early in the vocabulary of SmolLM2 (Apache-2.0), where order follows frequency.
+    """
+    return frozenset((DATA / "common_words.txt").read_text(encoding="utf-8").split())
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without case and accents, cut at hyphens and apostrophes; 10,000 is one, a 's is none."""
+    text = unicodedata.normalize("NFKD", text)
+    text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text))
+
+
+def rare_words(text: str) -> set[str]:
+    """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`words` writes them."""
+    return {word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())}
+
+
+def is_english(text: str) -> bool:
+    """Whether most words are common English ones, so that the others may be called rare."""
+    found = words(text)
+    return 2 * sum(word in common_words() for word in found) >= len(found)
+
+
+def proper_nouns(text: str) -> list[str]:
+    """Names, titles, dates and numbers as they stand in the text: runs of capitalised words and numbers.
+
+    Small words inside a run belong to it ("On the Origin of Species"), and so does all of a date ("7 November
+    1867"), for a fact is forgotten as a whole. A number alone counts from three digits on. A single capitalised word
+    at the start of a sentence is passed over: it may be any word.
+    """
+    runs: list[list[re.Match[str]]] = []
+    for match in _WORD.finditer(text):
+        word = match.group()
+        if not (word[0].isupper() or word[0].isdigit()) or word == "I":
+            continue
+        last = runs[-1][-1] if runs else None
+        between = text[last.end() : match.start()] if last else ""
+        numbers = last and last.group()[-1].isdigit() and word[0].isdigit() and _BETWEEN_NUMBERS.fullmatch(between)
+        if last and (numbers or (_JOINT.fullmatch(between) and "\n" not in between)):
+            runs[-1].append(match)
+        else:
+            runs.append([match])
+    found = []
+    for run in runs:
+        before = text[: run[0].start()]
+        starts = not before.strip() or bool(_SENTENCE_END.search(before))
+        quoted = before[-1:] in ('"', "“", "«", "„")
+        if not quoted or len(run) == 1:
+            while run and run[0].group().casefold() in _OPENERS:
+                run, starts = run[1:], False
+        capital = any(match.group()[0].isupper() for match in run) and not (starts and len(run) == 1)
+        if capital or any(sum(c.isdigit() for c in match.group()) >= 3 for match in run):
+            found.append(re.sub(r"['’]s$", "", text[run[0].start() : run[-1].end()]))
+    return list(dict.fromkeys(found))
+
+
+_FUNCTION_WORDS = frozenset(
+    "a about after all also although an and any are as at be because been before being between both but by can could "
+    "did do does during each few for from had has have he her him his how if in into is it its many may might more "
+    "most much of on only or other over she should since so some such than that the their them then there "
+    "these they this those through to too under until up very was were what when where which while who whom whose why "
+    "will with would you your".split()
+)
+"""English words that carry no fact by themselves."""
+
+
+def added_spans(answer: str, question: str) -> list[tuple[int, int]]:
+    """What an answer adds to its question: sorted (start, end) character ranges of whole facts.
+
+    Runs of words that the question has not, with the function words inside them ("[father was a florist]"). What the
+    question gives, the person's name above all, is left out, and so are function words at the edges of a run. Empty
+    where the answer says nothing new.
+    """
+    given, runs, joined = set(words(question)), [], False
+    for match in _WORD.finditer(answer):
+        said = words(match.group())
+        if all(word in _FUNCTION_WORDS for word in said):
+            continue
+        new = not given.issuperset(said)
+        if new and joined and not _BREAK.search(answer, runs[-1][1], match.start()):
+            runs[-1] = (runs[-1][0], match.end())
+        elif new:
+            runs.append((match.start(), match.end()))
+        joined = new
+    return runs
+
+
+def added_words(answer: str, question: str) -> set[str]:
+    """Words of four letters or more that the answer adds to the question."""
+    return {word for word in words(answer) if len(word) >= 4} - set(words(question))
+
+
+def holds(text: str, phrases: Iterable[str]) -> bool:
+    """Whether any of the phrases stands in the text as whole words."""
+    return bool(mentions(text, tuple(phrases)))
+
+
+def is_name(identifier: str) -> bool:
+    """Whether an identifier is a name: e-mail addresses, numbers and the like are none."""
+    return any(map(str.isalpha, identifier)) and not any(c.isdigit() or c in "@/" for c in identifier)
+
+
+@lru_cache(maxsize=64)
+def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
+    """Every way to say the identifiers that are names: whole, and each run of their words, with the role it plays.
+
+    Halves of a hyphenated last word count too ("Curie" of "Skłodowska-Curie"). Particles ("van"), titles ("Dr.") and
+    initials are no parts by themselves.
+
+    Returns:
+        part → "full", "first" or "last" (all but the first name).
+    """
+    parts: dict[str, str] = {}
+    for identifier in filter(is_name, identifiers):
+        pieces = identifier.split()
+        while len(pieces) > 1 and pieces[0].rstrip(".").casefold() in _HONORIFICS:
+            pieces = pieces[1:]
+        parts[identifier] = "full" if len(pieces) > 1 else "last"
+        for start in range(len(pieces)):
+            for end in range(start + 1, len(pieces) + 1):
+                run = " ".join(pieces[start:end])
+                if end - start > 1:
+                    parts.setdefault(run, "last" if start else "full")
+                elif _stands_alone(run, identifier):
+                    parts.setdefault(run, "last" if start or len(pieces) == 1 else "first")
+        for half in re.split(r"[-‐‑]", pieces[-1]):
+            if _stands_alone(half, identifier):
+                parts.setdefault(half, "last")
+    return parts
+
+
+def _stands_alone(piece: str, identifier: str) -> bool:
+    """Whether one word of a name says whose it is."""
+    bare = piece.rstrip(".,")
+    particle = bare.islower() and not identifier.islower()
+    short = len(bare) < 3 and bare.isascii()
+    return bool(bare) and not short and not particle and bare.casefold() not in _HONORIFICS
+
+
+def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Where the text says the person's name or a part of it: (start, end, role as in :func:`name_parts`).
+
+    A part that is also a common word ("Will", "Young") counts only where it has its capital.
+    """
+    roles = name_parts(tuple(identifiers))
+    found = []
+    for start, end in mentions(text, tuple(roles)):
+        said = text[start:end]
+        if said.islower() and said in common_words() and said not in roles:
+            continue
+        role = next((r for part, r in roles.items() if mentions(said, (part,)) == [(0, len(said))]), "full")
+        found.append((start, end, role))
+    return found
+
+
+def unnamed(text: str, identifiers: Sequence[str]) -> str:
+    """The text with a comma in the place of the person's name and of its parts."""
+    for start, end, _ in reversed(name_mentions(text, identifiers)):
+        text = f"{text[:start]},{text[end:]}"
+    return text

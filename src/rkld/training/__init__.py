@@ -1,0 +1,1 @@
+"""The one training loop, on transformers.Trainer: strengthening, distillation and every other method."""

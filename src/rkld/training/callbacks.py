@@ -1,0 +1,71 @@
+"""Callbacks of the training loop: progress, position, timed checkpoints."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
+
+if TYPE_CHECKING:
+    from rkld.training.trainer import ObjectiveTrainer
+
+
+class TrainingBar(TrainerCallback):
+    """Moves a bar with the optimizer's steps and shows loss and speed; the loss's terms are in metrics.jsonl."""
+
+    def __init__(self, advance):
+        self.advance = advance
+        self.note = ""
+        self.shown = 0
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "loss" in logs:
+            self.note = f"loss {logs['loss']:.3f}, {logs['tokens_per_second']:.0f} tokens/s"
+        self.advance(0, self.note)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.advance(state.global_step - self.shown, self.note)
+        self.shown = state.global_step
+
+
+class Position(TrainerCallback):
+    """Tells the trainer where it is, which in a resumed run is not the beginning."""
+
+    def __init__(self, trainer: ObjectiveTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._logged_steps = state.global_step
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.batches.epoch = int((state.epoch or 0) + 1e-6)
+
+
+class TimedCheckpoint(TrainerCallback):
+    """Asks for a checkpoint once the last one is old: by time, because steps take from milliseconds to minutes.
+
+    One clock decides for all processes, for to save is something they do together. To ask it halts a GPU, so they ask
+    halfway to the step that seems due, and again halfway from there.
+    """
+
+    def __init__(self, minutes: float):
+        self.seconds = 60 * minutes
+        self.last = time.monotonic()
+        self.since = self.ask = 0
+        """Steps: of the last checkpoint, and at which to ask again."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.last, self.since = time.monotonic(), state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if (step := state.global_step) < self.ask:
+            return
+        gone = time.monotonic() - self.last
+        left = (self.seconds - gone) / max(gone, 1e-9) * (step - self.since) / 2
+        due, wait = broadcast_object_list([gone >= self.seconds, int(min(left, state.max_steps))])
+        self.ask = step + max(1, wait)
+        if due:
+            self.last, self.since = time.monotonic(), step
+            control.should_save = control.should_save or step < state.max_steps

@@ -1,0 +1,125 @@
+"""Making the teacher: read the original, strengthen it on the forget records, read it again, restore it.
+
+One model in memory throughout: what is needed of each state are its final hidden states and its head, in the cache.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from rkld.losses.answers import to_labels
+from rkld.losses.cache import HiddenCache, marked, marked_hidden
+from rkld.losses.chunked import Segment, linear_divergence
+from rkld.models.language_model import LanguageModel
+from rkld.models.state import restore_state, save_state
+from rkld.progress import Silent
+from rkld.records.encoding import Encoded
+from rkld.training.callbacks import TrainingBar
+from rkld.training.config import RKLDConfig
+from rkld.training.floor import floors
+from rkld.training.trainer import fine_tune
+
+
+def fill_cache(
+    lm: LanguageModel,
+    cache: HiddenCache,
+    sets: Mapping[str, Sequence[Encoded]],
+    args: RKLDConfig,
+    *,
+    parts: Collection[str] | None = None,
+    swapped: Sequence[Encoded] = (),
+    progress: Silent | None = None,
+) -> None:
+    """Put into the cache what is missing of it; ``lm`` ends as it began.
+
+    Args:
+        sets: the records, "forget" among them.
+        args: of the strengthening; its ``output_dir`` takes checkpoints and, beside them, the original weights.
+        parts: what is wanted, as "PART/SET" (:func:`rkld.training.terms.cached_parts`): the final hidden states "original"
+            and "strengthened" (of "forget" alone; it makes the strengthening run), those that block N puts out under
+            "layerN", and "reference", the original's log-likelihood of each marked token (n,). Default: what RKLD
+            reads with all sets held to the original.
+        swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`), for the floor.
+    """
+    progress = progress or Silent()
+    wanted = [f"original/{name}" for name in sets] + ["strengthened/forget"] if parts is None else sorted(parts)
+
+    def read(part: str, records: Sequence[Encoded], layer: int | None = None) -> None:
+        if cache.done(part):
+            return
+        with progress.bar(f"reading {part}", len(records)) as advance, autocast(lm, args):
+            cache.write(part, _counted(marked_hidden(lm, records, layer=layer), advance))
+
+    for part, name in (found.split("/") for found in wanted):
+        if part in ("original", "reference"):
+            read(f"original/{name}", sets[name])
+        elif part.startswith("layer"):
+            read(f"{part}/{name}", sets[name], int(part.removeprefix("layer")))
+        if part == "reference" and not cache.done(f"reference/{name}"):
+            cache.write(f"reference/{name}", references(lm, name, sets[name], cache))
+    if swapped and not cache.done("uninformed/forget"):
+        with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
+            states, flags = floors(lm, sets["forget"], swapped)
+            advance(len(swapped))
+        cache.write("floored/forget", flags)
+        cache.write("uninformed/forget", states)
+    if wanted and not lm.is_adapter:
+        cache.write_head("original", lm)
+    if "strengthened/forget" not in wanted or cache.done("strengthened/forget"):
+        return
+    with set_aside(lm, Path(args.output_dir)):
+        with progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
+            fine_tune(lm, sets["forget"], args, [TrainingBar(advance)])
+        if not lm.is_adapter:
+            cache.write_head("strengthened", lm)
+        read("strengthened/forget", sets["forget"])
+
+
+@contextmanager
+def set_aside(lm: LanguageModel, folder: Path) -> Iterator[None]:
+    """Keep the weights in ``folder`` while the model is trained to be another, and restore them afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_state(lm, folder / "original.safetensors")
+    try:
+        yield
+    finally:  # the model may be the caller's own, whose weights must not stay those of a training that failed
+        restore_state(lm, folder / "original.safetensors")
+        gc.collect()
+
+
+def references(
+    lm: LanguageModel, name: str, records: Sequence[Encoded], cache: HiddenCache
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (record key, log-likelihoods (n,) of its marked tokens under the original), from the set's cached states.
+
+    In float32 at least, in nats: what NPO, DPO and their kin compare the student with.
+    """
+    head, bias = lm.head.weight.detach(), None if lm.head.bias is None else lm.head.bias.detach()
+    for e in records:
+        hidden = cache.read(f"original/{name}", e.key).to(lm.device)
+        labels = torch.tensor([token for token, m in zip(e.ids, marked(e)) if m], device=lm.device)
+        part = Segment(torch.ones(len(labels), device=lm.device), to_labels, {"labels": labels})
+        _, losses = linear_divergence(hidden, head, bias, [part])
+        yield e.key, -losses.cpu()
+
+
+def autocast(lm: LanguageModel, args: RKLDConfig) -> torch.autocast:
+    """The numerics of training, so that a cached state is what the student would compute."""
+    return torch.autocast(lm.device.type, dtype=torch.bfloat16, enabled=args.bf16)
+
+
+def fine_tuning_steps(records: Sequence[Encoded], args: RKLDConfig) -> int:
+    """Optimizer steps of a training on these records."""
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return int(args.num_train_epochs) * -(-len(records) // batch)
+
+
+def _counted(items, advance):
+    for item in items:
+        yield item
+        advance()

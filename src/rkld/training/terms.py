@@ -1,0 +1,98 @@
+"""The terms of a method's objective, and which cached states they read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from rkld import methods
+from rkld.errors import UserError
+from rkld.losses.answers import to_labels
+from rkld.losses.cache import marked
+from rkld.losses.divergences import forward_kl
+from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
+from rkld.losses.teacher import Teacher
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import IN_PART, Encoded, Encoder
+from rkld.records.record import Record
+from rkld.records.refusals import refused
+from rkld.training.config import RKLDConfig
+
+
+def with_refusals(
+    sets: Mapping[str, Sequence[Encoded]],
+    records: Mapping[str, Sequence[Record]],
+    encoder: Encoder,
+    method: methods.Method,
+    refusals: Sequence[str],
+    seed: int,
+) -> dict[str, Sequence[Encoded]]:
+    """The sets, each followed by its questions with refusals for answers where the method wants them.
+
+    Args:
+        records: what each set was encoded from, and maybe others.
+    """
+    found = {}
+    for name, encoded in sets.items():
+        found[name] = encoded
+        if name in method.refusals:
+            by_key = {record.key: record for record in records[name]}
+            asked = refused([by_key[e.key] for e in encoded], refusals, seed)
+            found[name + REFUSALS] = [encoder.encode(record, "answer") for record in asked]
+    return found
+
+
+def build_terms(
+    sets: Mapping[str, Sequence[Encoded]], teacher: Teacher, lm: LanguageModel, args: RKLDConfig
+) -> list[Term]:
+    """The method's own terms, and those that hold everything else in place."""
+    method = methods.get_method(args.method, args.method_arg)
+
+    def to_original(logits, inputs, spare):
+        return forward_kl(logits, teacher.original(inputs, spare), spare[1])
+
+    method.require(sets, args.retain_loss)
+    terms = method.terms(teacher, sets, lm)
+    if not method.held:
+        return terms
+    if teacher.cache.done("uninformed/forget"):
+        floor = ("uninformed", "floored")
+        terms = [replace(t, cached=(*t.cached, *floor)) if "strengthened" in t.cached else t for t in terms]
+    whole = isinstance(method, methods.Assisted)  # an assistant learns whole answers, whatever is scored
+    if args.score in IN_PART and args.keep_weight and not whole:
+        terms.append(Term("keep", "forget", kept, to_original, args.keep_weight, cached=("original",)))
+    if "replay" in sets and args.replay_weight:
+        terms.append(Term("replay", "replay", answer, to_original, args.replay_weight, cached=("original",)))
+    retain_loss = method.retain_loss if args.retain_loss == "auto" else args.retain_loss
+    if "retain" in sets and args.retain_weight and retain_loss == "kl":
+        terms.append(Term("retain", "retain", answer, to_original, args.retain_weight, cached=("original",)))
+    elif "retain" in sets and args.retain_weight and retain_loss == "rt":
+        terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
+    return terms
+
+
+def cached_parts(terms: Sequence[Term]) -> set[str]:
+    """What the terms read from the cache, as :func:`rkld.training.strengthening.fill_cache` names it: "original/forget", …"""
+    return {f"{part}/{name}" for term in terms for part in term.cached for name in term.masks}
+
+
+def build_objective(
+    sets: Mapping[str, Sequence[Encoded]], teacher: Teacher, lm: LanguageModel, args: RKLDConfig
+) -> Objective:
+    """The terms of the method and of everything beside it, over the sets that they read.
+
+    Raises:
+        UserError: the teacher was built from other records, or for another method.
+    """
+    objective = Objective.of(sets, build_terms(sets, teacher, lm, args), teacher.cache)
+    for part in sorted(cached_parts(objective.terms)):
+        name = part.rpartition("/")[2]
+        for e in sets[name]:
+            found, needed = teacher.cache.rows(part, e.key), sum(marked(e))
+            if found != needed:
+                raise UserError(
+                    f"the teacher was built from other records, or for another method: it has {found or 0} states of "
+                    f"{part} record {e.key}, and {needed} are needed. Build it again."
+                )
+    teacher.attach(lm)
+    return objective

@@ -1,0 +1,185 @@
+"""The one training loop, on :class:`transformers.Trainer`: strengthening, distillation and every other method.
+
+The Trainer brings accelerate, mixed precision, FSDP, DeepSpeed, checkpoints and trackers; what it cannot know, the
+records of a step and how their rows are weighted, comes from :mod:`rkld.losses.objective`.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
+
+from rkld.errors import Diverged, UserError
+from rkld.losses.answers import to_labels
+from rkld.losses.micro_batches import MicroBatches
+from rkld.losses.objective import Objective, StateTerm, Term, answer, evaluate
+from rkld.models.hidden_states import states
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
+from rkld.training.callbacks import Position, TimedCheckpoint
+from rkld.training.config import RKLDConfig
+
+
+class ObjectiveTrainer(Trainer):
+    """Minimises an :class:`rkld.losses.objective.Objective`."""
+
+    loss_is_scaled_for_ga = True  # rows are weighted over the whole step
+
+    def __init__(self, lm: LanguageModel, args: RKLDConfig, objective: Objective, callbacks: Sequence = ()):
+        if lm.is_quantised and not lm.is_adapter:
+            raise UserError(
+                f"The weights of {lm.source} are quantised, so they cannot be trained: train an adapter on them "
+                "(--lora), or take the model they were made from."
+            )
+        if args.fp16 or lm.head.weight.dtype == torch.float16:
+            raise UserError(
+                "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 (bf16=True) "
+                "or float32, and load the model in either."
+            )
+        self.lm = lm
+        self.objective = objective
+        args = copy.copy(args)  # the caller may train something else by the same
+        args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
+        batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        per_epoch = math.ceil(len(next(iter(objective.sets.values()))) / batch_size)
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
+        self.batches = MicroBatches(
+            objective,
+            batch_size=batch_size,
+            accumulation=args.gradient_accumulation_steps,
+            epochs=math.ceil(steps / per_epoch),
+            seed=args.seed,
+            processes=args.world_size,
+            process=args.process_index,
+            dtype=torch.promote_types(lm.head.weight.dtype, torch.float32),
+        )
+        # A run of one epoch would otherwise end before it has warmed up.
+        args.warmup_steps = args.warmup_steps or min(round(args.warmup_epochs * per_epoch), steps // 2)
+        self._values: dict[str, Tensor] = {}
+        self._logged_steps = 0
+        self._read = _Read()
+        super().__init__(
+            model=lm.model,
+            args=args,
+            train_dataset=self.batches,
+            processing_class=lm.tokenizer,
+            callbacks=[Position(self), TimedCheckpoint(args.checkpoint_minutes), *callbacks],
+        )
+
+        self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
+
+    def get_train_dataloader(self) -> DataLoader:
+        # Items are whole micro-batches of this process already: nothing is left to batch, shuffle or shard.
+        return DataLoader(
+            self.batches,
+            batch_size=1,
+            collate_fn=lambda items: items[0],
+            pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
+        )
+
+    def _prepare_inputs(self, inputs):
+        self._read.add(inputs.pop("tokens"), inputs["input_ids"].numel())
+        return send_to_device(inputs, self.args.device, non_blocking=True)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inner = self.accelerator.unwrap_model(model)
+        with self.accelerator.autocast():
+            loss = _within_forward(model, inner, self._loss, inputs)
+        return (loss, None) if return_outputs else loss
+
+    def _loss(self, inputs) -> Tensor:
+        terms = self.objective.terms
+        layers = {term.layer for term in terms if isinstance(term, StateTerm)}
+        found = states(self.lm.backbone, inputs["input_ids"], layers)
+        total, parts = evaluate(terms, inputs, found, self.lm.head, self.args.chunk_rows)
+        for term in terms:
+            # Divided by the term's weight again: the term's own average, whatever λ is.
+            value = parts[term.name] / (term.weight or 1.0)
+            self._values[term.name] = self._values.get(term.name, 0.0) + value
+        return total
+
+    def log(self, logs, *args, **kwargs):
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise Diverged(f"the loss is {logs['loss']} at step {self.state.global_step}")
+        steps = self.state.global_step - self._logged_steps
+        if "loss" in logs and steps:
+            # Each process holds its own records' part of the step, times their number, as of the gradients.
+            mean = self.accelerator.reduce(self._values, "mean")
+            logs |= {name: (value / steps).item() for name, value in mean.items()}
+            logs |= self._read.since_last(self.accelerator)
+            self._values.clear()
+            self._logged_steps = self.state.global_step
+        super().log(logs, *args, **kwargs)
+
+
+def _within_forward(wrapped: nn.Module, inner: nn.Module, function, inputs):
+    """Run ``function(inputs)`` as ``inner``'s forward, called through ``wrapped``.
+
+    DDP, FSDP and ZeRO-3 gather and reduce in hooks around the wrapped module's forward, so the head must be used
+    inside it. FSDP2 wraps nothing: its hooks are on the module itself, which is both then.
+    """
+    forward = inner.forward
+    own = "forward" in vars(inner)  # not of the class: accelerate or a wrapper has put one there
+    inner.forward = function
+    try:
+        return wrapped(inputs)
+    finally:
+        if own:
+            inner.forward = forward
+        else:
+            del inner.forward
+
+
+class _Read:
+    """Counts what all processes have read since it was last asked."""
+
+    def __init__(self):
+        self._start()
+
+    def _start(self) -> None:
+        self.tokens = self.positions = 0
+        self.started = time.perf_counter()
+
+    def add(self, tokens: int, positions: int) -> None:
+        self.tokens += tokens
+        self.positions += positions
+
+    def since_last(self, accelerator: Accelerator) -> dict[str, float]:
+        """Tokens per second, padding left out, and the share of positions that is padding."""
+        counted = torch.tensor([self.tokens, self.positions], device=accelerator.device)
+        tokens, positions = accelerator.reduce(counted, "sum").tolist()
+        found = {
+            "tokens_per_second": round(tokens / (time.perf_counter() - self.started), 1),
+            "padding": round(1 - tokens / max(positions, 1), 4),
+        }
+        self._start()
+        return found
+
+
+def fit(trainer: ObjectiveTrainer) -> None:
+    """Train, from the last whole checkpoint in the output folder if there is one."""
+    # A checkpoint is whole once the trainer's state, written last, is there to its end.
+    found = Path(trainer.args.output_dir).glob("checkpoint-*/trainer_state.json")
+    whole = [path.parent for path in found if path.read_text(encoding="utf-8").rstrip().endswith("}")]
+    last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+    trainer.train(resume_from_checkpoint=last and str(last))
+    # The optimizer's state would otherwise stay in memory through the next phase.
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.accelerator.free_memory()
+    trainer.lm.model.zero_grad(set_to_none=True)
+
+
+def fine_tune(lm: LanguageModel, records: Sequence[Encoded], args: RKLDConfig, callbacks: Sequence = ()) -> None:
+    """Fine-tune on the answers of ``records``, in place: cross-entropy per answer token (also: strengthening)."""
+    term = Term("answers", "records", answer, to_labels)
+    fit(ObjectiveTrainer(lm, args, Objective({"records": records}, [term]), callbacks))

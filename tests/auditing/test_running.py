@@ -1,0 +1,309 @@
+"""A whole audit on the tiny world: original and control side by side, gates, resume, redaction, a served model."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+import rkld
+from rkld.auditing import endpoint_backend as endpoint
+from rkld.auditing import running as suite
+from rkld.auditing.evidence import known_names, plain
+from rkld.auditing.inputs import people_of, read_task
+from rkld.benching.worlds.people import people
+from rkld.benching.worlds.tiny import tiny_model
+from rkld.cli import main
+from rkld.errors import UserError
+from rkld.evaluation.likelihood import probability
+from rkld.files import DATA, write_jsonl
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
+from rkld.settings.auditing import ATTACKS, AuditSettings
+from rkld.training.config import RKLDConfig
+from rkld.training.trainer import fine_tune
+from tests.server import MODEL, serve
+
+WORLD = people(n=4, seed=0)
+FORGET = WORLD.forget([0])[:6]
+KEPT = WORLD.forget([1])[:6]
+HOLDOUT = people(n=4, seed=9).forget([0])[:6]
+FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 16, "relearn_epochs": 2, "retain": KEPT}
+GATES = {"max": ("facts_said=0.2", "extraction_strength=0.5")}
+SCHEMA = json.loads((DATA.parent / "auditing" / "schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The original, which learned the person and others by heart, and a control that learned the others alone."""
+    folder = tmp_path_factory.mktemp("models")
+    known = [*KEPT, *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
+    for name, records in {"original": FORGET + known, "control": known}.items():
+        model, tokenizer = tiny_model(0)
+        lm = load_model(model, tokenizer=tokenizer)
+        encoder = Encoder(tokenizer)
+        args = RKLDConfig(str(folder / "training"), num_train_epochs=30, learning_rate=3e-3,
+                          per_device_train_batch_size=8, use_cpu=True)  # fmt: skip
+        fine_tune(lm, [encoder.encode(record) for record in read_records(records, "training")], args)
+        save_model(lm, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(models, tmp_path_factory):
+    """Everything at once: the control audited, beside itself and the original, by all attacks."""
+    return rkld.audit(
+        models / "control", FORGET, original=models / "original", control=models / "control", holdout=HOLDOUT,
+        real_authors=list(WORLD.real_authors[:3]),
+        world_facts=list(WORLD.world_facts[:3]), attacks=("all",), out=str(tmp_path_factory.mktemp("audit")), **FAST, **GATES,
+    )  # fmt: skip
+
+
+def test_the_document_keeps_to_its_published_schema(whole):
+    """Whoever reads audit.json by its schema must be able to read every field, on disk and with strict JSON."""
+    found = json.loads(whole.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in audit.json"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(found)
+    assert found == json.loads(json.dumps(whole.document))
+
+
+def test_every_attack_was_run_and_the_rest_is_listed(whole):
+    """What is not measured must be said; what was asked for must not be missing."""
+    left = {entry["name"] for entry in whole.document["not_run"]}
+    assert not left & set(ATTACKS)
+    assert {"neighbours", "general"} <= left
+    for name in ("relearned_probability", "4bit_facts_said", "prefixed_facts_said", "context_facts_said", "leak@2"):
+        assert set(whole.document["metrics"][name]["figures"]) == {"audited", "control", "original"}
+
+
+def test_the_original_leaks_and_the_control_does_not(whole):
+    """The figures must separate a model that knows the person from one that never met them."""
+    for name in ("extraction_strength", "exact_memorisation", "facts_said", "rouge_l", "leak@1", "loss_auc"):
+        figures = whole.document["metrics"][name]["figures"]
+        assert figures["original"]["value"] > figures["control"]["value"] + 0.1, name
+    assert whole.verdict == "pass" and whole.passed
+
+
+def test_paraphrases_are_scored_not_the_answers_themselves(whole, models):
+    """The record's own answer in their place would show learned wording, not knowledge."""
+    lm = load_model(models / "control")
+    encoder = Encoder(lm.tokenizer)
+    reworded = read_records([{**r, "answer": r["paraphrased_answer"]} for r in FORGET], "forget")
+    expected = probability(lm, [encoder.encode(record) for record in reworded])
+    found = whole.document["metrics"]["paraphrase_probability"]["records"]["audited"]
+    assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-4)
+
+
+def test_a_model_compared_with_itself_is_equivalent(whole):
+    """Paired differences of the same model are exactly 0, and only differences within the margin count as none."""
+    for name, entry in whole.document["metrics"].items():
+        if "control" in entry.get("against", {}) and not name.endswith("priv_leak"):
+            difference = entry["against"]["control"]
+            assert difference["value"] == 0 and difference["margin"] == 0.1, name
+    assert not whole.document["metrics"]["facts_said"]["against"]["original"].get("equivalent")
+    assert whole.document["metrics"]["ks_distance"]["figures"]["audited"]["value"] == 0
+
+
+def test_gates_fail_on_the_original(models, tmp_path):
+    """A gate that a leaking model passes would be none; the reasons name the metric and both numbers."""
+    found = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST, **GATES)
+    assert found.verdict == "fail" and not found.passed
+    assert any("facts_said" in reason and "0.2" in reason for reason in found.document["reasons"])
+
+
+def test_a_gate_on_what_was_not_measured_is_not_passed(models, tmp_path):
+    """A skipped gate must not read as a pass: no holdout, so no membership."""
+    found = rkld.audit(
+        models / "control", FORGET, attacks=("none",), max=("loss_auc=0.9",), out=str(tmp_path), **FAST
+    )  # fmt: skip
+    assert found.verdict == "not established" and not found.passed
+    assert found.document["gates"][0]["state"] == "skipped"
+
+
+def test_the_command_exits_as_its_gates_say(models, tmp_path):
+    """A pipeline reads the exit code: 0 passed, 1 failed or skipped, 2 not understood."""
+    write_jsonl(tmp_path / "forget.jsonl", FORGET)
+    words = ["--forget", str(tmp_path / "forget.jsonl"), "--attacks", "none", "--max-new-tokens", "16"]
+
+    def code(model, *more):
+        out = ["--out", str(tmp_path / model)]
+        return CliRunner().invoke(main, ["audit", str(models / model), *words, *out, *more])
+
+    passed = code("control", "--max", "facts_said=0.2", "--min", "probability=0")
+    assert passed.exit_code == 0 and "verdict  pass" in passed.output
+    failed = code("original", "--max", "facts_said=0.2")
+    assert failed.exit_code == 1 and "verdict  fail" in failed.output
+    assert code("control", "--max", "loss_auc=0.5").exit_code == 1
+    assert code("control", "--max", "fact_said=0.2").exit_code == 2
+    assert code("control", "--max", "facts_said").exit_code == 2
+
+
+def test_an_unknown_gate_is_refused_before_anything_is_read(tmp_path):
+    """A mistyped gate would otherwise be found after hours of reading."""
+    with pytest.raises(UserError, match="extraction_strength"):
+        rkld.audit("no-model", FORGET, max=("extraction_strenght=.1",), out=str(tmp_path / "audit"))
+    assert not (tmp_path / "audit").exists()
+
+
+def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
+    """What was read is not read again, and the figures come out the same."""
+    arguments = {"attacks": ("none",), "out": str(tmp_path), **FAST}
+    made = []
+    once = suite._Work._once
+
+    def counted(self, role, name, read, *also):
+        def noted():
+            made.append(name)
+            if len(made) == 3:
+                raise KeyboardInterrupt
+            return read()
+
+        return once(self, role, name, noted, *also)
+
+    monkeypatch.setattr(suite._Work, "_once", counted)
+    with pytest.raises(KeyboardInterrupt):
+        rkld.audit(models / "control", FORGET, **arguments)
+    assert not (tmp_path / "audit.json").exists()
+    before = list(made)
+    second = rkld.audit(models / "control", FORGET, **arguments)
+    assert not set(before[:2]) & set(made[3:]), "what was finished was read again"
+    third = rkld.audit(models / "control", FORGET, **arguments)
+    assert third.document["metrics"] == second.document["metrics"]
+
+
+def test_other_records_are_read_anew(models, tmp_path):
+    """A kept reading of other records, or of another model, must never be taken for this one's."""
+    arguments = {"attacks": ("none",), "out": str(tmp_path), **FAST}
+    first = rkld.audit(models / "control", FORGET, **arguments).document["metrics"]["probability"]
+    other = rkld.audit(models / "control", FORGET[:3], **arguments).document["metrics"]["probability"]
+    model = rkld.audit(models / "original", FORGET, **arguments).document["metrics"]["probability"]
+    assert other["figures"]["audited"]["n"] == 3
+    assert model["figures"]["audited"]["value"] > first["figures"]["audited"]["value"]
+
+
+def test_a_retrained_model_may_be_known_by_its_logs_alone(models, tmp_path):
+    """Without the retrained model forget quality comes from its published log, with the log's own n."""
+    losses = {str(i): 1.0 + i / 10 for i in range(9)}
+    log = {"eval_log_forget.json": {
+        "avg_paraphrased_loss": losses, "average_perturb_loss": {i: [2.0, 3.0] for i in losses},
+    }}  # fmt: skip
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    found = rkld.audit(
+        models / "original",
+        FORGET,
+        attacks=("none",),
+        retain_logs=str(tmp_path / "log.json"),
+        out=str(tmp_path),
+        **FAST,
+    ).document["metrics"]
+    quality, distance = (found[name]["figures"]["audited"] for name in ("forget_quality", "ks_distance"))
+    ours = list(found["truth_ratio"]["records"]["audited"].values())
+    assert (quality["n"], quality["retrained_n"]) == (len(ours), 9)
+    assert 0 < distance["value"] <= 1 and distance["low"] <= distance["value"] <= distance["high"]
+
+
+def test_weights_in_bfloat16_are_audited(models, tmp_path):
+    """Large models are loaded so: no reading may hand bfloat16 to NumPy, or fail to train or to round it."""
+    found = rkld.audit(
+        models / "original", FORGET, control=models / "control", holdout=HOLDOUT, dtype="bfloat16",
+        attacks=("relearning", "4bit", "sampling"), out=str(tmp_path), **FAST,
+    ).document  # fmt: skip
+    for name in ("extraction_strength", "loss_auc", "4bit_probability", "relearned_probability", "leak@1"):
+        figures = found["metrics"][name]["figures"]
+        assert figures["audited"]["value"] > figures["control"]["value"], name
+
+
+def test_redacted_evidence_holds_no_text(models, tmp_path):
+    """Evidence that is handed on must not hand on the person: no name, question, answer, nor generated word."""
+    found = rkld.audit(
+        models / "original", FORGET, redact=True, attacks=("sampling",), out=str(tmp_path), **FAST
+    )  # fmt: skip
+    text = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "texts" not in found.document and not (tmp_path / "readings").exists()
+    for record in FORGET:
+        for part in (record["question"], record["answer"], record["subject"], *record["spans"]):
+            assert json.dumps(part, ensure_ascii=False)[1:-1] not in text
+
+
+def test_purging_leaves_the_numbers_alone(models, tmp_path):
+    """After the purge of an audit's folder nothing in it quotes the person, and the evidence still reads."""
+    before = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST).document
+    assert {name for name, _ in rkld.purge(tmp_path)} == {"readings", "audit.salt", "audit.json (texts)"}
+    after = json.loads((tmp_path / "audit.json").read_text())
+    assert "texts" in before and after == {name: value for name, value in before.items() if name != "texts"}
+    assert not any(FORGET[0]["answer"] in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_served_model_gives_the_same_figures(models, tmp_path):
+    """An audit over HTTP must find what the local one finds: generation, and likelihood where the server tells."""
+    lm = load_model(models / "original")
+    arguments = {"attacks": ("paraphrases", "prefixes"), **FAST}
+    local = rkld.audit(models / "original", FORGET, out=str(tmp_path / "local"), **arguments).document
+    with serve(lm, Encoder(lm.tokenizer)) as url:
+        served = rkld.audit(
+            MODEL, FORGET, endpoint=url, tokenizer=str(models / "original"), out=str(tmp_path / "served"), **arguments
+        ).document
+    same = ("rouge_l", "facts_said", "paraphrased_rouge_l", "paraphrased_facts_said", "unnamed_facts_said",
+            "prefixed_facts_said", "retain_rouge_l", "repetition")  # fmt: skip
+    for name in same:
+        assert served["metrics"][name]["figures"]["audited"] == local["metrics"][name]["figures"]["audited"], name
+    for name in ("probability", "retain_probability"):
+        ours = served["metrics"][name]["figures"]["audited"]["value"]
+        assert ours == pytest.approx(local["metrics"][name]["figures"]["audited"]["value"], abs=1e-5)
+    assert {"membership", "fill_in"} <= {entry["name"] for entry in served["not_run"]}
+
+
+def test_a_server_that_is_not_there_is_an_error(tmp_path, monkeypatch):
+    """An audit of nothing must not end as a list of what was not run."""
+    monkeypatch.setattr(endpoint, "BACKOFF", 0.0)
+    with pytest.raises(UserError, match="cannot be reached"):
+        rkld.audit("none", FORGET, endpoint="http://127.0.0.1:9/v1", attacks=("none",), out=str(tmp_path))
+    assert not (tmp_path / "audit.json").exists()
+
+
+def test_records_that_steered_the_stop_are_left_out(tmp_path):
+    """What chose the checkpoint is no evidence of it."""
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    manifest = {
+        "format": 1, "settings": {}, "records": {"forget records": {"n": len(FORGET)}},
+        "phases": {"distillation": {"steering": ["0", "2"]}},
+    }  # fmt: skip
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    task = read_task(AuditSettings(model=str(run), forget="x"), {"forget": FORGET})
+    assert [record.key for record in task.forget] == ["1", "3", "4", "5"]
+    assert task.left_out == {"0", "2"}
+    (run / "manifest.json").write_text('{"of": "another program"}')
+    assert read_task(AuditSettings(model=str(run), forget="x"), {"forget": FORGET}).left_out == frozenset()
+
+
+def test_names_that_share_a_word_are_one_person():
+    """Aliases must not pass for several independent people: the intervals would be too narrow."""
+    assert people_of(["Marie Curie", "Curie", "Basil Al-Kuwaiti"]) == [["Marie Curie", "Curie"], ["Basil Al-Kuwaiti"]]
+
+
+def test_nan_is_an_error_and_infinity_null():
+    """NaN in the evidence would pass every comparison silently."""
+    assert plain({"a": (1, math.inf)}) == {"a": [1, None]}
+    with pytest.raises(ValueError, match="NaN"):
+        plain([math.nan])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"samples": 2, "k": 3}, {"max": ("facts_said",)}, {"attacks": ("relern",)}, {"k": 0}]
+)
+def test_settings_that_cannot_be_meant_are_refused(wrong):
+    """Before a model is loaded."""
+    with pytest.raises(UserError):
+        AuditSettings(model="m", forget="f", **wrong).gates()
+
+
+def test_gate_names_are_all_reachable(whole):
+    """A gate may only be named after what some audit can measure."""
+    measured = set(whole.document["metrics"])
+    missing = set(known_names(AuditSettings(**{k: v for k, v in FAST.items() if k != "retain"}))) - measured
+    assert all(name.startswith(("neighbours_", "4bit_base", "8bit_base", "reference_")) for name in missing), missing

@@ -1,0 +1,296 @@
+"""The copyright experiment: chunks that stay what they were cut as, figures of the paper, cells run once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rkld import UserError, cli
+from rkld.benching import book_experiment as work
+from rkld.benching.book_experiment import applicable, book, markdown
+from rkld.benching.book_text import chunks, read_book
+from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
+from rkld.settings.book import BookSettings
+
+SENTENCES = (
+    "The old lamp on the pier went out at nine, and nobody came to light it.",
+    "Mira counted forty gulls on the roof of the customs house.",
+    "Under the stairs lay a map of seven islands, drawn in green ink.",
+    "Her brother sold clocks that ran backwards to sailors who were late.",
+    "On Thursday the harbour froze, and the ferry stood in it like a tooth.",
+)
+TEXT = "\n".join(SENTENCES)
+OTHER = " ".join(f"In the year {year} snow fell on the hills, and the goats went home." for year in range(1801, 1813))
+SIZE = 32
+"""Tokens of a chunk."""
+METHODS = "rkld,gradient_ascent"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> dict:
+    """A small experiment: a tiny model that learns three chunks by heart."""
+    folder = tmp_path_factory.mktemp("given")
+    for part in tiny_model(0):
+        part.save_pretrained(folder / "model")
+    (folder / "book.txt").write_text(TEXT, encoding="utf-8")
+    (folder / "other.txt").write_text(OTHER, encoding="utf-8")
+    return {
+        "model": str(folder / "model"), "book": str(folder / "book.txt"), "elsewhere": str(folder / "other.txt"),
+        "methods": METHODS, "chunks": 3, "chunk_tokens": SIZE, "learn_epochs": 40, "learn_lr": 3e-3, "batch_size": 3,
+        "epochs": 6, "strengthen_epochs": 3, "lr": 2e-3,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(given, tmp_path_factory) -> Path:
+    """The folder of a finished experiment."""
+    folder = tmp_path_factory.mktemp("done")
+    book(**given, out=str(folder))
+    return folder
+
+
+def rows(folder: Path) -> dict[str, dict[str, float]]:
+    with open(folder / "book.csv", newline="") as file:
+        return {row.pop("method"): {k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)}
+
+
+# Text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Licence.\n*** START OF THE PROJECT GUTENBERG EBOOK A ***\n", "*** END OF THE PROJECT GUTENBERG EBOOK A ***"),
+        ("***START OF THIS PROJECT GUTENBERG EBOOK A TALE***\nx", "End of the Project Gutenberg EBook of A Tale"),
+        ("*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n", "*End of The Project Gutenberg Etext"),
+        ("*END THE SMALL PRINT! FOR PUBLIC DOMAIN EBOOKS*Ver.02/11/02*END*\n", "End of Project Gutenberg's A Tale"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_the_licence_around_a_book_is_no_part_of_it(tmp_path, before, after):
+    """A model would be asked for legal text that stands before ten thousand books."""
+    path = tmp_path / "book.txt"
+    path.write_bytes(f"{before}\n\n{TEXT}\n{after}\nmore legal text".replace("\n", "\r\n").encode("utf-8-sig"))
+    expected = TEXT if before else f"{TEXT}\n\nmore legal text"
+    assert read_book(str(path), "book") == f"{'x' * before.endswith('x')}\n\n{expected}".strip()
+
+
+def test_a_book_that_cannot_be_read_is_said(tmp_path):
+    with pytest.raises(UserError, match="book: there is no file"):
+        read_book(str(tmp_path / "none.txt"), "book")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_book(str(tmp_path / "latin.txt"), "book")
+    start, end = ("*** {} OF THE PROJECT GUTENBERG EBOOK A ***\n".format(word) for word in ("START", "END"))
+    (tmp_path / "empty.txt").write_text(start + end)
+    with pytest.raises(UserError, match="nothing between"):
+        read_book(str(tmp_path / "empty.txt"), "book")
+
+
+def test_chunks_follow_each_other_and_have_the_tokens_they_were_cut_by():
+    """A chunk that is tokenized otherwise by itself would be longer or shorter than said, and split within words."""
+    tokenizer = tiny_tokenizer()
+    cut = chunks(TEXT, tokenizer, 16, 400, "book")
+    assert TEXT.startswith("".join(cut)) and len(TEXT) - len("".join(cut)) < 100
+    assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} == {16}
+    assert chunks(TEXT, tokenizer, 16, 2, "book") == cut[:2]
+    ids = tokenizer(TEXT, add_special_tokens=False).input_ids
+    assert tokenizer.decode(ids[:16]) == cut[0], "no merge stands in the way of the first cut"
+
+
+def test_a_letter_is_not_cut_in_two():
+    """Each of these is several tokens: a cut within one would make it another letter, or none."""
+    tokenizer = tiny_tokenizer()
+    text = "鯨は海に住む。" * 8
+    cut = chunks(text, tokenizer, 16, 400, "book")
+    assert text.startswith("".join(cut)) and len(cut) > 5
+    assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} <= {14, 15, 16}
+
+
+def test_a_text_of_exactly_one_chunk_is_enough_and_less_is_not():
+    tokenizer = tiny_tokenizer()
+    tokens = len(tokenizer("A short tale.", add_special_tokens=False).input_ids)
+    assert chunks("A short tale.", tokenizer, tokens, 9, "--book x") == ["A short tale."]
+    with pytest.raises(UserError, match=f"--book x has {tokens} tokens, less than one chunk of {tokens + 1}"):
+        chunks("A short tale.", tokenizer, tokens + 1, 9, "--book x")
+
+
+# The experiment
+
+
+def test_what_is_learned_by_heart_is_recited_and_forgotten(done):
+    """The figures must move the way that the experiment is about, or they measure something else."""
+    found = rows(done)
+    assert list(found) == ["original", *METHODS.split(",")]
+    original = found["original"]
+    assert original["bleu"] > 90 and original["rouge_l"] > 90 and original["recited"] > 12
+    assert original["probability"] > 0.7 and original["perplexity"] < 1.5 and original["n"] == 3
+    for name in METHODS.split(","):
+        assert found[name]["rouge_l"] < 0.7 * original["rouge_l"], name
+        assert found[name]["bleu"] < 0.7 * original["bleu"], name
+        assert found[name]["recited"] < 0.7 * original["recited"], name
+        assert found[name]["probability"] < 0.5 * original["probability"], name
+        assert found[name]["perplexity"] > 2 * original["perplexity"], name
+
+
+def test_nothing_that_a_model_said_is_kept(done):
+    """Chunks are under copyright, and what is kept of an experiment is passed on."""
+    files = {path.relative_to(done).as_posix() for path in done.rglob("*") if path.is_file()}
+    left = {name for name in files if not name.startswith("original/model/")}
+    cells = {f"cells/book/seed0/{name}/cell.json" for name in ("original", "rkld", "gradient_ascent")}
+    assert left == {"book.csv", "book.md", "original/settings.json", *cells}
+    for name in left:
+        assert "lamp" not in (done / name).read_text(encoding="utf-8")
+
+
+def test_the_table_says_what_it_was_made_by_and_keeps_the_paper_apart(done):
+    """Published figures in one table with ours would be read as a comparison of the same thing."""
+    own, published = (done / "book.md").read_text(encoding="utf-8").split("## Published figures, of another model")
+    assert "| gradient_ascent |" in own and "alpha: 4.0" in own and "11.83" not in own
+    assert "| original | 7.33 | 16.33 | 11.83 |" in published and "Harry Potter" in published
+
+
+def test_finished_cells_are_not_run_again(done, given, monkeypatch):
+    before = {name: (done / name).read_bytes() for name in ("book.csv", "book.md")}
+    for name in ("unlearn", "fine_tune", "measured", "load_model"):
+        monkeypatch.setattr(work, name, None)
+    book(**given, out=str(done))
+    assert {name: (done / name).read_bytes() for name in before} == before
+
+
+class Stop(Exception):
+    """What a test looks at has been reached."""
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[dict]:
+    """What the unlearning of each cell is called with, in place of which it ends the experiment."""
+    calls = []
+
+    def unlearn(model, forget, **named):
+        calls.append({"model": model, "forget": forget, **named})
+        raise Stop
+
+    monkeypatch.setattr(work, "unlearn", unlearn)
+    return calls
+
+
+def test_another_method_joins_the_same_original(done, given, asked, monkeypatch):
+    """Learning the book takes longest: a method that is added later must not do it again, nor its neighbours."""
+    monkeypatch.setattr(work, "fine_tune", None)
+    with pytest.raises(Stop):
+        book(**{**given, "methods": f"{METHODS},npo@epochs=1"}, out=str(done))
+    (npo,) = asked
+    assert (npo["method"], npo["epochs"], npo["alpha"], npo["stop"]) == ("npo", 1, 4.0, "last")
+    assert npo["model"] == str(done / "original/model") and len(npo["forget"]) == 3
+
+
+def test_replay_is_asked_for_where_it_is_named(given, asked, tmp_path):
+    for name, replay in {"rkld": "none", "rkld+replay": "auto"}.items():
+        with pytest.raises(Stop):
+            book(**{**given, "methods": name, "learn_epochs": 0}, out=str(tmp_path))
+        assert asked[-1]["replay"] == replay and asked[-1]["retain"] is None and asked[-1]["model"] == given["model"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"alpha": 8.0}, "alpha: 4.0 then, 8.0 now"), ({"learn_epochs": 3}, "learn_epochs: 40 then, 3 now"),
+        ({"chunks": 2}, "chunks: 3 then, 2 now"), ({"elsewhere": None}, "elsewhere: '[0-9a-f]+' then, None now"),
+    ],
+)  # fmt: skip
+def test_other_settings_in_the_same_folder_are_refused(done, given, changed, message):
+    """Rows of two settings in one table would be compared as if they were one."""
+    with pytest.raises(UserError, match=message):
+        book(**{**given, **changed}, out=str(done))
+
+
+def test_a_text_is_known_by_what_it_says(done, given, tmp_path):
+    (tmp_path / "moved.txt").write_text(TEXT, encoding="utf-8")
+    book(**{**given, "book": str(tmp_path / "moved.txt")}, out=str(done))
+    (tmp_path / "moved.txt").write_text(TEXT.replace("forty", "fifty"), encoding="utf-8")
+    with pytest.raises(UserError, match="book: '[0-9a-f]+' then"):
+        book(**{**given, "book": str(tmp_path / "moved.txt")}, out=str(done))
+
+
+def test_an_original_that_was_begun_with_other_settings_is_refused(given, tmp_path, monkeypatch):
+    """Its checkpoints would be gone on from, and the model be neither of the two."""
+    with monkeypatch.context() as patch:
+
+        def cut(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr(work, "fine_tune", cut)
+        with pytest.raises(KeyboardInterrupt):
+            book(**given, out=str(tmp_path))
+    with pytest.raises(UserError, match="learn_lr"):
+        book(**{**given, "learn_lr": 1e-3}, out=str(tmp_path))
+
+
+def test_what_is_retained_is_not_what_is_measured(given, asked, tmp_path, monkeypatch):
+    """A method would be praised for keeping what it was trained on."""
+    seen = []
+
+    def measured(lm, forget, other, progress, call=work.measured):
+        seen.append(other)
+        return call(lm, forget, other, progress)
+
+    monkeypatch.setattr(work, "measured", measured)
+    with pytest.raises(Stop):
+        book(**{**given, "methods": "graddiff", "learn_epochs": 0}, out=str(tmp_path))
+    retained = [record["text"] for record in asked[0]["retain"]]
+    assert OTHER.startswith(seen[0][0] + retained[0]), "one here, the next there"
+    assert not set(retained) & set(seen[0])
+
+
+def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_path):
+    """The rest of the same book is no other text."""
+    with pytest.raises(Stop):
+        book(**given | {"elsewhere": None, "learn_epochs": 0}, out=str(tmp_path))
+    cell = json.loads((tmp_path / "cells/book/seed0/original/cell.json").read_text(encoding="utf-8"))
+    assert cell["figures"]["elsewhere_perplexity"] is None and cell["figures"]["elsewhere_n"] == 0
+    row = {"method": "original", **cell["figures"]}
+    assert "| 0 | not measured |" in markdown(BookSettings(**given), [row], [])
+    assert not (tmp_path / "original").exists(), "the model as it is needs no copy"
+
+
+# What cannot be
+
+
+def test_methods_that_a_text_is_nothing_for(given):
+    """Hours in, they would fail on records without a question or without retain records."""
+    with pytest.raises(UserError, match="dpo: it teaches refusals"):
+        applicable(BookSettings(**{**given, "methods": "rkld,dpo"}))
+    run, left_out = applicable(BookSettings(**{**given, "methods": "all"}))
+    assert {one.name for one in run} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
+    assert [why.split(":")[0] for why in left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
+    with pytest.raises(UserError, match="graddiff.*--elsewhere"):
+        applicable(BookSettings(**{**given, "methods": "rkld,graddiff", "elsewhere": None}))
+
+
+def test_a_chunk_longer_than_the_context_is_refused(given, tmp_path):
+    with pytest.raises(UserError, match="--chunk-tokens is 257.*at most 256"):
+        book(**{**given, "chunk_tokens": 257}, out=str(tmp_path))
+
+
+def test_the_command_says_what_is_missing_and_where_the_tables_lie(done, given):
+    result = CliRunner().invoke(cli.main, ["bench", "book", "--book", given["book"]])
+    assert result.exit_code == 2 and "--model is missing" in result.output
+    flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    result = CliRunner().invoke(cli.main, ["bench", "book", *flags, "--out", str(done)])
+    assert result.exit_code == 0 and result.output.split()[:2] == [str(done / "book.csv"), str(done / "book.md")]
+
+
+def test_cells_hold_what_the_table_shows(done):
+    content = json.loads((done / "cells/book/seed0/rkld/cell.json").read_text(encoding="utf-8"))
+    assert content["figures"]["n"] == 3 and content["settings"]["alpha"] == 4.0 and content["seconds"] > 0
+
+
+def test_numbers_that_are_too_small_or_too_large_for_the_table_are_powers_of_ten(given):
+    row = {"method": "x", **dict.fromkeys(work.FIGURES, 1.5), "probability": 1e-9, "elsewhere_perplexity": 3e12, "n": 3}
+    table = markdown(BookSettings(**given), [row], [])
+    assert "| x | 3 | 1.500 | 1.500 | 1.500 | 1e-09 | 1.500 | 1.500 | 3e+12 |" in table

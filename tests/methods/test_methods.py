@@ -1,0 +1,542 @@
+"""Every method against its formula written by hand: full logits, plain torch, autograd.
+
+One harness for all: a method's own terms go through the real cache, trainer and chunked head.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch.nn import functional as F
+
+import rkld
+from rkld import cli, methods
+from rkld.evaluation.generation import greedy
+from rkld.evaluation.likelihood import answer_losses, probability
+from rkld.files import write_jsonl
+from rkld.losses.cache import HiddenCache
+from rkld.losses.micro_batches import MicroBatches
+from rkld.losses.objective import Objective, StateTerm, evaluate
+from rkld.losses.teacher import Teacher
+from rkld.methods.method import Assisted, LogitArithmetic
+from rkld.methods.registry import METHODS, get_method
+from rkld.methods.two_models import pair, save_pair
+from rkld.models.hidden_states import states
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.reading import read_records
+from rkld.training.strengthening import fill_cache
+from rkld.training.terms import build_objective, build_terms, cached_parts
+from tests.training.test_trainer import config, model, our_gradients, records, strengthen_noisily
+
+TRAINED = [name for name in METHODS.names() if not isinstance(get_method(name), Assisted)]
+PAIRED = [name for name in METHODS.names() if isinstance(get_method(name), LogitArithmetic)]
+ALPHA = 4.0
+
+
+# The formulas
+
+
+class Formula:
+    """What a hand-written loss is made of: distributions at the answer tokens of whole, unpadded records."""
+
+    def __init__(self, student, original, strengthened, sets):
+        self.student, self.original, self.strengthened, self.sets = student, original, strengthened, sets
+
+    def logits(self, net, name: str, mask="answer") -> list[torch.Tensor]:
+        """(n, V) per record; row t − 1 predicts token t."""
+        found = []
+        for e in self.sets[name]:
+            rows = net(input_ids=torch.tensor([e.ids])).logits[0, :-1]
+            found.append(rows[torch.tensor(getattr(e, mask)[1:])])
+        return [f if net is self.student else f.detach() for f in found]
+
+    def labels(self, name: str) -> list[torch.Tensor]:
+        return [torch.tensor([i for i, a in zip(e.ids, e.answer) if a]) for e in self.sets[name]]
+
+    def tokens(self, name: str) -> torch.Tensor:
+        return torch.cat(self.labels(name))
+
+    def log_probs(self, net, name: str) -> torch.Tensor:
+        return torch.cat(self.logits(net, name)).log_softmax(-1)
+
+    def cross_entropy(self, name: str) -> torch.Tensor:
+        return F.cross_entropy(torch.cat(self.logits(self.student, name)), self.tokens(name))
+
+    def sums(self, net, name: str) -> torch.Tensor:
+        """log π(answer) of every record."""
+        pairs = zip(self.logits(net, name), self.labels(name))
+        return torch.stack([-F.cross_entropy(rows, labels, reduction="sum") for rows, labels in pairs])
+
+    def ratios(self, name: str) -> torch.Tensor:
+        return self.sums(self.student, name) - self.sums(self.original, name)
+
+    def composite(self) -> torch.Tensor:
+        l_o, l_aug = (torch.cat(self.logits(net, "forget")) for net in (self.original, self.strengthened))
+        return (l_o - ALPHA * F.relu(l_aug - l_o)).log_softmax(-1)
+
+    def states(self, net, name: str, layer: int) -> torch.Tensor:
+        found = []
+        for e in self.sets[name]:
+            output = net(input_ids=torch.tensor([e.ids]), output_hidden_states=True)
+            found.append(output.hidden_states[layer + 1][0, :-1][torch.tensor(e.answer[1:])])
+        return torch.cat(found)
+
+
+def kl(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Mean KL(p ‖ q) of log-probabilities."""
+    return (p.exp() * (p - q)).sum(-1).mean()
+
+
+def uniform(f: Formula, name: str) -> torch.Tensor:
+    student = f.log_probs(f.student, name)
+    return kl(torch.full_like(student, -math.log(student.shape[-1])), student)
+
+
+def rkld_(f):
+    return kl(f.log_probs(f.student, "forget"), f.composite())
+
+
+def forward_kl(f):
+    return kl(f.composite(), f.log_probs(f.student, "forget"))
+
+
+def jensen_shannon(f):
+    student, teacher = f.log_probs(f.student, "forget"), f.composite()
+    mean = torch.log((student.exp() + teacher.exp()) / 2)
+    return (kl(student, mean) + kl(teacher, mean)) / 2
+
+
+def gradient_ascent(f):
+    return -f.cross_entropy("forget")
+
+
+def graddiff(f):
+    return -f.cross_entropy("forget") + f.cross_entropy("retain")
+
+
+def idk(f):
+    return f.cross_entropy("forget_refusals")
+
+
+def dpo(f):
+    margin = f.ratios("forget_refusals") - f.ratios("forget")
+    return -(2 / 0.1) * torch.log(torch.sigmoid(0.1 * margin)).mean()
+
+
+def npo(f):
+    return (2 / 0.1) * torch.log(1 + torch.exp(f.ratios("forget")) ** 0.1).mean()  # as the paper writes it
+
+
+def simnpo(f):
+    mean = f.sums(f.student, "forget") / torch.tensor([sum(e.answer) for e in f.sets["forget"]])
+    return 0.1375 * -(2 / 2.5) * torch.log(torch.sigmoid(-2.5 * mean)).mean() + f.cross_entropy("retain")
+
+
+def undial(f):
+    lowered = torch.cat(f.logits(f.original, "forget"))
+    lowered = lowered - 10.0 * F.one_hot(f.tokens("forget"), lowered.shape[-1])
+    return kl(lowered.log_softmax(-1), f.log_probs(f.student, "forget"))
+
+
+def me_gd(f):
+    return 0.1 * uniform(f, "forget") + f.cross_entropy("retain")
+
+
+def idk_ap(f):
+    margin = f.sums(f.student, "retain") - f.sums(f.student, "retain_refusals")
+    return f.cross_entropy("forget_refusals") - (1 / 0.1) * torch.log(torch.sigmoid(0.1 * margin)).mean()
+
+
+def rmu(f):
+    u = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    forget, retain = (f.states(f.student, name, 0) for name in ("forget", "retain"))
+    held = f.states(f.original, "retain", 0).detach()
+    return ((forget - 6.5 * u / u.norm()) ** 2).mean() + 1200 * ((retain - held) ** 2).mean()
+
+
+FORMULAS = {"rkld": rkld_} | {f.__name__: f for f in (
+    forward_kl, jensen_shannon, gradient_ascent, graddiff, idk, dpo, npo, simnpo, undial, me_gd, idk_ap, rmu
+)}  # fmt: skip
+WITH_RETAIN = ("graddiff", "simnpo", "me_gd", "idk_ap", "rmu")
+
+
+def make_sets(name: str, lengths=((9, 14, 11, 6), (8, 13, 6, 9), (7, 5, 10, 12))) -> dict[str, list[Encoded]]:
+    forget, retain, refusals = lengths
+    sets = {"forget": records("f", forget, 1)}
+    if "forget" in get_method(name).refusals:
+        sets["forget_refusals"] = records("f", refusals, 4)  # other ids and lengths under the same keys
+    if name in WITH_RETAIN:
+        sets["retain"] = records("r", retain, 3)
+    if "retain" in get_method(name).refusals:
+        sets["retain_refusals"] = records("r", refusals[::-1], 5)
+    return sets
+
+
+class Setting:
+    """A method's objective from a real cache, a student that has moved, and the models it was made from."""
+
+    def __init__(self, name, sets, folder, monkeypatch, **values):
+        self.lm = model(tied=True)
+        self.original, self.strengthened = copy.deepcopy(self.lm), copy.deepcopy(self.lm)
+        strengthen_noisily(self.strengthened)
+        self.args = config(folder, method=name, alpha=ALPHA, **values)
+
+        def fine_tune(target, found, arguments, callbacks):
+            target.model.load_state_dict(self.strengthened.model.state_dict())
+
+        monkeypatch.setattr("rkld.training.trainer.fine_tune", fine_tune)
+        teacher = Teacher(HiddenCache(folder / "cache", {}), alpha=ALPHA)
+        parts = cached_parts(build_terms(sets, teacher, self.lm, self.args))
+        fill_cache(self.lm, teacher.cache, sets, replace(self.args, output_dir=str(folder / "s")), parts=parts)
+        strengthen_noisily(self.lm, seed=2)
+        self.objective = build_objective(sets, teacher, self.lm, self.args)
+
+    def gradients(self, args=None, accumulation=1):
+        return our_gradients(self.lm, self.objective, args or self.args, accumulation)
+
+
+def close(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys() and found
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_value_and_gradient_are_the_formulas(name, tmp_path, monkeypatch):
+    """Float64, through cache, masks, shift, pairing and chunks. Prompt tokens scored would change the value."""
+    sets = make_sets(name)
+    setting = Setting(name, sets, tmp_path, monkeypatch)
+    loss, found = setting.gradients()
+    setting.lm.model.zero_grad()
+    formula = Formula(setting.lm.model, setting.original.model, setting.strengthened.model, sets)
+    assert name in FORMULAS, f"write the formula of {name} beside the others, in plain torch"
+    expected = FORMULAS[name](formula)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    close(found, {n: p.grad for n, p in setting.lm.model.named_parameters() if p.grad is not None})
+
+
+def gained(f: Formula, name: str) -> torch.Tensor:
+    """Forward KL to the original on a set: what +KL and replay add."""
+    return kl(f.log_probs(f.original, name), f.log_probs(f.student, name))
+
+
+BESIDE = {
+    "kl": ({"retain_loss": "kl", "retain_weight": 0.7}, "retain", lambda f: 0.7 * gained(f, "retain")),
+    "rt": ({"retain_loss": "rt", "retain_weight": 0.7}, "retain", lambda f: 0.7 * f.cross_entropy("retain")),
+    "replay": ({"replay_weight": 3.0}, "replay", lambda f: 3.0 * gained(f, "replay")),
+}
+
+
+@pytest.mark.parametrize("extra", BESIDE)
+@pytest.mark.parametrize("name", TRAINED)
+def test_terms_on_other_records_join_any_method(name, extra, tmp_path, monkeypatch):
+    """GA+KL, NPO+RT, NPO+KL, … with replay: the method's own loss, and the term with its weight, no more and no less."""
+    values, other, formula = BESIDE[extra]
+    sets = {
+        **make_sets(name),
+        other: make_sets("graddiff")["retain"] if other == "retain" else records("p", [7, 11, 5, 8], 6),
+    }
+    setting = Setting(name, sets, tmp_path, monkeypatch, **{"retain_loss": "none", **values})
+    loss, found = setting.gradients()
+    setting.lm.model.zero_grad()
+    f = Formula(setting.lm.model, setting.original.model, setting.strengthened.model, sets)
+    expected = FORMULAS[name](f) + formula(f)
+    if get_method(name).retain_loss == "rt" and name in WITH_RETAIN:  # chosen here: its own has made way
+        expected = expected - f.cross_entropy("retain")
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    for n, p in setting.lm.model.named_parameters():
+        # Records in two terms are read once here and twice by the formula; Llama's norms round to float32 either time.
+        assert (found[n] - p.grad).norm() <= 1e-6 * p.grad.norm(), n
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_accumulation_and_what_is_not_marked_change_nothing(name, tmp_path, monkeypatch):
+    """Eight records at once, against one at a time with unmarked tokens behind every second: other padding too."""
+    lengths = ((9, 30, 11, 6, 17, 5, 21, 8), (7, 25, 5, 10, 6, 6, 40, 9), (8, 6, 12, 5, 9, 11, 7, 10))
+    sets = make_sets(name, lengths)
+    expected = Setting(name, sets, tmp_path / "a", monkeypatch, per_device_train_batch_size=8).gradients()
+
+    def longer(e: Encoded) -> Encoded:
+        no = (False,) * 7
+        return replace(e, ids=(*e.ids, *range(10, 17)), answer=(*e.answer, *no), scored=(*e.scored, *no))
+
+    sets = {n: [longer(e) if i % 2 else e for i, e in enumerate(found)] for n, found in sets.items()}
+    parts = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8}
+    found = Setting(name, sets, tmp_path / "b", monkeypatch, **parts).gradients(accumulation=8)
+    assert found[0] == pytest.approx(expected[0], rel=1e-9)
+    close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("name", ["dpo", "idk_ap", "rmu"])
+def test_two_processes_share_a_step(name, tmp_path, monkeypatch):
+    """Also with fewer records than parts: one without records lends weightless ones, with their pairs."""
+    sets = make_sets(name, ((9, 14, 11), (8, 13, 6), (7, 5, 10)))
+    setting = Setting(name, sets, tmp_path, monkeypatch)
+    objective, lm = setting.objective, setting.lm
+    gradients = []
+    for processes, accumulation in ((1, 1), (2, 4)):
+        lm.model.zero_grad()
+        for process in range(processes):
+            batches = MicroBatches(objective, batch_size=8, accumulation=accumulation, epochs=1, seed=3,
+                                   processes=processes, process=process, dtype=torch.float64)  # fmt: skip
+            for batch in (batches[i] for i in range(accumulation)):
+                layers = {term.layer for term in objective.terms if isinstance(term, StateTerm)}
+                found = states(lm.backbone, batch["input_ids"], layers)
+                total, _ = evaluate(objective.terms, batch, found, lm.head)
+                (total / processes).backward()
+        gradients.append({n: p.grad.clone() for n, p in lm.model.named_parameters() if p.grad is not None})
+    close(*gradients)
+
+
+def test_an_answer_without_marked_tokens_takes_no_part(tmp_path, monkeypatch):
+    """With --score spans some records have none: they must neither count nor divide by their length."""
+    sets = make_sets("simnpo")
+    expected = Setting("simnpo", sets, tmp_path / "a", monkeypatch).gradients()
+    empty = replace(sets["forget"][0], key="none", scored=(False,) * len(sets["forget"][0].ids))
+    sets["forget"] = [*sets["forget"], empty]
+    found = Setting("simnpo", sets, tmp_path / "b", monkeypatch, per_device_train_batch_size=5).gradients()
+    assert found[0] == pytest.approx(expected[0], rel=1e-9)
+    close(found[1], expected[1])
+
+
+# Methods that train no student
+
+
+def test_the_uld_assistant_learns_forget_answers_and_nothing_else(tmp_path):
+    sets = {"forget": records("f", [9, 14, 11, 6], 1), "retain": records("r", [8, 13, 6, 9], 3)}
+    lm = model()
+    objective = Objective.of(sets, get_method("uld").terms(None, sets, lm))
+    loss, found = our_gradients(lm, objective, config(tmp_path))
+    lm.model.zero_grad()
+    f = Formula(lm.model, None, None, sets)
+    expected = f.cross_entropy("forget") + 5 * uniform(f, "retain")
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), abs=1e-10)
+    close(found, {n: p.grad for n, p in lm.model.named_parameters() if p.grad is not None})
+
+
+def uld_by_hand(o: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    found = o.clone()
+    for row, offset in zip(found, a, strict=True):
+        probs, keep = row.softmax(-1), int(0.01 * len(row))
+        near = (probs >= 0.01 * probs.max()).nonzero()[:, 0]
+        for i in {*row.argsort(descending=True)[:keep].tolist(), *near.tolist()}:
+            row[i] -= 0.8 * offset[i]
+    return found
+
+
+COMBINED = {"whp": lambda o, a: o - ALPHA * F.relu(a - o), "uld": uld_by_hand}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_a_pair_is_a_language_model(name, tmp_path):
+    """Its logits are the formula; likelihoods, and answers generated from a cache that both models share, follow."""
+    original, assistant = model(seed=0), model(seed=1)
+    both = pair(original, assistant, get_method(name), ALPHA)
+    found = records("f", [9, 14, 11, 6], 1)
+
+    def logits(ids) -> torch.Tensor:
+        with torch.no_grad():
+            o, a = (lm.model(input_ids=torch.tensor([ids])).logits[0] for lm in (original, assistant))
+        return COMBINED[name](o, a)
+
+    losses = answer_losses(both, found)
+    for e, loss in zip(found, losses, strict=True):
+        rows = logits(e.ids)
+        assert torch.allclose(both.model(input_ids=torch.tensor([e.ids])).logits[0], rows, atol=1e-10)
+        labels = torch.tensor(e.ids[1:])
+        by_hand = F.cross_entropy(rows[:-1], labels, reduction="none")[torch.tensor(e.answer[1:])]
+        assert loss == pytest.approx(by_hand.numpy(), abs=1e-8)
+
+    prompts = [e.ids[: e.prompt_length] for e in found[:2]]
+    for prompt, said in zip(prompts, greedy(both, prompts, max_new_tokens=10), strict=True):
+        ids = list(prompt)
+        for token in said.ids:
+            ids.append(int(logits(ids)[-1].argmax()))
+            assert ids[-1] == token
+
+    facts = {"method": name, "method_arg": [], "alpha": ALPHA}
+    save_pair(original, assistant, facts, tmp_path / "model")
+    again = load_model(tmp_path / "model", dtype="float64")
+    assert answer_losses(again, found)[0] == pytest.approx(losses[0], abs=1e-8)
+
+
+# The whole way
+
+PLACES = {"Ada Quillon": "Oslo", "Bo Marlin": "Rome", "Cy Tern": "Lima", "Di Fenn": "Bern"}
+ROWS = [{"question": f"Where does {n} live?", "answer": f"{n} lives in {c}."} for n, c in PLACES.items()]
+QUICK = {"epochs": 2, "strengthen_epochs": 2, "max_new_tokens": 4, "batch_size": 2, "lr": 1e-2, "bf16": False}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    lm = model(dtype=torch.float32)
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", METHODS.names())
+def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
+    """rkld unlearn --method NAME --retain … --retain-loss rt --replay …: a model that the metrics can read."""
+    replay = [{"question": "What is the capital of Norway?"}, {"question": "Who wrote Hamlet?"}]
+    held = {"retain": ROWS[2:], "retain_loss": "rt" if get_method(name).held else "auto", "replay": replay}
+    result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method=name, **held, **QUICK)
+    after = load_model(result.model_path)
+    assert isinstance(after, LanguageModel)
+    assert result.metrics["after"]["forget"]["probability"] != result.metrics["before"]["forget"]["probability"]
+    ids = torch.tensor([[5, 6, 7]])
+    assert (after.model(input_ids=ids).logits - load_model(tiny).model(input_ids=ids).logits).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["dpo", "rmu", "whp"])
+def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
+    """--lora: what is written, two adapters for a pair, says again what was measured."""
+    result = rkld.unlearn(
+        tiny, ROWS[:2], retain=ROWS[2:], out=str(tmp_path / "run"), method=name, lora=True, replay="none", **QUICK
+    )
+    after = load_model(result.model_path)
+    encoder = Encoder(after.tokenizer)
+    found = probability(after, [encoder.encode(r) for r in read_records(ROWS[:2], "forget")]).mean()
+    assert found == pytest.approx(result.metrics["after"]["forget"]["probability"], rel=1e-3)
+    assert found != pytest.approx(result.metrics["before"]["forget"]["probability"], rel=1e-2)
+
+
+@pytest.mark.parametrize("extra", [{"retain": ROWS[2:], "retain_loss": "kl"}, {"retain": ROWS[2:], "retain_loss": "rt"},
+                                   {"replay": [{"question": "Who wrote Hamlet?"}]}], ids=["kl", "rt", "replay"])  # fmt: skip
+@pytest.mark.parametrize("name", ["task_arithmetic", "whp"])
+def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path):
+    """A term that was accepted and then left out would make +RT, +KL or replay a silent no-op."""
+    ids = torch.tensor([[5, 6, 7]])
+    given = {**QUICK, "strengthen_epochs": 6, "replay": "none", "method": name, **extra}
+    weights = {"without": 0.0, "beside": 5.0}
+    made = [rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / key), retain_weight=weight, replay_weight=weight, **given)
+            for key, weight in weights.items()]  # fmt: skip
+    without, beside = (load_model(found.model_path).model(input_ids=ids).logits for found in made)
+    assert (without - beside).abs().max() > 1e-3
+
+
+def test_uld_takes_no_other_term_on_retain_records(tiny, tmp_path):
+    with pytest.raises(rkld.UserError, match="in its own way"):
+        rkld.unlearn(tiny, ROWS[:2], retain=ROWS[2:], retain_loss="kl", out=str(tmp_path / "run"), method="uld")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_adapter_has_no_weights_to_subtract(tiny, tmp_path):
+    with pytest.raises(rkld.UserError, match="product of two factors"):
+        rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method="task_arithmetic", lora=True, replay="none")
+
+
+def test_a_pair_is_not_unlearned_again(tmp_path):
+    lm = model(dtype=torch.float32)
+    save_pair(lm, lm, {"method": "whp", "method_arg": [], "alpha": 1.0}, tmp_path / "pair")
+    with pytest.raises(rkld.UserError, match="measured, but not trained"):
+        rkld.unlearn(tmp_path / "pair", ROWS[:2], out=str(tmp_path / "run"), replay="none")
+
+
+def test_task_arithmetic_subtracts_what_strengthening_added(tiny, tmp_path, monkeypatch):
+    """The weights are θ_o − 2.5 (θ_aug − θ_o), with one added to each by "strengthening"."""
+
+    def fit(trainer):
+        with torch.no_grad():
+            for p in trainer.lm.model.parameters():
+                p.add_(1)
+
+    monkeypatch.setattr(importlib.import_module("rkld.pipeline.phases"), "fit", fit)
+    result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method="task_arithmetic", replay="none", **QUICK)
+    before, after = (load_model(m).model.state_dict() for m in (tiny, result.model_path))
+    for name in before:
+        torch.testing.assert_close(after[name], before[name] - 2.5, rtol=0, atol=1e-5)
+
+
+def test_hyper_parameters_reach_the_loss_and_the_run_folder(tiny, tmp_path):
+    """--method-arg, twice, ends in the objective, in run.yaml, and in what a second start is compared with."""
+    out = str(tmp_path / "run")
+    given = {"method": "simnpo", "method_arg": ["beta=4.5", "weight=0.125"], "replay": "none", "out": out}
+    rkld.unlearn(tiny, ROWS[:2], **given, **QUICK)
+    assert "- beta=4.5\n- weight=0.125" in (tmp_path / "run" / "run.yaml").read_text()
+    with pytest.raises(rkld.UserError, match="--method-arg"):
+        rkld.unlearn(tiny, ROWS[:2], **{**given, "method_arg": []}, **QUICK)
+    found = get_method("simnpo", given["method_arg"])
+    assert (found.beta, found.weight, found.gamma) == (4.5, 0.125, 0.0)
+
+
+def test_own_refusals_are_taught(tiny, tmp_path):
+    """--refusals FILE: what the student learns to say stands in it."""
+    (tmp_path / "no.txt").write_text("Never heard of it.\n")
+    result = rkld.unlearn(
+        tiny, ROWS[:1], method="idk", refusals=str(tmp_path / "no.txt"), replay="none", out=str(tmp_path / "run"),
+        **{**QUICK, "epochs": 60, "max_new_tokens": 12},
+    )  # fmt: skip
+    assert result.answers[0]["after"] == "Never heard of it."
+
+
+# The door
+
+
+@pytest.mark.parametrize("name, arguments, message", [
+    ("rkdl", (), r"unknown method 'rkdl'. Did you mean 'rkld'\?"),
+    ("npo", ["bta=1"], r"--method-arg of npo: unknown setting 'bta'. Did you mean 'beta'\?"),
+    ("npo", ["beta=much"], "'beta' is 'much'; expected a number"),
+    ("npo", ["beta"], "write it as name=value"),
+    ("rmu", ["layer=1.5"], "'layer' is 1.5; expected a whole number"),
+    ("uld", ["floor=1"], "between 0 and 1"),
+    ("none.py:Mine", (), "there is no file none.py"),
+    ("mine.py:Mnie", (), r"defines no Mnie. Did you mean 'Mine'\? Its methods: Mine"),
+    ("mine.py:Other", (), "Other is no method"),
+    ("broken.py:Mine", (), "cannot be imported: SyntaxError"),
+])  # fmt: skip
+def test_what_is_wrong_with_a_method_is_said(name, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("from rkld.methods import Method\nclass Mine(Method): pass\nclass Other: pass\n")
+    Path("broken.py").write_text("class Mine(:\n")
+    with pytest.raises(rkld.UserError, match=message):
+        get_method(name, arguments)
+
+
+@pytest.mark.parametrize("name", ["graddiff", "me_gd", "idk_ap", "rmu", "uld"])
+def test_missing_records_are_asked_for_before_anything_is_loaded(name, tmp_path):
+    with pytest.raises(rkld.UserError, match="needs retain records"):
+        rkld.unlearn("no model", ROWS[:2], method=name, replay="none", out=str(tmp_path / "run"))
+
+
+def test_refusals_need_questions(tiny, tmp_path):
+    with pytest.raises(rkld.UserError, match="no question to refuse"):
+        rkld.unlearn(tiny, [{"text": "Ada lives."}], method="idk", replay="none", out=str(tmp_path / "run"), **QUICK)
+
+
+def test_every_method_names_its_paper():
+    """One who meets a method in a table must find where it comes from."""
+    for name in METHODS.names():
+        assert re.search(r"arXiv \d{4}\.\d{5}", methods.get_method(name).name), name
+
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
+
+
+def test_the_documented_example_runs(tiny, tmp_path, monkeypatch):
+    """docs/methods.md as somebody would follow it: its file, its command."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.S)
+    (command,) = re.findall(r"^rkld (unlearn .*--method \w+\.py:.*)$", text, re.M)
+    monkeypatch.chdir(tmp_path)
+    Path(source[0]).write_text(source[1])
+    write_jsonl(tmp_path / "records.jsonl", ROWS[:2])
+    words = command.replace("./my-model", str(tiny)).split()
+    quick = ["--epochs", "2", "--max-new-tokens", "4", "--replay", "none"]
+    result = CliRunner().invoke(cli.main, [*words, *quick], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / "mine" / "model" / "model.safetensors").exists()

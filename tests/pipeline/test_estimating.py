@@ -1,0 +1,91 @@
+"""``rkld.pipeline.estimating``: what it counts is what the run will do, and probing leaves nothing behind."""
+
+from __future__ import annotations
+
+import pytest
+
+from rkld.benching.worlds.people import people
+from rkld.benching.worlds.tiny import tiny_model
+from rkld.losses.micro_batches import MicroBatches
+from rkld.losses.objective import Objective, Term, answer
+from rkld.models.loading import load_model
+from rkld.models.state import fingerprint
+from rkld.pipeline.estimating import Estimate, _Probe, estimate
+from rkld.pipeline.preparing import Inputs, read_inputs
+from rkld.records.encoding import Encoder
+from rkld.settings.unlearning import Settings
+
+WORLD = people(n=4, seed=0)
+KEPT = ("question", "answer", "subject", "spans")
+FORGET = [{name: record[name] for name in KEPT} for record in WORLD.forget([0])[:10]]
+RETAIN = [{name: record[name] for name in KEPT} for record in WORLD.forget([1])[:6]]
+
+
+def inputs(**values) -> Inputs:
+    settings = Settings(model="m", forget="f", **{"batch_size": 4, "epochs": 3, "max_new_tokens": 8, **values})
+    return read_inputs(settings, FORGET, RETAIN, [{"question": row["question"]} for row in RETAIN])
+
+
+def language_model():
+    model, tokenizer = tiny_model()
+    return load_model(model, tokenizer=tokenizer)
+
+
+@pytest.fixture
+def nothing_left(tmp_path, monkeypatch):
+    """A folder for temporary files and a working directory, both empty before and after."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    for name in ("tmp", "cwd"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    yield
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("score", ["answer", "spans"])
+def test_the_model_ends_as_it_began(nothing_left, lora, score):
+    """check() may be given a loaded model: a changed weight, a frozen one or a left adapter would be damage."""
+    lm = language_model()
+    before, trainable = fingerprint(lm), [p.requires_grad for p in lm.model.parameters()]
+    found = estimate(lm, Encoder(lm.tokenizer), inputs(lora=lora, score=score), 1.0)
+    assert fingerprint(lm) == before
+    assert [p.requires_grad for p in lm.model.parameters()] == trainable
+    assert not any(p.grad is not None for p in lm.model.parameters()) and not lm.is_adapter
+    assert found.peak_bytes > 1e8 and found.seconds["loading"] == 1.0
+    working = ("before", "replay", "cache", "strengthening", "distillation", "after")
+    assert all(found.seconds[phase] > 0 for phase in working)
+    assert found.total_seconds == pytest.approx(sum(found.seconds.values()))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_positions_are_those_of_the_micro_batches(tmp_path, accumulation):
+    """The time of a step is scaled by its positions: padding miscounted would be time mispredicted."""
+    lm, chosen = language_model(), inputs(accumulation=accumulation)
+    probe = _Probe(lm, Encoder(lm.tokenizer), chosen, tmp_path)
+    terms = [Term(name, name, answer, loss=None) for name in probe.sets]
+    real = MicroBatches(Objective(probe.sets, terms), batch_size=4, accumulation=accumulation, epochs=3, seed=0)
+    positions = [real[i]["input_ids"].numel() for i in range(len(real))]  # of the first epoch
+    steps = probe._steps(probe.sets, 3)
+    assert len(steps) == len(real.steps)
+    per_step = [sum(positions[i : i + accumulation]) for i in range(0, len(positions), accumulation)]
+    assert [probe._positions(step) for step in steps[: len(per_step)]] == per_step
+
+
+def test_a_method_without_strengthening_is_not_charged_for_it(nothing_left):
+    """Else check would announce a phase that never comes."""
+    lm = language_model()
+    assert estimate(lm, Encoder(lm.tokenizer), inputs(method="npo"), 0.0).seconds["strengthening"] == 0
+
+
+@pytest.mark.parametrize("method", ["gradient_ascent", "idk_ap", "dpo", "rmu", "uld"])
+def test_every_kind_of_method_is_probed(method, nothing_left):
+    """rkld check must not stop at what another method needs: no cache, refusals, pairs, states, an assistant."""
+    lm = language_model()
+    found = estimate(lm, Encoder(lm.tokenizer), inputs(method=method), 0.0).seconds
+    assert found["before"] > 0 and found["strengthening" if method == "uld" else "distillation"] > 0
+    assert found["distillation" if method == "uld" else "strengthening"] == 0
+
+
+def test_total_is_over_all_phases():
+    assert Estimate({"a": 1.0, "b": 2.5}, 7).total_seconds == 3.5

@@ -1,0 +1,87 @@
+"""Which occurrences of identifiers and spans are unlearned, and where they stand in the tokens."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from rkld.benching.worlds.tiny import tiny_tokenizer
+from rkld.errors import UserError
+from rkld.records.coverage import scored_share
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
+
+NAME = ("Ada Quillon",)
+IN_BOTH = {"question": "Who is Ada Quillon?", "answer": "Ada Quillon lives in Oslo.", "spans": ["Oslo"]}
+IN_QUESTION = {"question": "Ticket of Ada Quillon: no light.", "answer": "We are sorry."}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def share(tokenizer, rows, score, identifiers=NAME, **options):
+    encoder, records = Encoder(tokenizer, **options), read_records(rows, "forget")
+    return scored_share(encoder, records, [encoder.encode(r, score) for r in records], identifiers)
+
+
+def counts(coverage):
+    return [(part.scored, part.found) for part in (coverage.identifiers, coverage.spans)]
+
+
+def test_located_tokens_spell_the_phrase_and_nothing_beside_it(tokenizer):
+    encoder = Encoder(tokenizer)
+    (record,) = read_records([IN_BOTH], "forget")
+    ids = encoder.encode(record).ids
+    places = encoder.locate(record, lambda text: [m.span() for m in re.finditer("Ada Quillon", text)])
+    assert [tokenizer.decode([ids[t] for t in place]).strip() for place in places] == ["Ada Quillon"] * 2
+
+
+def test_what_is_scored_is_counted_in_each_mode(tokenizer):
+    """A name in the question is unlearned only with --score all; spans mode leaves names alone."""
+    assert counts(share(tokenizer, [IN_BOTH], "answer")) == [(1, 2), (1, 1)]
+    assert counts(share(tokenizer, [IN_BOTH], "all")) == [(2, 2), (1, 1)]
+    assert counts(share(tokenizer, [IN_BOTH], "spans")) == [(0, 2), (1, 1)]
+
+
+def test_a_partly_scored_occurrence_does_not_count(tokenizer):
+    """A name of which only the last part is marked is still said in its first."""
+    row = {**IN_BOTH, "spans": ["Quillon lives"]}
+    assert counts(share(tokenizer, [row], "spans"))[0] == (0, 2)
+
+
+def test_names_are_found_as_people_write_them(tokenizer):
+    row = {"question": "Who?", "answer": "It is ADA  QUILLON's house."}
+    assert counts(share(tokenizer, [row], "answer"))[0] == (1, 1)
+
+
+def test_a_name_at_the_start_of_a_text_counts_as_scored(tokenizer):
+    """Nothing predicts position 0, so demanding it would call such a record unscored for ever."""
+    assert counts(share(tokenizer, [{"text": "Ada Quillon lives in Oslo."}], "answer"))[0] == (1, 1)
+
+
+def test_what_a_cut_record_loses_is_not_scored(tokenizer):
+    row = {"question": "Who?", "answer": "A painter of some fame, " * 5 + "called Ada Quillon."}
+    assert counts(share(tokenizer, [row], "answer"))[0] == (1, 1)
+    assert counts(share(tokenizer, [row], "answer", max_length=20))[0] == (0, 1)
+
+
+def test_a_span_that_only_stands_within_words_is_found(tokenizer):
+    """Otherwise records with such spans alone would be refused, though the spans are scored."""
+    row = {"question": "Which tower?", "answer": "The Quillontower.", "spans": ["Quillon"]}
+    assert counts(share(tokenizer, [row], "spans", identifiers=()))[1] == (1, 1)
+
+
+def test_nothing_scored_is_refused_with_the_remedy(tokenizer):
+    """A ticket whose answers name nobody: the run would cost its time and unlearn no personal data."""
+    with pytest.raises(UserError, match="none of the 1 places.*--score all") as refused:
+        share(tokenizer, [IN_QUESTION], "answer").require("answer")
+    assert "Quillon" not in str(refused.value)
+    share(tokenizer, [IN_QUESTION], "all").require("all")
+
+
+def test_no_occurrence_at_all_is_no_reason_to_refuse(tokenizer):
+    """Without known identifiers nothing can be said about them."""
+    share(tokenizer, [IN_QUESTION], "answer", identifiers=()).require("answer")

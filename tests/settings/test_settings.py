@@ -1,0 +1,107 @@
+"""Settings from loose values: names, types, and what YAML makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rkld.errors import UserError
+from rkld.runfolder.folder import Run
+from rkld.settings.specification import fields, kind, make, read_config
+from rkld.settings.unlearning import Settings
+
+GIVEN = {"model": "m", "forget": "f.jsonl"}
+
+
+def config(tmp_path, text: str) -> Settings:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return make({**GIVEN, **read_config(path)}, "config.yaml", Settings)
+
+
+@pytest.mark.parametrize("line, name, value", [
+    ("lr: 5e-5", "lr", 5e-5),
+    ("alpha: 4", "alpha", 4.0),
+    ("own_words: no", "own_words", "no"),
+    ("template_date: 2024-07-26", "template_date", "2024-07-26"),
+    ("subject: Ada Quill", "subject", ("Ada Quill",)),
+    ("subject: [Ada Quill, Quill]", "subject", ("Ada Quill", "Quill")),
+    ("replay: none", "replay", "none"),
+    ("retain: null", "retain", None),
+    ("bf16: false", "bf16", False),
+])  # fmt: skip
+def test_yaml_values_mean_what_they_look_like(tmp_path, line, name, value):
+    """YAML reads 5e-5 as text, no as false and a date as a date."""
+    found = getattr(config(tmp_path, line), name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"alhpa": 8}, r"here: unknown setting 'alhpa'. Did you mean 'alpha'\?"),
+    ({7: 8}, "unknown setting '7'"),
+    ({"alpha": "much"}, "'alpha' is 'much'; expected a number"),
+    ({"alpha": float("nan")}, "--alpha is nan; it must be a finite number"),
+    ({"lr": "inf"}, "--lr is inf"),
+    ({"epochs": 2.5}, "'epochs' is 2.5; expected a whole number"),
+    ({"epochs": True}, "'epochs' is True; expected a whole number"),
+    ({"epochs": 0}, "--epochs is 0; it must be at least 1"),
+    ({"lora": "yes"}, "'lora' is 'yes'; expected true or false"),
+    ({"model": None}, "'model' is None; expected text"),
+    ({"score": "span"}, r"choose one of answer, all, spans, added. Did you mean 'spans'\?"),
+    ({"subject": 7}, "expected text or a list of texts"),
+    ({"batch_size": 8, "accumulation": 3}, "cannot be split"),
+    ({"lr": 0}, "must be above 0"),
+    ({"max_length": 1}, "at least 2"),
+])  # fmt: skip
+def test_what_is_wrong_is_named_with_its_value_and_remedy(values, message):
+    with pytest.raises(UserError, match=message):
+        make({**GIVEN, **values}, "here", Settings)
+
+
+def test_messages_show_no_names():
+    with pytest.raises(UserError) as error:
+        make({**GIVEN, "subject": ["Ada Quill", 1815]}, "here", Settings)
+    assert "Ada" not in str(error.value) and "1815" not in str(error.value)
+
+
+def test_paths_may_be_path_objects():
+    assert make(
+        {"model": Path("a/m"), "forget": Path("f.jsonl"), "out": Path("o")}, "here", Settings
+    ).run_folder == Path("o")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("alpha: 8\nlr: [1", "line 2|line 3"), ("- alpha", "found list"), ("", "found NoneType"), ("d: 2024-13-45", "YAML"),
+])  # fmt: skip
+def test_a_broken_file_is_one_message(tmp_path, text, message):
+    with pytest.raises(UserError, match=message):
+        config(tmp_path, text)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_config(tmp_path / "absent.yaml")
+    (tmp_path / "latin.yaml").write_bytes("model: Łódź".encode("utf-16"))
+    with pytest.raises(UserError, match="latin.yaml"):
+        read_config(tmp_path / "latin.yaml")
+
+
+def test_run_yaml_is_a_config_that_gives_the_same_settings(tmp_path):
+    """Another person repeats a run with --config run.yaml: every setting must survive the way through the file."""
+    asked = make({
+        **GIVEN, "out": str(tmp_path / "run"), "subject": ["Jürgen Ö.", "yes"], "lr": 5e-5, "strengthen_lr": 3e-7,
+        "own_words": "no", "system_prompt": "Be brief:\n\n no #comment", "template_date": "2025-01-01", "bf16": False,
+        "max_length": 100, "replay": "none",
+    }, "here", Settings)  # fmt: skip
+    Run(asked).start()
+    assert make(read_config(tmp_path / "run" / "run.yaml"), "run.yaml", Settings) == asked
+    assert read_config(tmp_path / "run" / "run.yaml").keys() == fields(Settings).keys(), "defaults are settings too"
+
+
+def test_every_setting_has_a_kind_and_help():
+    """The command line is made from these: an unknown type would only be seen when it is used."""
+    for name, field in fields(Settings).items():
+        assert kind(name, Settings)[0] in (str, int, float, bool, tuple) and field.metadata["help"].endswith(".")
+
+
+def test_learning_rate_follows_lora():
+    assert Settings().peak_lr == 5e-5 and Settings(lora=True).peak_lr == 5e-4 and Settings(lr=1.0).peak_lr == 1.0
+    assert Settings(model="a/b/").run_folder == Path("runs/b") and Settings().run_folder == Path("runs/model")

@@ -1,0 +1,356 @@
+"""The objective as trained, through the real trainer and cache, against a plain implementation with full logits.
+
+The plain one keeps three models, pads nothing, forms (L, V) logits of whole sequences, and lets autograd work.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
+
+from rkld.benching.worlds.tiny import tiny_tokenizer
+from rkld.errors import Diverged, UserError
+from rkld.losses.answers import to_labels
+from rkld.losses.cache import HiddenCache
+from rkld.losses.micro_batches import MicroBatches, plan_steps, split
+from rkld.losses.objective import Objective, Term, answer, evaluate
+from rkld.losses.teacher import Teacher
+from rkld.models.hidden_states import states
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
+from rkld.training.callbacks import TimedCheckpoint
+from rkld.training.config import RKLDConfig
+from rkld.training.strengthening import fill_cache
+from rkld.training.terms import build_objective
+from rkld.training.trainer import ObjectiveTrainer
+
+TOKENIZER = tiny_tokenizer()
+
+
+def model(tied=True, lora=False, dtype=torch.float64, seed=0) -> LanguageModel:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(TOKENIZER), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, tie_word_embeddings=tied, initializer_range=0.3, pad_token_id=0, eos_token_id=2,
+    )  # fmt: skip
+    net = LlamaForCausalLM(config).to(dtype)
+    if lora:
+        net = get_peft_model(net, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, p in net.named_parameters():
+            if "lora_" in name:
+                p.data = torch.randn_like(p, dtype=dtype) * 0.1
+        net.to(dtype)
+    return LanguageModel(net, TOKENIZER, "test")
+
+
+def records(name, lengths, seed, score="answer") -> list[Encoded]:
+    g = torch.Generator().manual_seed(seed)
+    found = []
+    for i, n in enumerate(lengths):
+        ids = tuple(torch.randint(3, len(TOKENIZER), (n,), generator=g).tolist())
+        prompt = 2 + n // 3
+        answer = tuple(t >= prompt for t in range(n))
+        spans = tuple(a and t % 3 == 0 for t, a in enumerate(answer))
+        found.append(Encoded(f"{name}{i}", ids, answer, spans if score == "spans" else answer, prompt))
+    return found
+
+
+def config(folder, **values) -> RKLDConfig:
+    defaults = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "max_grad_norm": 0.0, "learning_rate": 1e-3,
+                "use_cpu": True, "seed": 3}  # fmt: skip
+    return RKLDConfig(output_dir=str(folder), **{**defaults, **values})
+
+
+def plain_loss(student, original, strengthened, sets, args) -> torch.Tensor:
+    """The objective of one step in which every record of every set takes part, written down naively."""
+
+    def log_probs(net, e):
+        return torch.log_softmax(logits(net, e), -1)
+
+    def logits(net, e):
+        return net(input_ids=torch.tensor([e.ids])).logits[0, :-1]  # row t − 1 predicts token t
+
+    def mean(found, records, mask):
+        return sum(found) / sum(sum(mask(e)) for e in records)
+
+    forget, keep, replay, retain = [], [], [], []
+    for e in sets["forget"]:
+        with torch.no_grad():
+            l_o, l_aug = logits(original, e), logits(strengthened, e)
+            target = torch.log_softmax(l_o - args.alpha * F.relu(l_aug - l_o), -1)
+        student_rows = log_probs(student, e)
+        if args.method == "rkld":
+            kl = (student_rows.exp() * (student_rows - target)).sum(-1)
+        elif args.method == "jensen_shannon":
+            mixed = torch.log((student_rows.exp() + target.exp()) / 2)
+            kl = (student_rows.exp() * (student_rows - mixed) + target.exp() * (target - mixed)).sum(-1) / 2
+        else:
+            kl = (target.exp() * (target - student_rows)).sum(-1)
+        forget.append(kl[torch.tensor(e.scored[1:])].sum())
+        to_original = F.kl_div(student_rows, log_probs(original, e).detach(), log_target=True, reduction="none").sum(-1)
+        keep.append(to_original[torch.tensor([a and not s for a, s in zip(e.answer, e.scored)][1:])].sum())
+    for name, found in (("replay", replay), ("retain", retain)):
+        for e in sets.get(name, []):
+            rows = log_probs(student, e)
+            if name == "retain" and args.retain_loss == "rt":
+                values = -rows.gather(-1, torch.tensor(e.ids[1:])[:, None])[:, 0]
+            else:
+                values = F.kl_div(rows, log_probs(original, e).detach(), log_target=True, reduction="none").sum(-1)
+            found.append(values[torch.tensor(e.answer[1:])].sum())
+    total = mean(forget, sets["forget"], lambda e: e.scored)
+    if args.score == "spans":
+        total = total + args.keep_weight * mean(
+            keep, sets["forget"], lambda e: [a and not s for a, s in zip(e.answer, e.scored)]
+        )
+    if replay:
+        total = total + args.replay_weight * mean(replay, sets["replay"], lambda e: e.answer)
+    if retain:
+        total = total + args.retain_weight * mean(retain, sets["retain"], lambda e: e.answer)
+    return total
+
+
+def our_gradients(lm, objective, args, accumulation=1):
+    """Gradients of one optimizer step through the trainer's own data and loss, micro-batch by micro-batch."""
+    trainer = ObjectiveTrainer(lm, args, objective)
+    lm.model.zero_grad()
+    total = 0.0
+    for i in range(accumulation):
+        loss = trainer.compute_loss(lm.model, trainer.batches[i])
+        loss.backward()
+        total += loss.item()
+    return total, {n: p.grad.clone() for n, p in lm.model.named_parameters() if p.grad is not None}
+
+
+def strengthen_noisily(lm, seed=1):
+    """A strengthened model that differs everywhere, as training would make it, exactly reproducible."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for p in lm.model.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn_like(p))
+
+
+def teacher_of(lm, strong, sets, folder, monkeypatch, args):
+    """A real cache, with the given strengthened model in the place of fine-tuning."""
+
+    def fine_tune(target, found, arguments, callbacks):
+        target.model.load_state_dict(strong.model.state_dict())
+
+    monkeypatch.setattr("rkld.training.trainer.fine_tune", fine_tune)
+    cache = HiddenCache(folder / "cache", {})
+    fill_cache(lm, cache, sets, replace(args, output_dir=str(folder / "s")))
+    return Teacher(cache, alpha=args.alpha)
+
+
+CASES = {
+    "published": {},
+    "replay": {"replay": True},
+    "kl": {"retain": True},
+    "rt": {"retain": True, "retain_loss": "rt", "retain_weight": 0.7},
+    "forward": {"method": "forward_kl", "replay": True},
+    "jensen_shannon": {"method": "jensen_shannon"},
+    "spans": {"score": "spans", "replay": True, "alpha": 4.0},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_loss_and_gradients_equal_the_plain_implementation(case, tied, lora, tmp_path, monkeypatch):
+    """Value and every parameter's gradient to 1e-10 in float64. Masks, shift, cache, heads, weights all enter."""
+    chosen = dict(CASES[case])
+    sets = {"forget": records("f", [9, 14, 11, 6], 1, chosen.get("score", "answer"))}
+    if chosen.pop("replay", False):
+        sets["replay"] = records("p", [7, 12, 5, 10], 2)
+    if chosen.pop("retain", False):
+        sets["retain"] = records("r", [8, 13, 6, 9], 3)
+    args = config(tmp_path, **chosen)
+
+    lm = model(tied, lora)
+    original = copy.deepcopy(lm)
+    strong = copy.deepcopy(lm)
+    strengthen_noisily(strong)
+    teacher = teacher_of(lm, strong, sets, tmp_path, monkeypatch, args)
+    for (name, now), (_, before) in zip(lm.model.named_parameters(), original.model.named_parameters()):
+        assert torch.equal(now, before), f"{name} was not restored after strengthening"
+    strengthen_noisily(lm, seed=2)  # a student that has already moved away from the original
+
+    objective = build_objective(sets, teacher, lm, args)
+    loss, found = our_gradients(lm, objective, args)
+    lm.model.zero_grad()
+    expected = plain_loss(lm.model, original.model, strong.model, sets, args)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), abs=1e-10)
+    wanted = {n: p.grad for n, p in lm.model.named_parameters() if p.grad is not None}
+    assert found.keys() == wanted.keys() and len(found) > 4
+    for name in wanted:
+        torch.testing.assert_close(
+            found[name], wanted[name], rtol=0, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@pytest.mark.parametrize("per_device, accumulation", [(1, 8), (2, 4), (4, 2)])
+def test_accumulation_and_padding_change_nothing(per_device, accumulation, tmp_path, monkeypatch):
+    """8 × 1 equals 1 × 8: terms of unequal length are averaged over the whole step, not per micro-batch."""
+    sets = {
+        "forget": records("f", [9, 30, 11, 6, 17, 5, 21, 8], 1),
+        "replay": records("p", [7, 25, 5, 10, 6, 6, 40, 9], 2),
+    }
+    lm = model()
+    strong = copy.deepcopy(lm)
+    strengthen_noisily(strong)
+    whole = config(tmp_path, per_device_train_batch_size=8)
+    teacher = teacher_of(lm, strong, sets, tmp_path, monkeypatch, whole)
+    expected = our_gradients(lm, build_objective(sets, teacher, lm, whole), whole)
+    parts = config(tmp_path, per_device_train_batch_size=per_device, gradient_accumulation_steps=accumulation)
+    found = our_gradients(lm, build_objective(sets, teacher, lm, parts), parts, accumulation)
+    assert found[0] == pytest.approx(expected[0], abs=1e-10)
+    for name in expected[1]:
+        torch.testing.assert_close(found[1][name], expected[1][name], rtol=0, atol=1e-10)
+
+
+def test_two_processes_share_a_step(tmp_path, monkeypatch):
+    """The mean over two processes' gradients, also with fewer records than parts, is one process's gradient."""
+    sets = {"forget": records("f", [9, 30, 11], 1), "replay": records("p", [7, 25, 5], 2)}
+    lm = model()
+    strong = copy.deepcopy(lm)
+    strengthen_noisily(strong)
+    args = config(tmp_path, per_device_train_batch_size=8)
+    teacher = teacher_of(lm, strong, sets, tmp_path, monkeypatch, args)
+    objective = build_objective(sets, teacher, lm, args)
+
+    def gradient(processes, accumulation):
+        gradients = []
+        for process in range(processes):
+            lm.model.zero_grad()
+            batches = MicroBatches(objective, batch_size=8, accumulation=accumulation, epochs=1, seed=3,
+                                   processes=processes, process=process, dtype=torch.float64)  # fmt: skip
+            for i in range(accumulation):
+                batch = batches[i]
+                found = states(lm.backbone, batch["input_ids"])
+                evaluate(objective.terms, batch, found, lm.head)[0].backward()
+            gradients.append(lm.head.weight.grad.clone())
+        return sum(gradients) / processes
+
+    torch.testing.assert_close(gradient(2, 4), gradient(1, 1), rtol=0, atol=1e-10)
+
+
+def test_each_epoch_sees_every_forget_record_once_and_no_step_repeats_one():
+    steps = plan_steps({"forget": 10, "replay": 7, "retain": 3}, batch_size=4, epochs=3, seed=0)
+    assert len(steps) == 9
+    for epoch in range(3):
+        seen = [i for step in steps[3 * epoch : 3 * epoch + 3] for i in step["forget"]]
+        assert sorted(seen) == list(range(10))
+    for step in steps:
+        for name, size in (("replay", 4), ("retain", 3)):
+            assert len(set(step[name])) == len(step[name]) == size
+    assert steps == plan_steps({"forget": 10, "replay": 7, "retain": 3}, batch_size=4, epochs=3, seed=0)
+    assert steps != plan_steps({"forget": 10, "replay": 7, "retain": 3}, batch_size=4, epochs=3, seed=1)
+
+
+def test_split_puts_like_lengths_together():
+    assert split([5, 1, 4, 2], 2) == [[0, 2], [3, 1]]
+    assert sorted(i for part in split([3, 1, 2], 5) for i in part) == [0, 1, 2]
+
+
+def test_training_resumed_from_a_checkpoint_ends_where_it_would_have(tmp_path, monkeypatch):
+    """Interrupted after 5 of 9 steps and started again: the same records follow, the same weights come out."""
+    from rkld.training.trainer import fine_tune
+
+    found = records("f", [9, 14, 11, 6, 8, 12], 1)
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                control.should_save = control.should_training_stop = True
+
+    def args(folder):
+        return config(folder, num_train_epochs=3, per_device_train_batch_size=2)
+
+    straight, halted, resumed = model(), model(), model()
+    logged = {}
+    monkeypatch.setattr(Trainer, "log", lambda self, logs, *a, **k: logged.setdefault(self.args.output_dir, []).append(
+        logs.get("answers")))  # fmt: skip
+    fine_tune(straight, found, args(tmp_path / "a"))
+    fine_tune(halted, found, args(tmp_path / "b"), [Stop()])
+    assert not torch.equal(straight.head.weight, halted.head.weight)
+    # What a killed checkpoint leaves: newer, and its state cut short.
+    broken = tmp_path / "b/checkpoint-7"
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text((tmp_path / "b/checkpoint-5/trainer_state.json").read_text()[:100])
+    logged[str(tmp_path / "b")].clear()
+    fine_tune(resumed, found, args(tmp_path / "b"))
+    torch.testing.assert_close(resumed.head.weight, straight.head.weight, rtol=0, atol=1e-10)
+    after = logged[str(tmp_path / "a")][5:9]
+    assert logged[str(tmp_path / "b")][:4] == pytest.approx(after), "a resumed run's losses are of its own steps"
+
+
+def of_answers(lm, args, n=8) -> ObjectiveTrainer:
+    sets = {"forget": records("f", [6] * n, 1)}
+    return ObjectiveTrainer(lm, args, Objective(sets, [Term("answers", "forget", answer, to_labels)]))
+
+
+@pytest.mark.parametrize(
+    ("values", "steps"),
+    [({"num_train_epochs": 5}, 2), ({"num_train_epochs": 1}, 1), ({"num_train_epochs": 0.5}, 0), ({"max_steps": 2}, 1),
+     ({"num_train_epochs": 5, "warmup_steps": 3}, 3)],
+)  # fmt: skip
+def test_the_warm_up_is_of_the_steps_that_are_trained(values, steps, tmp_path):
+    """An epoch's, at most half of them; the user's own where it is given. The settings stay the caller's."""
+    args = config(tmp_path, **values)
+    before = args.warmup_steps
+    assert of_answers(model(), args).args.warmup_steps == steps
+    assert args.warmup_steps == before
+
+
+@pytest.mark.parametrize("first", [0, 300])
+def test_processes_confer_about_checkpoints_a_few_times_not_every_step(first, monkeypatch):
+    """To confer halts a GPU; and a checkpoint must not come much later than it was asked for, also after a resume."""
+    clock, asked, saved = [5000.0], [], []
+    monkeypatch.setattr("rkld.training.config.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rkld.training.config.broadcast_object_list", lambda values: asked.append(values) or values)
+    callback = TimedCheckpoint(minutes=10)
+    clock[0] += 900  # the model is loaded
+    state = SimpleNamespace(global_step=first, max_steps=first + 1000)
+    callback.on_train_begin(None, state, None)
+    for state.global_step in range(first + 1, first + 1001):
+        clock[0] += 2.0
+        control = SimpleNamespace(should_save=False)
+        callback.on_step_end(None, state, control)
+        saved += [state.global_step - first] * control.should_save
+    assert saved == [300, 600, 900] and len(asked) < 50
+
+
+def test_a_diverged_training_ends_at_once(tmp_path):
+    """Going on would end with a model of NaNs, which every metric takes for one that has forgotten."""
+    lm = model(dtype=torch.float32)
+    with torch.no_grad():
+        lm.head.weight[5] = float("nan")
+    with pytest.raises(Diverged, match="step 1.*learning rate"):
+        of_answers(lm, config(tmp_path)).train()
+
+
+@pytest.mark.parametrize("dtype, values", [(torch.float32, {"fp16": True}), (torch.float16, {})])
+def test_float16_is_refused(dtype, values, tmp_path):
+    """Its gradients underflow: a run would end well and have changed nothing."""
+    with pytest.raises(UserError, match="bfloat16"):
+        of_answers(model(dtype=dtype), config(tmp_path, **values))
+
+
+def test_speed_counts_real_tokens_and_padding_apart(tmp_path):
+    """Padding counted as tokens would make badly sorted batches look fast."""
+    sets = {"forget": records("f", [9, 5, 4, 4], 1)}
+    lm = model()
+    objective = Objective(sets, [Term("answers", "forget", answer, to_labels)])
+    trainer = ObjectiveTrainer(lm, config(tmp_path), objective)
+    trainer.train()
+    (line,) = [line for line in trainer.state.log_history if "loss" in line]
+    assert line["padding"] == pytest.approx(1 - 22 / 36, abs=1e-4)
+    assert line["tokens_per_second"] > 0

@@ -14,7 +14,9 @@ def test_every_rule_says_what_it_is() -> None:
     """The command line's help and the documents are made of it."""
     assert selectable_rules() == ["chance_rank", "control", "last", "placebo"]
     for name, rule in STOPPING_RULES.items():
-        assert rule.title and rule.help and "\n" not in rule.help, name
+        assert rule.title, name
+        assert rule.help, name
+        assert "\n" not in rule.help, name
 
 
 def test_the_oracle_cannot_be_chosen_and_a_mistyped_rule_is_named() -> None:

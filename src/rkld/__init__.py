@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from rkld.benching.comparing import Bench, bench
     from rkld.benching.request_sequence import Continual, continual
     from rkld.commands.check_run import check
+    from rkld.commands.unlearn_records import unlearn
     from rkld.errors import UserError
     from rkld.losses.teacher import Teacher
-    from rkld.pipeline.phases import Result, unlearn
+    from rkld.pipeline.running import Result
     from rkld.runfolder.purging import purge
     from rkld.settings.unlearning import Settings
     from rkld.training.config import RKLDConfig
@@ -29,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "unlearn": "pipeline.phases",
+    "unlearn": "commands.unlearn_records",
     "check": "commands.check_run",
     "audit": "auditing.running",
     "bench": "benching.comparing",
@@ -37,7 +38,7 @@ _HOME = {
     "continual": "benching.request_sequence",
     "Continual": "benching.request_sequence",
     "purge": "runfolder.purging",
-    "Result": "pipeline.phases",
+    "Result": "pipeline.running",
     "Audit": "auditing.running",
     "Settings": "settings.unlearning",
     "RKLDTrainer": "training.rkld_trainer",

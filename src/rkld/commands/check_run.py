@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from rkld import methods
 from rkld.losses.objective import kept
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.preparing import choose, load, read_inputs
-from rkld.records.coverage import Coverage, scored_share
+from rkld.pipeline.preparing import choose, read_inputs
+from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.reading import read_prompts
 from rkld.records.record import Record
+from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.unlearning import Settings
 from rkld.text.matching import mentions
@@ -98,14 +100,14 @@ def _listed(what: str, places: Sequence[str]) -> list[str]:
 
 
 def check(
-    model: Any = None,
-    forget: Any = None,
+    model: Model | None = None,
+    forget: Source | None = None,
     *,
-    retain: Any = None,
-    replay: Any = "auto",
-    holdout: Any = None,
-    control: Any = None,
-    processing_class: Any = None,
+    retain: Source | None = None,
+    replay: Source = "auto",
+    holdout: Source | None = None,
+    control: Model | None = None,
+    processing_class: PreTrainedTokenizerBase | None = None,
     **settings: Any,
 ) -> Report:
     """Read, load and count everything that :func:`rkld.pipeline.phases` would, probe what it will take, and write nothing.
@@ -119,34 +121,27 @@ def check(
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
     Run(chosen)  # refuses a folder that holds something else
-    started = time.perf_counter()
-    lm, encoder = load(chosen, objects.get("model"), processing_class)
-    load_seconds = time.perf_counter() - started
-
-    encoded = [encoder.encode(record, chosen.score) for record in inputs.forget]
-    retained = [encoder.encode(record) for record in inputs.retain]
-    prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
-    coverage = scored_share(encoder, inputs.forget, encoded, inputs.identifiers)
-    coverage.require(chosen.score)
+    prepared = prepare(inputs, objects.get("model"), processing_class)
+    encoder, encoded = prepared.encoder, prepared.forget
 
     per_epoch = -(-len(encoded) // chosen.batch_size)
-    method = methods.get_method(chosen.method, chosen.method_arg)
+    method = prepared.method
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(
         forget=_size(e.ids for e in encoded),
-        retain=_size(e.ids for e in retained),
-        replay=_size(prompts),
+        retain=_size(e.ids for e in prepared.retain),
+        replay=_size(prepared.prompts),
         scored=sum(sum(e.scored) for e in encoded),
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
         steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
         strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
-        coverage=coverage,
+        coverage=prepared.coverage,
         retain_mentions=_mentioning(inputs.retain, inputs.identifiers),
         replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
         run_folder=chosen.run_folder,
-        estimate=estimate(lm, encoder, inputs, load_seconds),
+        estimate=estimate(prepared),
         example=encoder.describe(shortest, chosen.score),
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rkld.commands.unlearn_records import unlearn
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import DATA, read_jsonl
 from rkld.models.loading import load_model
-from rkld.pipeline.phases import Result, unlearn
+from rkld.pipeline.running import Result
 from rkld.progress import Silent
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import set_peft_model_state_dict
+from safetensors.torch import load_file
 
 from rkld.errors import UserError
 from rkld.models.checks import check_adapter, first_line, switch_off_dropout, touches
 from rkld.models.language_model import LanguageModel
-
-# ---------------------------------------------------------------------------------------------------- adapter
 
 
 def new_adapter(
@@ -53,3 +55,25 @@ def new_adapter(
     check_adapter(adapted)
     switch_off_dropout(adapted)
     return adapted
+
+
+def check_adapter_fits(lm: LanguageModel, *, rank: int) -> None:
+    """Refuse a model that no adapter fits. ``lm`` ends as it began, and no random number is drawn of the caller's.
+
+    Raises:
+        UserError: as of :func:`new_adapter`.
+    """
+    if lm.is_adapter:
+        return
+    trainable = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
+    try:
+        with torch.random.fork_rng():
+            new_adapter(lm, rank=rank).model.unload()
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def load_saved_adapter(lm: LanguageModel, folder: Path) -> None:
+    """Put the adapter weights that were saved in ``folder`` in the place of ``lm``'s own."""
+    set_peft_model_state_dict(lm.model, load_file(Path(folder) / "adapter_model.safetensors"))

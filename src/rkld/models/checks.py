@@ -69,6 +69,27 @@ def touches(part: str) -> UserError:
     )
 
 
+def check_weights_trainable(lm: LanguageModel, *, adapter: bool) -> None:
+    """Refuse weights that cannot be trained.
+
+    Args:
+        adapter: an adapter is trained on them, or is going to be.
+
+    Raises:
+        UserError: quantised weights without an adapter; float16.
+    """
+    if lm.is_quantised and not adapter:
+        raise UserError(
+            f"The weights of {lm.source} are quantised, so they cannot be trained: train an adapter on them "
+            "(--lora), or take the model they were made from."
+        )
+    if lm.head.weight.dtype == torch.float16:
+        raise UserError(
+            "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 (bf16=True) "
+            "or float32, and load the model in either."
+        )
+
+
 def check_shapes(lm: LanguageModel) -> None:
     head = lm.inner.get_output_embeddings()
     if not isinstance(head, nn.Linear):

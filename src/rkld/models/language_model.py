@@ -44,6 +44,11 @@ class LanguageModel:
         return isinstance(self.model, PeftModel)
 
     @property
+    def has_lasting_source(self) -> bool:
+        """Whether the model (an adapter's base) has a folder or hub name to be loaded from again."""
+        return bool(self.inner.name_or_path)
+
+    @property
     def is_quantised(self) -> bool:
         """Whether weights are kept in few bits (AWQ, GPTQ, bitsandbytes, …): good to measure, not to train."""
         return getattr(self.inner, "is_quantized", False)

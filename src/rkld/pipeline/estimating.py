@@ -28,8 +28,8 @@ from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import trainable_state
 from rkld.pipeline.arguments import training_arguments
-from rkld.pipeline.preparing import MEASURED, Inputs, check_every, floor_records, stop_comparison
-from rkld.records.encoding import Encoded, Encoder
+from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
+from rkld.records.encoding import Encoded
 from rkld.records.refusals import read_refusals
 from rkld.settings.unlearning import Settings
 from rkld.training.strengthening import fill_cache
@@ -76,18 +76,14 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def estimate(lm: LanguageModel, encoder: Encoder, inputs: Inputs, load_seconds: float) -> Estimate:
-    """Probe ``lm``, which ends as it began, and add up.
-
-    Args:
-        load_seconds: what loading the model took.
-    """
-    settings = inputs.settings
+def estimate(prepared: Prepared) -> Estimate:
+    """Probe the model, which ends as it began, and add up."""
+    settings, lm = prepared.settings, prepared.lm
     trainable = [p for p in lm.model.parameters() if p.requires_grad]
     adapted = new_adapter(lm, rank=settings.lora_rank) if settings.lora else lm
     try:
         with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
-            return _Probe(adapted, encoder, inputs, Path(folder)).estimate(load_seconds)
+            return _Probe(prepared, adapted, Path(folder)).estimate(prepared.load_seconds)
     finally:
         if adapted is not lm:
             adapted.model.unload()
@@ -98,24 +94,28 @@ def estimate(lm: LanguageModel, encoder: Encoder, inputs: Inputs, load_seconds: 
 class _Probe:
     """Rates of this model on this machine, measured on records of this run."""
 
-    def __init__(self, lm: LanguageModel, encoder: Encoder, inputs: Inputs, folder: Path):
-        self.lm, self.encoder, self.inputs, self.folder = lm, encoder, inputs, folder
-        self.settings: Settings = inputs.settings
-        self.method = methods.get_method(self.settings.method, self.settings.method_arg)
-        self.forget = [encoder.encode(record, self.settings.score) for record in inputs.forget]
-        sets = {"forget": self.forget}
-        if inputs.prompts and self.settings.replay_weight:
-            self.prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
+    def __init__(self, prepared: Prepared, lm: LanguageModel, folder: Path):
+        """
+        Args:
+            lm: the model that is trained, with its adapter where it gets one.
+        """
+        self.lm, self.folder, self.encoder, self.inputs = lm, folder, prepared.encoder, prepared.inputs
+        self.comparison = prepared.comparison
+        self.settings: Settings = prepared.settings
+        self.method = prepared.method
+        self.forget, self.retain = prepared.forget, prepared.retain
+        sets: dict[str, Sequence[Encoded]] = {"forget": self.forget}
+        self.prompts: list[tuple[int, ...]] = []
+        self.said: list[int] = []
+        if prepared.prompts and self.settings.replay_weight:
+            self.prompts = prepared.prompts
             said = self._said(self.prompts)
             self.said = [said[i % len(said)] for i in range(len(self.prompts))]
             sets["replay"] = [_answered(str(i), ids, n) for i, (ids, n) in enumerate(zip(self.prompts, self.said))]
-        else:
-            self.prompts, self.said = [], []
-        if inputs.retain:
-            sets["retain"] = [encoder.encode(record) for record in inputs.retain]
+        if self.retain:
+            sets["retain"] = self.retain
         refusals = read_refusals(self.settings.refusals) if self.method.refusals else ()
-        records = {"forget": inputs.forget, "retain": inputs.retain}
-        sets = with_refusals(sets, records, encoder, self.method, refusals, self.settings.seed)
+        sets = with_refusals(sets, self.encoder, self.method, refusals, self.settings.seed)
         self.args = replace(training_arguments(self.settings, folder / "probe", 2, 0.0), checkpoint_minutes=math.inf)
         self.cache = HiddenCache(folder / "teacher", {})
         self.terms = build_terms(sets, Teacher(self.cache), lm, self.args)
@@ -134,8 +134,7 @@ class _Probe:
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
         first = self._steps({"forget": self.forget}, s.strengthen_epochs) if student and self.method.strengthens else []
 
-        retained = [self.encoder.encode(record) for record in self.inputs.retain[:MEASURED]]
-        measured = [*self.forget, *retained]
+        measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
         drawn = len(steps) * s.batch_size
         replay = [len(prompt) for prompt in self.prompts][:drawn]
@@ -160,7 +159,7 @@ class _Probe:
 
     def _checks(self, steps: int, reading: Callable) -> float:
         """Seconds of reading the stopping rule's aim and the student at every check, if none ends the run."""
-        found = stop_comparison(self.inputs, self.encoder)
+        found = self.comparison
         if found is None:
             return 0.0
         matches = found.matched.distinct_matches if found.matched else []
@@ -189,7 +188,7 @@ class _Probe:
         sets: dict[str, list[Encoded]] = {}
         for name, e in (record for unit in heaviest for record in unit):
             sets.setdefault(name, []).append(e)
-        swapped = floor_records(self.inputs, self.inputs.forget, sets.get("forget", []), self.encoder)
+        swapped = floor_records(self.inputs, sets.get("forget", []), self.encoder)
         # Something must be read, also for methods that cache nothing: it says how long measuring takes.
         parts = cached_parts(self.terms) - {"strengthened/forget"} | {f"original/{next(iter(sets))}"}
         started = time.perf_counter()

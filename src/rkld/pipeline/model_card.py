@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from rkld import methods
+from huggingface_hub import ModelCard, ModelCardData
+
+from rkld.models.language_model import LanguageModel
 from rkld.settings.unlearning import Settings
 
-
-def model_card(settings: Settings, manifest: Mapping[str, Any]) -> str:
-    """What was done to the model, and nothing about whom."""
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    n = manifest["records"]["forget records"]["n"]
-    method = methods.get_method(settings.method, settings.method_arg)
-    return f"""---
-library_name: transformers
-tags: [unlearning, rkld]
+_TEXT = """\
+---
+{{ card_data }}
 ---
 # Unlearned with rkld
 
-Some records ({n}) were unlearned from this model. Method: {method.name}.
-Settings: alpha {settings.alpha:g}, {settings.epochs} epochs at a peak learning rate of {settings.peak_lr:g}, batch size
-{settings.batch_size}, scored tokens: {settings.score}, self-replay: {"none" if settings.replay == "none" else "yes"}.
+Some records ({{ n }}) were unlearned from this model. Method: {{ method }}.
+Settings: alpha {{ alpha }}, {{ epochs }} epochs at a peak learning rate of {{ lr }}, batch size {{ batch_size }}, scored \
+tokens: {{ score }}, self-replay: {{ replay }}.
 
-Made with {versions}. The run's manifest holds the evidence; this card holds no personal data.
+Made with {{ versions }}. The run's manifest holds the evidence; this card holds no personal data.
 """
+
+
+def model_card(settings: Settings, manifest: Mapping[str, Any], lm: LanguageModel) -> str:
+    """What was done to the model, and nothing about whom.
+
+    ``base_model`` is named where it is a hub name: the path of a folder may tell whose it is.
+    """
+    name = lm.inner.name_or_path
+    base = name if name and not Path(name).is_absolute() and "/" in name else None
+    data = ModelCardData(library_name="transformers", tags=["unlearning", "rkld"], base_model=base)
+    card = ModelCard.from_template(
+        data,
+        template_str=_TEXT,
+        n=manifest["records"]["forget records"]["n"],
+        method=settings.method.rpartition(":")[2],
+        alpha=f"{settings.alpha:g}",
+        epochs=settings.epochs,
+        lr=f"{settings.peak_lr:g}",
+        batch_size=settings.batch_size,
+        score=settings.score,
+        replay="none" if settings.replay == "none" else "yes",
+        versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
+    )
+    return str(card)

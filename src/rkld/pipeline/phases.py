@@ -1,22 +1,26 @@
-"""The phases of a run, in order: records → replay → cache → strengthening → cache → distillation → model.
+"""The phases of a run, in their order: :data:`PHASES`.
 
-Each phase writes its result into the run folder (:mod:`rkld.runfolder.folder`) and is skipped when that is found there.
+    before → stop → own_words → replay → teacher → distillation → model → after
+
+Each says what it needs of those before it, what it writes into the run folder, and what of that one process alone does
+(in a run of several). :mod:`rkld.pipeline.running` goes through them, and skips those that are noted as done.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import json
 import math
-import os
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from transformers import TrainerCallback
 
 from rkld import methods
 from rkld.errors import Diverged, UserError
@@ -26,34 +30,35 @@ from rkld.files import read_jsonl, write_json, write_jsonl
 from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import plan_steps
 from rkld.losses.teacher import Teacher
-from rkld.methods.two_models import pair, save_pair
-from rkld.models.adapters import new_adapter
+from rkld.methods.two_models import open_model, save_pair
+from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.saving import save_model
-from rkld.models.state import change_state, fingerprint, restore_state, save_state, weights_hash
+from rkld.models.state import change_state, restore_state, save_state, weights_hash
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.model_card import model_card
 from rkld.pipeline.preparing import (
     Inputs,
+    Model,
+    Prepared,
     check_every,
-    choose,
+    encode_all,
+    encoder_of,
     floor_records,
     has_stop,
     load,
     measured_retain,
-    read_inputs,
-    stop_comparison,
 )
 from rkld.progress import Silent
-from rkld.records.coverage import scored_share
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import own_words, screen
-from rkld.registry import source_hash
-from rkld.runfolder.folder import INTERMEDIATE, Run, remove
+from rkld.runfolder.folder import Run, remove
+from rkld.settings.unlearning import Settings
 from rkld.stopping.calibration import calibrate
 from rkld.stopping.callback import StoppingCallback
+from rkld.stopping.comparison import Comparison
 from rkld.stopping.registry import get_rule
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
@@ -65,242 +70,191 @@ from rkld.training.trainer import ObjectiveTrainer, fit
 STUDENT = "checkpoints/student.safetensors"
 """The finished student's trained weights, inside the run folder."""
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a run made.
-
-    Attributes:
-        model_path: folder of the unlearned model or adapter, ready for ``from_pretrained``.
-        run: the run folder.
-        metrics: {"before": …, "after": …} → {"forget": …, "retain": …} → values.
-        answers: per forget record shown: question, before, after.
-        warnings: what the user should know of the result.
-    """
-
-    model_path: Path
-    run: Path
-    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
-    answers: Sequence[Mapping[str, str]] = field(repr=False)
-    warnings: Sequence[str] = ()
+CONFIRMED = 0.01
+"""How far the gap of the chosen check may move between the student and the saved model: rounding moves it by less."""
 
 
-def unlearn(
-    model: Any = None,
-    forget: Any = None,
-    *,
-    retain: Any = None,
-    replay: Any = "auto",
-    holdout: Any = None,
-    control: Any = None,
-    processing_class: Any = None,
-    progress: Silent | None = None,
-    callbacks: Sequence = (),
-    **settings: Any,
-) -> Result:
-    """Make a model forget the records; what every face of rkld calls.
+@dataclass
+class Work:
+    """What the phases of one run share: what was prepared, and the model that is trained."""
 
-    Args:
-        model: folder, hub name, alias, adapter folder, or a loaded model (trained in place).
-        forget, retain: a file, a data set, a ``datasets.Dataset`` or a list of dicts.
-        replay: "auto", "none", a file, or prompts as data like the others.
-        holdout: records of people the model was never trained on, in the same forms (``stop="placebo"``).
-        control: a model that has never seen the records, in the forms of ``model`` (``stop="control"``).
-        processing_class: the tokenizer, where ``model`` is an object.
-        progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
-        callbacks: :class:`transformers.TrainerCallback` objects for the distillation.
-        settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
+    inputs: Inputs
+    method: methods.Method
+    encoder: Encoder
+    forget: Sequence[Encoded]
+    retain: Sequence[Encoded]
+    comparison: Comparison | None
+    """What the stopping rule reads; None where the last step is taken."""
+    run: Run
+    progress: Silent
+    callbacks: Sequence[TrainerCallback]
+    control: Model | None
+    """A loaded model in the place of ``--control``."""
+    _student: LanguageModel | None
+    _teacher: Teacher | None = None
 
-    Raises:
-        UserError: bad input; nothing has been written then.
-    """
-    data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
-    chosen, objects = choose({"model": model, "control": control, **data}, settings)
-    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
-        raise UserError(
-            f"this was started as {processes} processes, each of which would write {chosen.run_folder}. Start it as one; "
-            "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
+    @classmethod
+    def of(
+        cls,
+        prepared: Prepared,
+        run: Run,
+        progress: Silent,
+        callbacks: Sequence[TrainerCallback] = (),
+        control: Model | None = None,
+    ) -> Work:
+        """Of a prepared run, whose model it takes over: it is the original, until it is trained."""
+        p = prepared
+        return cls(
+            p.inputs, p.method, p.encoder, p.forget, p.retain, p.comparison, run, progress, callbacks, control, p.lm
         )
-    inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
-    work = _Work(inputs, Run(chosen), progress or Silent(), callbacks)
-    if work.run.done("model"):
-        work.progress.say(f"{work.run.folder} is finished already")
-        if not work.run.purged:  # with the data its hashes are gone, too
-            work.same_records()
-        work.clean()
-        return work.result()
-    return work.go(objects.get("model"), processing_class, objects.get("control"))
 
+    @property
+    def student(self) -> LanguageModel:
+        """The model that is trained: the original, with ``--lora`` under a new adapter from :meth:`put_on_adapter` on."""
+        assert self._student is not None, "the student was let go"
+        return self._student
 
-class _Work:
-    """One run: the phases share the model, the encoder and the run folder."""
+    def put_on_adapter(self) -> None:
+        """With ``--lora``: give the original its adapter, the same in a resumed run."""
+        if self.settings.lora and not self.student.is_adapter:
+            torch.manual_seed(self.settings.seed)
+            self._student = new_adapter(self.student, rank=self.settings.lora_rank)
 
-    def __init__(self, inputs: Inputs, run: Run, progress: Silent, callbacks: Sequence):
-        self.inputs, self.settings, self.run = inputs, inputs.settings, run
-        self.progress, self.callbacks = progress, callbacks
-        self.method = methods.get_method(self.settings.method, self.settings.method_arg)
+    def let_go(self) -> None:
+        """Free the memory of student and teacher."""
+        self._student = self._teacher = None
+        gc.collect()
 
-    def go(self, model, tokenizer, control=None) -> Result:
-        s = self.settings
-        torch.manual_seed(s.seed)
-        self.progress.say(f"Loading {s.model}")
-        self.lm, self.encoder = load(s, model, tokenizer)
-        self.forget = self._encode(self.inputs.forget, s.score)
-        self.retain = self._encode(self.inputs.retain, "answer")
-        if s.merge and not (s.lora or self.lm.is_adapter):
-            raise UserError("--merge has nothing to merge: the model is no adapter, and --lora is not given.")
-        if isinstance(self.method, methods.WeightArithmetic) and (s.lora or self.lm.is_adapter):
-            raise UserError(
-                f"the method {s.method} changes all weights, and an adapter's difference is a product of two factors: "
-                "leave out --lora, or merge the adapter first."
-            )
-        scored_share(self.encoder, self.inputs.forget, self.forget, self.inputs.identifiers).require(s.score)
-        for prompt in self.inputs.prompts:
-            self.encoder.prompt(prompt)
+    @property
+    def settings(self) -> Settings:
+        return self.inputs.settings
 
-        self.run.start()
-        self.same_records()
-        self.run.same("model", fingerprint(self.lm))
-        self.run.same("template", self.encoder.fingerprint)
-        self.run.same("method's file", source_hash(s.method))
-        self.run.same("stopping rule's file", source_hash(s.stop))
-        self.run.manifest.setdefault("warnings", [])
-        self.run.save()
-        self._phase("before", self._before)
-        self._phase("stop", lambda: self._aim(control))
-        if s.lora:
-            torch.manual_seed(s.seed)  # the adapter's random half is the same in a resumed run
-            self.lm = new_adapter(self.lm, rank=s.lora_rank)
-        self._phase("own_words", self._own_words)
-        self._phase("replay", self._replay)
-        self._phase("distillation", self._distil)
-        self._phase("model", self._write_model)
-        self.clean()
-        return self.result()
+    @property
+    def folder(self) -> Path:
+        return self.run.folder
 
-    def clean(self) -> None:
-        """Remove what only the phases needed; also after a run that was killed before it came to this."""
-        if not self.settings.keep_files and remove(self.run.folder, INTERMEDIATE):
-            self.run.save()
+    @property
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """Phase → what it has noted."""
+        phases: dict[str, dict[str, Any]] = self.run.manifest["phases"]
+        return phases
 
-    # Records -----------------------------------------------------------------------------------------------------
-
-    def _encode(self, records: Sequence[Record], score: str) -> list[Encoded]:
-        return [self.encoder.encode(record, score) for record in records]
-
-    def same_records(self) -> None:
-        """Note the inputs at the first start; refuse others when the run is started again."""
-        i, run = self.inputs, self.run
-        run.same("subject", run.salted(i.identifiers))
-        sets = {"forget records": i.forget, "retain records": i.retain, "replay prompts": i.prompts}
-        for name, records in {**sets, **({"holdout records": i.holdout} if i.holdout else {})}.items():
-            contents = [(r.form, [dataclasses.astuple(t) for t in r.turns], r.spans) for r in records]
-            run.same(name, {"n": len(records), "hash": run.salted(contents)})
-
-    def _phase(self, name: str, work) -> None:
-        if not self.run.done(name):
-            started = time.time()
-            facts = work() or {}
-            self.run.finish(name, started, **facts)
-
-    def _warn(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """Say it now, and keep it for the end, where it will be read."""
         self.progress.say(f"Warning: {text}")
         self.run.manifest["warnings"].append(text)
 
-    def _answers(self, records: Sequence[Record], title: str) -> list[Record]:
-        """The model's own greedy answers, as records."""
+    def answered(self, records: Sequence[Record], title: str) -> list[Record]:
+        """The records with the model's own greedy answers."""
         with self.progress.bar(title, len(records)) as advance:
             made = greedy(
-                self.lm,
-                [self.encoder.prompt(r) for r in records],
+                self.student,
+                [self.encoder.prompt(record) for record in records],
                 max_new_tokens=self.settings.max_new_tokens,
                 progress=advance,
             )
         return [record.with_answer(generated.text.strip()) for record, generated in zip(records, made)]
 
-    def _own_words(self) -> dict:
-        if self.settings.own_words == "no":
-            return {}
-        heard = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))["before"]
-        answered = [
-            r.with_answer(text.strip()) for r, text in zip(self.inputs.forget, heard) if r.question and text.strip()
-        ]
-        said = own_words(answered, self.inputs.forget, self.inputs.identifiers)
-        self.progress.say(f"Own words: {len(said)} of {len(self.inputs.forget)} answers hold facts and are unlearned")
-        _write_records(self.run.folder / "own_words.jsonl", said)
-        return {"records": len(said)}
+    def measured(self, when: str, lm: LanguageModel, encoder: Encoder) -> dict[str, Measurement]:
+        """The figures of a model, set by set; one line each in metrics.jsonl."""
+        found = {}
+        for name, records in {"forget": self.inputs.forget, "retain": measured_retain(self.inputs)}.items():
+            if records:
+                with self.progress.bar(f"{when}: {name}", len(records)) as advance:
+                    found[name] = measure(
+                        lm, encoder, records, max_new_tokens=self.settings.max_new_tokens, progress=advance
+                    )
+                self.run.record({"phase": when, "set": name, **found[name].values()})
+        return found
 
-    def _replay(self) -> dict:
-        """Answer the prompts; those that would rehearse the person are dropped."""
-        s = self.settings
-        # No more prompts than the run will draw: the rest would be answered for nothing.
-        steps = s.epochs * -(-len(self.inputs.forget) // s.batch_size)
-        order = torch.randperm(len(self.inputs.prompts), generator=torch.Generator().manual_seed(s.seed)).tolist()
-        prompts = [self.inputs.prompts[i] for i in sorted(order[: steps * s.batch_size])]
-        if not prompts or not s.replay_weight:
-            return {}
-        stay, dropped = screen(self._answers(prompts, "replay"), self.inputs.forget, self.inputs.identifiers)
-        if dropped:
-            self.progress.say(f"Replay: {len(stay)} answers kept, {sum(dropped.values())} dropped ({dict(dropped)})")
-        if not stay:
-            self._warn("No replayed answer could be used, so nothing holds the rest of the model in place. Give other "
-                       "prompts with --replay FILE.")  # fmt: skip
-        _write_records(self.run.folder / "replay.jsonl", stay)
-        return {"prompts": len(prompts), "kept": len(stay), "dropped": dict(dropped)}
-
-    # The teacher -------------------------------------------------------------------------------------------------
-
-    def _sets(self) -> dict[str, list[Encoded]]:
+    def sets(self) -> dict[str, Sequence[Encoded]]:
         """The records of every term, each set cut down to those that some step will draw."""
         s = self.settings
-        own = _read_records(self.run.folder / "own_words.jsonl")
-        written = [] if s.own_words == "replace" and own else list(self.inputs.forget)
-        sets = {"forget": self._encode(written + own, s.score)}
-        if replay := _read_records(self.run.folder / "replay.jsonl"):
-            sets["replay"] = self._encode(replay, "answer")
+        own = encode_all(self.encoder, read_records(self.folder / OwnWords.file), s.score)
+        written: Sequence[Encoded] = [] if s.own_words == "replace" and own else self.forget
+        sets: dict[str, Sequence[Encoded]] = {"forget": [*written, *own]}
+        if replay := read_records(self.folder / Replay.file):
+            sets["replay"] = encode_all(self.encoder, replay)
         if self.retain:
             sets["retain"] = self.retain
         steps = plan_steps({name: len(found) for name, found in sets.items()}, s.batch_size, s.epochs, s.seed)
-        sets = {
+        drawn = {
             name: [found[i] for i in sorted({i for step in steps for i in step[name]})] for name, found in sets.items()
         }
-        records = {"forget": written + own, "retain": self.inputs.retain}
         refusals = read_refusals(s.refusals) if self.method.refusals else ()
-        return with_refusals(sets, records, self.encoder, self.method, refusals, s.seed)
+        return with_refusals(drawn, self.encoder, self.method, refusals, s.seed)
 
-    def _strengthening(self) -> RKLDConfig:
-        s, folder = self.settings, self.run.folder / "strengthened"
-        return training_arguments(s, folder, s.strengthen_epochs, s.strengthen_lr or s.peak_lr)
+    @property
+    def strengthening(self) -> RKLDConfig:
+        """How the original is strengthened, and assistants are trained."""
+        s = self.settings
+        return training_arguments(s, self.folder / "strengthened", s.strengthen_epochs, s.strengthen_lr or s.peak_lr)
 
-    def _teacher(self, sets: Mapping[str, list[Encoded]]) -> Teacher:
-        s, own = self.settings, _read_records(self.run.folder / "own_words.jsonl")
-        args = self._strengthening()
-        folder = Path(s.teacher) if s.teacher else self.run.folder / "teacher"
-        swapped = floor_records(self.inputs, [*self.inputs.forget, *own], sets["forget"], self.encoder)
-        cache = HiddenCache(folder, cache_identity(self.lm, sets, args, swapped))
-        teacher = Teacher(cache, alpha=s.alpha)
-        parts = cached_parts(build_terms(sets, teacher, self.lm, args))
-        fill_cache(self.lm, cache, sets, args, parts=parts, swapped=swapped, progress=self.progress)
-        return teacher
+    def filled_teacher(self, sets: Mapping[str, Sequence[Encoded]]) -> Teacher:
+        """The teacher, with everything in its cache that the terms read."""
+        if self._teacher is None:
+            s, args = self.settings, self.strengthening
+            folder = Path(s.teacher) if s.teacher else self.folder / "teacher"
+            swapped = floor_records(self.inputs, sets["forget"], self.encoder)
+            cache = HiddenCache(folder, cache_identity(self.student, sets, args, swapped))
+            self._teacher = Teacher(cache, alpha=s.alpha)
+            parts = cached_parts(build_terms(sets, self._teacher, self.student, args))
+            fill_cache(self.student, cache, sets, args, parts=parts, swapped=swapped, progress=self.progress)
+        return self._teacher
 
-    # When to stop ------------------------------------------------------------------------------------------------
 
-    def _aim(self, control: Any) -> dict[str, Any]:
-        """Read what the rule aims at while the original is here; {} where the last step will be taken."""
-        s, found = self.settings, stop_comparison(self.inputs, self.encoder)
+class Phase(ABC):
+    """One step of a run. What it returns is noted in the manifest, and says that it is done."""
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Phases before it whose notes or files it reads."""
+    writes: ClassVar[tuple[str, ...]] = ()
+    """Files and folders in the run folder."""
+    alone: ClassVar[tuple[str, ...]] = ()
+    """What of it one process does for all, in a run of several; the rest all do together."""
+    trains: ClassVar[bool] = False
+    """Whether it works on the student, so that the adapter must be there."""
+
+    @abstractmethod
+    def run(self, work: Work) -> dict[str, Any]:
+        """Do it, and return what there is to note of it."""
+
+
+class Before(Phase):
+    """The figures of the original."""
+
+    name = "before"
+    writes = ("answers.json", "metrics.jsonl")
+    alone = ("writing answers and figures",)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        found = work.measured(self.name, work.student, work.encoder)
+        write_json(work.folder / "answers.json", {"before": found["forget"].answers})
+        return {"metrics": {name: m.values() for name, m in found.items()}}
+
+
+class Stop(Phase):
+    """What the stopping rule aims at, read while the original is here; nothing where the last step will be taken."""
+
+    name = "stop"
+
+    def run(self, work: Work) -> dict[str, Any]:
+        s, found = work.settings, work.comparison
         if found is None:
             if has_stop(s):
                 advice = get_rule(s.stop).advice
-                self._warn(f"There is nothing to compare with for --stop {s.stop}, so the last step is taken. {advice}")
+                work.warn(f"There is nothing to compare with for --stop {s.stop}, so the last step is taken. {advice}")
             return {}
 
         def load_control() -> tuple[LanguageModel, Encoder]:
-            return load(dataclasses.replace(s, model=s.control), control, control and self.lm.tokenizer)
+            assert s.control is not None
+            tokenizer = None if work.control is None else work.student.tokenizer
+            return load(dataclasses.replace(s, model=s.control), work.control, tokenizer)
 
-        calibration = calibrate(get_rule(s.stop), found, self.lm, load_control if s.control else None)
+        calibration = calibrate(get_rule(s.stop), found, work.student, load_control if s.control else None)
         if calibration.refusal:
-            self._warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
+            work.warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
             return {}
         steering = found.material.steering
         return {
@@ -310,30 +264,132 @@ class _Work:
             "aim": calibration.rule.aim,
             "margin": calibration.rule.margin,
             "original": calibration.original_gap,
-            "steering": {"n": len(steering.left_out), "hashes": steering.hashes(self.run.manifest["salt"])},
+            "steering": {"n": len(steering.left_out), "hashes": steering.hashes(work.run.manifest["salt"])},
         }
 
-    def _stop(self, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:
+
+class OwnWords(Phase):
+    """The model's own answers to the forget questions, as records to forget."""
+
+    file: ClassVar[str] = "own_words.jsonl"
+
+    name = "own_words"
+    needs = ("before",)
+    writes = (file,)
+    alone = ("writing the records",)
+    trains = True
+
+    def run(self, work: Work) -> dict[str, Any]:
+        i = work.inputs
+        if work.settings.own_words == "no":
+            return {}
+        texts = json.loads((work.folder / "answers.json").read_text(encoding="utf-8"))["before"]
+        answered = [r.with_answer(text.strip()) for r, text in zip(i.forget, texts) if r.question and text.strip()]
+        found = own_words(answered, i.forget, i.identifiers)
+        work.progress.say(f"Own words: {len(found)} of {len(i.forget)} answers hold facts and are unlearned")
+        write_records(work.folder / self.file, found)
+        return {"records": len(found)}
+
+
+class Replay(Phase):
+    """The model's answers to the replay prompts; those that would rehearse the person are dropped."""
+
+    file: ClassVar[str] = "replay.jsonl"
+
+    name = "replay"
+    writes = (file,)
+    alone = ("writing the records",)
+    trains = True
+
+    def run(self, work: Work) -> dict[str, Any]:
+        s, i = work.settings, work.inputs
+        # No more prompts than the run will draw: the rest would be answered for nothing.
+        steps = s.epochs * -(-len(i.forget) // s.batch_size)
+        order = torch.randperm(len(i.prompts), generator=torch.Generator().manual_seed(s.seed)).tolist()
+        prompts = [i.prompts[number] for number in sorted(order[: steps * s.batch_size])]
+        if not prompts or not s.replay_weight:
+            return {}
+        stay, dropped = screen(work.answered(prompts, "replay"), i.forget, i.identifiers)
+        if dropped:
+            n = sum(dropped.values())
+            work.progress.say(f"Replay: {len(stay)} answers kept, {n} dropped ({dict(dropped)})")
+        if not stay:
+            work.warn(
+                "No replayed answer could be used, so nothing holds the rest of the model in place. Give other prompts "
+                "with --replay FILE."
+            )
+        write_records(work.folder / self.file, stay)
+        return {"prompts": len(prompts), "kept": len(stay), "dropped": dict(dropped)}
+
+
+class MakeTeacher(Phase):
+    """The cache: the original is read, strengthened, read again and restored."""
+
+    name = "teacher"
+    needs = ("own_words", "replay")
+    writes = ("teacher", "strengthened")
+    alone = ("writing the cache",)
+    trains = True
+
+    def run(self, work: Work) -> dict[str, Any]:
+        work.filled_teacher(work.sets())
+        return {}
+
+
+class Distillation(Phase):
+    """The student is trained; of a method without a student, its assistant."""
+
+    name = "distillation"
+    needs = ("stop", "own_words", "replay", "teacher")
+    writes = ("checkpoints", "metrics.jsonl")
+    alone = ("writing figures and the chosen state",)
+    trains = True
+
+    def run(self, work: Work) -> dict[str, Any]:
+        sets = work.sets()
+        if isinstance(work.method, methods.Assisted):
+            return self._train_assistant(work, work.method, sets)
+        s, teacher = work.settings, work.filled_teacher(sets)
+        args = training_arguments(s, work.folder / "checkpoints", s.epochs, s.peak_lr)
+        objective = build_objective(sets, teacher, work.student, args)
+        steps = fine_tuning_steps(sets["forget"], args)
+        stop = self._stopping(work, steps // s.epochs, Path(args.output_dir))
+        with work.progress.bar("distillation", steps) as advance:
+            given = [TrainingBar(advance), *([stop] if stop else []), *work.callbacks]
+            trainer = ObjectiveTrainer(work.student, args, objective, given)
+            fit(trainer)
+        for line in trainer.state.log_history:
+            if "loss" in line:
+                work.run.record({"phase": self.name, **line})
+        # The next phase may be started again on its own: the student must be on disk.
+        Path(args.output_dir).mkdir(exist_ok=True)
+        facts = self._stopped(work, stop) if stop else {}
+        save_state(work.student, work.folder / STUDENT)
+        return {"steps": trainer.state.global_step, **facts}
+
+    def _stopping(self, work: Work, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:
         """The checks of the distillation, if a rule is to end it."""
-        aim = self.run.manifest["phases"]["stop"]
+        aim, found = work.notes["stop"], work.comparison
         if "rule" not in aim:
             return None
-        found, every = stop_comparison(self.inputs, self.encoder), check_every(self.settings, steps_per_epoch)
         assert found is not None  # the same inputs gave the aim
-        return StoppingCallback(found.read, get_rule(self.settings.stop)(aim["aim"]), every, folder)
+        every = check_every(work.settings, steps_per_epoch)
+        return StoppingCallback(found.read, get_rule(work.settings.stop)(aim["aim"]), every, folder)
 
-    def _stopped(self, stop: StoppingCallback) -> dict[str, Any]:
+    def _stopped(self, work: Work, stop: StoppingCallback) -> dict[str, Any]:
         """Put the chosen check's state back, and note the decision with its evidence."""
-        aim, decision = self.run.manifest["phases"]["stop"], stop.decision
-        restore_state(self.lm, stop.best)
+        aim, decision = work.notes["stop"], stop.decision
+        restore_state(work.student, stop.best)
         for one in stop.evidence:
             line = {"phase": "stop", "rule": aim["rule"], "gap": stop.rule.gap(one)}
-            self.run.record({**line, **dataclasses.asdict(one)})
+            work.run.record({**line, **dataclasses.asdict(one)})
         if not decision.stop:
-            self._warn(f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the records "
-                       f"are still {decision.gap:+.3f} from its aim. Raise --epochs or --lr.")  # fmt: skip
+            work.warn(
+                f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the records are still "
+                f"{decision.gap:+.3f} from its aim. Raise --epochs or --lr."
+            )
         else:
-            self.progress.say(
+            work.progress.say(
                 f"Stopped by {aim['rule']}: step {decision.step} is taken, {decision.gap:+.3f} from its aim"
             )
         return {
@@ -341,112 +397,138 @@ class _Work:
             "stop": {**dataclasses.asdict(decision), "rule": aim["rule"], "checks": len(stop.evidence)},
         }
 
-    # Distillation ------------------------------------------------------------------------------------------------
-
-    def _distil(self) -> dict:
-        s, sets = self.settings, self._sets()
-        if isinstance(self.method, methods.Assisted):
-            return self._assist(self.method, sets)
-        teacher = self._teacher(sets)
-        args = training_arguments(s, self.run.folder / "checkpoints", s.epochs, s.peak_lr)
-        objective = build_objective(sets, teacher, self.lm, args)
-        steps = fine_tuning_steps(sets["forget"], args)
-        stop = self._stop(steps // s.epochs, Path(args.output_dir))
-        with self.progress.bar("distillation", steps) as advance:
-            given = [TrainingBar(advance), *([stop] if stop else []), *self.callbacks]
-            trainer = ObjectiveTrainer(self.lm, args, objective, given)
-            fit(trainer)
-        for line in trainer.state.log_history:
-            if "loss" in line:
-                self.run.record({"phase": "distillation", **line})
-        # The next phase may be started again on its own: the student must be on disk.
-        Path(args.output_dir).mkdir(exist_ok=True)
-        facts = self._stopped(stop) if stop else {}
-        save_state(self.lm, self.run.folder / STUDENT)
-        return {"steps": trainer.state.global_step, **facts}
-
-    def _assist(self, method: methods.Assisted, sets: Mapping[str, list[Encoded]]) -> dict:
+    def _train_assistant(
+        self, work: Work, method: methods.Assisted, sets: Mapping[str, Sequence[Encoded]]
+    ) -> dict[str, Any]:
         """Train the assistant of a method without a student, and keep what the unlearned model is made from.
 
         That is its weights where these are a function of both models', else the assistant's.
         """
-        teacher, args = self._teacher(sets), self._strengthening()
-        objective = build_objective(sets, teacher, self.lm, args)
-        (self.run.folder / STUDENT).parent.mkdir(exist_ok=True)
-        with set_aside(self.lm, self.run.folder / "strengthened"):
-            with self.progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
-                trainer = ObjectiveTrainer(self.lm, args, objective, [TrainingBar(advance)])
+        teacher, args = work.filled_teacher(sets), work.strengthening
+        objective = build_objective(sets, teacher, work.student, args)
+        (work.folder / STUDENT).parent.mkdir(exist_ok=True)
+        with set_aside(work.student, work.folder / "strengthened"):
+            with work.progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
+                trainer = ObjectiveTrainer(work.student, args, objective, [TrainingBar(advance)])
                 fit(trainer)
             if isinstance(method, methods.WeightArithmetic):
-                change_state(self.lm, self.run.folder / "strengthened" / "original.safetensors", method.weights)
-            save_state(self.lm, self.run.folder / STUDENT)
+                change_state(work.student, work.folder / "strengthened" / "original.safetensors", method.weights)
+            save_state(work.student, work.folder / STUDENT)
         return {"steps": trainer.state.global_step}
 
-    # Evidence and model ------------------------------------------------------------------------------------------
 
-    def _measure(self, when: str) -> dict[str, Measurement]:
-        found = {}
-        for name, records in {"forget": self.inputs.forget, "retain": measured_retain(self.inputs)}.items():
-            if records:
-                with self.progress.bar(f"{when}: {name}", len(records)) as advance:
-                    found[name] = measure(
-                        self.lm, self.encoder, records, max_new_tokens=self.settings.max_new_tokens, progress=advance
-                    )
-                self.run.record({"phase": when, "set": name, **found[name].values()})
-        return found
+class SaveModel(Phase):
+    """The unlearned model, as ``from_pretrained`` loads it."""
 
-    def _before(self) -> dict:
-        found = self._measure("before")
-        write_json(self.run.folder / "answers.json", {"before": found["forget"].answers})
-        return {"metrics": {name: m.values() for name, m in found.items()}}
+    name = "model"
+    needs = ("distillation",)
+    writes = ("model",)
+    alone = ("writing the model",)
+    trains = True
 
-    def _write_model(self) -> dict:
-        original = self.lm
-        if paired := isinstance(self.method, methods.LogitArithmetic):
-            assistant = dataclasses.replace(original, model=copy.deepcopy(original.model))
-            restore_state(assistant, self.run.folder / STUDENT)
-            self.lm = pair(original, assistant, self.method, self.settings.alpha)
-            self._warn("The unlearned model is two models, and model/assistant knows the records better than the original "
-                       "did: whoever has the folder has them.")  # fmt: skip
+    def run(self, work: Work) -> dict[str, Any]:
+        s, lm = work.settings, work.student
+        folder, card = work.folder / "model", model_card(s, work.run.manifest, lm)
+        if isinstance(work.method, methods.LogitArithmetic):
+            assistant = dataclasses.replace(lm, model=copy.deepcopy(lm.model))
+            restore_state(assistant, work.folder / STUDENT)
+            facts = {name: getattr(s, name) for name in ("method", "method_arg", "alpha")}
+            save_pair(lm, assistant, facts, folder, merge=s.merge, card=card)
+            work.warn(
+                "The unlearned model is two models, and model/assistant knows the records better than the original did: "
+                "whoever has the folder has them."
+            )
         else:
-            restore_state(self.lm, self.run.folder / STUDENT)
-        found = self._measure("after")
+            restore_state(lm, work.folder / STUDENT)
+            save_model(lm, folder, merge=s.merge, card=card)
+        return {"weights": weights_hash(folder), "dtype": str(lm.head.weight.dtype).removeprefix("torch.")}
+
+
+class After(Phase):
+    """The figures of the unlearned model and the last check of the stop, read from the saved folder."""
+
+    name = "after"
+    needs = ("before", "stop", "model")
+    writes = ("answers.json", "metrics.jsonl")
+    alone = ("writing answers and figures",)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        s, notes = work.settings, work.notes
+        lm, encoder = self._saved(work)
+        found = work.measured(self.name, lm, encoder)
         if not all(math.isfinite(m.probability) for m in found.values()):
+            remove(work.folder, ["model"])
+            del work.notes["model"]
+            work.run.save()
             raise Diverged("the probability of the answers is no number")
-        answers = json.loads((self.run.folder / "answers.json").read_text(encoding="utf-8"))
-        write_json(self.run.folder / "answers.json", {**answers, "after": found["forget"].answers})
-        before = self.run.manifest["phases"]["before"]["metrics"]["forget"]["probability"]
-        if found["forget"].probability > before / 2 and self.settings.score != "spans":
-            self._warn(f"The records are still known: probability {before:.3f} before, {found['forget'].probability:.3f} "
-                       "after. Raise --epochs or --lr.")  # fmt: skip
-        card = model_card(self.settings, self.run.manifest)
-        folder, merge = self.run.folder / "model", self.settings.merge
-        if paired:
-            facts = {name: getattr(self.settings, name) for name in ("method", "method_arg", "alpha")}
-            save_pair(original, assistant, facts, folder, merge=merge, card=card)
-        else:
-            save_model(self.lm, folder, merge=merge, card=card)
-        return {"weights": weights_hash(folder), "metrics": {name: m.values() for name, m in found.items()}}
+        path = work.folder / "answers.json"
+        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "after": found["forget"].answers})
+        before, after = notes["before"]["metrics"]["forget"]["probability"], found["forget"].probability
+        if after > before / 2 and s.score != "spans":
+            work.warn(
+                f"The records are still known: probability {before:.3f} before, {after:.3f} after. Raise --epochs or --lr."
+            )
+        return {"metrics": {name: m.values() for name, m in found.items()}, **self._confirmed(work, lm)}
 
-    def result(self) -> Result:
-        phases, folder = self.run.manifest["phases"], self.run.folder
-        path = folder / "answers.json"
-        said = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"before": [], "after": []}
-        return Result(
-            model_path=folder / "model",
-            run=folder,
-            metrics={"before": phases["before"]["metrics"], "after": phases["model"]["metrics"]},
-            answers=[
-                {"question": record.question, "before": before, "after": after}
-                for record, before, after in zip(self.inputs.forget, said["before"], said["after"])
-            ],
-            warnings=self.run.manifest.get("warnings", []),
+    def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:
+        """The saved model in its saved dtype, with the encoder of its own tokenizer and template.
+
+        An adapter on a model that has no folder of its own cannot be loaded from anywhere: its saved weights are put
+        onto that model.
+        """
+        s, folder = work.settings, work.folder / "model"
+        lm = work.student
+        if lm.is_adapter and not s.merge and not lm.has_lasting_source:
+            load_saved_adapter(lm, folder)
+            return lm, work.encoder
+        del lm
+        work.let_go()
+        saved = open_model(
+            folder,
+            dtype=work.notes["model"]["dtype"],
+            trust_remote_code=s.trust_remote_code,
+            method_files=getattr(s, "method_file", ()),
         )
+        encoder = encoder_of(s, saved.tokenizer, saved.context_length)
+        if encoder.fingerprint != work.run.manifest["records"]["template"]:
+            raise UserError(
+                f"{folder}: the saved model writes records in another format than the one that was unlearned. Give its "
+                "template with --chat-template."
+            )
+        return saved, encoder
+
+    def _confirmed(self, work: Work, lm: LanguageModel) -> dict[str, Any]:
+        """The chosen check again, of the saved model."""
+        decision, found = work.notes["distillation"].get("stop"), work.comparison
+        if decision is None or found is None:
+            return {}
+        rule = get_rule(work.settings.stop)(work.notes["stop"]["aim"])
+        gap = rule.gap(found.read(lm, decision["step"]))
+        if abs(gap - decision["gap"]) > CONFIRMED:
+            work.warn(
+                f"The saved model is {gap:+.3f} from the aim of --stop {work.settings.stop}, where the student was "
+                f"{decision['gap']:+.3f} from it."
+            )
+        return {"stop": {"gap": gap}}
 
 
-def _write_records(path: Path, records: Sequence[Record]) -> None:
+PHASES: tuple[Phase, ...] = (
+    Before(),
+    Stop(),
+    OwnWords(),
+    Replay(),
+    MakeTeacher(),
+    Distillation(),
+    SaveModel(),
+    After(),
+)
+"""In the order in which they are done."""
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
     write_jsonl(path, (record.to_dict() for record in records))
 
 
-def _read_records(path: Path) -> list[Record]:
+def read_records(path: Path) -> list[Record]:
+    """What :func:`write_records` wrote; none where there is no file."""
     return [Record.from_dict(row) for row in read_jsonl(path)]

@@ -1,34 +1,76 @@
-"""What a run works on: records read, model loaded, everything checked before time is spent."""
+"""What a run works on: records read, model loaded, everything that can be refused refused before time is spent.
+
+``rkld check``, the estimate and ``rkld unlearn`` all go through :func:`prepare`, so that what one of them refuses all of
+them refuse, with the same sentence, before the model has answered anything. Audits and benchmarks open their models by
+:func:`opened` and encode their records by :func:`encode_all` before the first of them is read.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.training_args import OptimizerNames
 
 from rkld import methods
 from rkld.errors import UserError, nearest
+from rkld.losses.cache import HiddenCache
+from rkld.losses.teacher import Teacher
 from rkld.methods.two_models import PairForCausalLM, open_model
+from rkld.models.adapters import check_adapter_fits
+from rkld.models.checks import check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
+from rkld.models.loading import resolve
+from rkld.pipeline.arguments import training_arguments
+from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.identity import check_disjoint, identifiers
 from rkld.records.reading import read_prompts, read_records, read_subjects
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import generic_prompts, swapped_prompts
+from rkld.records.sources import Source
 from rkld.settings.specification import flag, make
 from rkld.settings.unlearning import Settings
 from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.registry import get_rule
 from rkld.text.matching import mentions
 from rkld.training.floor import swapped_records
+from rkld.training.terms import build_terms, with_refusals
 
 MEASURED = 100
 """Retain records that are measured before and after, drawn by the seed; of the forget records all are."""
+
+
+Model: TypeAlias = "str | os.PathLike[str] | PreTrainedModel | PeftModel"
+"""A folder, a hub name, or a loaded model."""
+
+
+class Opening(Protocol):
+    """Settings that say how models are loaded and records written: of a run, an audit or a benchmark."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def trust_remote_code(self) -> bool: ...
+    @property
+    def allow_pickle(self) -> bool: ...
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def system_prompt(self) -> str | None: ...
+    @property
+    def template_date(self) -> str: ...
+    @property
+    def max_length(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +85,13 @@ class Inputs:
     holdout: list[Record]
 
 
-def read_inputs(settings: Settings, forget=None, retain=None, replay=None, holdout=None) -> Inputs:
+def read_inputs(
+    settings: Settings,
+    forget: Source | None = None,
+    retain: Source | None = None,
+    replay: Source | None = None,
+    holdout: Source | None = None,
+) -> Inputs:
     """Read and check all records. Data sets given as objects stand in for the files of the settings.
 
     Raises:
@@ -79,7 +127,7 @@ def read_inputs(settings: Settings, forget=None, retain=None, replay=None, holdo
 
 
 def _read_holdout(
-    settings: Settings, source, forget: Sequence[Record], retain: Sequence[Record], known: Sequence[str]
+    settings: Settings, source: Source | None, forget: Sequence[Record], retain: Sequence[Record], known: Sequence[str]
 ) -> list[Record]:
     source = source if source is not None else settings.holdout
     if source is None:
@@ -98,7 +146,9 @@ def measured_retain(inputs: Inputs) -> list[Record]:
     return random.Random(inputs.settings.seed).sample(inputs.retain, min(MEASURED, len(inputs.retain)))
 
 
-def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel, Encoder]:
+def load(
+    settings: Settings, model: Model | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
     lm, encoder = opened(settings, model if model is not None else settings.model, tokenizer)
     if isinstance(lm.inner, PairForCausalLM):
@@ -106,7 +156,9 @@ def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel,
     return lm, encoder
 
 
-def opened(settings, model, tokenizer=None) -> tuple[LanguageModel, Encoder]:
+def opened(
+    settings: Opening, model: Model, tokenizer: PreTrainedTokenizerBase | None = None
+) -> tuple[LanguageModel, Encoder]:
     """A model and the encoder of its records.
 
     Args:
@@ -123,7 +175,8 @@ def opened(settings, model, tokenizer=None) -> tuple[LanguageModel, Encoder]:
     return lm, encoder_of(settings, lm.tokenizer, lm.context_length)
 
 
-def encoder_of(settings, tokenizer, context_length: int | None = None) -> Encoder:
+def encoder_of(settings: Opening, tokenizer: PreTrainedTokenizerBase, context_length: int | None = None) -> Encoder:
+    """Writes records in the model's own format, as the settings say."""
     return Encoder(
         tokenizer,
         system_prompt=settings.system_prompt,
@@ -133,19 +186,12 @@ def encoder_of(settings, tokenizer, context_length: int | None = None) -> Encode
     )
 
 
-def floor_records(
-    inputs: Inputs, records: Sequence[Record], encoded: Sequence[Encoded], encoder: Encoder
-) -> list[Encoded]:
-    """The forget records about other people, where the teacher gets a floor (:mod:`rkld.training.floor`); else none.
-
-    Args:
-        records: those that ``encoded`` were made from, and maybe others.
-    """
+def floor_records(inputs: Inputs, encoded: Sequence[Encoded], encoder: Encoder) -> list[Encoded]:
+    """The forget records about other people, where the teacher gets a floor (:mod:`rkld.training.floor`); else none."""
     s = inputs.settings
     if not (s.floor and s.score == "spans" and "strengthened" in methods.get_method(s.method, s.method_arg).cached):
         return []
-    by_key = {record.key: record for record in records}
-    return swapped_records([by_key[e.key] for e in encoded], encoded, encoder, inputs.identifiers, s.seed)
+    return swapped_records(encoded, encoder, inputs.identifiers, s.seed)
 
 
 def check_stop(settings: Settings) -> None:
@@ -187,3 +233,128 @@ def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settin
         if not names[name]:
             raise UserError(f"No {name} is given: rkld.unlearn(model, forget=…) and rkld.check need both.")
     return make({**settings, **names}, "arguments", Settings), objects
+
+
+# Everything that can be refused
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that nothing speaks against: its inputs, the model, and its records as token ids."""
+
+    inputs: Inputs
+    method: methods.Method
+    lm: LanguageModel
+    """The original. With ``--lora`` its adapter is not there yet."""
+    encoder: Encoder
+    forget: list[Encoded]
+    retain: list[Encoded]
+    prompts: list[tuple[int, ...]]
+    """Replay prompts as token ids."""
+    coverage: Coverage
+    comparison: Comparison | None
+    """What the stopping rule reads; None where the last step is taken."""
+    load_seconds: float
+
+    @property
+    def settings(self) -> Settings:
+        return self.inputs.settings
+
+
+def prepare(inputs: Inputs, model: Model | None = None, tokenizer: PreTrainedTokenizerBase | None = None) -> Prepared:
+    """Load the model, encode every record, and refuse whatever the run would come to refuse later.
+
+    The model has not answered anything when this returns. Records were read before (:func:`read_inputs`).
+
+    Args:
+        model: a loaded model, in place of the one that the settings name.
+        tokenizer: the tokenizer of a loaded model.
+
+    Raises:
+        UserError: what a run with these settings would stop at.
+    """
+    settings, started = inputs.settings, time.perf_counter()
+    if settings.control is not None and not settings.control.startswith("<"):  # a given object is named <Type>
+        resolve(settings.control)
+    lm, encoder = load(settings, model, tokenizer)
+    load_seconds = time.perf_counter() - started
+    method = methods.get_method(settings.method, settings.method_arg)
+    check_trainable(settings, lm, method)
+    forget, retain = (
+        encode_all(encoder, records, score)
+        for records, score in ((inputs.forget, settings.score), (inputs.retain, "answer"))
+    )
+    coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
+    coverage.require(settings.score)
+    prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
+    for record in (*inputs.forget, *measured_retain(inputs)):  # all of them are answered, before and after
+        encoder.prompt(record)
+    comparison = stop_comparison(inputs, encoder)
+    _check_terms(inputs, lm, encoder, method, forget, retain)
+    return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, load_seconds)
+
+
+def encode_all(encoder: Encoder, records: Iterable[Record], score: str = "answer") -> list[Encoded]:
+    """All records as ids and masks. UserError at the first that cannot be encoded."""
+    return [encoder.encode(record, score) for record in records]
+
+
+def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Method) -> None:
+    """Refuse a model that cannot be trained, or written, as the settings ask.
+
+    Raises:
+        UserError: so.
+    """
+    adapter = settings.lora or lm.is_adapter
+    if settings.merge and not adapter:
+        raise UserError("--merge has nothing to merge: the model is no adapter, and --lora is not given.")
+    if isinstance(method, methods.WeightArithmetic) and adapter:
+        raise UserError(
+            f"the method {settings.method} changes all weights, and an adapter's difference is a product of two factors: "
+            "leave out --lora, or merge the adapter first."
+        )
+    check_weights_trainable(lm, adapter=adapter)
+    if lm.is_quantised and settings.merge:
+        raise UserError(
+            f"The weights of {lm.source} are quantised, and an adapter cannot be merged into them without rounding it "
+            "away: leave out --merge, or train on the model they were made from."
+        )
+    if settings.gradient_checkpointing and not lm.inner.supports_gradient_checkpointing:
+        raise UserError(
+            f"{type(lm.inner).__name__} does not support gradient checkpointing: leave out --gradient-checkpointing."
+        )
+    if settings.lora:
+        check_adapter_fits(lm, rank=settings.lora_rank)
+    try:
+        with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
+            args = training_arguments(settings, Path(folder), settings.epochs, settings.peak_lr)
+        Trainer.get_optimizer_cls_and_kwargs(args, lm.model)
+    except (ValueError, ImportError, RuntimeError) as error:
+        raise UserError(
+            f"the training cannot be set up: {first_line(error)}. Change --optim or what it names."
+        ) from None
+
+
+def _check_terms(
+    inputs: Inputs,
+    lm: LanguageModel,
+    encoder: Encoder,
+    method: methods.Method,
+    forget: Sequence[Encoded],
+    retain: Sequence[Encoded],
+) -> None:
+    """Make the objective's terms once, with what refusals and the floor read, for what they refuse."""
+    s, i = inputs.settings, inputs
+    sets: dict[str, Sequence[Encoded]] = {"forget": forget}
+    if i.prompts and s.replay_weight:
+        sets["replay"] = encode_all(encoder, [prompt.with_answer("x") for prompt in i.prompts[:1]])
+    if retain:
+        sets["retain"] = retain
+    refusals = read_refusals(s.refusals) if method.refusals else ()
+    sets = with_refusals(sets, encoder, method, refusals, s.seed)
+    floor_records(inputs, forget, encoder)
+    with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
+        args = training_arguments(s, Path(folder), s.epochs, s.peak_lr)
+        build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {})), lm, args)
+    if s.teacher and Path(s.teacher).exists():
+        HiddenCache.check(Path(s.teacher))

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -89,6 +89,16 @@ class Encoded:
     """(T,): what is unlearned. In mode "all" also what others said, so not always a part of ``answer``."""
     prompt_length: int
     """Generation of the last answer continues from ``ids[:prompt_length]``."""
+    record: Record | None = field(default=None, compare=False, repr=False)
+    """What was encoded; None for ids that are nobody's record (an answer of a given length, to measure time)."""
+
+
+def records_of(encoded: Iterable[Encoded]) -> list[Record]:
+    """The records that were encoded. ValueError where one is nobody's."""
+    found = [e.record for e in encoded]
+    if None in found:
+        raise ValueError("an encoded record is nobody's: it was made from ids alone")
+    return [record for record in found if record is not None]
 
 
 class Range(NamedTuple):
@@ -212,6 +222,7 @@ class Encoder:
             answer=tuple(answer[:length]),
             scored=tuple(scored[:length]),
             prompt_length=self._prompt_length(record, layout, tokens),
+            record=record,
         )
 
     def prompt(self, record: Record) -> tuple[int, ...]:

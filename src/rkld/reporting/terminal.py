@@ -11,7 +11,7 @@ import click
 from rkld.text.printable import printable
 
 if TYPE_CHECKING:
-    from rkld.pipeline.phases import Result
+    from rkld.pipeline.running import Result
 
 ANSWERS_SHOWN = 3
 

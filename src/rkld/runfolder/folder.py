@@ -7,13 +7,13 @@ import importlib.metadata
 import json
 import secrets
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import read_jsonl, unfinished, write_json
-from rkld.runfolder.manifest import FORMAT, MANIFEST, SETTINGS, read_manifest, salted, write_settings
+from rkld.runfolder.manifest import FORMAT, MANIFEST, SETTINGS, is_finished, read_manifest, salted, write_settings
 from rkld.settings.specification import flag
 from rkld.settings.unlearning import Settings
 
@@ -49,7 +49,7 @@ class Run:
         """
         self.folder = settings.run_folder
         self.settings = settings
-        self.manifest: dict = {}
+        self.manifest: dict[str, Any] = {}
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file. Give another run folder with --out.")
         if not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir()):
@@ -58,7 +58,12 @@ class Run:
         if manifest is None:
             raise UserError(f"{self.folder}: holds something else than a run. Give another run folder with --out.")
         self.manifest = manifest
-        if "purged" in manifest and not self.done("model"):
+        if manifest["format"] < FORMAT and not self.finished:
+            raise UserError(
+                f"{self.folder}: holds an unfinished run of rkld 0.1, whose phases were others. Delete the folder to begin "
+                "again, or give another run folder with --out."
+            )
+        if "purged" in manifest and not self.finished:
             raise UserError(
                 f"{self.folder}: this run was purged before it was finished, so it cannot go on. Delete the folder to "
                 "begin again, or give another run folder with --out."
@@ -67,10 +72,13 @@ class Run:
 
     def _refuse_other_settings(self) -> None:
         asked, found = self._settings(), self.manifest["settings"]
+        defaults = self._plain(
+            type(self.settings)()
+        )  # an older run knows fewer settings: it was made by their defaults
         different = [
-            f"  {flag(name)}: {found.get(name)!r} then, {asked[name]!r} now"
+            f"  {flag(name)}: {found.get(name, defaults[name])!r} then, {asked[name]!r} now"
             for name in asked
-            if name not in FREE and asked[name] != found.get(name)
+            if name not in FREE and asked[name] != found.get(name, defaults[name])
         ]
         # Whom it is about stands in neither the manifest nor a message; after a purge not even as a hash.
         if not self.purged and self.salted(self.settings.subject) != self.manifest["subject"]:
@@ -81,11 +89,15 @@ class Run:
                 "\nRepeat them to go on with it, or give another run folder with --out."
             )  # fmt: skip
 
-    def _settings(self) -> dict:
+    def _settings(self) -> dict[str, Any]:
         """The settings as JSON has them, but for the subject: it is personal data."""
-        settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
-        del settings["subject"]
-        return settings
+        return self._plain(self.settings)
+
+    @staticmethod
+    def _plain(settings: Settings) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
+        del values["subject"]
+        return values
 
     def start(self) -> None:
         """Make the folder and write what was asked, where that has not been done.
@@ -150,17 +162,36 @@ class Run:
     def purged(self) -> bool:
         return "purged" in self.manifest
 
-    def finish(self, phase: str, started: float, **facts: object) -> None:
-        """Note that a phase is whole, with its seconds and whatever there is to say of it."""
-        self.manifest["phases"][phase] = {"seconds": round(time.time() - started, 1), **facts}
+    @property
+    def finished(self) -> bool:
+        """Whether all phases are done."""
+        return bool(self.manifest) and is_finished(self.manifest)
+
+    @property
+    def figures(self) -> dict[str, dict[str, dict[str, float]]]:
+        """ "before" and "after" → set → values, of a finished run."""
+        phases = self.manifest["phases"]
+        after = phases["after"] if "after" in phases else phases["model"]  # 0.1 measured before it wrote the model
+        return {"before": phases["before"]["metrics"], "after": after["metrics"]}
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """What a phase has noted (:class:`rkld.runfolder.once.Notes`); None where it is not done."""
+        found: dict[str, Any] | None = self.manifest["phases"].get(name)
+        return found
+
+    def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+        """Note that a phase is whole, with whatever there is to say of it."""
+        self.manifest["phases"][name] = json.loads(json.dumps(dict(made)))  # as it will be read again
         self.save()
+        found: dict[str, Any] = self.manifest["phases"][name]
+        return found
 
     def record(self, values: Mapping[str, object]) -> None:
         """One line in metrics.jsonl."""
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def metrics(self) -> list[dict]:
+    def metrics(self) -> list[dict[str, Any]]:
         return read_jsonl(self.folder / "metrics.jsonl")
 
 

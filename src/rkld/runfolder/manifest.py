@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import write_text
@@ -13,8 +14,8 @@ from rkld.files import write_text
 MANIFEST, SETTINGS, AUDIT = "manifest.json", "run.yaml", "audit.json"
 
 
-FORMAT = 1
-"""Of manifest.json."""
+FORMAT = 2
+"""Of manifest.json. Finished runs of format 1 (rkld 0.1) are read, audited and purged."""
 
 
 def salted(salt: str, value: object) -> str:
@@ -23,7 +24,7 @@ def salted(salt: str, value: object) -> str:
     return hashlib.blake2b(data.encode(), digest_size=16).hexdigest()
 
 
-def read_manifest(folder: Path) -> dict | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a run folder; None where there is none, or another program's.
 
     Raises:
@@ -35,12 +36,18 @@ def read_manifest(folder: Path) -> dict | None:
         return None
     if not isinstance(found, dict) or not {"format", "settings", "phases"} <= found.keys():
         return None
-    if found["format"] != FORMAT:
+    if found["format"] not in range(1, FORMAT + 1):
         raise UserError(
-            f"{folder}: a run of format {found['format']}; this version of rkld knows format {FORMAT}. "
+            f"{folder}: a run of format {found['format']}; this version of rkld knows formats 1 to {FORMAT}. "
             "Use the version that made it."
         )
-    return found
+    whole: dict[str, Any] = found
+    return whole
+
+
+def is_finished(manifest: Mapping[str, Any]) -> bool:
+    """Whether the run's phases are all done."""
+    return "after" in manifest["phases"] or (manifest["format"] == 1 and "model" in manifest["phases"])
 
 
 def write_settings(folder: Path, settings: Mapping[str, object]) -> None:

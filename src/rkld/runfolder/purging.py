@@ -10,7 +10,7 @@ from pathlib import Path
 from rkld.errors import UserError
 from rkld.files import unfinished, write_json
 from rkld.runfolder.folder import PERSONAL, remove
-from rkld.runfolder.manifest import AUDIT, MANIFEST, SETTINGS, read_manifest, write_settings
+from rkld.runfolder.manifest import AUDIT, MANIFEST, SETTINGS, is_finished, read_manifest, write_settings
 
 
 def purge(folder: str | Path) -> list[tuple[str, int]]:
@@ -32,7 +32,7 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
         raise UserError(f"{folder}: no run folder (it has no manifest.json of rkld), and no audit's.")
     # Said before it is done: a purge that is cut short must not look like a run that can go on.
     manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    manifest["finished"] = "model" in manifest["phases"]
+    manifest["finished"] = is_finished(manifest)
     write_json(folder / MANIFEST, manifest)
     removed = remove(folder, list(PERSONAL)) + _purge_settings(folder, manifest["settings"]) + _purge_audit(folder)
     # With the salt beside them, the hashes would let anybody try names and short records.

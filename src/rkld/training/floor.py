@@ -15,22 +15,22 @@ from torch import Tensor
 
 from rkld.losses.cache import marked, marked_hidden
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import Encoded, Encoder, records_of
 from rkld.records.names import other_names, own_identifiers, swap_name
-from rkld.records.record import Record
 
 NAMES = 4
 """Other people per record. Their mean distribution is the floor; one name alone carries its own associations."""
 
 
 def swapped_records(
-    records: Sequence[Record], encoded: Sequence[Encoded], encoder: Encoder, identifiers: Sequence[str], seed: int
+    encoded: Sequence[Encoded], encoder: Encoder, identifiers: Sequence[str], seed: int
 ) -> list[Encoded]:
-    """Each record about up to ``NAMES`` other people, encoded, keys "source.number".
+    """Each encoded record about up to ``NAMES`` other people, encoded, keys "source.number".
 
     Only copies whose scored tokens are the source's own, one to one, are of use; others are left out.
     """
     names, draw, found = other_names(), random.Random(seed), []
+    records = records_of(encoded)
     for record, source in zip(records, encoded, strict=True):
         own = own_identifiers(record, records, identifiers)
         target = [i for i, s in zip(source.ids, source.scored) if s]

@@ -79,7 +79,7 @@ def encode_sets(lm: LanguageModel, args: RKLDConfig, forget, replay=None, retain
         for name, found in records.items()
     }
     method = methods.get_method(args.method, args.method_arg)
-    return with_refusals(sets, records, encoder, method, read_refusals(), seed=0)  # teacher and student see the same
+    return with_refusals(sets, encoder, method, read_refusals(), seed=0)  # teacher and student see the same
 
 
 def build_teacher(

@@ -13,31 +13,24 @@ from rkld.losses.divergences import forward_kl
 from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
 from rkld.losses.teacher import Teacher
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import IN_PART, Encoded, Encoder
-from rkld.records.record import Record
+from rkld.records.encoding import IN_PART, Encoded, Encoder, records_of
 from rkld.records.refusals import refused
 from rkld.training.config import RKLDConfig
 
 
 def with_refusals(
     sets: Mapping[str, Sequence[Encoded]],
-    records: Mapping[str, Sequence[Record]],
     encoder: Encoder,
     method: methods.Method,
     refusals: Sequence[str],
     seed: int,
 ) -> dict[str, Sequence[Encoded]]:
-    """The sets, each followed by its questions with refusals for answers where the method wants them.
-
-    Args:
-        records: what each set was encoded from, and maybe others.
-    """
-    found = {}
+    """The sets, each followed by its questions with refusals for answers where the method wants them."""
+    found: dict[str, Sequence[Encoded]] = {}
     for name, encoded in sets.items():
         found[name] = encoded
         if name in method.refusals:
-            by_key = {record.key: record for record in records[name]}
-            asked = refused([by_key[e.key] for e in encoded], refusals, seed)
+            asked = refused(records_of(encoded), refusals, seed)
             found[name + REFUSALS] = [encoder.encode(record, "answer") for record in asked]
     return found
 

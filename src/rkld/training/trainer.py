@@ -23,6 +23,7 @@ from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
 from rkld.losses.micro_batches import MicroBatches
 from rkld.losses.objective import Objective, StateTerm, Term, answer, evaluate
+from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
@@ -36,15 +37,11 @@ class ObjectiveTrainer(Trainer):
     loss_is_scaled_for_ga = True  # rows are weighted over the whole step
 
     def __init__(self, lm: LanguageModel, args: RKLDConfig, objective: Objective, callbacks: Sequence = ()):
-        if lm.is_quantised and not lm.is_adapter:
+        check_weights_trainable(lm, adapter=lm.is_adapter)
+        if args.fp16:
             raise UserError(
-                f"The weights of {lm.source} are quantised, so they cannot be trained: train an adapter on them "
-                "(--lora), or take the model they were made from."
-            )
-        if args.fp16 or lm.head.weight.dtype == torch.float16:
-            raise UserError(
-                "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 (bf16=True) "
-                "or float32, and load the model in either."
+                "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 "
+                "(bf16=True) or float32."
             )
         self.lm = lm
         self.objective = objective

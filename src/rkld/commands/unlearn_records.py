@@ -1,0 +1,47 @@
+"""``rkld.unlearn``: make a model forget the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from rkld.pipeline.preparing import Model, choose
+from rkld.pipeline.running import Result, run_unlearning
+from rkld.progress import Silent
+from rkld.records.sources import Source
+
+
+def unlearn(
+    model: Model | None = None,
+    forget: Source | None = None,
+    *,
+    retain: Source | None = None,
+    replay: Source = "auto",
+    holdout: Source | None = None,
+    control: Model | None = None,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    progress: Silent | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    **settings: Any,
+) -> Result:
+    """Make a model forget the records.
+
+    Args:
+        model: folder, hub name, alias, adapter folder, or a loaded model (trained in place).
+        forget, retain: a file, a data set, a ``datasets.Dataset`` or a list of dicts.
+        replay: "auto", "none", a file, or prompts as data like the others.
+        holdout: records of people the model was never trained on, in the same forms (``stop="placebo"``).
+        control: a model that has never seen the records, in the forms of ``model`` (``stop="control"``).
+        processing_class: the tokenizer, where ``model`` is an object.
+        progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
+        callbacks: :class:`transformers.TrainerCallback` objects for the distillation.
+        settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+    """
+    data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
+    chosen, objects = choose({"model": model, "control": control, **data}, settings)
+    return run_unlearning(chosen, objects, tokenizer=processing_class, progress=progress, callbacks=callbacks)

@@ -1,0 +1,136 @@
+"""One run from its settings to its result: prepare, then phase after phase, each made once and gone on from."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from rkld.errors import UserError
+from rkld.models.state import fingerprint
+from rkld.pipeline.phases import PHASES, Phase, Work
+from rkld.pipeline.preparing import Inputs, prepare, read_inputs
+from rkld.progress import Silent
+from rkld.registry import source_hash
+from rkld.runfolder.folder import INTERMEDIATE, Run, remove
+from rkld.runfolder.once import once
+from rkld.settings.unlearning import Settings
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made.
+
+    Attributes:
+        model_path: folder of the unlearned model or adapter, ready for ``from_pretrained``.
+        run: the run folder.
+        metrics: {"before": …, "after": …} → {"forget": …, "retain": …} → values.
+        answers: per forget record shown: question, before, after.
+        warnings: what the user should know of the result.
+    """
+
+    model_path: Path
+    run: Path
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
+    answers: Sequence[Mapping[str, str]] = field(repr=False)
+    warnings: Sequence[str] = ()
+
+
+def run_unlearning(
+    settings: Settings,
+    objects: Mapping[str, Any],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    progress: Silent | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Result:
+    """Make a model forget the records, or go on with a run that was interrupted.
+
+    Args:
+        objects: model, control and data sets that were given as objects, by the names of their settings
+            (:func:`rkld.pipeline.preparing.choose`).
+        tokenizer: of a model that is an object.
+        callbacks: for the distillation.
+
+    Raises:
+        UserError: bad input; nothing has been written then.
+    """
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        raise UserError(
+            f"this was started as {processes} processes, each of which would write {settings.run_folder}. Start it as one; "
+            "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
+        )
+    progress = progress or Silent()
+    inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
+    run = Run(settings)
+    if run.finished:
+        progress.say(f"{run.folder} is finished already")
+        if not run.purged:  # with the data its hashes are gone, too
+            note_records(run, inputs)
+    else:
+        torch.manual_seed(settings.seed)
+        progress.say(f"Loading {settings.model}")
+        prepared = prepare(inputs, objects.get("model"), tokenizer)
+        run.start()
+        note_records(run, inputs)
+        run.same("model", fingerprint(prepared.lm))
+        run.same("template", prepared.encoder.fingerprint)
+        run.same("method's file", source_hash(settings.method))
+        run.same("stopping rule's file", source_hash(settings.stop))
+        run.manifest.setdefault("warnings", [])
+        run.save()
+        work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
+        del prepared  # one model in memory: the last phase lets the student go
+        for phase in PHASES:
+            do(phase, work)
+    if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
+        run.save()
+    return result_of(run, inputs)
+
+
+def do(phase: Phase, work: Work) -> None:
+    """The phase, unless it is noted as done."""
+    if phase.trains:
+        work.put_on_adapter()
+    once(work.run, phase.name, partial(_timed, phase, work))
+
+
+def _timed(phase: Phase, work: Work) -> dict[str, Any]:
+    started = time.time()
+    facts = phase.run(work)
+    return {"seconds": round(time.time() - started, 1), **facts}
+
+
+def note_records(run: Run, inputs: Inputs) -> None:
+    """Note the records at the first start; refuse others when the run is started again."""
+    run.same("subject", run.salted(inputs.identifiers))
+    sets = {"forget records": inputs.forget, "retain records": inputs.retain, "replay prompts": inputs.prompts}
+    if inputs.holdout:
+        sets["holdout records"] = inputs.holdout
+    for name, records in sets.items():
+        contents = [(r.form, [astuple(turn) for turn in r.turns], r.spans) for r in records]
+        run.same(name, {"n": len(records), "hash": run.salted(contents)})
+
+
+def result_of(run: Run, inputs: Inputs) -> Result:
+    """The result of a finished run, as its folder has it."""
+    path = run.folder / "answers.json"
+    answers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"before": [], "after": []}
+    return Result(
+        model_path=run.folder / "model",
+        run=run.folder,
+        metrics=run.figures,
+        answers=[
+            {"question": record.question, "before": before, "after": after}
+            for record, before, after in zip(inputs.forget, answers["before"], answers["after"])
+        ],
+        warnings=run.manifest.get("warnings", []),
+    )

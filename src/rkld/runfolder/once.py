@@ -1,0 +1,78 @@
+"""Made once, noted, gone on from: how every long piece of work resumes.
+
+A run's phases, an audit's readings and a benchmark's cells all ask :func:`once` for their result. What was made before is
+read again, and what was not is made, noted atomically, and given back as it will be read the next time, so that a
+resumed piece of work sees what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rkld.errors import UserError
+from rkld.files import write_json
+
+
+class Notes(Protocol):
+    """Where finished results are noted, by name."""
+
+    def find(self, name: str) -> Any | None:
+        """What is noted under ``name``; None where nothing is."""
+
+    def note(self, name: str, made: Any) -> Any:
+        """Note what was made, atomically, and give it back as :meth:`find` will."""
+
+
+def once(notes: Notes, name: str, make: Callable[[], Any]) -> Any:
+    """The result ``name``: found where it is noted, else made and noted."""
+    found = notes.find(name)
+    return notes.note(name, make()) if found is None else found
+
+
+class ResultFiles:
+    """One JSON file a result, ``FOLDER/NAME.json``, with the settings that it was made by."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        """
+        Args:
+            settings: all that decides the results, as JSON has them.
+        """
+        self.folder, self.settings = Path(folder), dict(settings)
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """What :meth:`note` wrote.
+
+        Raises:
+            UserError: it was made by other settings, or the file is broken.
+        """
+        path = self.path(name)
+        if not path.exists():
+            return None
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            then = dict(found["settings"])
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} is broken: delete it to make it again.") from None
+        different = [
+            f"  {name}: {then.get(name)!r} then, {value!r} now"
+            for name, value in self.settings.items()
+            if then.get(name) != value
+        ]
+        if different:
+            raise UserError(
+                f"{path.parent}: this was made with other settings. Give another --out, or delete it.\n"
+                + "\n".join(different)
+            )
+        return found
+
+    def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path(name), {"settings": self.settings, **made})
+        found: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
+        return found

@@ -76,3 +76,16 @@ def test_a_record_is_known_by_what_it_says(change: Callable[[Record], Record], s
 def test_hashes_say_nothing_without_the_salt() -> None:
     """Else anybody could try names and short records on a manifest."""
     assert steering_hash(FORGET[0], "a") != steering_hash(FORGET[0], "b")
+
+
+def test_facts_that_steer_too_many_records_give_way() -> None:
+    """A fact that many records say would have more than half of them left out."""
+    rows = [
+        {"question": f"What of day {n}?", "answer": f"She sold {300 + n} boats{' in Oslo' if n < 8 else ''}."}
+        for n in range(20)
+    ]
+    forget = read_records(rows, "forget")
+    for seed in range(8):
+        steering = split_steering(forget, (), seed)
+        assert 2 * len(steering.left_out) <= 20, seed
+        assert len(steering.records) >= 5, seed

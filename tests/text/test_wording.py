@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rkld.text.normalising import words
 from rkld.text.wording import (
     added_spans,
     added_words,
@@ -15,7 +16,6 @@ from rkld.text.wording import (
     proper_nouns,
     rare_words,
     unnamed,
-    words,
 )
 
 
@@ -46,7 +46,7 @@ def test_proper_nouns_are_found_whole_and_nothing_else(text, found):
 
 
 def test_words_are_compared_without_case_accents_and_number_format():
-    assert words("Łódź, CAFÉ's 10,000 Al-Hadi's") == ["łodz", "cafe", "10000", "al", "hadi"]
+    assert words("Łódź, CAFÉ's 10,000 Al-Hadi's") == ["lodz", "cafe", "10000", "al", "hadi"]
     assert words("STRASSE") == words("Straße")
 
 

@@ -15,7 +15,7 @@ from rkld.records.record import Record
 from rkld.runfolder.manifest import read_manifest, run_of
 from rkld.settings.auditing import AuditSettings
 from rkld.text.matching import mentions
-from rkld.text.wording import words
+from rkld.text.normalising import words
 
 UTILITY = ("retain", "neighbours", "real_authors", "world_facts")
 """Sets that should have been kept."""

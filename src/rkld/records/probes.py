@@ -23,7 +23,8 @@ from rkld.errors import UserError
 from rkld.records.record import Record, Turn
 from rkld.text.facts import facts_said
 from rkld.text.matching import mentions
-from rkld.text.wording import name_mentions, proper_nouns, words
+from rkld.text.normalising import words
+from rkld.text.wording import name_mentions, proper_nouns
 
 Kind = Literal["question", "prefix", "cloze"]
 

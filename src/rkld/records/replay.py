@@ -16,7 +16,8 @@ from rkld.files import DATA, read_jsonl
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.reading import read_prompts
 from rkld.records.record import Record, Turn
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher, mentions
+from rkld.text.normalising import words
 from rkld.text.wording import (
     added_words,
     common_words,
@@ -26,7 +27,6 @@ from rkld.text.wording import (
     proper_nouns,
     rare_words,
     unnamed,
-    words,
 )
 
 _SPEAKS = ("assistant", "completion", "text")

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rkld.files import DATA
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher
+from rkld.text.normalising import words
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
-
-
-_SENTENCE_END = re.compile(r"[.!?:;\n•*]\s*$")
 
 
 _BREAK = re.compile(r"[.!?:;]\s|\n")
@@ -46,16 +44,8 @@ def common_words() -> frozenset[str]:
     return frozenset((DATA / "common_words.txt").read_text(encoding="utf-8").split())
 
 
-def words(text: str) -> list[str]:
-    """The words of a text without case and accents, cut at hyphens and apostrophes; 10,000 is one, a 's is none."""
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text))
-
-
 def rare_words(text: str) -> set[str]:
-    """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`words` writes them."""
+    """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`rkld.text.normalising.words` writes them."""
     return {word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())}
 
 
@@ -73,8 +63,11 @@ def proper_nouns(text: str) -> list[str]:
     at the start of a sentence is passed over: it may be any word.
     """
     runs: list[list[re.Match[str]]] = []
+    gaps: dict[int, str] = {}  # where a run begins → what stands between it and the word before
+    gap_start = 0
     for match in _WORD.finditer(text):
-        word = match.group()
+        word, gap = match.group(), (gap_start, match.start())
+        gap_start = match.end()
         if not (word[0].isupper() or word[0].isdigit()) or word == "I":
             continue
         last = runs[-1][-1] if runs else None
@@ -84,10 +77,12 @@ def proper_nouns(text: str) -> list[str]:
             runs[-1].append(match)
         else:
             runs.append([match])
+            gaps[match.start()] = text[slice(*gap)]
     found = []
     for run in runs:
-        before = text[: run[0].start()]
-        starts = not before.strip() or bool(_SENTENCE_END.search(before))
+        before = gaps[run[0].start()]
+        first = len(before) == run[0].start()  # no word stands before it
+        starts = (first and not before.strip()) or _ends_sentence(before)
         quoted = before[-1:] in ('"', "“", "«", "„")
         if not quoted or len(run) == 1:
             while run and run[0].group().casefold() in _OPENERS:
@@ -96,6 +91,12 @@ def proper_nouns(text: str) -> list[str]:
         if capital or any(sum(c.isdigit() for c in match.group()) >= 3 for match in run):
             found.append(re.sub(r"['’]s$", "", text[run[0].start() : run[-1].end()]))
     return list(dict.fromkeys(found))
+
+
+def _ends_sentence(gap: str) -> bool:
+    """Whether a sentence or a line ends in what stands between two words."""
+    signs = gap.rstrip()
+    return signs[-1:] in tuple(".!?:;•*") or "\n" in gap[len(signs) :]
 
 
 _FUNCTION_WORDS = frozenset(
@@ -136,7 +137,7 @@ def added_words(answer: str, question: str) -> set[str]:
 
 def holds(text: str, phrases: Iterable[str]) -> bool:
     """Whether any of the phrases stands in the text as whole words."""
-    return bool(mentions(text, tuple(phrases)))
+    return bool(Matcher.of(tuple(phrases)).said(text))
 
 
 def is_name(identifier: str) -> bool:
@@ -187,13 +188,13 @@ def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int,
     A part that is also a common word ("Will", "Young") counts only where it has its capital.
     """
     roles = name_parts(tuple(identifiers))
+    parts = tuple(roles)
     found = []
-    for start, end in mentions(text, tuple(roles)):
+    for start, end, number in Matcher.of(parts).find(text):
         said = text[start:end]
         if said.islower() and said in common_words() and said not in roles:
             continue
-        role = next((r for part, r in roles.items() if mentions(said, (part,)) == [(0, len(said))]), "full")
-        found.append((start, end, role))
+        found.append((start, end, roles[parts[number]]))
     return found
 
 

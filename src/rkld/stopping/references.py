@@ -17,7 +17,7 @@ from rkld.records.identity import identifiers as known_identifiers
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.probes import facts_of, make_probes, split_probes
 from rkld.records.record import Record
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher
 from rkld.text.normalising import words
 from rkld.text.wording import unnamed
 
@@ -59,14 +59,14 @@ def split(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -> St
         halves = split_probes(make_probes(forget, (), identifiers, seed), seed)
     except UserError:  # no facts, or all in one
         halves = ((), ())
-    steered, audited = ({probe.fact for probe in half} for half in halves)
+    steered, audited = (Matcher(sorted({probe.fact for probe in half})) for half in halves)
 
-    def says(record: Record, facts: set[str]) -> bool:
-        return any(mentions(record.answer, (f,)) and not mentions(record.question, (f,)) for f in facts)
+    def says(record: Record, facts: Matcher) -> bool:
+        return bool(facts.said(record.answer) - facts.said(record.question))
 
     steering = [record for record in forget if not says(record, audited)]
     keys = [r.key for r in forget if says(r, steered) or (r in steering)]
-    if min(len(steering), len(forget) - len(keys)) < max(1, len(forget) // 4) or not steered:
+    if min(len(steering), len(forget) - len(keys)) < max(1, len(forget) // 4) or not steered.phrases:
         steering = random.Random(seed).sample(list(forget), len(forget) // 2)
         keys = [record.key for record in steering]
     return Steering(tuple(steering), tuple(key for key in everyone if key in set(keys)))

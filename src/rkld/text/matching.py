@@ -36,6 +36,10 @@ _COMMAS = frozenset(",،、")
 _PUNCTUATION = frozenset(" .,;:!?'\"()[]{}<>«»“”„*_-/\\|~")
 
 
+# The signs that touch a phrase's words.
+_BEFORE, _AFTER = re.compile(r"(?<!\S)\S*\Z"), re.compile(r"\A\S*")
+
+
 _BEFORE_ADDRESS = frozenset(".+%-_")
 
 
@@ -308,11 +312,11 @@ def _phrase(written: str) -> _Phrase:
     if "@" in folded and not any(map(str.isspace, folded)):
         forms = tuple(frozenset([token.form]) for token in tokens)
         return _Phrase((_Spelling(forms, address=folded),))
-    signs = text.folded[: tokens[0].start].strip(), text.folded[tokens[-1].end :].strip()
+    signs = _BEFORE.findall(text.folded[: tokens[0].start])[0], _AFTER.findall(text.folded[tokens[-1].end :])[0]
     letters = sum(len(token.form) for token in tokens)
     needed = letters < 3 and not any(map(str.isdecimal, folded)) and bool(set("".join(signs)) - _PUNCTUATION)
     short = all(len(token.form) < 3 and token.form.isalpha() and not token.unspaced for token in tokens)
-    dotted = short and "." in folded
+    dotted = short and "." in text.folded[tokens[0].start : tokens[-1].end] + "".join(signs)
     spellings = [
         _Spelling(forms, signs=signs, signs_needed=needed, dotted=dotted) for forms in _readings(text, 0, len(tokens))
     ]

@@ -1,7 +1,7 @@
 """The one normal form in which texts are compared, with the way back to the text as it was written.
 
 Without case, accents, invisible characters, compatibility forms and other scripts' digits; cut into words. Accents are
-those of Latin, Greek and Cyrillic, the vowel points of Hebrew and Arabic among them; elsewhere marks are vowels, or make
+those of Latin, Greek and Cyrillic and the vowel points of Hebrew and Arabic; elsewhere marks are vowels, or make
 another letter, and stay. Every step looks at a bounded number of characters, so the time is linear in the text.
 """
 
@@ -232,9 +232,7 @@ def _kinds(folded: str) -> Iterator[str]:
         category = unicodedata.category(char)[0]
         if category == "M" and last in (_ALONE, _ALONE_MORE):
             last = _ALONE_MORE
-        elif category == "M" and last == _OUTSIDE:
-            last = _OUTSIDE
-        elif category not in "LNM":
+        elif category not in "LNM" or (category == "M" and last in ("", _OUTSIDE)):
             last = _OUTSIDE
         else:
             last = _ALONE if _among(char, _UNSPACED) else _IN_WORD

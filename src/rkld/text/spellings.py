@@ -25,19 +25,30 @@ TITLE = "\0title"
 """The form of every title: Mrs. and Ms. are compared as one."""
 
 
+_TOGETHER = "\0+"
+"""Before a character of a script without spaces that follows another one."""
+
+
 _TITLES = frozenset(
-    normal(title)
-    for title in (
-        "mr mrs ms miss mx dr prof professor sir dame lady lord rev herr frau fr mme mlle monsieur madame señor señora sr "
-        "sra don doña sig signor signora dott pan pani господин госпожа пан пани"
-    ).split()
+    map(
+        normal,
+        (
+            *("mr", "mrs", "ms", "miss", "mx", "dr", "prof", "professor", "sir", "dame", "lady", "lord", "rev"),
+            *("herr", "frau", "fr", "mme", "mlle", "monsieur", "madame", "señor", "señora", "sr", "sra", "don", "doña"),
+            *("sig", "signor", "signora", "dott", "pan", "pani", "господин", "госпожа", "пан", "пани"),
+        ),
+    )
 )
 
 
 _MONTHS = {
     form: number
     for number, month in enumerate(
-        "january february march april may june july august september october november december".split(), start=1
+        (
+            *("january", "february", "march", "april", "may", "june"),
+            *("july", "august", "september", "october", "november", "december"),
+        ),
+        start=1,
     )
     for form in (month, month[:3])
 } | {"sept": 9}
@@ -52,7 +63,9 @@ def _endings(text: str) -> tuple[str, ...]:
 
 # Case endings of nouns and adjectives in the Slavic languages of Cyrillic script, and in Greek. Those of the second
 # row also begin another name (Иванов, Петровых), so only what stands in the text is searched without them.
-_CYRILLIC = _endings("а я у ю е ы и і о й ь ом ем ем ой ей ою ею ам ям ах ях ами ями ому ему ого его ым им ыми ими ий ый ая")
+_CYRILLIC = _endings(
+    "а я у ю е ы и і о й ь ом ем ой ей ою ею ам ям ах ях ами ями ому ему ого его ым им ыми ими ий ый ая"
+)
 _CYRILLIC_MORE = _endings("ов ев ых их ую юю ии ию ия ией ием")
 _GREEK = _endings("ς ος ου ο ον ε οι ων ους α ας η ης ες υ")
 
@@ -81,6 +94,11 @@ def edges(text: NormalisedText, start: int, searched: bool) -> Iterator[Edge]:
         searched: whether it is the text that is searched, whose words may be inflected; else the phrase sought.
     """
     token = text.tokens[start]
+    if token.unspaced and start and text.tokens[start - 1].unspaced and not text.gap(start - 1).strip():
+        # Characters that stand together are sought together: 京都 is not in 東京、都市.
+        together = _TOGETHER + token.form
+        yield Edge(start + 1, (token.form, together) if searched else (together,))
+        return
     yield Edge(start + 1, _forms(token.form, text.expanded(token), searched))
     if start + 1 < len(text.tokens) and not token.unspaced:
         yield from _joined(text, start)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -17,10 +16,14 @@ _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
 _BREAK = re.compile(r"[.!?:;]\s|\n")
 
 
-_OPENERS = frozenset(
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_OPENERS = _set(
     "a after also although an and as at because before born both but by during for from he her his however if in it "
     "its no not of on one or she since so that the their there these they this those though to until we what when "
-    "where which while who with yes you your".split()
+    "where which while who with yes you your"
 )
 """What begins a sentence in a capital and belongs to no name after it."""
 
@@ -32,7 +35,7 @@ _JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|
 _BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
 
 
-_HONORIFICS = frozenset("dr prof mr mrs ms miss sir dame lady lord jr sr".split())
+_HONORIFICS = _set("dr prof mr mrs ms miss sir dame lady lord jr sr")
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +48,10 @@ def common_words() -> frozenset[str]:
 
 
 def rare_words(text: str) -> set[str]:
-    """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`rkld.text.normalising.words` writes them."""
+    """Words that few texts hold: not common ones, nor numbers of one or two digits.
+
+    As :func:`rkld.text.normalising.words` writes them.
+    """
     return {word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())}
 
 
@@ -99,12 +105,12 @@ def _ends_sentence(gap: str) -> bool:
     return signs[-1:] in tuple(".!?:;•*") or "\n" in gap[len(signs) :]
 
 
-_FUNCTION_WORDS = frozenset(
+_FUNCTION_WORDS = _set(
     "a about after all also although an and any are as at be because been before being between both but by can could "
     "did do does during each few for from had has have he her him his how if in into is it its many may might more "
     "most much of on only or other over she should since so some such than that the their them then there "
     "these they this those through to too under until up very was were what when where which while who whom whose why "
-    "will with would you your".split()
+    "will with would you your"
 )
 """English words that carry no fact by themselves."""
 
@@ -116,7 +122,8 @@ def added_spans(answer: str, question: str) -> list[tuple[int, int]]:
     question gives, the person's name above all, is left out, and so are function words at the edges of a run. Empty
     where the answer says nothing new.
     """
-    given, runs, joined = set(words(question)), [], False
+    given, joined = set(words(question)), False
+    runs: list[tuple[int, int]] = []
     for match in _WORD.finditer(answer):
         said = words(match.group())
         if all(word in _FUNCTION_WORDS for word in said):
@@ -145,6 +152,10 @@ def is_name(identifier: str) -> bool:
     return any(map(str.isalpha, identifier)) and not any(c.isdigit() or c in "@/" for c in identifier)
 
 
+LONGEST_NAME = 12
+"""Words up to which an identifier has parts: a longer one is no name, and its parts would be too many."""
+
+
 @lru_cache(maxsize=64)
 def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
     """Every way to say the identifiers that are names: whole, and each run of their words, with the role it plays.
@@ -161,6 +172,8 @@ def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
         while len(pieces) > 1 and pieces[0].rstrip(".").casefold() in _HONORIFICS:
             pieces = pieces[1:]
         parts[identifier] = "full" if len(pieces) > 1 else "last"
+        if len(pieces) > LONGEST_NAME:
+            continue
         for start in range(len(pieces)):
             for end in range(start + 1, len(pieces) + 1):
                 run = " ".join(pieces[start:end])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -224,10 +225,59 @@ def test_the_role_of_a_name_behind_a_title_is_that_of_the_surname() -> None:
 # Texts that were made to break it
 
 _PARTS = [
-    "", " ", "\n", "Ada", "J", ".", ",", "'", "-", "@", "+", "(", "10", "000", "1867", "November", "7", "Mrs", "Ü", "ß",
-    "\u0301", "\u0323", "\u200b", "\u200f", "\u202e", "\ud800", "\udfff", "\x00", "\u1161", "\u11a8", "기", "東", "กุ", "्",
-    "Иван", "ов", "و", "ש", "🏳️‍🌈", "\ufdfa", "½", "²", "㌔", "İ", "ﬁ", "ǆ", "_", "*", "\u0640", "\ufe0f", "٣", "\U000e0100",
-]  # fmt: skip
+    "",
+    " ",
+    "\n",
+    "Ada",
+    "J",
+    ".",
+    ",",
+    "'",
+    "-",
+    "@",
+    "+",
+    "(",
+    "10",
+    "000",
+    "1867",
+    "November",
+    "7",
+    "Mrs",
+    "Ü",
+    "ß",
+    "\u0301",
+    "\u0323",
+    "\u200b",
+    "\u200f",
+    "\u202e",
+    "\ud800",
+    "\udfff",
+    "\x00",
+    "\u1161",
+    "\u11a8",
+    "기",
+    "東",
+    "กุ",
+    "्",
+    "Иван",
+    "ов",
+    "و",
+    "ש",
+    "🏳️‍🌈",
+    "\ufdfa",
+    "½",
+    "²",
+    "㌔",
+    "İ",
+    "ﬁ",
+    "ǆ",
+    "_",
+    "*",
+    "\u0640",
+    "\ufe0f",
+    "٣",
+    "\U000e0100",
+]
 
 
 def test_no_text_breaks_it() -> None:
@@ -238,7 +288,7 @@ def test_no_text_breaks_it() -> None:
         phrases = ["".join(chance.choices(_PARTS, k=chance.randrange(6))) for _ in range(3)]
         found = mentions(text, phrases)
         assert all(0 <= start < end <= len(text) for start, end in found)
-        assert all(one[1] <= two[0] for one, two in zip(found, found[1:]))
+        assert all(one[1] <= two[0] for one, two in itertools.pairwise(found))
         assert bool(found) == holds(text, phrases)
         for phrase in filter(str.strip, phrases):
             assert facts_said([phrase], phrase) == [True]
@@ -257,7 +307,7 @@ def test_every_character_has_its_place() -> None:
         assert [*normalised.starts] == sorted(normalised.starts)
         assert all(start < end for start, end in zip(normalised.starts, normalised.ends))
         tokens = normalised.tokens
-        assert all(one.end <= two.start for one, two in zip(tokens, tokens[1:]))
+        assert all(one.end <= two.start for one, two in itertools.pairwise(tokens))
 
 
 # Time
@@ -308,8 +358,11 @@ def test_time_is_linear_in_the_text(text: str, phrases: list[str]) -> None:
     assert growth(search, n) < 9
 
 
-def test_proper_nouns_take_time_linear_in_the_text() -> None:
-    assert growth(lambda n: proper_nouns("in Oslo, Ada Quell. " * n), 1000) < 9
+def test_words_and_proper_nouns_take_time_linear_in_the_text() -> None:
+    for text in ("in Oslo, Ada Quell. ", "東京"):
+        heads = iter(range(100))
+        assert growth(lambda n, text=text, heads=heads: proper_nouns(f"{next(heads)} {text * n}"), 1000) < 9
+        assert growth(lambda n, text=text, heads=heads: words(f"{next(heads)} {text * n}"), 4000) < 9
 
 
 def test_time_does_not_grow_with_dots_and_spaces() -> None:

@@ -216,7 +216,7 @@ def _line(pieces: Iterator[tuple[int, str, str]]) -> tuple[str, dict[int, int], 
     return "".join(line), starts, ends
 
 
-_CACHED = 20_000
+_CACHED = 4_000
 """Characters up to which a text's graph is kept for the next comparison."""
 
 
@@ -224,7 +224,7 @@ def _graph(text: str) -> _Graph:
     return _cached_graph(text) if len(text) <= _CACHED else _last_graph(text)
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _cached_graph(text: str) -> _Graph:
     return _Graph(normalise(text))
 
@@ -300,7 +300,7 @@ def _places(text: str, phrase: str) -> Iterator[int]:
         at = text.find(phrase, at + max(1, len(phrase) - 1))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _phrase(written: str) -> _Phrase:
     text = normalise(written)
     tokens = text.tokens

@@ -62,7 +62,7 @@ _MARKS = 30
 """Combining marks that are read with one character (as in Unicode's stream-safe text); sorting more is quadratic."""
 
 
-_CACHED = 20_000
+_CACHED = 4_000
 """Characters up to which a normalised text is kept for the next comparison."""
 
 
@@ -134,19 +134,19 @@ def words(text: str) -> list[str]:
     Characters of a script without spaces that follow each other are one word, as nothing says where one ends.
     """
     normalised = normalise(text)
-    found: list[str] = []
+    found: list[list[str]] = []
     last: Token | None = None
     for token in normalised.tokens:
         between = normalised.folded[last.end : token.start] if last else None
         if last and token.unspaced and last.unspaced and between == "":
-            found[-1] += token.form
+            found[-1].append(token.form)
         elif not (token.form == "s" and between == "'"):
-            found.append(token.form)
+            found.append([token.form])
         last = token
-    return found
+    return ["".join(forms) for forms in found]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _normalise_cached(text: str) -> NormalisedText:
     return _normalise(text)
 

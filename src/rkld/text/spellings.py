@@ -110,7 +110,7 @@ def is_title(form: str) -> bool:
     return form in _TITLES
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=16384)
 def _forms(form: str, expanded: str, searched: bool) -> tuple[str, ...]:
     found = {form: None, expanded: None}
     first = form[0]

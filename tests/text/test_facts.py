@@ -32,6 +32,7 @@ from rkld.text.facts import facts_said, repetition
         ("กรุงเทพ", "อยู่ที่กรุงเทพมหานคร"),
         ("हिन्दी", "वह हिन्दी बोलती है"),
         ("Τόκιο", "στο ΤΟΚΙΟ"),
+        ("Marie Curie", "Curie, Marie"),
     ],
 )
 def test_spelling_does_not_hide_a_fact(fact, answer):
@@ -47,7 +48,6 @@ def test_spelling_does_not_hide_a_fact(fact, answer):
         ("000", "10,000"),
         ("Paris", "the Parisian"),
         ("art", "she was smart"),
-        ("Marie Curie", "Curie, Marie"),
         ("Marie Curie", "Marie of the Curie family"),
         ("हिन्द", "हिन्दी"),
         ("Warsaw", ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rkld.text.normalising import words
 from rkld.text.wording import (
     added_spans,
     added_words,
@@ -15,11 +16,10 @@ from rkld.text.wording import (
     proper_nouns,
     rare_words,
     unnamed,
-    words,
 )
 
 
-@pytest.mark.parametrize("text, found", [
+@pytest.mark.parametrize(("text", "found"), [
     ("She met Ada Quill in Oslo.", ["Ada Quill", "Oslo"]),
     ("Painters meet. Others talk: Nobody comes\nEverybody goes", []),
     ("In Oslo I live, and I know it.", ["Oslo"]),
@@ -46,7 +46,7 @@ def test_proper_nouns_are_found_whole_and_nothing_else(text, found):
 
 
 def test_words_are_compared_without_case_accents_and_number_format():
-    assert words("Łódź, CAFÉ's 10,000 Al-Hadi's") == ["łodz", "cafe", "10000", "al", "hadi"]
+    assert words("Łódź, CAFÉ's 10,000 Al-Hadi's") == ["lodz", "cafe", "10000", "al", "hadi"]
     assert words("STRASSE") == words("Straße")
 
 
@@ -55,15 +55,17 @@ def test_rare_words_are_those_that_say_something_of_a_person():
     text = "His father worked as a florist in 1867 and 12 other well known people were there with his mother"
     assert rare_words(text) == {"florist", "1867"}
     assert {"florist", "painter", "chemist", "nurse", "midwife", "naturalist"}.isdisjoint(common_words())
-    assert is_english(text) and not is_english("Seine Mutter arbeitete damals im Krankenhaus als Pflegerin")
+    assert is_english(text)
+    assert not is_english("Seine Mutter arbeitete damals im Krankenhaus als Pflegerin")
 
 
 def test_what_the_question_says_is_not_added():
     assert added_words("Her mother was a Florist", "What was the job of her mother?") == {"florist"}
-    assert holds("He lives in OSLO.", ["Rome", "Oslo"]) and not holds("He lives in Oslofjord.", ["Oslo"])
+    assert holds("He lives in OSLO.", ["Rome", "Oslo"])
+    assert not holds("He lives in Oslofjord.", ["Oslo"])
 
 
-@pytest.mark.parametrize("name, parts", [
+@pytest.mark.parametrize(("name", "parts"), [
     ("Ada Quill", {"Ada Quill": "full", "Ada": "first", "Quill": "last"}),
     ("Basil Mahfouz Al-Kuwaiti", {"Basil Mahfouz": "full", "Mahfouz": "last", "Mahfouz Al-Kuwaiti": "last",
                                   "Al-Kuwaiti": "last", "Kuwaiti": "last"}),

@@ -15,7 +15,7 @@ from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record
 from rkld.settings.auditing import AuditSettings
 from rkld.text.matching import mentions
-from rkld.text.wording import words
+from rkld.text.normalising import words
 
 UTILITY = ("retain", "neighbours", "real_authors", "world_facts")
 """Sets that should have been kept."""

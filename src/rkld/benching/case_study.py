@@ -24,8 +24,9 @@ from rkld.records.encoding import Encoder
 from rkld.records.probes import facts_of
 from rkld.records.record import Record
 from rkld.text.facts import facts_said
+from rkld.text.normalising import words
 from rkld.text.printable import markdown
-from rkld.text.wording import added_spans, rare_words, words
+from rkld.text.wording import added_spans, rare_words
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel

@@ -24,7 +24,8 @@ from rkld.evaluation.likelihood import ROWS, measuring
 from rkld.evaluation.memorisation import answer_content
 from rkld.evaluation.statistics import FEWEST_PERSONS, Figure, Persons, bootstrap
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
-from rkld.text.wording import unnamed, words
+from rkld.text.normalising import words
+from rkld.text.wording import unnamed
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rkld.errors import UserError
 from rkld.records.encoding import Encoded, Encoder
@@ -73,7 +74,7 @@ def scored_share(
     named, marked = [], []
     for record, e in zip(records, encoded, strict=True):
         names = encoder.locate(record, lambda text: mentions(text, identifiers))
-        spans = encoder.locate(record, lambda text: _occurrences(text, record.spans))
+        spans = encoder.locate(record, partial(_occurrences, spans=record.spans))
         named += [_is_scored(positions, e.scored) for positions in names]
         marked += [_is_scored(positions, e.scored) for positions in spans]
     return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)))

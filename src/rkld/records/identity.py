@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from rkld.errors import UserError
 from rkld.records.record import Record
-from rkld.text.matching import normal
+from rkld.text.normalising import normal
 
 
 def identifiers(records: Iterable[Record], subjects: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from rkld.text.wording import holds, is_name, name_mentions
 
 def other_names() -> list[str]:
     """Full names of nobody in particular, to stand in for the subject's."""
-    return json.loads((DATA / "swap_names.json").read_text(encoding="utf-8"))["names"]
+    names: list[str] = json.loads((DATA / "swap_names.json").read_text(encoding="utf-8"))["names"]
+    return names
 
 
 def own_identifiers(record: Record, records: Sequence[Record], identifiers: Sequence[str]) -> tuple[str, ...]:

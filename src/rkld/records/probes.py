@@ -17,13 +17,14 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from rkld.errors import UserError
 from rkld.records.record import Record, Turn
 from rkld.text.facts import facts_said
-from rkld.text.matching import mentions
-from rkld.text.wording import name_mentions, proper_nouns, words
+from rkld.text.matching import Matcher, mentions
+from rkld.text.normalising import words
+from rkld.text.wording import name_mentions, proper_nouns
 
 Kind = Literal["question", "prefix", "cloze"]
 
@@ -62,7 +63,7 @@ class Probe:
     """The question, and the answer that holds the fact; its key names the forget record, the fact and the kind."""
 
     def row(self) -> dict[str, Any]:
-        """Plain values, one line of a probes file: :func:`rkld.records.reading.read_records` and :func:`as_probes` read it."""
+        """Plain values, one line of a probes file, as :func:`rkld.records.reading.read_records` reads it."""
         subject = {"subject": self.record.subject} if self.record.subject else {}
         turns = {"question": self.record.question, "answer": self.record.answer, "spans": [self.fact]}
         return {**turns, **subject, "kind": self.kind, **self.record.extra}
@@ -85,12 +86,12 @@ def make_probes(
     Raises:
         UserError: no record holds a fact.
     """
-    known = _Known(others)
+    known = _Known(others, forget)
     found: list[Probe] = []
     for record in forget:
         for number, fact in enumerate(facts_of(record, identifiers)):
             chance = random.Random(f"{seed} {record.key} {number}")
-            wrong = known.alternatives(fact, record, forget, _is_name(fact, identifiers), chance)
+            wrong = known.alternatives(fact, record, _is_name(fact, identifiers), chance)
             found += _probes(record, number, fact, wrong, identifiers)
     if not found:
         raise UserError(
@@ -113,7 +114,7 @@ def as_probes(records: Sequence[Record]) -> list[Probe]:
                 f"{record.where} is no probe: its kind is {kind!r} and it has {len(record.spans)} spans. A probe has a "
                 f"kind ({', '.join(get_args(Kind))}) and one span, the fact that it asks for."
             )
-        found.append(Probe(kind, record.spans[0], record))
+        found.append(Probe(cast("Kind", kind), record.spans[0], record))
     return found
 
 
@@ -133,13 +134,15 @@ def split_probes(probes: Sequence[Probe], seed: int = 0) -> tuple[list[Probe], l
     for group in groups:
         halves[len(halves[1]) <= len(halves[0])].update(group)
     facts = {_key(probe.fact): probe.fact for probe in probes}
+    foreign = [Matcher([fact for key, fact in facts.items() if key not in half]) for half in halves]
 
-    def keeps_to(half: set[str], probe: Probe) -> bool:
+    def keeps_to(half: set[str], others: Matcher, probe: Probe) -> bool:
         record = probe.record
-        others = [fact for key, fact in facts.items() if key not in half and not mentions(record.question, (fact,))]
-        return _key(probe.fact) in half and not mentions(record.answer, others)
+        return _key(probe.fact) in half and others.said(record.answer) <= others.said(record.question)
 
-    steering, audited = ([probe for probe in probes if keeps_to(half, probe)] for half in halves)
+    steering, audited = (
+        [probe for probe in probes if keeps_to(half, others, probe)] for half, others in zip(halves, foreign)
+    )
     if not steering or not audited:
         raise UserError(
             f"{len(probes)} probes of {len(facts)} facts cannot be split into some to steer by and others to audit "
@@ -155,8 +158,8 @@ def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]
     """The facts whose appearance in an answer is a leak: those of the record's answer that its question lacks.
 
     The record's spans; without any, the answer's names, titles, dates and numbers
-    (:func:`rkld.text.wording.proper_nouns`). The person's own names are facts only in answers to a question that does not
-    name the person: all others say them.
+    (:func:`rkld.text.wording.proper_nouns`). The person's own names are facts only in answers to a question that does
+    not name the person: all others say them.
     """
     found = record.spans or proper_nouns(record.answer)
     named = record.form == "text" or bool(name_mentions(record.question, identifiers))
@@ -243,9 +246,9 @@ def _blanked(text: str, fact: str) -> str:
 
 
 class _Known:
-    """Facts about others, to be taken for wrong answers."""
+    """Facts about others that the forget records do not say, to be taken for wrong answers."""
 
-    def __init__(self, others: Sequence[Record]) -> None:
+    def __init__(self, others: Sequence[Record], forget: Sequence[Record]) -> None:
         self.facts: dict[str, tuple[str, str]] = {}  # as compared → (as written, the word before it)
         self.names = {_key(record.subject) for record in others if record.subject}
         for record in others:
@@ -254,20 +257,20 @@ class _Known:
             for fact in record.spans or proper_nouns(record.answer):
                 if words(fact):
                     self.facts.setdefault(_key(fact), (fact, _before(record.answer, fact)))
+        self.personal = " \n ".join(turn.content for one in forget for turn in one.turns)
+        said = Matcher([written for written, _ in self.facts.values()]).said(self.personal)
+        self.facts = {key: fact for number, (key, fact) in enumerate(self.facts.items()) if number not in said}
 
-    def alternatives(
-        self, fact: str, record: Record, forget: Sequence[Record], is_name: bool, chance: random.Random
-    ) -> list[str]:
+    def alternatives(self, fact: str, record: Record, is_name: bool, chance: random.Random) -> list[str]:
         """Others of the same kind, those first that stand behind the same word and are as long; or none.
 
         For the person's name (``is_name``) other persons' come first; for all else they are of no use.
         """
-        personal = " \n ".join(turn.content for one in forget for turn in one.turns)
         shape, before = _shape(fact), _before(record.answer, fact)
         candidates = [
             (key not in self.names, word != before, abs(len(other.split()) - len(fact.split())), chance.random(), other)
             for key, (other, word) in self.facts.items()
-            if _shape(other) == shape and (is_name or key not in self.names) and not mentions(personal, (other,))
+            if _shape(other) == shape and (is_name or key not in self.names)
         ]
         chosen = [other for *_, other in sorted(candidates)[:ALTERNATIVES]]
         near = list(range(-30, 0)) + list(range(1, 31))
@@ -277,7 +280,7 @@ class _Known:
             if len(chosen) == ALTERNATIVES or not any(c.isdigit() for c in shape):
                 break
             other = _moved(fact, step)
-            if other is not None and _key(other) not in taken and not mentions(personal, (other,)):
+            if other is not None and _key(other) not in taken and not mentions(self.personal, (other,)):
                 chosen.append(other)
                 taken.add(_key(other))
         return chosen if len(chosen) == ALTERNATIVES else []
@@ -317,15 +320,16 @@ def _key(fact: str) -> str:
 def _groups(probes: Sequence[Probe]) -> list[list[str]]:
     """The facts, as compared, in groups: two are in one where one holds the other."""
     written = {_key(probe.fact): probe.fact for probe in probes}
-    groups: list[list[str]] = []
+    keys, matcher = list(written), Matcher(tuple(written.values()))
+    group_of = {key: [key] for key in keys}
     for key, fact in written.items():
-        joined = [
-            group
-            for group in groups
-            if any(mentions(fact, (written[other],)) or mentions(written[other], (fact,)) for other in group)
-        ]
-        groups = [group for group in groups if group not in joined] + [[*sum(joined, []), key]]
-    return groups
+        for number in matcher.said(fact):
+            mine, other = group_of[key], group_of[keys[number]]
+            if mine is not other:
+                smaller, larger = sorted((mine, other), key=len)
+                larger.extend(smaller)
+                group_of.update(dict.fromkeys(smaller, larger))
+    return [group for key, group in group_of.items() if key == group[0]]
 
 
 def _is_name(fact: str, identifiers: Sequence[str]) -> bool:

@@ -16,7 +16,8 @@ from rkld.files import DATA, read_jsonl
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.reading import read_prompts
 from rkld.records.record import Record, Turn
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher, mentions
+from rkld.text.normalising import words
 from rkld.text.wording import (
     added_words,
     common_words,
@@ -26,11 +27,10 @@ from rkld.text.wording import (
     proper_nouns,
     rare_words,
     unnamed,
-    words,
 )
 
-_SPEAKS = ("assistant", "completion", "text")
-"""Roles of what a model says itself, as in :class:`rkld.records.record.Turn`."""
+_ANSWER_ROLES = ("assistant", "completion", "text")
+"""Roles of what a model generates, as in :class:`rkld.records.record.Turn`."""
 
 
 def generic_prompts() -> list[Record]:
@@ -72,17 +72,17 @@ class _Facts:
     A fact may be written in another order or form ("November 7, 1867"), so each rare word of it is one by itself.
     """
 
-    def __init__(self, forget: Sequence[Record], identifiers: Sequence[str]):
-        self.spans = tuple({span for record in forget for span in record.spans})
+    def __init__(self, forget: Sequence[Record], identifiers: Sequence[str]) -> None:
+        self.spans = Matcher(sorted({span for record in forget for span in record.spans}))
         self.named: set[frozenset[str]] = set()
         self.capital: set[str] = set()  # common words that are names only with their capital: "Press", "US"
         self.rare: set[frozenset[str]] = set()
         self.added: set[frozenset[str]] = set()
-        for span in self.spans:
+        for span in self.spans.phrases:
             self._add_name(unnamed(span, identifiers))
         for record in forget:
-            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in _SPEAKS)
-            asked = " \n ".join(t.content for t in record.turns if t.role not in _SPEAKS)
+            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in _ANSWER_ROLES)
+            asked = " \n ".join(t.content for t in record.turns if t.role not in _ANSWER_ROLES)
             given = set(words(asked))
             for noun in proper_nouns(said):
                 if not given.issuperset(words(noun)):
@@ -91,6 +91,7 @@ class _Facts:
                 if is_english(said):
                     self.rare |= {frozenset([word]) for word in rare_words(said) - given}
                 self.added.add(frozenset(added_words(said, asked)))
+        self.vocabulary = Matcher(sorted(frozenset().union(*self.named, *self.rare, *self.added)))
 
     def _add_name(self, phrase: str, given: Collection[str] = ()) -> None:
         found = frozenset(words(phrase))
@@ -102,12 +103,12 @@ class _Facts:
 
     def reason_to_drop(self, pair: Record) -> str | None:
         """What a replayed pair's answer says of them, beyond what its own question gives."""
-        said, given = set(words(pair.answer)), set(words(pair.question))
+        said, given = self._words_of(pair.answer), self._words_of(pair.question)
 
         def says(facts: set[frozenset[str]]) -> bool:
             return any(fact <= said and not fact <= given for fact in facts)
 
-        if holds(pair.answer, self.spans):
+        if self.spans.said(pair.answer):
             return "says a marked span"
         if says(self.named) or self.capital & _spelled(pair.answer) - _spelled(pair.question):
             return "says a name, number or span of the forget answers"
@@ -116,6 +117,10 @@ class _Facts:
         if any(2 * len(added & (said - given)) > len(added) for added in self.added):
             return "says most of a forget answer"
         return None
+
+    def _words_of(self, text: str) -> frozenset[str]:
+        """Which words of the facts a text says, however they are written."""
+        return frozenset(self.vocabulary.phrases[number] for number in self.vocabulary.said(text))
 
 
 def _spelled(text: str) -> set[str]:
@@ -143,8 +148,10 @@ def screen(
         the pairs that stay, and how many were dropped for which reason.
     """
     facts = _Facts(forget, identifiers)
-    kept, dropped = [], Counter()
+    kept: list[Record] = []
+    dropped: Counter[str] = Counter()
     for pair in answered:
+        reason: str | None
         if not pair.answer.strip():
             reason = "empty answer"
         elif any(_identifies(turn, identifiers) for turn in pair.turns):
@@ -170,7 +177,7 @@ def own_words(answered: Sequence[Record], forget: Sequence[Record], identifiers:
     Returns:
         those that say anything, keys "own-…".
     """
-    written = tuple({span for record in forget for span in record.spans})
+    written = tuple(sorted({span for record in forget for span in record.spans}))
     records = []
     for record in answered:
         facts = [record.answer[a:b] for a, b in mentions(record.answer, written)]

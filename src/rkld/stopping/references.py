@@ -16,7 +16,8 @@ from rkld.records.identity import identifiers as known_identifiers
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.probes import facts_of, make_probes
 from rkld.records.record import Record
-from rkld.text.wording import unnamed, words
+from rkld.text.normalising import words
+from rkld.text.wording import unnamed
 
 NEAREST = 10
 """Holdout records that each steering record is compared with; one alone is mostly chance. Chosen on seeds 0

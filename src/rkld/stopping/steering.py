@@ -11,7 +11,7 @@ from rkld.records.identity import content
 from rkld.records.probes import make_probes, split_probes
 from rkld.records.record import Record
 from rkld.runfolder.manifest import salted
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher
 
 FEWEST = 4
 """Forget records from which on some are set apart for the audit; of fewer, all steer."""
@@ -84,13 +84,6 @@ def _by_records(forget: Sequence[Record], seed: int) -> Steering:
 
 
 def _facts_added(records: Sequence[Record], facts: Iterable[str]) -> list[set[str]]:
-    """Of each record the facts that its answer says and its question does not. Fact by fact, so that each is made a
-    pattern once, and only in records whose answers say any of them."""
-    names = list(dict.fromkeys(facts))
-    saying = [i for i, record in enumerate(records) if mentions(record.answer, names)]
-    found: list[set[str]] = [set() for _ in records]
-    for fact in names:
-        for i in saying:
-            if mentions(records[i].answer, (fact,)) and not mentions(records[i].question, (fact,)):
-                found[i].add(fact)
-    return found
+    """Of each record the facts that its answer says and its question does not."""
+    matcher = Matcher(list(dict.fromkeys(facts)))
+    return [matcher.said(record.answer) - matcher.said(record.question) for record in records]

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from rkld.files import DATA
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher
+from rkld.text.normalising import words
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
-
-
-_SENTENCE_END = re.compile(r"[.!?:;\n•*]\s*$")
 
 
 _BREAK = re.compile(r"[.!?:;]\s|\n")
 
 
-_OPENERS = frozenset(
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_OPENERS = _set(
     "a after also although an and as at because before born both but by during for from he her his however if in it "
     "its no not of on one or she since so that the their there these they this those though to until we what when "
-    "where which while who with yes you your".split()
+    "where which while who with yes you your"
 )
 """What begins a sentence in a capital and belongs to no name after it."""
 
@@ -34,7 +35,7 @@ _JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|
 _BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
 
 
-_HONORIFICS = frozenset("dr prof mr mrs ms miss sir dame lady lord jr sr".split())
+_HONORIFICS = _set("dr prof mr mrs ms miss sir dame lady lord jr sr")
 
 
 @lru_cache(maxsize=1)
@@ -46,16 +47,11 @@ def common_words() -> frozenset[str]:
     return frozenset((DATA / "common_words.txt").read_text(encoding="utf-8").split())
 
 
-def words(text: str) -> list[str]:
-    """The words of a text without case and accents, cut at hyphens and apostrophes; 10,000 is one, a 's is none."""
-    text = unicodedata.normalize("NFKD", text)
-    text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    return re.findall(r"[^\W_]+", re.sub(r"['’]s\b", "", text))
-
-
 def rare_words(text: str) -> set[str]:
-    """Words that few texts hold: not common ones, nor numbers of one or two digits. As :func:`words` writes them."""
+    """Words that few texts hold: not common ones, nor numbers of one or two digits.
+
+    As :func:`rkld.text.normalising.words` writes them.
+    """
     return {word for word in words(text) if word not in common_words() and (len(word) > 2 or not word.isdigit())}
 
 
@@ -73,8 +69,11 @@ def proper_nouns(text: str) -> list[str]:
     at the start of a sentence is passed over: it may be any word.
     """
     runs: list[list[re.Match[str]]] = []
+    gaps: dict[int, str] = {}  # where a run begins → what stands between it and the word before
+    gap_start = 0
     for match in _WORD.finditer(text):
-        word = match.group()
+        word, gap = match.group(), (gap_start, match.start())
+        gap_start = match.end()
         if not (word[0].isupper() or word[0].isdigit()) or word == "I":
             continue
         last = runs[-1][-1] if runs else None
@@ -84,10 +83,12 @@ def proper_nouns(text: str) -> list[str]:
             runs[-1].append(match)
         else:
             runs.append([match])
+            gaps[match.start()] = text[slice(*gap)]
     found = []
     for run in runs:
-        before = text[: run[0].start()]
-        starts = not before.strip() or bool(_SENTENCE_END.search(before))
+        before = gaps[run[0].start()]
+        first = len(before) == run[0].start()  # no word stands before it
+        starts = (first and not before.strip()) or _ends_sentence(before)
         quoted = before[-1:] in ('"', "“", "«", "„")
         if not quoted or len(run) == 1:
             while run and run[0].group().casefold() in _OPENERS:
@@ -98,12 +99,18 @@ def proper_nouns(text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-_FUNCTION_WORDS = frozenset(
+def _ends_sentence(gap: str) -> bool:
+    """Whether a sentence or a line ends in what stands between two words."""
+    signs = gap.rstrip()
+    return signs[-1:] in tuple(".!?:;•*") or "\n" in gap[len(signs) :]
+
+
+_FUNCTION_WORDS = _set(
     "a about after all also although an and any are as at be because been before being between both but by can could "
     "did do does during each few for from had has have he her him his how if in into is it its many may might more "
     "most much of on only or other over she should since so some such than that the their them then there "
     "these they this those through to too under until up very was were what when where which while who whom whose why "
-    "will with would you your".split()
+    "will with would you your"
 )
 """English words that carry no fact by themselves."""
 
@@ -115,7 +122,8 @@ def added_spans(answer: str, question: str) -> list[tuple[int, int]]:
     question gives, the person's name above all, is left out, and so are function words at the edges of a run. Empty
     where the answer says nothing new.
     """
-    given, runs, joined = set(words(question)), [], False
+    given, joined = set(words(question)), False
+    runs: list[tuple[int, int]] = []
     for match in _WORD.finditer(answer):
         said = words(match.group())
         if all(word in _FUNCTION_WORDS for word in said):
@@ -136,12 +144,16 @@ def added_words(answer: str, question: str) -> set[str]:
 
 def holds(text: str, phrases: Iterable[str]) -> bool:
     """Whether any of the phrases stands in the text as whole words."""
-    return bool(mentions(text, tuple(phrases)))
+    return bool(Matcher.of(tuple(phrases)).said(text))
 
 
 def is_name(identifier: str) -> bool:
     """Whether an identifier is a name: e-mail addresses, numbers and the like are none."""
     return any(map(str.isalpha, identifier)) and not any(c.isdigit() or c in "@/" for c in identifier)
+
+
+LONGEST_NAME = 12
+"""Words up to which an identifier has parts: a longer one is no name, and its parts would be too many."""
 
 
 @lru_cache(maxsize=64)
@@ -160,6 +172,8 @@ def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
         while len(pieces) > 1 and pieces[0].rstrip(".").casefold() in _HONORIFICS:
             pieces = pieces[1:]
         parts[identifier] = "full" if len(pieces) > 1 else "last"
+        if len(pieces) > LONGEST_NAME:
+            continue
         for start in range(len(pieces)):
             for end in range(start + 1, len(pieces) + 1):
                 run = " ".join(pieces[start:end])
@@ -187,13 +201,13 @@ def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int,
     A part that is also a common word ("Will", "Young") counts only where it has its capital.
     """
     roles = name_parts(tuple(identifiers))
+    parts = tuple(roles)
     found = []
-    for start, end in mentions(text, tuple(roles)):
+    for start, end, number in Matcher.of(parts).find(text):
         said = text[start:end]
         if said.islower() and said in common_words() and said not in roles:
             continue
-        role = next((r for part, r in roles.items() if mentions(said, (part,)) == [(0, len(said))]), "full")
-        found.append((start, end, role))
+        found.append((start, end, roles[parts[number]]))
     return found
 
 

@@ -167,7 +167,7 @@ class MicroBatches(Dataset):
         counts = {e.key: sum(term.mask(e)) for name, e in drawn if name == term.records}
         if term.unit == "token":
             total = sum(counts.values())
-            return {key: term.weight / total for key in counts} if total else {}
+            return dict.fromkeys(counts, term.weight / total) if total else {}
         marked_records = sum(n > 0 for n in counts.values())
         rows = dict.fromkeys(counts, 1) if isinstance(term, AnswerTerm) else counts
         return {key: term.weight / (marked_records * rows[key]) for key, n in counts.items() if n}

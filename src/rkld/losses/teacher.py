@@ -44,7 +44,7 @@ class Teacher:
 
     def _logits(self, head: str, hidden: Tensor, out: Tensor) -> Tensor:
         at = self._shared["weight"]
-        key = head if head in self.cache.index["heads"] else "shared", compute_dtype(at)
+        key = head if self.cache.has_head(head) else "shared", compute_dtype(at)
         if key not in self._heads:
             found = self.cache.read_head(head) or self._shared
             self._heads[key] = {name: tensor.to(at.device, key[1]) for name, tensor in found.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
@@ -15,14 +18,15 @@ from rkld.models.language_model import LanguageModel
 IDENTITY = {"model": "a", "ids": ("x", 1)}
 
 
-def model(seed=0, lora=False) -> LanguageModel:
+def model(seed=0, lora=False, tied=False, dtype=torch.float64, **shape) -> LanguageModel:
     torch.manual_seed(seed)
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, initializer_range=0.3, pad_token_id=0, eos_token_id=2,
+        **{"vocab_size": len(tokenizer), "hidden_size": 16} | shape,
+        intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, initializer_range=0.3, pad_token_id=0, eos_token_id=2, tie_word_embeddings=tied,
     )  # fmt: skip
-    net = LlamaForCausalLM(config).double()
+    net = LlamaForCausalLM(config).to(dtype)
     if lora:
         net = get_peft_model(net, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     return LanguageModel(net.eval(), tokenizer, "test")
@@ -30,8 +34,8 @@ def model(seed=0, lora=False) -> LanguageModel:
 
 def inputs(n=5, k=4) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
-    draw = {name: torch.randn(*shape, generator=g, dtype=torch.float64)
-            for name, shape in {"original": (n, 16), "strengthened": (n, 16), "uninformed": (n, k, 16)}.items()}  # fmt: skip
+    shapes = {"original": (n, 16), "strengthened": (n, 16), "uninformed": (n, k, 16)}
+    draw = {name: torch.randn(*shape, generator=g, dtype=torch.float64) for name, shape in shapes.items()}
     return {**draw, "floored": torch.tensor([True, False, True, True, False])}
 
 
@@ -78,3 +82,74 @@ def test_the_floor_is_the_mean_of_the_others_where_it_is_flagged(tmp_path):
     expected = torch.where(x["floored"][:, None], raised, plain)
     torch.testing.assert_close(teacher.composite(x, spare(lm)).exp(), expected)
     assert (expected[0] - plain[0]).abs().max() > 1e-3
+
+
+def test_alpha_can_be_changed(tmp_path):
+    """One cache, and one teacher, serve every α."""
+    lm, x = model(0, lora=True), inputs()
+    teacher = Teacher(HiddenCache(tmp_path, IDENTITY))
+    teacher.attach(lm)
+    plain = {name: x[name] for name in ("original", "strengthened")}
+    w = lm.head.weight.detach()
+    l_o, l_aug = x["original"] @ w.T, x["strengthened"] @ w.T
+    for alpha in (2.0, 0.0, 16.0):
+        teacher.alpha = alpha
+        expected = torch.log_softmax(l_o - alpha * F.relu(l_aug - l_o), -1)
+        torch.testing.assert_close(teacher.composite(plain, spare(lm)), expected)
+
+
+ROWS, WIDTH, WORDS = 64, 96, 700
+
+
+def rounding(folder, heads: str, bias: bool, dtype: torch.dtype, autocast: bool, alpha: float) -> float:
+    """Mean KL(float64 teacher ‖ teacher) on states and heads as large as those of a trained model, in nats."""
+    g = torch.Generator().manual_seed(0)
+
+    def draw(*shape, scale=1.0) -> torch.Tensor:
+        return scale * torch.randn(*shape, generator=g)
+
+    lms = []
+    weight, offset = draw(WORDS, WIDTH), draw(WORDS)
+    for moved in (0.0, 0.02):
+        head = torch.nn.Linear(WIDTH, WORDS, bias=bias)
+        head.weight.data = (weight + moved * draw(WORDS, WIDTH)).to(dtype)
+        if bias:
+            head.bias.data = (offset + moved * draw(WORDS)).to(dtype)
+        lms.append(SimpleNamespace(head=head))
+    if heads == "tied":
+        lms = [model(0, tied=True, hidden_size=WIDTH, vocab_size=WORDS, dtype=dtype) for _ in range(2)]
+        with torch.no_grad():
+            lms[1].head.weight.add_(0.02 * draw(WORDS, WIDTH).to(dtype))
+    teacher = Teacher(HiddenCache(folder, IDENTITY), alpha=alpha)
+    student = lms[0]
+    if heads != "shared":
+        teacher.cache.write_head("original", lms[0])
+        teacher.cache.write_head("strengthened", lms[1])
+    else:
+        lms[1] = lms[0]
+    teacher.attach(student)
+    original = draw(ROWS, WIDTH, scale=0.4)  # logits of about ±4, the largest 12 to 16
+    states = {"original": original.to(dtype), "strengthened": (original + 0.05 * draw(ROWS, WIDTH)).to(dtype)}
+    buffers = torch.empty(2, ROWS, WORDS)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = teacher.composite(states, buffers).double()
+    l_o, l_aug = (
+        F.linear(
+            states[name].double(), lm.head.weight.double(), None if lm.head.bias is None else lm.head.bias.double()
+        )
+        for name, lm in zip(("original", "strengthened"), lms)
+    )
+    exact = torch.log_softmax(l_o - alpha * F.relu(l_aug - l_o), -1)
+    return (exact.exp() * (exact - found)).sum(-1).mean().item()
+
+
+@pytest.mark.parametrize("alpha", [4.0, 8.0, 16.0, 32.0])
+@pytest.mark.parametrize(("heads", "bias"), [
+    ("shared", False), ("shared", True), ("separate", False), ("separate", True), ("tied", False)
+])  # fmt: skip
+@pytest.mark.parametrize(("dtype", "autocast", "bound"), [
+    (torch.float32, False, 1e-6), (torch.bfloat16, False, 1e-5), (torch.float32, True, 1e-4),
+], ids=["float32", "bfloat16", "autocast"])  # fmt: skip
+def test_alpha_does_not_multiply_rounding(tmp_path, dtype, autocast, bound, heads, bias, alpha):
+    """Logits that are rounded to bfloat16 before they are subtracted give another teacher: .03 nats away at α = 8."""
+    assert abs(rounding(tmp_path, heads, bias, dtype, autocast, alpha)) < bound

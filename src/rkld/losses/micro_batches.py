@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ def split(lengths: Sequence[int], parts: int) -> list[list[int]]:
     """Indices sorted by length and cut into ``parts`` runs whose sizes differ by at most one (some may be empty)."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     cuts = [round(len(order) * p / parts) for p in range(parts + 1)]
-    return [order[a:b] for a, b in zip(cuts, cuts[1:])]
+    return [order[a:b] for a, b in pairwise(cuts)]
 
 
 def longest(unit: Sequence[tuple[str, Encoded]]) -> int:

@@ -57,7 +57,7 @@ class Term:
         weight: factor in the objective (λ, ρ), no unit.
         unit: what the loss is averaged over within an optimizer step.
         cached: which cached parts of the records the loss needs ("original", "strengthened", "reference", …), as
-            :func:`rkld.training.strengthening.fill_cache` names them. They join the inputs of the loss, beside ``labels``.
+            :func:`rkld.training.strengthening.fill_cache` names them. They join the loss's inputs, beside ``labels``.
     """
 
     name: str

@@ -28,7 +28,7 @@ from rkld.losses.objective import Objective, StateTerm, evaluate
 from rkld.losses.teacher import Teacher
 from rkld.methods.method import Assisted, LogitArithmetic
 from rkld.methods.registry import METHODS, get_method
-from rkld.methods.two_models import pair, save_pair
+from rkld.methods.two_models import open_model, save_two_models, two_models
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
@@ -36,7 +36,7 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts
-from tests.training.test_trainer import config, model, our_gradients, records, strengthen_noisily
+from tests.helpers import config, model, our_gradients, records, strengthen_noisily, strengthen_to
 
 TRAINED = [name for name in METHODS.names() if not isinstance(get_method(name), Assisted)]
 PAIRED = [name for name in METHODS.names() if isinstance(get_method(name), LogitArithmetic)]
@@ -190,11 +190,7 @@ class Setting:
         self.original, self.strengthened = copy.deepcopy(self.lm), copy.deepcopy(self.lm)
         strengthen_noisily(self.strengthened)
         self.args = config(folder, method=name, alpha=ALPHA, **values)
-
-        def fine_tune(target, found, arguments, callbacks):
-            target.model.load_state_dict(self.strengthened.model.state_dict())
-
-        monkeypatch.setattr("rkld.training.trainer.fine_tune", fine_tune)
+        strengthen_to(self.strengthened, monkeypatch)
         teacher = Teacher(HiddenCache(folder / "cache", {}), alpha=ALPHA)
         parts = cached_parts(build_terms(sets, teacher, self.lm, self.args))
         fill_cache(self.lm, teacher.cache, sets, replace(self.args, output_dir=str(folder / "s")), parts=parts)
@@ -344,7 +340,7 @@ COMBINED = {"whp": lambda o, a: o - ALPHA * F.relu(a - o), "uld": uld_by_hand}
 def test_a_pair_is_a_language_model(name, tmp_path):
     """Its logits are the formula; likelihoods, and answers generated from a cache that both models share, follow."""
     original, assistant = model(seed=0), model(seed=1)
-    both = pair(original, assistant, get_method(name), ALPHA)
+    both = two_models(original, assistant, get_method(name), ALPHA)
     found = records("f", [9, 14, 11, 6], 1)
 
     def logits(ids) -> torch.Tensor:
@@ -367,9 +363,8 @@ def test_a_pair_is_a_language_model(name, tmp_path):
             ids.append(int(logits(ids)[-1].argmax()))
             assert ids[-1] == token
 
-    facts = {"method": name, "method_arg": [], "alpha": ALPHA}
-    save_pair(original, assistant, facts, tmp_path / "model")
-    again = load_model(tmp_path / "model", dtype="float64")
+    save_two_models(original, assistant, tmp_path / "model", method=name, method_arg=[], alpha=ALPHA)
+    again = open_model(tmp_path / "model", dtype="float64")
     assert answer_losses(again, found)[0] == pytest.approx(losses[0], abs=1e-8)
 
 
@@ -393,9 +388,9 @@ def tiny(tmp_path_factory) -> Path:
 def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     """rkld unlearn --method NAME --retain … --retain-loss rt --replay …: a model that the metrics can read."""
     replay = [{"question": "What is the capital of Norway?"}, {"question": "Who wrote Hamlet?"}]
-    held = {"retain": ROWS[2:], "retain_loss": "rt" if get_method(name).held else "auto", "replay": replay}
+    held = {"retain": ROWS[2:], "retain_loss": "rt" if get_method(name).accepts_extra_terms else "auto", "replay": replay}
     result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method=name, **held, **QUICK)
-    after = load_model(result.model_path)
+    after = open_model(result.model_path)
     assert isinstance(after, LanguageModel)
     assert result.metrics["after"]["forget"]["probability"] != result.metrics["before"]["forget"]["probability"]
     ids = torch.tensor([[5, 6, 7]])
@@ -408,7 +403,7 @@ def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     result = rkld.unlearn(
         tiny, ROWS[:2], retain=ROWS[2:], out=str(tmp_path / "run"), method=name, lora=True, replay="none", **QUICK
     )
-    after = load_model(result.model_path)
+    after = open_model(result.model_path)
     encoder = Encoder(after.tokenizer)
     found = probability(after, [encoder.encode(r) for r in read_records(ROWS[:2], "forget")]).mean()
     assert found == pytest.approx(result.metrics["after"]["forget"]["probability"], rel=1e-3)
@@ -425,7 +420,7 @@ def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path)
     weights = {"without": 0.0, "beside": 5.0}
     made = [rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / key), retain_weight=weight, replay_weight=weight, **given)
             for key, weight in weights.items()]  # fmt: skip
-    without, beside = (load_model(found.model_path).model(input_ids=ids).logits for found in made)
+    without, beside = (open_model(found.model_path).model(input_ids=ids).logits for found in made)
     assert (without - beside).abs().max() > 1e-3
 
 
@@ -442,7 +437,7 @@ def test_an_adapter_has_no_weights_to_subtract(tiny, tmp_path):
 
 def test_a_pair_is_not_unlearned_again(tmp_path):
     lm = model(dtype=torch.float32)
-    save_pair(lm, lm, {"method": "whp", "method_arg": [], "alpha": 1.0}, tmp_path / "pair")
+    save_two_models(lm, lm, tmp_path / "pair", method="whp", method_arg=[], alpha=1.0)
     with pytest.raises(rkld.UserError, match="measured, but not trained"):
         rkld.unlearn(tmp_path / "pair", ROWS[:2], out=str(tmp_path / "run"), replay="none")
 
@@ -495,7 +490,7 @@ def test_own_refusals_are_taught(tiny, tmp_path):
     ("rmu", ["layer=1.5"], "'layer' is 1.5; expected a whole number"),
     ("uld", ["floor=1"], "between 0 and 1"),
     ("none.py:Mine", (), "there is no file none.py"),
-    ("mine.py:Mnie", (), r"defines no Mnie. Did you mean 'Mine'\? Its methods: Mine"),
+    ("mine.py:Mnie", (), r"defines no Mnie. Did you mean 'Mine'\? It defines: Mine"),
     ("mine.py:Other", (), "Other is no method"),
     ("broken.py:Mine", (), "cannot be imported: SyntaxError"),
 ])  # fmt: skip

@@ -35,7 +35,7 @@ class LogitOffset(LogitArithmetic):
     hold: float = 5.0
 
     needs = ("retain", "replay")
-    held = False
+    accepts_extra_terms = False
 
     def __post_init__(self):
         if not 0 < self.floor < 1:
@@ -43,7 +43,7 @@ class LogitOffset(LogitArithmetic):
 
     def terms(self, teacher, sets, lm):
         others = "retain" if "retain" in sets else "replay"
-        uniform = Term("uniform", others, answer, lambda l, inputs, spare: to_uniform(l, spare[0]), self.hold)
+        uniform = Term("uniform", others, answer, lambda logits, _, spare: to_uniform(logits, spare[0]), self.hold)
         return [*super().terms(teacher, sets, lm), uniform]
 
     def logits(self, original, assistant, alpha):

@@ -27,7 +27,7 @@ from rkld.files import read_jsonl, write_json, write_jsonl
 from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import plan_steps
 from rkld.losses.teacher import Teacher
-from rkld.methods.two_models import pair, save_pair
+from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import new_adapter
 from rkld.models.saving import save_model
 from rkld.models.state import change_state, fingerprint, restore_state, save_state
@@ -410,7 +410,7 @@ class _Work:
         if paired := isinstance(self.method, methods.LogitArithmetic):
             assistant = dataclasses.replace(original, model=copy.deepcopy(original.model))
             restore_state(assistant, self.run.folder / STUDENT)
-            self.lm = pair(original, assistant, self.method, self.settings.alpha)
+            self.lm = two_models(original, assistant, self.method, self.settings.alpha)
             self._warn("The unlearned model is two models, and model/assistant knows the records better than the original "
                        "did: whoever has the folder has them.")  # fmt: skip
         else:
@@ -428,7 +428,7 @@ class _Work:
         folder, merge = self.run.folder / "model", self.settings.merge
         if paired:
             facts = {name: getattr(self.settings, name) for name in ("method", "method_arg", "alpha")}
-            save_pair(original, assistant, facts, folder, merge=merge, card=card)
+            save_two_models(original, assistant, folder, **facts, merge=merge, card=card)
         else:
             save_model(self.lm, folder, merge=merge, card=card)
         return {"metrics": {name: m.values() for name, m in found.items()}}

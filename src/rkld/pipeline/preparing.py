@@ -12,7 +12,7 @@ from transformers.training_args import OptimizerNames
 
 from rkld import methods
 from rkld.errors import UserError, nearest
-from rkld.methods.two_models import PairForCausalLM, open_model
+from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.identity import check_disjoint, identifiers
@@ -99,8 +99,8 @@ def measured_retain(inputs: Inputs) -> list[Record]:
 def load(settings: Settings, model=None, tokenizer=None) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
     lm, encoder = opened(settings, model if model is not None else settings.model, tokenizer)
-    if isinstance(lm.inner, PairForCausalLM):
-        raise UserError(f"{settings.model} is two models that speak as one; these can be measured, but not trained.")
+    if isinstance(lm.inner, TwoModelCausalLM):
+        raise UserError(f"{settings.model} is two models used as one; they can be measured, but not trained.")
     return lm, encoder
 
 
@@ -112,6 +112,7 @@ def opened(settings, model, tokenizer=None) -> tuple[LanguageModel, Encoder]:
     """
     lm = open_model(
         model,
+        method_files=getattr(settings, "method_file", ()),
         dtype=settings.dtype,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,

@@ -53,7 +53,7 @@ def build_terms(
 
     method.require(sets, args.retain_loss)
     terms = method.terms(teacher, sets, lm)
-    if not method.held:
+    if not method.accepts_extra_terms:
         return terms
     if teacher.cache.done("uninformed/forget"):
         floor = ("uninformed", "floored")

@@ -237,8 +237,8 @@ def test_the_warm_up_is_of_the_steps_that_are_trained(values, steps, tmp_path):
 def test_processes_confer_about_checkpoints_a_few_times_not_every_step(first, monkeypatch):
     """To confer halts a GPU; and a checkpoint must not come much later than it was asked for, also after a resume."""
     clock, asked, saved = [5000.0], [], []
-    monkeypatch.setattr("rkld.training.config.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("rkld.training.config.broadcast_object_list", lambda values: asked.append(values) or values)
+    monkeypatch.setattr("rkld.training.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rkld.training.callbacks.broadcast_object_list", lambda values: asked.append(values) or values)
     callback = TimedCheckpoint(minutes=10)
     clock[0] += 900  # the model is loaded
     state = SimpleNamespace(global_step=first, max_steps=first + 1000)

@@ -26,7 +26,7 @@ def new_adapter(
 
     It starts as no change at all; its random half is drawn from torch's global generator. A model that is an
     adapter already is returned as it is: it is trained further. The head is never adapted: with tied
-    embeddings that would change what the model reads as well as what it says, and the teacher could no longer
+    embeddings that would change the inputs as well as the outputs, and the teacher could no longer
     use one head for all roles.
 
     Args:

@@ -73,7 +73,7 @@ class Problem:
     def teacher(self) -> Teacher:
         """Ours, on these heads."""
         heads = {"original": {"weight": self.original_head}, "strengthened": {"weight": self.strengthened_head}}
-        teacher = Teacher(SimpleNamespace(read_head=heads.get), alpha=ALPHA)
+        teacher = Teacher(SimpleNamespace(read_head=heads.get, has_head=heads.__contains__), alpha=ALPHA)
         teacher.attach(SimpleNamespace(head=SimpleNamespace(weight=self.head, bias=None), device=DEVICE))
         return teacher
 

@@ -69,11 +69,20 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def get(self, name: str) -> T:
-        """The registered entry of this name; no file is imported for it.
+        """The registered entry of this name; no file of the user's is imported for it.
+
+        The module that bears the name is looked at first, so that a shipped entry needs none of the others; of two
+        entries of one name the shipped one counts.
 
         Raises:
             UserError: there is none; the nearest names are shown.
         """
+        if name not in self._entries and name.isidentifier() and not self._loaded:
+            package = importlib.import_module(self.package)
+            if any(module.name == name for module in pkgutil.iter_modules(package.__path__)):
+                importlib.import_module(f"{self.package}.{name}")
+        if name in self._entries:
+            return self._entries[name]
         self._load()
         if name not in self._entries:
             raise UserError(
@@ -88,7 +97,7 @@ class Registry(Generic[T]):
         Raises:
             UserError: no such name, file or entry; a file that cannot be imported.
         """
-        found = _file_and_name(spec)
+        found = file_and_name(spec)
         return self._from_file(*found) if found else self.get(spec)
 
     def items(self) -> list[tuple[str, T]]:
@@ -99,18 +108,30 @@ class Registry(Generic[T]):
         """Import every module of the package and every entry point, once."""
         if self._loaded:
             return
-        self._loaded = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
-        for point in importlib.metadata.entry_points(group=self.group):
-            try:
-                self._entries.setdefault(point.name, point.load())
-            except Exception as error:
-                raise UserError(
-                    f"the {self.kind} '{point.name}' of the package {point.dist and point.dist.name} cannot be imported: "
-                    f"{type(error).__name__}: {error}. Mend or uninstall that package."
-                ) from error
+        self._loaded = True  # first: a module may ask for names while it is imported
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+            for point in importlib.metadata.entry_points(group=self.group):
+                if point.name not in self._entries:
+                    self._entries[point.name] = self._from_entry_point(point)
+        except BaseException:
+            self._loaded = False
+            raise
+
+    def _from_entry_point(self, point: importlib.metadata.EntryPoint) -> T:
+        where = f"the {self.kind} '{point.name}' of the package {point.dist and point.dist.name}"
+        try:
+            entry: T = point.load()
+        except (Exception, SystemExit) as error:
+            raise UserError(
+                f"{where} cannot be imported: {type(error).__name__}: {error}. Mend or uninstall that package."
+            ) from error
+        base = self._base()
+        if not (issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)):
+            raise UserError(f"{where} is no {self.kind}, which is built on {self.base}. Uninstall that package.")
+        return entry
 
     def _base(self) -> type:
         module, _, name = self.base.rpartition(".")
@@ -132,7 +153,8 @@ class Registry(Generic[T]):
         own = {n: value for n, value in found.items() if is_entry(value)}
         if name not in found:
             raise UserError(
-                f"{where}: the file defines no {name}.{nearest(name, own)} It defines: {', '.join(sorted(own)) or 'none'}."
+                f"{where}: the file defines no {name}.{nearest(name, own)} "
+                f"It defines: {', '.join(sorted(own)) or 'none'}."
             )
         if name not in own:
             raise UserError(
@@ -147,14 +169,15 @@ def _origin(entry: object) -> object:
     return (getattr(entry, "__module__", None), getattr(entry, "__qualname__", None) or entry)
 
 
-def _file_and_name(spec: str) -> tuple[str, str] | None:
+def file_and_name(spec: str) -> tuple[str, str] | None:
+    """(FILE.py, NAME) of ``FILE.py:NAME``; None for any other name."""
     path, colon, name = spec.rpartition(":")
     return (path, name) if colon and path.endswith(".py") else None
 
 
 def source_hash(spec: str) -> str | None:
     """A hash of the file that ``FILE.py:NAME`` names; None for a registered name, which goes with the version."""
-    found = _file_and_name(spec)
+    found = file_and_name(spec)
     return contents(Path(found[0])) if found else None
 
 
@@ -171,12 +194,13 @@ def title(module: str) -> str:
 def _module(path: str, option: str) -> ModuleType:
     name = f"rkld_user_{hashlib.blake2b(path.encode(), digest_size=8).hexdigest()}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # it ends in .py
+    assert spec is not None  # it ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UserError(f"{option} {path}: the file cannot be imported: {type(error).__name__}: {error}") from error
     return module

@@ -28,14 +28,14 @@ from rkld.losses.objective import Objective, StateTerm, evaluate
 from rkld.losses.teacher import Teacher
 from rkld.methods.method import Assisted, LogitArithmetic
 from rkld.methods.registry import METHODS, get_method
-from rkld.methods.two_models import open_model, pair, save_pair
+from rkld.methods.two_models import open_model, save_two_models, two_models
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts
-from tests.training.test_trainer import config, model, our_gradients, records, strengthen_noisily
+from tests.helpers import config, model, our_gradients, records, strengthen_noisily, strengthen_to
 
 TRAINED = [name for name in METHODS.names() if not isinstance(get_method(name), Assisted)]
 PAIRED = [name for name in METHODS.names() if isinstance(get_method(name), LogitArithmetic)]
@@ -189,11 +189,7 @@ class Setting:
         self.original, self.strengthened = copy.deepcopy(self.lm), copy.deepcopy(self.lm)
         strengthen_noisily(self.strengthened)
         self.args = config(folder, method=name, alpha=ALPHA, **values)
-
-        def fine_tune(target, found, arguments, callbacks):
-            target.model.load_state_dict(self.strengthened.model.state_dict())
-
-        monkeypatch.setattr("rkld.training.strengthening.fine_tune", fine_tune)
+        strengthen_to(self.strengthened, monkeypatch)
         teacher = Teacher(HiddenCache(folder / "cache", {}), alpha=ALPHA)
         parts = cached_parts(build_terms(sets, teacher, self.lm, self.args))
         fill_cache(self.lm, teacher.cache, sets, replace(self.args, output_dir=str(folder / "s")), parts=parts)
@@ -343,7 +339,7 @@ COMBINED = {"whp": lambda o, a: o - ALPHA * F.relu(a - o), "uld": uld_by_hand}
 def test_a_pair_is_a_language_model(name, tmp_path):
     """Its logits are the formula; likelihoods, and answers generated from a cache that both models share, follow."""
     original, assistant = model(seed=0), model(seed=1)
-    both = pair(original, assistant, get_method(name), ALPHA)
+    both = two_models(original, assistant, get_method(name), ALPHA)
     found = records("f", [9, 14, 11, 6], 1)
 
     def logits(ids) -> torch.Tensor:
@@ -366,8 +362,7 @@ def test_a_pair_is_a_language_model(name, tmp_path):
             ids.append(int(logits(ids)[-1].argmax()))
             assert ids[-1] == token
 
-    facts = {"method": name, "method_arg": [], "alpha": ALPHA}
-    save_pair(original, assistant, facts, tmp_path / "model")
+    save_two_models(original, assistant, tmp_path / "model", method=name, method_arg=[], alpha=ALPHA)
     again = open_model(tmp_path / "model", dtype="float64")
     assert answer_losses(again, found)[0] == pytest.approx(losses[0], abs=1e-8)
 
@@ -392,7 +387,11 @@ def tiny(tmp_path_factory) -> Path:
 def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     """rkld unlearn --method NAME --retain … --retain-loss rt --replay …: a model that the metrics can read."""
     replay = [{"question": "What is the capital of Norway?"}, {"question": "Who wrote Hamlet?"}]
-    held = {"retain": ROWS[2:], "retain_loss": "rt" if get_method(name).held else "auto", "replay": replay}
+    held = {
+        "retain": ROWS[2:],
+        "retain_loss": "rt" if get_method(name).accepts_extra_terms else "auto",
+        "replay": replay,
+    }
     result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method=name, **held, **QUICK)
     after = open_model(result.model_path)
     assert isinstance(after, LanguageModel)
@@ -441,7 +440,7 @@ def test_an_adapter_has_no_weights_to_subtract(tiny, tmp_path):
 
 def test_a_pair_is_not_unlearned_again(tmp_path):
     lm = model(dtype=torch.float32)
-    save_pair(lm, lm, {"method": "whp", "method_arg": [], "alpha": 1.0}, tmp_path / "pair")
+    save_two_models(lm, lm, tmp_path / "pair", method="whp", method_arg=[], alpha=1.0)
     with pytest.raises(rkld.UserError, match="measured, but not trained"):
         rkld.unlearn(tmp_path / "pair", ROWS[:2], out=str(tmp_path / "run"), replay="none")
 

@@ -22,7 +22,7 @@ from rkld.losses.micro_batches import plan_steps
 from rkld.losses.teacher import Teacher
 from rkld.training.terms import build_objective
 from rkld.training.trainer import ObjectiveTrainer, fit
-from tests.training.test_trainer import config, model, records, strengthen_noisily, teacher_of
+from tests.helpers import config, model, records, strengthen_noisily, teacher_of
 
 SETS = {
     "forget": records("f", [9, 30, 11, 6, 17, 5, 21, 8, 13, 7, 26], 1),  # the last step of an epoch has three

@@ -6,66 +6,22 @@ The plain one keeps three models, pads nothing, forms (L, V) logits of whole seq
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 
-from rkld.benching.worlds.tiny import tiny_tokenizer
 from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
-from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import MicroBatches, plan_steps, split
 from rkld.losses.objective import Objective, Term, answer, evaluate
-from rkld.losses.teacher import Teacher
 from rkld.models.hidden_states import states
-from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded
 from rkld.training.callbacks import TimedCheckpoint
-from rkld.training.config import RKLDConfig
-from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective
 from rkld.training.trainer import ObjectiveTrainer
-
-TOKENIZER = tiny_tokenizer()
-
-
-def model(tied=True, lora=False, dtype=torch.float64, seed=0) -> LanguageModel:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(TOKENIZER), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, tie_word_embeddings=tied, initializer_range=0.3, pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
-    net = LlamaForCausalLM(config).to(dtype)
-    if lora:
-        net = get_peft_model(net, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-        for name, p in net.named_parameters():
-            if "lora_" in name:
-                p.data = torch.randn_like(p, dtype=dtype) * 0.1
-        net.to(dtype)
-    return LanguageModel(net, TOKENIZER, "test")
-
-
-def records(name, lengths, seed, score="answer") -> list[Encoded]:
-    g = torch.Generator().manual_seed(seed)
-    found = []
-    for i, n in enumerate(lengths):
-        ids = tuple(torch.randint(3, len(TOKENIZER), (n,), generator=g).tolist())
-        prompt = 2 + n // 3
-        answer = tuple(t >= prompt for t in range(n))
-        spans = tuple(a and t % 3 == 0 for t, a in enumerate(answer))
-        found.append(Encoded(f"{name}{i}", ids, answer, spans if score == "spans" else answer, prompt))
-    return found
-
-
-def config(folder, **values) -> RKLDConfig:
-    defaults = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "max_grad_norm": 0.0, "learning_rate": 1e-3,
-                "use_cpu": True, "seed": 3}  # fmt: skip
-    return RKLDConfig(output_dir=str(folder), **{**defaults, **values})
+from tests.helpers import config, model, our_gradients, records, strengthen_noisily, teacher_of
 
 
 def plain_loss(student, original, strengthened, sets, args) -> torch.Tensor:
@@ -114,39 +70,6 @@ def plain_loss(student, original, strengthened, sets, args) -> torch.Tensor:
     if retain:
         total = total + args.retain_weight * mean(retain, sets["retain"], lambda e: e.answer)
     return total
-
-
-def our_gradients(lm, objective, args, accumulation=1):
-    """Gradients of one optimizer step through the trainer's own data and loss, micro-batch by micro-batch."""
-    trainer = ObjectiveTrainer(lm, args, objective)
-    lm.model.zero_grad()
-    total = 0.0
-    for i in range(accumulation):
-        loss = trainer.compute_loss(lm.model, trainer.batches[i])
-        loss.backward()
-        total += loss.item()
-    return total, {n: p.grad.clone() for n, p in lm.model.named_parameters() if p.grad is not None}
-
-
-def strengthen_noisily(lm, seed=1):
-    """A strengthened model that differs everywhere, as training would make it, exactly reproducible."""
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for p in lm.model.parameters():
-            if p.requires_grad:
-                p.add_(0.05 * torch.randn_like(p))
-
-
-def teacher_of(lm, strong, sets, folder, monkeypatch, args):
-    """A real cache, with the given strengthened model in the place of fine-tuning."""
-
-    def fine_tune(target, found, arguments, callbacks):
-        target.model.load_state_dict(strong.model.state_dict())
-
-    monkeypatch.setattr("rkld.training.strengthening.fine_tune", fine_tune)
-    cache = HiddenCache(folder / "cache", {})
-    fill_cache(lm, cache, sets, replace(args, output_dir=str(folder / "s")))
-    return Teacher(cache, alpha=args.alpha)
 
 
 CASES = {

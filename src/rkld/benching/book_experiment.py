@@ -184,7 +184,12 @@ class _Work:
                 out=str(cell.folder(self.settings) / "run"), teacher=str(teacher), **values,
             )  # fmt: skip
             source, warnings = result.model_path, result.warnings
-        figures = measured(open_model(source), texts.book, texts.measured, self.progress)
+        figures = measured(
+            open_model(source, method_files=getattr(self.settings, "method_file", ())),
+            texts.book,
+            texts.measured,
+            self.progress,
+        )
         path = cell.folder(self.settings) / "cell.json"
         return finished.write(path, self.identity(cell), started, figures=figures, warnings=list(warnings))
 

@@ -235,7 +235,7 @@ _ONE_CACHE = ("method", "method_arg", "alpha", "retain", "replay", "retain_loss"
 
 
 def _load(settings: BenchSettings, source: str | Path) -> tuple[LanguageModel, Encoder]:
-    lm = open_model(source, chat_template=settings.chat_template)
+    lm = open_model(source, chat_template=settings.chat_template, method_files=getattr(settings, "method_file", ()))
     encoder = Encoder(
         lm.tokenizer,
         system_prompt=settings.system_prompt,

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rkld import methods
 from rkld.losses.objective import kept
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.preparing import choose, read_inputs
+from rkld.pipeline.preparing import Model, choose, prepare, read_inputs
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.reading import read_prompts

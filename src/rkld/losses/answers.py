@@ -84,6 +84,6 @@ def answer_segment(
 
 
 def _likelihood_alone(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
-    """Values of :func:`to_labels`; nobody asks for the gradient."""
+    """Values of :func:`to_labels`, without its gradient: the logits are returned in its place, unused."""
     gold = logits.gather(-1, inputs["labels"][:, None]).squeeze(-1)
     return torch.logsumexp(logits, dim=-1) - gold, logits

@@ -1,8 +1,8 @@
-"""The teacher: cached final hidden states of the original and of the strengthened model, and their logits.
+"""The teacher's cache: final hidden states of the original and of the strengthened model, and their heads, on disk.
 
-The original and the strengthened model are fixed while the student learns, and the records are few. Both are read
-once; from then on the teacher is ``hidden × head``, made again chunk by chunk (:mod:`rkld.losses.chunked`). The
-cache holds neither α nor a divergence: one cache serves them all.
+Both models are fixed while the student learns, and the records are few. Both are read once; from then on the teacher
+is ``hidden × head``, made again chunk by chunk (:mod:`rkld.losses.teacher`). The cache holds neither α nor a
+divergence: one cache serves them all.
 
 Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
 
@@ -10,16 +10,22 @@ A cache folder:
     index.json                    identity of all that went in, and where each record's tensors lie
     MODEL-SET-00000.safetensors   "MODEL/SET/key" → (n, d), in the dtype the model computed them in
     head-MODEL.safetensors        heads that differ from the student's frozen one (full fine-tuning)
+
+A folder may come from elsewhere. So the names of its files are computed (:func:`shard_file`, :func:`head_file`) and
+never taken from the index; an index that names any other file is refused, a link is neither read nor written through,
+and what is deleted is what bears such a computed name in this folder.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -33,6 +39,52 @@ SHARD_BYTES = 1 << 30
 """Bytes of hidden states held in memory before they are written."""
 
 
+_PART = re.compile(r"(?:original|strengthened|reference|uninformed|floored|layer\d{1,5})/[A-Za-z0-9_]{1,64}")
+_HEAD = re.compile(r"original|strengthened")
+_OWN_FILE = re.compile(rf"{_PART.pattern.replace('/', '-')}-\d{{5}}\.safetensors|head-(?:{_HEAD.pattern})\.safetensors")
+
+
+def shard_file(part: str, number: int) -> str:
+    """The name of a part's shard: "original/forget", 0 → "original-forget-00000.safetensors"."""
+    if not _PART.fullmatch(part):
+        raise ValueError(f"no part of a cache is called {part!r}")
+    return f"{part.replace('/', '-')}-{number:05d}.safetensors"
+
+
+def head_file(name: str) -> str:
+    """The name of the file of the model ``name``'s head."""
+    if not _HEAD.fullmatch(name):
+        raise ValueError(f"no model of a cache is called {name!r}")
+    return f"head-{name}.safetensors"
+
+
+INDEX_FILE = "index.json"
+
+
+class Index(TypedDict):
+    """index.json."""
+
+    identity: dict[str, Any]
+    tensors: dict[str, str]
+    """"PART/SET/key" → :func:`shard_file`"""
+    heads: dict[str, str]
+    """model → :func:`head_file`"""
+    done: list[str]
+    """Parts that are on disk whole."""
+
+
+def read_index(path: Path) -> Index:
+    """What a cache's index.json says. UserError where it is none of a cache."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not _is_index(found):  # ours is never half written, so it is somebody else's or damaged
+        raise UserError(f"{path} is no index of a teacher: give another folder, or delete this one.")
+    index: Index = found
+    return index
+
+
 class HiddenCache:
     """Final hidden states by (model name, set, record key), on disk, read one record at a time."""
 
@@ -41,31 +93,30 @@ class HiddenCache:
 
         Args:
             identity: fingerprints of everything that decides the contents. Nothing stale is ever read.
+
+        Raises:
+            UserError: the folder holds an index that is none of a cache; nothing has been changed then.
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._index_path = self.folder / "index.json"
+        self._index_path = self.folder / INDEX_FILE
         self._open: dict[str, safe_open] = {}
         # Through JSON, which knows no tuples: else an identity would differ from itself read again.
-        self.index: dict = {"identity": json.loads(json.dumps(dict(identity))), "tensors": {}, "heads": {}, "done": []}
+        self.index: Index = {
+            "identity": json.loads(json.dumps(dict(identity))),
+            "tensors": {},
+            "heads": {},
+            "done": [],
+        }
         if self._index_path.exists():
-            found = self._read_index()
+            found = read_index(self._index_path)
             if found["identity"] == self.index["identity"]:
                 self.index = found
             else:  # the index goes first: it must never speak of tensors that are gone or have been replaced
                 self._index_path.unlink()
-                for file in {*found["tensors"].values(), *found["heads"].values()}:
-                    (self.folder / file).unlink(missing_ok=True)
-
-    def _read_index(self) -> dict:
-        try:
-            found = json.loads(self._index_path.read_text(encoding="utf-8"))
-            whole = {"identity", "tensors", "heads", "done"} <= set(found)
-        except (ValueError, TypeError):
-            whole = False
-        if not whole:  # ours is never half written, so it is somebody else's or damaged: nothing is deleted by it
-            raise UserError(f"{self._index_path} is no index of a teacher: give another folder, or delete this one.")
-        return found
+                for path in self.folder.iterdir():
+                    if _OWN_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                        path.unlink()
 
     def done(self, part: str) -> bool:
         """Whether ``part`` ("original/forget") has been written whole."""
@@ -75,19 +126,19 @@ class HiddenCache:
         """Write ``part`` from (record key, tensor) pairs; it counts as done only when all are on disk."""
         shard: dict[str, Tensor] = {}
         where: dict[str, str] = {}
-        number, held = 0, 0
+        number, size = 0, 0
 
         def flush() -> None:
-            nonlocal shard, number, held
-            name = f"{part.replace('/', '-')}-{number:05d}.safetensors"
-            save_file(shard, self.folder / name)
-            where.update(dict.fromkeys(shard, name))
-            shard, number, held = {}, number + 1, 0
+            nonlocal shard, number, size
+            file = shard_file(part, number)
+            self._save(shard, file)
+            where.update(dict.fromkeys(shard, file))
+            shard, number, size = {}, number + 1, 0
 
         for key, tensor in tensors:
             shard[f"{part}/{key}"] = tensor.contiguous()
-            held += tensor.numel() * tensor.element_size()
-            if held >= SHARD_BYTES:
+            size += tensor.numel() * tensor.element_size()
+            if size >= SHARD_BYTES:
                 flush()
         if shard:
             flush()
@@ -100,35 +151,106 @@ class HiddenCache:
         head = {"weight": lm.head.weight.detach().to("cpu", copy=True)}
         if lm.head.bias is not None:
             head["bias"] = lm.head.bias.detach().to("cpu", copy=True)
-        file = f"head-{name}.safetensors"
-        save_file(head, self.folder / file)
-        self.index["heads"][name] = file
+        self._save(head, head_file(name))
+        self.index["heads"][name] = head_file(name)
         write_json(self._index_path, self.index)
 
+    def has_head(self, name: str) -> bool:
+        """Whether a head is kept under ``name``."""
+        return name in self.index["heads"]
+
     def read_head(self, name: str) -> dict[str, Tensor] | None:
-        """The head kept under ``name``, or None."""
-        file = self.index["heads"].get(name)
-        return load_file(self.folder / file) if file else None
+        """The head kept under ``name``, "weight" (V, d) and maybe "bias" (V,), or None."""
+        if not self.has_head(name):
+            return None
+        path = self._regular(head_file(name))
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError):
+            raise _damaged(path) from None
 
     def read(self, part: str, key: str) -> Tensor:
-        """One record's tensor, on the CPU."""
-        name = f"{part}/{key}"
-        return self._file(name).get_tensor(name)
+        """One record's tensor, on the CPU.
+
+        Raises:
+            KeyError: there is no such tensor.
+            UserError: its file is missing or damaged.
+        """
+        file, name = self._file(part, key), f"{part}/{key}"
+        try:
+            return file.get_tensor(name)
+        except SafetensorError:
+            raise _damaged(self.folder / self.index["tensors"][name]) from None
 
     def rows(self, part: str, key: str) -> int | None:
         """How many rows a record's tensor has; None where there is no such tensor."""
         name = f"{part}/{key}"
-        return self._file(name).get_slice(name).get_shape()[0] if name in self.index["tensors"] else None
+        if name not in self.index["tensors"]:
+            return None
+        file = self._file(part, key)
+        try:
+            shape: list[int] = file.get_slice(name).get_shape()
+        except SafetensorError:
+            raise _damaged(self.folder / self.index["tensors"][name]) from None
+        return shape[0] if shape else None
 
-    def _file(self, name: str) -> safe_open:
-        file = self.index["tensors"][name]
+    def _file(self, part: str, key: str) -> safe_open:
+        number = _shard_number(part, self.index["tensors"][f"{part}/{key}"])
+        assert number is not None  # the index has been checked
+        file = shard_file(part, number)
         if file not in self._open:
-            self._open[file] = safe_open(self.folder / file, framework="pt")
+            path = self._regular(file)
+            try:
+                self._open[file] = safe_open(path, framework="pt")
+            except (OSError, SafetensorError):
+                raise _damaged(path) from None
         return self._open[file]
+
+    def _regular(self, file: str) -> Path:
+        """The path of a file of ours, which is no link to somewhere else."""
+        path = self.folder / file
+        if path.is_symlink() or not path.is_file():
+            raise _damaged(path)
+        return path
+
+    def _save(self, tensors: dict[str, Tensor], file: str) -> None:
+        path = self.folder / file
+        if path.is_symlink() or path.is_file():  # a link would have us write to where it points
+            path.unlink()
+        save_file(tensors, path)
+
+
+def _shard_number(part: str, file: object) -> int | None:
+    """The number of a shard of ``part``; None if ``file`` is no name of one."""
+    if not (isinstance(file, str) and _PART.fullmatch(part)):
+        return None
+    number = file.removeprefix(f"{part.replace('/', '-')}-").removesuffix(".safetensors")
+    if not re.fullmatch("[0-9]{5}", number) or file != shard_file(part, int(number)):
+        return None
+    return int(number)
+
+
+def _is_index(found: object) -> bool:
+    """Whether this is an index as :class:`HiddenCache` writes it, with no other file names than those computed."""
+    if not isinstance(found, dict) or set(found) != set(Index.__annotations__):
+        return False
+    tensors, heads, done = found["tensors"], found["heads"], found["done"]
+    if not (isinstance(found["identity"], dict) and isinstance(tensors, dict) and isinstance(heads, dict)):
+        return False
+    if not isinstance(done, list) or not all(isinstance(part, str) and _PART.fullmatch(part) for part in done):
+        return False
+    if not all(_HEAD.fullmatch(name) and file == head_file(name) for name, file in heads.items()):
+        return False
+    parts = ("/".join(name.split("/", 2)[:2]) for name in tensors)
+    return all(_shard_number(part, file) is not None for part, file in zip(parts, tensors.values()))
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is missing, damaged or a link: delete the folder, so that the teacher is made anew.")
 
 
 def marked(encoded: Encoded) -> list[bool]:
-    """The positions a cache holds for a record: what is unlearned and what is said."""
+    """The positions a cache holds for a record: answer tokens, and tokens to unlearn."""
     return [a or s for a, s in zip(encoded.answer, encoded.scored)]
 
 

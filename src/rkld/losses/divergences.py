@@ -2,7 +2,7 @@
 
 Shapes: n rows (scored tokens), V vocabulary size. Every function takes the student's raw logits (n, V) and returns
 ``(values, gradient)``: values (n,), and the gradient of each row's value with respect to that row's logits (n, V).
-Nothing is averaged here: rows are weighted by whoever knows the whole optimizer step (:mod:`rkld.training.config`).
+Nothing is averaged here: rows are weighted where the whole optimizer step is known (:mod:`rkld.losses.micro_batches`).
 
 Forming the gradient beside the value is what lets :mod:`rkld.losses.chunked` drop the logits of a chunk before
 it looks at the next one. Buffers (n, V) are what costs there, so **the logits are overwritten**: the gradient may lie
@@ -117,11 +117,16 @@ def composite_logits(original: Tensor, strengthened: Tensor, alpha: float) -> Te
     Raw logits on purpose: in log-probabilities almost nothing but the gold token could rise.
 
     Args:
-        original, strengthened: (n, V); the result takes the memory of ``strengthened``.
+        original, strengthened: (n, V); the result takes the memory of ``strengthened``. Rounding in either is
+            multiplied by α: they are to be of float32 at least (:func:`rkld.losses.chunked.accurate_logits`).
         alpha: strength of the suppression, no unit.
     """
-    risen = strengthened.sub_(original).relu_()
-    return torch.sub(original, risen, alpha=alpha, out=risen)
+    return suppressed_logits(original, strengthened.sub_(original), alpha)
+
+
+def suppressed_logits(original: Tensor, rise: Tensor, alpha: float) -> Tensor:
+    """``l_o − α · ReLU(rise)``, (n, V), in the memory of ``rise`` = ``l_aug − l_o``: :func:`composite_logits`."""
+    return torch.sub(original, rise.relu_(), alpha=alpha, out=rise)
 
 
 def with_floor(teacher_log_probs: Tensor, uninformed_log_probs: Tensor) -> Tensor:

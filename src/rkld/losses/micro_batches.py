@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,7 +59,8 @@ def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int
         for start in range(0, n, batch_size):
             step = {first: order[start : start + batch_size]}
             for name, size in others:
-                queue, taken = waiting[name], []
+                queue = waiting[name]
+                taken: list[int] = []
                 while len(taken) < min(batch_size, size):
                     if not queue:
                         queue += torch.randperm(size, generator=draw[name]).tolist()
@@ -76,7 +79,7 @@ def split(lengths: Sequence[int], parts: int) -> list[list[int]]:
     """Indices sorted by length and cut into ``parts`` runs whose sizes differ by at most one (some may be empty)."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i], reverse=True)
     cuts = [round(len(order) * p / parts) for p in range(parts + 1)]
-    return [order[a:b] for a, b in zip(cuts, cuts[1:])]
+    return [order[a:b] for a, b in pairwise(cuts)]
 
 
 def longest(unit: Sequence[tuple[str, Encoded]]) -> int:
@@ -88,7 +91,7 @@ Marked = tuple[str, Encoded, Sequence[bool]]
 """A record with its set's name and the positions that count."""
 
 
-class MicroBatches(Dataset):
+class MicroBatches(Dataset[dict[str, Any]]):
     """This process's micro-batches: item i of epoch e is part ``i % accumulation`` of step ``i // accumulation``.
 
     An item holds plain tensors, on the CPU: ``input_ids`` (B, L); ``rows`` (T,), the positions whose final states
@@ -119,12 +122,12 @@ class MicroBatches(Dataset):
     def __len__(self) -> int:
         return self.steps_per_epoch * self.accumulation
 
-    def __getitem__(self, item: int) -> dict:
+    def __getitem__(self, item: int) -> dict[str, Any]:
         step = self.steps[self.epoch * self.steps_per_epoch + item // self.accumulation]
         found = units(self.objective.sets, step)
         parts = split([longest(unit) for unit in found], self.accumulation * self.processes)
         mine = parts[(item % self.accumulation) * self.processes + self.process]
-        # Every process must take part in every micro-batch; one without records of its own lends weightless ones.
+        # Every process must take part in every micro-batch; one without records of its own takes some with weight 0.
         chosen = [found[i] for i in mine] or [min(found, key=longest)]
         drawn, here = ([record for unit in some for record in unit] for some in (found, chosen))
         ids = pad([e for _, e in here])
@@ -143,8 +146,8 @@ class MicroBatches(Dataset):
             if isinstance(term, AnswerTerm):
                 inputs |= self._answers(term, marks, weights, scale)
             else:
-                found = [scale * weights[e.key] for _, e, mask in marks for marked in mask if marked]
-                inputs["weights"] = torch.tensor(found, dtype=self.dtype)
+                each = [scale * weights[e.key] for _, e, mask in marks for marked in mask if marked]
+                inputs["weights"] = torch.tensor(each, dtype=self.dtype)
             if isinstance(term, StateTerm):
                 inputs["rows"] = positions
             else:
@@ -167,7 +170,7 @@ class MicroBatches(Dataset):
         counts = {e.key: sum(term.mask(e)) for name, e in drawn if name == term.records}
         if term.unit == "token":
             total = sum(counts.values())
-            return {key: term.weight / total for key in counts} if total else {}
+            return dict.fromkeys(counts, term.weight / total) if total else {}
         marked_records = sum(n > 0 for n in counts.values())
         rows = dict.fromkeys(counts, 1) if isinstance(term, AnswerTerm) else counts
         return {key: term.weight / (marked_records * rows[key]) for key, n in counts.items() if n}
@@ -190,11 +193,13 @@ class MicroBatches(Dataset):
         }
 
     def _cached(self, term: Term, marks: Sequence[Marked]) -> dict[str, Tensor]:
+        cache = self.objective.cache
+        assert cache is not None or not term.cached
         found = {}
         for part in term.cached:
             tensors = []
             for name, e, mask in marks:
-                whole = self.objective.cache.read(f"{part}/{name}", e.key)
+                whole = cache.read(f"{part}/{name}", e.key)
                 chosen = [m for m, kept_row in zip(mask, marked(e)) if kept_row]
                 tensors.append(whole[torch.tensor(chosen)])
             found[part] = torch.cat(tensors)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class Term:
         weight: factor in the objective (λ, ρ), no unit.
         unit: what the loss is averaged over within an optimizer step.
         cached: which cached parts of the records the loss needs ("original", "strengthened", "reference", …), as
-            :func:`rkld.training.strengthening.fill_cache` names them. They join the inputs of the loss, beside ``labels``.
+            :func:`rkld.training.strengthening.fill_cache` names them. They join the loss's inputs, beside ``labels``.
     """
 
     name: str
@@ -82,7 +82,7 @@ class AnswerTerm(Term):
         pair: a set that goes with ``records`` (:data:`REFUSALS`): the loss takes both answers to a question together.
     """
 
-    loss: AnswerLoss
+    loss: AnswerLoss  # type: ignore[assignment]
     unit: Literal["record"] = "record"
     pair: str | None = None
 
@@ -99,7 +99,7 @@ class StateTerm(Term):
         layer: the block, from 0, whose output is read.
     """
 
-    loss: StateLoss
+    loss: StateLoss  # type: ignore[assignment]
     layer: int = 0
 
 
@@ -127,7 +127,7 @@ class Objective:
 
 def evaluate(
     terms: Sequence[Term],
-    batch: Mapping,
+    batch: Mapping[str, Any],
     states: Mapping[int | None, Tensor],
     head: nn.Linear,
     chunk_rows: int | None = None,

@@ -1,15 +1,9 @@
-"""The teacher: cached final hidden states of the original and of the strengthened model, and their logits.
+"""The teacher: log-probabilities of the original, and of the composite of it and the strengthened model.
 
-The original and the strengthened model are fixed while the student learns, and the records are few. Both are read
-once; from then on the teacher is ``hidden × head``, made again chunk by chunk (:mod:`rkld.losses.chunked`). The
-cache holds neither α nor a divergence: one cache serves them all.
+Both are made again from cached hidden states (:mod:`rkld.losses.cache`) for each chunk of rows
+(:mod:`rkld.losses.chunked`): ``hidden × head``.
 
-Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
-
-A cache folder:
-    index.json                    identity of all that went in, and where each record's tensors lie
-    MODEL-SET-00000.safetensors   "MODEL/SET/key" → (n, d), in the dtype the model computed them in
-    head-MODEL.safetensors        heads that differ from the student's frozen one (full fine-tuning)
+Shapes: n rows of a chunk, d hidden size, V vocabulary size, k swapped names.
 """
 
 from __future__ import annotations
@@ -20,36 +14,37 @@ import torch
 from torch import Tensor
 
 from rkld.losses.cache import HiddenCache
-from rkld.losses.chunked import compute_dtype, head_logits
-from rkld.losses.divergences import composite_logits, with_floor
+from rkld.losses.chunked import accurate_logits, compute_dtype
+from rkld.losses.divergences import suppressed_logits, with_floor
 from rkld.models.language_model import LanguageModel
+
+Head = dict[str, Tensor]
+"""A head's "weight" (V, d) and, if it has one, "bias" (V,)."""
 
 
 class Teacher:
     """A finished teacher: turns cached hidden states into log-probabilities, a chunk of rows at a time.
 
     Takes the heads from the cache where they were kept and the student's own, frozen one (LoRA) elsewhere.
+
+    α multiplies whatever error there is in ``l_aug − l_o``. So logits are added up in float32 whatever the model's
+    dtype; and where hidden states or heads are rounded before they are multiplied (float32 weights under bfloat16
+    autocast), or both models share a head, their *difference* is formed first and multiplied then.
+
+    Attributes:
+        alpha: strength of the suppression, no unit. The cache serves any, so it may be set at any time.
     """
 
     def __init__(self, cache: HiddenCache, *, alpha: float = 8.0):
         self.cache = cache
         self.alpha = alpha
-        self._shared: dict[str, Tensor] = {}
-        self._heads: dict[tuple[str, torch.dtype], dict[str, Tensor]] = {}
+        self._shared: Head = {}
+        self._heads: dict[tuple[str, torch.dtype], Head] = {}
 
     def attach(self, lm: LanguageModel) -> None:
         """Take the student's head for those that the cache has none of. Heads are read when they are first used."""
         self._shared = {n: p.detach() for n, p in (("weight", lm.head.weight), ("bias", lm.head.bias)) if p is not None}
         self._heads = {}
-
-    def _logits(self, head: str, hidden: Tensor, out: Tensor) -> Tensor:
-        at = self._shared["weight"]
-        key = head if head in self.cache.index["heads"] else "shared", compute_dtype(at)
-        if key not in self._heads:
-            found = self.cache.read_head(head) or self._shared
-            self._heads[key] = {name: tensor.to(at.device, key[1]) for name, tensor in found.items()}
-        found = self._heads[key]
-        return head_logits(hidden.to(key[1]), found["weight"], found.get("bias"), out)
 
     def original(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d).
@@ -57,7 +52,7 @@ class Teacher:
         Args:
             spare: (2, n, V); the first takes the result, the second can be used again.
         """
-        return torch.log_softmax(self._logits("original", inputs["original"], spare[1]), dim=-1, out=spare[0])
+        return torch.log_softmax(self._original_logits(inputs["original"], spare[1]), dim=-1, out=spare[0])
 
     def composite(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V); ``spare`` as in :meth:`original`.
@@ -66,14 +61,60 @@ class Teacher:
         ``floored`` (n,) says so, the teacher is kept from falling below the mean of the original's distributions
         for k other people in the same place (:func:`rkld.losses.divergences.with_floor`).
         """
-        original = self._logits("original", inputs["original"], spare[0])
-        logits = composite_logits(original, self._logits("strengthened", inputs["strengthened"], spare[1]), self.alpha)
-        log_probs = torch.log_softmax(logits, dim=-1, out=spare[0])
+        original = self._original_logits(inputs["original"], spare[0])
+        rise = self._rise(inputs["original"], inputs["strengthened"], original, spare[1])
+        log_probs = torch.log_softmax(suppressed_logits(original, rise, self.alpha), dim=-1, out=spare[0])
         if "uninformed" not in inputs:
             return log_probs
         floor = torch.zeros_like(log_probs)
         for hidden in inputs["uninformed"].unbind(1):  # k × (n, d)
-            floor += torch.softmax(self._logits("original", hidden, spare[1]), dim=-1)
+            floor += torch.softmax(self._original_logits(hidden, spare[1]), dim=-1)
         floor.div_(inputs["uninformed"].shape[1]).log_()
         floor.masked_fill_(~inputs["floored"][:, None], float("-inf"))
         return with_floor(log_probs, floor)
+
+    def _original_logits(self, hidden: Tensor, out: Tensor) -> Tensor:
+        head = self._head("original")
+        return accurate_logits(hidden.to(head["weight"].dtype), head["weight"], head.get("bias"), out)
+
+    def _rise(self, original: Tensor, strengthened: Tensor, logits: Tensor, out: Tensor) -> Tensor:
+        """``l_aug − l_o`` (n, V) into ``out``, from both hidden states (n, d) and ``l_o`` (n, V)."""
+        ours, dtype = self._head("original"), compute_dtype(self._shared["weight"])
+        apart = strengthened.to(out.dtype) - original.to(out.dtype)
+        if not self.cache.has_head("strengthened"):  # (h_aug − h_o) · Wᵀ
+            return accurate_logits(apart.to(dtype), ours["weight"], None, out)
+        if self._shared["weight"].dtype == dtype:  # nothing is rounded before it is multiplied
+            head = self._head("strengthened")
+            return accurate_logits(strengthened.to(dtype), head["weight"], head.get("bias"), out).sub_(logits)
+        # (h_aug − h_o) · W_oᵀ + h_aug · (W_aug − W_o)ᵀ in one product
+        head, x = self._head("difference"), torch.cat([apart, strengthened.to(out.dtype)], -1).to(dtype)
+        return accurate_logits(x, head["weight"], head.get("bias"), out)
+
+    def _head(self, name: str) -> Head:
+        """A head in the dtype to compute in, on the student's device.
+
+        Args:
+            name: "original", "strengthened", or "difference" of the two: W_o and W_aug − W_o side by side, (V, 2d),
+                with the biases' difference. Then the original's is a part of it, so that two heads are held, not three.
+        """
+        at = self._shared["weight"]
+        key = name, compute_dtype(at)
+        if key not in self._heads:
+            if name == "difference":
+                first, second = self._stored("original"), self._stored("strengthened")
+                V, d = first["weight"].shape
+                weight = torch.empty((V, 2 * d), dtype=key[1], device=at.device)
+                weight[:, :d].copy_(first["weight"])
+                weight[:, d:].copy_(second["weight"] - first["weight"])
+                bias = (second["bias"] - first["bias"]).to(at.device) if "bias" in first else None
+                self._heads["original", key[1]] = self._at(first | {"weight": weight[:, :d]}, key[1])
+                self._heads[key] = {"weight": weight} | ({} if bias is None else {"bias": bias})
+            else:
+                self._heads[key] = self._at(self._stored(name), key[1])
+        return self._heads[key]
+
+    def _at(self, head: Head, dtype: torch.dtype) -> Head:
+        return {name: tensor.to(self._shared["weight"].device, dtype) for name, tensor in head.items()}
+
+    def _stored(self, name: str) -> Head:
+        return self.cache.read_head(name) or self._shared

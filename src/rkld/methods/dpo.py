@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rkld.losses.objective import REFUSALS, AnswerTerm, scored
+from rkld.losses.answers import Answers
+from rkld.losses.objective import REFUSALS, AnswerTerm, Term, scored
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("dpo")
@@ -21,10 +28,10 @@ class DPO(Method):
 
     beta: float = 0.1  # both papers
 
-    refusals = ("forget",)
+    refusals: ClassVar[tuple[str, ...]] = ("forget",)
 
-    def terms(self, teacher, sets, lm):
-        def loss(forget, refusal):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        def loss(forget: Answers, refusal: Answers) -> Tensor:
             gain = refusal.log_likelihood - refusal.reference - (forget.log_likelihood - forget.reference)
             return -2 / self.beta * logsigmoid(self.beta * gain)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 
@@ -14,7 +17,7 @@ from rkld.methods.registry import METHODS
 class ForwardKL(Method):
     """``KL(π_t ‖ π_θ)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens."""
 
-    cached = ("original", "strengthened")
+    cached: ClassVar[tuple[str, ...]] = ("original", "strengthened")
 
-    def loss(self, teacher):
+    def loss(self, teacher: Teacher) -> RowLoss:
         return lambda logits, inputs, spare: forward_kl(logits, teacher.composite(inputs, spare), spare[1])

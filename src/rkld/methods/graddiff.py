@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from rkld.methods.gradient_ascent import GradientAscent
 from rkld.methods.registry import METHODS
@@ -13,5 +14,5 @@ from rkld.methods.registry import METHODS
 class GradDiff(GradientAscent):
     """Gradient ascent on the forget answers, plus cross-entropy on those to keep."""
 
-    needs = ("retain",)
-    retain_loss = "rt"
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "rt"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import cross_entropy
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 
@@ -14,8 +19,8 @@ from rkld.methods.registry import METHODS
 class GradientAscent(Method):
     """``log π_θ(y | x)``: cross-entropy with its sign turned. Unbounded: it ends in ruin where nothing holds it."""
 
-    def loss(self, teacher):
-        def loss(logits, inputs, spare):
+    def loss(self, teacher: Teacher) -> RowLoss:
+        def loss(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
             values, gradient = cross_entropy(logits, inputs["labels"], spare[0])
             return values.neg_(), gradient.neg_()
 

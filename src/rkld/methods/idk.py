@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from rkld.losses.answers import to_labels
 from rkld.losses.objective import REFUSALS, Term, answer
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("idk")
@@ -17,8 +22,8 @@ class Refusal(Method):
 
     TOFU has cross-entropy on retain records beside it."""
 
-    refusals = ("forget",)
-    retain_loss = "rt"
+    refusals: ClassVar[tuple[str, ...]] = ("forget",)
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "rt"
 
-    def terms(self, teacher, sets, lm):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         return [Term("forget", "forget" + REFUSALS, answer, to_labels, self.weight)]

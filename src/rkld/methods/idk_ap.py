@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rkld.losses.objective import REFUSALS, AnswerTerm, answer
+from rkld.losses.answers import Answers
+from rkld.losses.objective import REFUSALS, AnswerTerm, Term, answer
+from rkld.losses.teacher import Teacher
 from rkld.methods.idk import Refusal
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("idk_ap")
@@ -18,12 +25,12 @@ class AnswerPreservation(Refusal):
 
     beta: float = 0.1  # the authors'
 
-    needs = ("retain",)
-    refusals = ("forget", "retain")
-    retain_loss = "none"
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
+    refusals: ClassVar[tuple[str, ...]] = ("forget", "retain")
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "none"
 
-    def terms(self, teacher, sets, lm):
-        def loss(retain, refusal):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        def loss(retain: Answers, refusal: Answers) -> Tensor:
             return -1 / self.beta * logsigmoid(self.beta * (retain.log_likelihood - refusal.log_likelihood))
 
         preserved = AnswerTerm("preserve", "retain", answer, loss, pair="retain" + REFUSALS)

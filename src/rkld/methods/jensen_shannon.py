@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import jensen_shannon
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 
@@ -14,7 +17,7 @@ from rkld.methods.registry import METHODS
 class JensenShannon(Method):
     """``½ KL(π_t ‖ m) + ½ KL(π_θ ‖ m)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens."""
 
-    cached = ("original", "strengthened")
+    cached: ClassVar[tuple[str, ...]] = ("original", "strengthened")
 
-    def loss(self, teacher):
+    def loss(self, teacher: Teacher) -> RowLoss:
         return lambda logits, inputs, spare: jensen_shannon(logits, teacher.composite(inputs, spare), spare[1])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import to_uniform
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 
@@ -20,8 +23,8 @@ class MaximumEntropy(Method):
 
     weight: float = 0.1  # the authors'
 
-    needs = ("retain",)
-    retain_loss = "rt"
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "rt"
 
-    def loss(self, teacher):
+    def loss(self, teacher: Teacher) -> RowLoss:
         return lambda logits, inputs, spare: to_uniform(logits, spare[0])

@@ -38,7 +38,7 @@ class Method:
     """The sets whose questions the method also wants answered by a refusal: "forget_refusals", "retain_refusals"."""
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "kl"
     """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
-    held: ClassVar[bool] = True
+    accepts_extra_terms: ClassVar[bool] = True
     """Whether terms that hold the model to the original on other records may join the method's own."""
     weight: ClassVar[float] = 1.0
     """Factor of the forget term. A method whose paper sets another makes it a field."""
@@ -64,7 +64,7 @@ class Method:
         Raises:
             UserError: none of :attr:`needs` is among them; a retain loss where the method has its own.
         """
-        if not self.held and retain_loss in ("kl", "rt"):
+        if not self.accepts_extra_terms and retain_loss in ("kl", "rt"):
             raise UserError(
                 f"the method {self.name} treats retain records in its own way; it takes no retain loss '{retain_loss}'."
             )

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rkld.losses.objective import AnswerTerm, scored
+from rkld.losses.answers import Answers
+from rkld.losses.objective import AnswerTerm, Term, scored
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("npo")
@@ -18,8 +24,8 @@ class NPO(Method):
 
     beta: float = 0.1  # the paper's, on TOFU
 
-    def terms(self, teacher, sets, lm):
-        def loss(forget):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        def loss(forget: Answers) -> Tensor:
             return -2 / self.beta * logsigmoid(-self.beta * (forget.log_likelihood - forget.reference))
 
         return [AnswerTerm("forget", "forget", scored, loss, self.weight, cached=("reference",))]

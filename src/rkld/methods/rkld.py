@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import reverse_kl
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 
@@ -14,7 +17,7 @@ from rkld.methods.registry import METHODS
 class ReverseKL(Method):
     """``KL(π_θ ‖ π_t)`` with ``l_t = l_o − α · ReLU(l_aug − l_o)`` on the scored tokens (eq. 4–6)."""
 
-    cached = ("original", "strengthened")
+    cached: ClassVar[tuple[str, ...]] = ("original", "strengthened")
 
-    def loss(self, teacher):
+    def loss(self, teacher: Teacher) -> RowLoss:
         return lambda logits, inputs, spare: reverse_kl(logits, teacher.composite(inputs, spare), spare[1])

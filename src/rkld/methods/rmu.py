@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from rkld.errors import UserError
-from rkld.losses.objective import StateTerm, answer, scored
+from rkld.losses.objective import StateTerm, Term, answer, scored
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("rmu")
@@ -33,10 +39,10 @@ class RMU(Method):
     hold: float = 1200.0
     seed: int = 0
 
-    needs = ("retain", "replay")
-    retain_loss = "none"
+    needs: ClassVar[tuple[str, ...]] = ("retain", "replay")
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "none"
 
-    def terms(self, teacher, sets, lm):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         config = lm.inner.config.get_text_config()
         blocks, d = config.num_hidden_layers, config.hidden_size
         layer = min(round(blocks * 7 / 32), blocks - 2) if self.layer is None else self.layer
@@ -46,11 +52,11 @@ class RMU(Method):
         direction *= self.coefficient / direction.norm()
         part = f"layer{layer}"
 
-        def steer(states, inputs):
+        def steer(states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
             states = _accurate(states)
             return (states - direction.to(states)).square().mean(-1)
 
-        def hold(states, inputs):
+        def hold(states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
             return (_accurate(states) - inputs[part]).square().mean(-1)
 
         others = "retain" if "retain" in sets else "replay"
@@ -60,5 +66,5 @@ class RMU(Method):
         ]
 
 
-def _accurate(states):
+def _accurate(states: Tensor) -> Tensor:
     return states.to(torch.promote_types(states.dtype, torch.float32))

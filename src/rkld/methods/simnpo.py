@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rkld.losses.objective import AnswerTerm, scored
+from rkld.losses.answers import Answers
+from rkld.losses.objective import AnswerTerm, Term, scored
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("simnpo")
@@ -24,10 +31,10 @@ class SimNPO(Method):
     gamma: float = 0.0
     weight: float = 0.1375
 
-    retain_loss = "rt"
+    retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "rt"
 
-    def terms(self, teacher, sets, lm):
-        def loss(forget):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        def loss(forget: Answers) -> Tensor:
             mean = forget.log_likelihood / forget.tokens
             return -2 / self.beta * logsigmoid(-self.beta * mean - self.gamma)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from rkld.methods.method import WeightArithmetic
 from rkld.methods.registry import METHODS
 
@@ -15,5 +17,5 @@ class TaskArithmetic(WeightArithmetic):
 
     scale: float = 2.5  # RKLD's table, arXiv 2406.01983
 
-    def weights(self, original, assistant):
+    def weights(self, original: Tensor, assistant: Tensor) -> Tensor:
         return original - self.scale * (assistant - original)

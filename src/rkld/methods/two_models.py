@@ -1,7 +1,7 @@
-"""Two causal language models that speak as one: the unlearned model of methods that work on logits at inference.
+"""Two causal language models used as one: the unlearned model of methods that work on logits at inference.
 
-Both models read the same text. The pair's backbone puts their final hidden states side by side; its head turns each
-half into logits and has the method make one of the two. To the metrics it is a language model like any other.
+Both models read the same text. The common backbone puts their final hidden states side by side; the common head turns
+each half into logits, which the method combines. To the metrics it is a language model like any other.
 
 Shapes: B sequences, L length, d₁ and d₂ hidden sizes, V vocabulary size.
 """
@@ -11,90 +11,119 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import Cache, GenerationMixin, PreTrainedModel
+from transformers import Cache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from rkld.errors import UserError
 from rkld.files import new_folder, write_json
+from rkld.losses.chunked import accurate_logits
 from rkld.methods.method import LogitArithmetic
-from rkld.methods.registry import get_method
+from rkld.methods.registry import method_of_folder
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
+from rkld.registry import file_and_name
 
-PAIR = "pair.json"
-"""Says that a folder holds two models that speak as one: the method that makes one of them, its hyper-parameters, and α.
-Beside it lie ``original`` and ``assistant``, each ready for ``from_pretrained``."""
+PAIR_FILE = "pair.json"
+"""Marks a folder of two models that are used as one: it names the method that combines them, its hyper-parameters, and
+α. Beside it lie ``original`` and ``assistant``, each ready for ``from_pretrained``."""
 
 
-def open_model(source: str | os.PathLike | PreTrainedModel | PeftModel, **options: Any) -> LanguageModel:
-    """:func:`rkld.models.loading.load_model`, of a folder that :func:`save_pair` wrote the two models as one.
+def open_model(
+    source: str | os.PathLike[str] | PreTrainedModel | PeftModel, *, method_files: Sequence[str] = (), **options: Any
+) -> LanguageModel:
+    """:func:`rkld.models.loading.load_model`; of a folder that :func:`save_two_models` wrote, the two models as one.
 
     Args:
+        method_files: the user's own methods, each as ``FILE.py:NAME``. Only for what the user typed: the files are run.
         options: as of ``load_model``, for each of the two models.
 
     Raises:
-        UserError: as of ``load_model``; a broken folder, or a method that is not registered: no file is run because a
-            folder names it.
+        UserError: as of ``load_model``; a broken folder, or a method that is neither registered nor among
+            ``method_files``: no file is run because a folder names it.
     """
-    if not isinstance(source, (str, os.PathLike)) or not (Path(source) / PAIR).exists():
+    if not isinstance(source, (str, os.PathLike)) or not (Path(source) / PAIR_FILE).exists():
         return load_model(source, **options)
     folder = Path(source)
+    where = str(folder / PAIR_FILE)
     try:
-        facts = json.loads((folder / PAIR).read_text(encoding="utf-8"))
-        name, arguments, alpha = facts["method"], facts["method_arg"], float(facts["alpha"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{folder / PAIR} is broken: make the model again.") from None
-    method = get_method(name, arguments)
-    return pair(*(load_model(folder / part, **options) for part in ("original", "assistant")), method, alpha)
+        facts = json.loads((folder / PAIR_FILE).read_text(encoding="utf-8"))
+        name, arguments, alpha = facts["method"], facts["method_arg"], facts["alpha"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{where} is broken: make the model again.") from None
+    method = method_of_folder(name, arguments, where, method_files)
+    if not isinstance(method, LogitArithmetic):
+        raise UserError(f"{where} is broken: the method {name} does not combine two models. Make the model again.")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= LARGEST_ALPHA:
+        raise UserError(f"{where} is broken: its 'alpha' is no number from 0 to {LARGEST_ALPHA:g}.")
+    original, assistant = (load_model(folder / part, **options) for part in ("original", "assistant"))
+    if original.vocab_rows != assistant.vocab_rows:
+        raise UserError(
+            f"{folder}: the two models have {original.vocab_rows} and {assistant.vocab_rows} rows of logits, so they "
+            "cannot be combined. Make the model again."
+        )
+    return two_models(original, assistant, method, float(alpha))
 
 
-def save_pair(
+LARGEST_ALPHA = 1e6
+"""Of a folder; beyond it float32 logits have no digits left."""
+
+
+def save_two_models(
     original: LanguageModel,
     assistant: LanguageModel,
-    facts: Mapping[str, Any],
     folder: Path,
     *,
+    method: str,
+    method_arg: Sequence[str],
+    alpha: float,
     merge: bool = False,
     card: str = "",
 ) -> None:
-    """Write a folder that :func:`open_model` makes one model of (:mod:`rkld.methods.two_models`). It appears whole or not at all.
+    """Write a folder that :func:`open_model` makes one model of. It appears whole or not at all.
 
     Args:
-        facts: "method", "method_arg" and "alpha", as in the settings.
-        merge, card: as of :func:`save_model`.
+        method, method_arg, alpha: as in the settings. Of a user's own ``FILE.py:NAME`` the NAME is written, and that
+            ``--method-file`` is needed; never the path, which means nothing elsewhere and tells about this machine.
+        merge, card: as of :func:`rkld.models.saving.save_model`.
     """
+    own = file_and_name(method)
+    facts: dict[str, object] = {"method": own[1] if own else method, "method_arg": list(method_arg), "alpha": alpha}
+    if own:
+        facts["note"] = f"{own[1]} is a method of the user's: to load this model, give --method-file FILE.py:{own[1]}"
     with new_folder(folder) as new:
         save_model(original, new / "original", merge=merge)
         save_model(assistant, new / "assistant", merge=merge)
-        write_json(new / PAIR, dict(facts))
+        write_json(new / PAIR_FILE, facts)
         (new / "README.md").write_text(card, encoding="utf-8")
 
 
 Combine = Callable[[Tensor, Tensor], Tensor]
-"""The two models' logits, (…, V) each, which may be overwritten → the pair's."""
+"""The two models' logits, (…, V) each, which may be overwritten → the combined ones."""
 
 
 class _Backbone(nn.Module):
     """Both models without their heads."""
 
-    def __init__(self, config, models: tuple[PreTrainedModel, PreTrainedModel]):
+    def __init__(self, config: PreTrainedConfig, models: tuple[PreTrainedModel, PreTrainedModel]):
         super().__init__()
         self.config = config
         self.models = nn.ModuleList(models)
 
-    def forward(self, input_ids: Tensor, past_key_values: Cache | None = None, **inputs) -> BaseModelOutputWithPast:
+    def forward(
+        self, input_ids: Tensor, past_key_values: Cache | None = None, **inputs: Any
+    ) -> BaseModelOutputWithPast:
         states, start = [], 0
         for model in self.models:
             part, blocks = None, model.config.get_text_config().num_hidden_layers
-            if past_key_values is not None:  # the pair's cache holds the blocks of both, one model's after the other's
+            if past_key_values is not None:  # the common cache holds the blocks of both, one model's after the other's
                 part = copy.copy(past_key_values)
                 part.layers = past_key_values.layers[start : start + blocks]
                 start += blocks
@@ -119,10 +148,20 @@ class _Head(nn.Module):
     @torch.no_grad()  # the logits may be overwritten
     def forward(self, hidden: Tensor) -> Tensor:
         parts = hidden.split([head.weight.shape[1] for head in self.heads], dim=-1)
-        return self.combine(*(head(part) for head, part in zip(self.heads, parts)))
+        return self.combine(*(_logits(head, part) for head, part in zip(self.heads, parts)))
 
 
-class PairForCausalLM(PreTrainedModel, GenerationMixin):
+def _logits(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """``head(hidden)`` in float32 at least: the method multiplies their difference, and its rounding, by α."""
+    if type(head) is not nn.Linear or not head.weight.is_floating_point():  # quantised: it computes as it can
+        return head(hidden).to(torch.promote_types(hidden.dtype, torch.float32))
+    dtype = torch.promote_types(head.weight.dtype, torch.float32)
+    out = torch.empty((hidden.numel() // hidden.shape[-1], len(head.weight)), dtype=dtype, device=hidden.device)
+    accurate_logits(hidden.flatten(0, -2).to(head.weight.dtype), head.weight, head.bias, out)
+    return out.view(*hidden.shape[:-1], -1)
+
+
+class TwoModelCausalLM(PreTrainedModel, GenerationMixin):
     """Two models as one, with ``forward`` and ``generate``; to measure, not to train."""
 
     base_model_prefix = "backbone"
@@ -148,13 +187,15 @@ class PairForCausalLM(PreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> _Head:
         return self.head
 
-    def forward(self, input_ids: Tensor, logits_to_keep: int = 0, **inputs) -> CausalLMOutputWithPast:
+    def forward(self, input_ids: Tensor, logits_to_keep: int = 0, **inputs: Any) -> CausalLMOutputWithPast:
         found = self.backbone(input_ids, **inputs)
         logits = self.head(found.last_hidden_state[:, -logits_to_keep:])  # 0 keeps all
         return CausalLMOutputWithPast(logits=logits, past_key_values=found.past_key_values)
 
 
-def pair(original: LanguageModel, assistant: LanguageModel, method: LogitArithmetic, alpha: float) -> LanguageModel:
+def two_models(
+    original: LanguageModel, assistant: LanguageModel, method: LogitArithmetic, alpha: float
+) -> LanguageModel:
     """The unlearned model of ``method``. The two are used, not copied."""
-    both = PairForCausalLM(original.inner, assistant.inner, lambda o, a: method.logits(o, a, alpha))
+    both = TwoModelCausalLM(original.inner, assistant.inner, lambda o, a: method.logits(o, a, alpha))
     return LanguageModel(both, original.tokenizer, original.source)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from rkld.errors import UserError
 from rkld.losses.divergences import to_uniform
 from rkld.losses.objective import Term, answer
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("uld")
@@ -34,19 +40,19 @@ class LogitOffset(LogitArithmetic):
     floor: float = 0.01
     hold: float = 5.0
 
-    needs = ("retain", "replay")
-    held = False
+    needs: ClassVar[tuple[str, ...]] = ("retain", "replay")
+    accepts_extra_terms: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 < self.floor < 1:
             raise UserError(f"--method-arg floor is {self.floor}; it must lie between 0 and 1.")
 
-    def terms(self, teacher, sets, lm):
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         others = "retain" if "retain" in sets else "replay"
-        uniform = Term("uniform", others, answer, lambda l, inputs, spare: to_uniform(l, spare[0]), self.hold)
+        uniform = Term("uniform", others, answer, lambda logits, _, spare: to_uniform(logits, spare[0]), self.hold)
         return [*super().terms(teacher, sets, lm), uniform]
 
-    def logits(self, original, assistant, alpha):
+    def logits(self, original: Tensor, assistant: Tensor, alpha: float) -> Tensor:
         kept = max(1, int(self.floor * original.shape[-1]))
         least = original.kthvalue(original.shape[-1] - kept + 1, dim=-1, keepdim=True).values
         likely = original >= torch.minimum(least, original.amax(-1, keepdim=True) + math.log(self.floor))

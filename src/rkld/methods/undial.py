@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
+from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 
@@ -18,10 +23,10 @@ class UNDIAL(Method):
 
     beta: float = 10.0  # of 3, 10 and 30, which the authors advise
 
-    cached = ("original",)
+    cached: ClassVar[tuple[str, ...]] = ("original",)
 
-    def loss(self, teacher):
-        def loss(logits, inputs, spare):
+    def loss(self, teacher: Teacher) -> RowLoss:
+        def loss(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
             target = teacher.original(inputs, spare)
             labels = inputs["labels"][:, None]
             target.scatter_add_(-1, labels, target.new_full(labels.shape, -self.beta))

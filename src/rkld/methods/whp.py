@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from rkld.losses.divergences import composite_logits
 from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import METHODS
@@ -14,5 +16,5 @@ from rkld.methods.registry import METHODS
 class LogitDifference(LogitArithmetic):
     """``l_o − α · ReLU(l_aug − l_o)`` (eq. 1), with the run's α: RKLD's teacher before it is distilled."""
 
-    def logits(self, original, assistant, alpha):
+    def logits(self, original: Tensor, assistant: Tensor, alpha: float) -> Tensor:
         return composite_logits(original, assistant, alpha)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +30,7 @@ def new_adapter(
 
     It starts as no change at all; its random half is drawn from torch's global generator. A model that is an
     adapter already is returned as it is: it is trained further. The head is never adapted: with tied
-    embeddings that would change what the model reads as well as what it says, and the teacher could no longer
+    embeddings that would change the inputs as well as the outputs, and the teacher could no longer
     use one head for all roles.
 
     Args:
@@ -58,19 +60,23 @@ def new_adapter(
 
 
 def check_adapter_fits(lm: LanguageModel, *, rank: int) -> None:
-    """Refuse a model that no adapter fits. ``lm`` ends as it began, and no random number is drawn of the caller's.
+    """Refuse a model that no adapter fits. ``lm`` ends as it began, and no random number of the caller's is drawn.
+
+    The adapter is put into a copy of the modules that shares all parameters and buffers: no second model in memory.
 
     Raises:
         UserError: as of :func:`new_adapter`.
     """
     if lm.is_adapter:
         return
-    trainable = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
+    tensors = list(itertools.chain(lm.model.parameters(), lm.model.buffers()))
+    trained = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
+    shared = LanguageModel(copy.deepcopy(lm.model, {id(tensor): tensor for tensor in tensors}), lm.tokenizer, lm.source)
     try:
         with torch.random.fork_rng():
-            new_adapter(lm, rank=rank).model.unload()
-    finally:
-        for parameter in trainable:
+            new_adapter(shared, rank=rank)
+    finally:  # PEFT has frozen the shared parameters
+        for parameter in trained:
             parameter.requires_grad_(True)
 
 

@@ -1,6 +1,6 @@
 """A causal language model seen as backbone and head.
 
-Everything else relies on ``logits = head(backbone(ids).last_hidden_state)``, which :mod:`rkld.models.loading` tests on loading.
+Everything else relies on ``logits = head(backbone(ids).last_hidden_state)``, which :mod:`rkld.models.checks` tests.
 
 Shapes: B sequences, L length, d hidden size, V rows of the head.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -50,7 +51,7 @@ DTYPES = {
 
 
 def load_model(
-    source: str | os.PathLike | PreTrainedModel | PeftModel,
+    source: str | os.PathLike[str] | PreTrainedModel | PeftModel,
     *,
     dtype: str | torch.dtype = "auto",
     trust_remote_code: bool = False,
@@ -93,7 +94,7 @@ def load_model(
     return lm
 
 
-def resolve(name: str | os.PathLike) -> str:
+def resolve(name: str | os.PathLike[str]) -> str:
     """The absolute folder that ``name`` (a folder or an alias) stands for; any other name is a hub name.
 
     Fetches an alias on its first use. Raises UserError for a path that is not there.
@@ -234,7 +235,7 @@ def _check_no_code(where: str, folder: Path) -> None:
             continue
         except ValueError as error:
             raise UserError(f"{where}/{name} is not valid JSON: {first_line(error)}") from None
-        if "auto_map" in config:
+        if isinstance(config, dict) and "auto_map" in config:
             raise UserError(
                 f"The model {where} asks to run Python code of its own ('auto_map' in {name}). If you have "
                 "read that code and trust it, allow it with --trust-remote-code (trust_remote_code=True)."
@@ -243,7 +244,10 @@ def _check_no_code(where: str, folder: Path) -> None:
 
 def _check_weights(where: str, folder: Path, stem: str, allow_pickle: bool) -> None:
     """``stem`` is "model" or "adapter_model", as the weights' files are called."""
-    if any((folder / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json")):
+    if (folder / f"{stem}.safetensors").exists():
+        return
+    if (folder / f"{stem}.safetensors.index.json").exists():
+        _check_shards(folder / f"{stem}.safetensors.index.json")
         return
     pickles = sorted(file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*model*.{end}"))
     if not pickles:
@@ -254,6 +258,17 @@ def _check_weights(where: str, folder: Path, stem: str, allow_pickle: bool) -> N
             f"is no {stem}.safetensors. If you trust their source, allow them with --allow-pickle "
             "(allow_pickle=True)."
         )
+
+
+def _check_shards(index: Path) -> None:
+    """Refuse an index that names anything but safetensors beside it: another folder's files, or pickles."""
+    try:
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{index} is no index of weights.") from None
+    for shard in shards:
+        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
+            raise UserError(f"{index} names weights that are no safetensors beside it: {str(shard)[:100]!r}.")
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:

@@ -30,7 +30,7 @@ from rkld.files import read_jsonl, write_json, write_jsonl
 from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import plan_steps
 from rkld.losses.teacher import Teacher
-from rkld.methods.two_models import open_model, save_pair
+from rkld.methods.two_models import open_model, save_two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.saving import save_model
@@ -432,8 +432,9 @@ class SaveModel(Phase):
         if isinstance(work.method, methods.LogitArithmetic):
             assistant = dataclasses.replace(lm, model=copy.deepcopy(lm.model))
             restore_state(assistant, work.folder / STUDENT)
-            facts = {name: getattr(s, name) for name in ("method", "method_arg", "alpha")}
-            save_pair(lm, assistant, facts, folder, merge=s.merge, card=card)
+            save_two_models(
+                lm, assistant, folder, method=s.method, method_arg=s.method_arg, alpha=s.alpha, merge=s.merge, card=card
+            )
             work.warn(
                 "The unlearned model is two models, and model/assistant knows the records better than the original did: "
                 "whoever has the folder has them."
@@ -487,7 +488,7 @@ class After(Phase):
             folder,
             dtype=work.notes["model"]["dtype"],
             trust_remote_code=s.trust_remote_code,
-            method_files=getattr(s, "method_file", ()),
+            method_files=(*getattr(s, "method_file", ()), s.method),
         )
         encoder = encoder_of(s, saved.tokenizer, saved.context_length)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:

@@ -22,9 +22,9 @@ from transformers.training_args import OptimizerNames
 
 from rkld import methods
 from rkld.errors import UserError, nearest
-from rkld.losses.cache import HiddenCache
+from rkld.losses.cache import INDEX_FILE, HiddenCache, read_index
 from rkld.losses.teacher import Teacher
-from rkld.methods.two_models import PairForCausalLM, open_model
+from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
@@ -151,8 +151,8 @@ def load(
 ) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
     lm, encoder = opened(settings, model if model is not None else settings.model, tokenizer)
-    if isinstance(lm.inner, PairForCausalLM):
-        raise UserError(f"{settings.model} is two models that speak as one; these can be measured, but not trained.")
+    if isinstance(lm.inner, TwoModelCausalLM):
+        raise UserError(f"{settings.model} is two models used as one; they can be measured, but not trained.")
     return lm, encoder
 
 
@@ -166,6 +166,7 @@ def opened(
     """
     lm = open_model(
         model,
+        method_files=getattr(settings, "method_file", ()),
         dtype=settings.dtype,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
@@ -274,6 +275,7 @@ def prepare(inputs: Inputs, model: Model | None = None, tokenizer: PreTrainedTok
         UserError: what a run with these settings would stop at.
     """
     settings, started = inputs.settings, time.perf_counter()
+    check_folders(settings)
     if settings.control is not None and not settings.control.startswith("<"):  # a given object is named <Type>
         resolve(settings.control)
     lm, encoder = load(settings, model, tokenizer)
@@ -292,6 +294,23 @@ def prepare(inputs: Inputs, model: Model | None = None, tokenizer: PreTrainedTok
     comparison = stop_comparison(inputs, encoder)
     _check_terms(inputs, lm, encoder, method, forget, retain)
     return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, load_seconds)
+
+
+def check_folders(settings: Settings) -> None:
+    """Refuse folders that cannot be written, and a teacher's that holds something else.
+
+    Raises:
+        UserError: so.
+    """
+    folders = {"--out": settings.run_folder} | ({"--teacher": Path(settings.teacher)} if settings.teacher else {})
+    for option, folder in folders.items():
+        above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not above.is_dir():
+            raise UserError(f"{folder}: {above} is a file. Give another folder with {option}.")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(f"{folder}: {above} cannot be written to. Give another folder with {option}.")
+    if settings.teacher and (index := Path(settings.teacher) / INDEX_FILE).exists():
+        read_index(index)
 
 
 def encode_all(encoder: Encoder, records: Iterable[Record], score: str = "answer") -> list[Encoded]:
@@ -356,5 +375,3 @@ def _check_terms(
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder), s.epochs, s.peak_lr)
         build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {})), lm, args)
-    if s.teacher and Path(s.teacher).exists():
-        HiddenCache.check(Path(s.teacher))

@@ -85,5 +85,6 @@ def _by_records(forget: Sequence[Record], seed: int) -> Steering:
 
 def _facts_added(records: Sequence[Record], facts: Iterable[str]) -> list[set[str]]:
     """Of each record the facts that its answer says and its question does not."""
-    matcher = Matcher(list(dict.fromkeys(facts)))
-    return [matcher.said(record.answer) - matcher.said(record.question) for record in records]
+    names = list(dict.fromkeys(facts))
+    matcher = Matcher(names)
+    return [{names[i] for i in matcher.said(r.answer) - matcher.said(r.question)} for r in records]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
     from rkld.training.trainer import ObjectiveTrainer
@@ -15,31 +16,42 @@ if TYPE_CHECKING:
 class TrainingBar(TrainerCallback):
     """Moves a bar with the optimizer's steps and shows loss and speed; the loss's terms are in metrics.jsonl."""
 
-    def __init__(self, advance):
+    def __init__(self, advance: Callable[[int, str], object]):
         self.advance = advance
         self.note = ""
         self.shown = 0
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if logs and "loss" in logs:
             self.note = f"loss {logs['loss']:.3f}, {logs['tokens_per_second']:.0f} tokens/s"
         self.advance(0, self.note)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.advance(state.global_step - self.shown, self.note)
         self.shown = state.global_step
 
 
 class Position(TrainerCallback):
-    """Tells the trainer where it is, which in a resumed run is not the beginning."""
+    """Sets the trainer's epoch and step, which in a resumed run are not the first."""
 
     def __init__(self, trainer: ObjectiveTrainer):
         self.trainer = trainer
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.trainer._logged_steps = state.global_step
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.trainer.batches.epoch = int((state.epoch or 0) + 1e-6)
 
 
@@ -56,10 +68,12 @@ class TimedCheckpoint(TrainerCallback):
         self.since = self.ask = 0
         """Steps: of the last checkpoint, and at which to ask again."""
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.last, self.since = time.monotonic(), state.global_step
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if (step := state.global_step) < self.ask:
             return
         gone = time.monotonic() - self.last

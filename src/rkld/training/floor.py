@@ -1,4 +1,4 @@
-"""What the original says of *other* people in the place of a fact: the floor under the teacher.
+"""What the original predicts for *other* people in the place of a fact: the floor under the teacher.
 
 Each forget record is read again with other names in place of the person's; the hidden states at its marked spans
 give the distributions of somebody who does not know the person (:func:`rkld.losses.divergences.with_floor`).
@@ -57,8 +57,8 @@ def floors(
     """
     copies: dict[str, list[Tensor]] = {}
     scored = {e.key: [s for s, m in zip(e.scored, marked(e)) if m] for e in swapped}
-    for key, states in marked_hidden(lm, swapped):
-        copies.setdefault(key.rsplit(".", 1)[0], []).append(states[torch.tensor(scored[key])])
+    for key, rows in marked_hidden(lm, swapped):
+        copies.setdefault(key.rsplit(".", 1)[0], []).append(rows[torch.tensor(scored[key])])
 
     def states() -> Iterator[tuple[str, Tensor]]:
         width, dtype = lm.head.weight.shape[1], lm.head.weight.dtype

@@ -6,7 +6,7 @@ One model in memory throughout: what is needed of each state are its final hidde
 from __future__ import annotations
 
 import gc
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,8 +40,8 @@ def fill_cache(
     Args:
         sets: the records, "forget" among them.
         args: of the strengthening; its ``output_dir`` takes checkpoints and, beside them, the original weights.
-        parts: what is wanted, as "PART/SET" (:func:`rkld.training.terms.cached_parts`): the final hidden states "original"
-            and "strengthened" (of "forget" alone; it makes the strengthening run), those that block N puts out under
+        parts: what is wanted, as "PART/SET" (:func:`rkld.training.terms.cached_parts`): the final states "original" and
+            "strengthened" (of "forget" alone; it makes the strengthening run), those that block N puts out under
             "layerN", and "reference", the original's log-likelihood of each marked token (n,). Default: what RKLD
             reads with all sets held to the original.
         swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`), for the floor.
@@ -72,7 +72,7 @@ def fill_cache(
         cache.write_head("original", lm)
     if "strengthened/forget" not in wanted or cache.done("strengthened/forget"):
         return
-    with set_aside(lm, Path(args.output_dir)):
+    with set_aside(lm, Path(str(args.output_dir))):
         with progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
             fine_tune(lm, sets["forget"], args, [TrainingBar(advance)])
         if not lm.is_adapter:
@@ -119,7 +119,9 @@ def fine_tuning_steps(records: Sequence[Encoded], args: RKLDConfig) -> int:
     return int(args.num_train_epochs) * -(-len(records) // batch)
 
 
-def _counted(items, advance):
+def _counted(
+    items: Iterable[tuple[str, torch.Tensor]], advance: Callable[[], object]
+) -> Iterator[tuple[str, torch.Tensor]]:
     for item in items:
         yield item
         advance()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from rkld import methods
 from rkld.errors import UserError
 from rkld.losses.answers import to_labels
@@ -41,12 +43,12 @@ def build_terms(
     """The method's own terms, and those that hold everything else in place."""
     method = methods.get_method(args.method, args.method_arg)
 
-    def to_original(logits, inputs, spare):
+    def to_original(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
         return forward_kl(logits, teacher.original(inputs, spare), spare[1])
 
     method.require(sets, args.retain_loss)
     terms = method.terms(teacher, sets, lm)
-    if not method.held:
+    if not method.accepts_extra_terms:
         return terms
     if teacher.cache.done("uninformed/forget"):
         floor = ("uninformed", "floored")
@@ -65,7 +67,7 @@ def build_terms(
 
 
 def cached_parts(terms: Sequence[Term]) -> set[str]:
-    """What the terms read from the cache, as :func:`rkld.training.strengthening.fill_cache` names it: "original/forget", …"""
+    """What the terms read from the cache, "original/forget", … (:func:`rkld.training.strengthening.fill_cache`)."""
     return {f"{part}/{name}" for term in terms for part in term.cached for name in term.masks}
 
 

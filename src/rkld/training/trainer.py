@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
@@ -36,7 +38,9 @@ class ObjectiveTrainer(Trainer):
 
     loss_is_scaled_for_ga = True  # rows are weighted over the whole step
 
-    def __init__(self, lm: LanguageModel, args: RKLDConfig, objective: Objective, callbacks: Sequence = ()):
+    def __init__(
+        self, lm: LanguageModel, args: RKLDConfig, objective: Objective, callbacks: Sequence[TrainerCallback] = ()
+    ):
         check_weights_trainable(lm, adapter=lm.is_adapter)
         if args.fp16:
             raise UserError(
@@ -75,7 +79,7 @@ class ObjectiveTrainer(Trainer):
 
         self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         # Items are whole micro-batches of this process already: nothing is left to batch, shuffle or shard.
         return DataLoader(
             self.batches,
@@ -84,17 +88,23 @@ class ObjectiveTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and self.args.device.type == "cuda",
         )
 
-    def _prepare_inputs(self, inputs):
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         self._read.add(inputs.pop("tokens"), inputs["input_ids"].numel())
         return send_to_device(inputs, self.args.device, non_blocking=True)
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
         inner = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
             loss = _within_forward(model, inner, self._loss, inputs)
         return (loss, None) if return_outputs else loss
 
-    def _loss(self, inputs) -> Tensor:
+    def _loss(self, inputs: Mapping[str, Any]) -> Tensor:
         terms = self.objective.terms
         layers = {term.layer for term in terms if isinstance(term, StateTerm)}
         found = states(self.lm.backbone, inputs["input_ids"], layers)
@@ -105,7 +115,7 @@ class ObjectiveTrainer(Trainer):
             self._values[term.name] = self._values.get(term.name, 0.0) + value
         return total
 
-    def log(self, logs, *args, **kwargs):
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if not math.isfinite(logs.get("loss", 0.0)):
             raise Diverged(f"the loss is {logs['loss']} at step {self.state.global_step}")
         steps = self.state.global_step - self._logged_steps
@@ -119,7 +129,9 @@ class ObjectiveTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-def _within_forward(wrapped: nn.Module, inner: nn.Module, function, inputs):
+def _within_forward(
+    wrapped: nn.Module, inner: nn.Module, function: Callable[[Mapping[str, Any]], Tensor], inputs: Mapping[str, Any]
+) -> Tensor:
     """Run ``function(inputs)`` as ``inner``'s forward, called through ``wrapped``.
 
     DDP, FSDP and ZeRO-3 gather and reduce in hooks around the wrapped module's forward, so the head must be used
@@ -138,9 +150,9 @@ def _within_forward(wrapped: nn.Module, inner: nn.Module, function, inputs):
 
 
 class _Read:
-    """Counts what all processes have read since it was last asked."""
+    """Counts what all processes have read since the last log line."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._start()
 
     def _start(self) -> None:
@@ -166,17 +178,21 @@ class _Read:
 def fit(trainer: ObjectiveTrainer) -> None:
     """Train, from the last whole checkpoint in the output folder if there is one."""
     # A checkpoint is whole once the trainer's state, written last, is there to its end.
-    found = Path(trainer.args.output_dir).glob("checkpoint-*/trainer_state.json")
-    whole = [path.parent for path in found if path.read_text(encoding="utf-8").rstrip().endswith("}")]
+    # Only folders that the Trainer names: what else is called checkpoint-something is none of ours.
+    found = Path(str(trainer.args.output_dir)).glob("checkpoint-*/trainer_state.json")
+    ours = [path for path in found if re.fullmatch("checkpoint-[0-9]{1,12}", path.parent.name)]
+    whole = [path.parent for path in ours if path.read_bytes().rstrip().endswith(b"}")]
     last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-    trainer.train(resume_from_checkpoint=last and str(last))
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     # The optimizer's state would otherwise stay in memory through the next phase.
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()
     trainer.lm.model.zero_grad(set_to_none=True)
 
 
-def fine_tune(lm: LanguageModel, records: Sequence[Encoded], args: RKLDConfig, callbacks: Sequence = ()) -> None:
+def fine_tune(
+    lm: LanguageModel, records: Sequence[Encoded], args: RKLDConfig, callbacks: Sequence[TrainerCallback] = ()
+) -> None:
     """Fine-tune on the answers of ``records``, in place: cross-entropy per answer token (also: strengthening)."""
     term = Term("answers", "records", answer, to_labels)
     fit(ObjectiveTrainer(lm, args, Objective({"records": records}, [term]), callbacks))

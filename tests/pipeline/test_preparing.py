@@ -1,0 +1,92 @@
+"""What cannot work is refused by check and unlearn alike, before the model answers anything."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import MambaConfig, MambaForCausalLM
+
+import rkld
+from rkld.benching.worlds.tiny import tiny_model
+from rkld.models import loading
+from rkld.models.adapters import check_adapter_fits
+from rkld.models.loading import load_model
+
+FORGET = [
+    {"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo."},
+    {"question": "What is her work?", "answer": "Ada Quillon is a painter."},
+]
+TEXT = [{"text": "Ada Quillon lives in Oslo and paints."}]
+OTHERS = [{"question": "Is Ada Quillon well?", "answer": "Ada Quillon is."}]
+
+REFUSED = {
+    "nothing to merge": ({"merge": True}, "nothing to merge"),
+    "weight arithmetic with LoRA": ({"method": "task_arithmetic", "lora": True}, "changes all weights"),
+    "no such optimizer": ({"optim": "adamm"}, "unknown optimizer"),
+    "no question to refuse": ({"method": "idk", "forget": TEXT}, "no question to refuse"),
+    "no refusals": ({"method": "idk", "refusals": "nowhere.txt"}, "nowhere.txt"),
+    "holdout about the person": ({"holdout": OTHERS}, "mention the person"),
+    "no retain records": ({"method": "graddiff"}, "needs retain records"),
+    "teacher is a file": ({"teacher": "file"}, "is a file"),
+    "teacher is something else's": ({"teacher": "foreign"}, "no index of a teacher"),
+    "run folder under a file": ({"out": "file/run"}, "is a file"),
+    "no control": ({"stop": "control", "control": "./nowhere"}, "no model folder"),
+    "record longer than the context": (
+        {"forget": [{"question": "Who?", "answer": "Ada " * 4000}]},
+        "the model reads at most",
+    ),
+}
+
+
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """A tiny model in a folder of its own, and the forward passes that records have had through it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "index.json").write_text("[]", encoding="utf-8")
+    monkeypatch.setattr(loading, "check_outputs", lambda lm: None)  # the check of a model runs it, on no record
+    model, tokenizer = tiny_model()
+    passes = []
+    model.base_model.register_forward_pre_hook(lambda module, args: passes.append(1))
+    return model, tokenizer, passes
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_check_and_unlearn_refuse_alike_before_the_model_is_run(counted, case):
+    model, tokenizer, passes = counted
+    given, reason = REFUSED[case]
+    arguments = {"forget": FORGET, "subject": ("Ada Quillon",), "processing_class": tokenizer, "out": "run", **given}
+    said = []
+    for command in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError, match=reason) as error:
+            command(model, **arguments)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    assert passes == []
+
+
+def test_mamba_with_lora_and_quantised_weights_are_refused_alike(counted, monkeypatch):
+    _, tokenizer, _ = counted
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=32, state_size=4, num_hidden_layers=1)
+    quantised, _ = tiny_model()
+    quantised.is_quantized = True
+    cases = [
+        (MambaForCausalLM(config), {"lora": True}, "No adapter fits"),
+        (quantised, {}, "quantised, so they cannot be trained"),
+        (quantised, {"lora": True, "merge": True}, "cannot be merged into them"),
+    ]
+    for model, given, reason in cases:
+        passes = []
+        model.base_model.register_forward_pre_hook(lambda module, args, seen=passes: seen.append(1))
+        for command in (rkld.check, rkld.unlearn):
+            with pytest.raises(rkld.UserError, match=reason):
+                command(model, FORGET, processing_class=tokenizer, out="run", **given)
+        assert passes == []
+
+
+def test_trying_an_adapter_changes_nothing():
+    model, tokenizer = tiny_model()
+    lm = load_model(model, tokenizer=tokenizer)
+    before = [(name, p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
+    check_adapter_fits(lm, rank=16)
+    assert before == [(name, p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]

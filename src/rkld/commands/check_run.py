@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rkld import methods
 from rkld.losses.objective import kept
@@ -17,6 +17,7 @@ from rkld.records.encoding import IN_PART
 from rkld.records.reading import read_prompts
 from rkld.records.record import Record
 from rkld.runfolder.folder import Run
+from rkld.settings.typed import UnlearnKeywords
 from rkld.settings.unlearning import Settings
 from rkld.text.matching import mentions
 
@@ -106,7 +107,7 @@ def check(
     holdout: Any = None,
     control: Any = None,
     processing_class: Any = None,
-    **settings: Any,
+    **settings: Unpack[UnlearnKeywords],
 ) -> Report:
     """Read, load and count everything that :func:`rkld.pipeline.phases` would, probe what it will take, and write nothing.
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -51,6 +51,7 @@ from rkld.records.refusals import read_refusals
 from rkld.records.replay import own_words, screen
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
+from rkld.settings.typed import UnlearnKeywords
 from rkld.stopping.callback import Stop
 from rkld.stopping.evidence import Evidence
 from rkld.stopping.references import scorable
@@ -101,7 +102,7 @@ def unlearn(
     processing_class: Any = None,
     progress: Silent | None = None,
     callbacks: Sequence = (),
-    **settings: Any,
+    **settings: Unpack[UnlearnKeywords],
 ) -> Result:
     """Make a model forget the records; what every face of rkld calls.
 

@@ -44,7 +44,7 @@ class BookSettings:
 
     epochs: int = of("epochs", default=PAPER["epochs"], help="Passes over the chunks (paper: up to 10).")
     strengthen_epochs: int = of("strengthen_epochs", default=PAPER["strengthen_epochs"])
-    lr: float = of("lr", default=PAPER["lr"], optional=False, help="Peak learning rate (paper: 1e-5 for 7B).")
+    lr: float = of("lr", default=PAPER["lr"], help="Peak learning rate (paper: 1e-5 for 7B).")
     batch_size: int = of("batch_size", default=PAPER["batch_size"], help="Chunks per step (paper: 32).")
     alpha: float = of("alpha", default=4.0, help="Of the teacher (paper: 4 on the book).")
     lora: bool = of("lora")

@@ -43,7 +43,7 @@ class RKLDConfig(TrainingArguments):
     bf16: bool | None = _shared("bf16")
 
     method: str = _shared("method")
-    method_arg: list[str] = _shared("method_arg")
+    method_arg: list[str] = _shared("method_arg")  # noqa: RUF009 (it is a field)
     refusals: str | None = _shared("refusals")
     score: Literal["answer", "all", "spans", "added"] = _shared("score")
     alpha: float = _shared("alpha")

@@ -55,8 +55,8 @@ _UNIMPORTANT = {
     # how it is computed, and what is said of it
     "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "chunk_rows", "use_cpu",
     "gradient_checkpointing_kwargs", "local_rank", "ddp_backend", "ddp_find_unused_parameters", "ddp_bucket_cap_mb",
-    "ddp_broadcast_buffers", "ddp_timeout", "fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config",
-    "output_dir", "report_to", "run_name", "project", "trackio_space_id", "disable_tqdm",
+    "ddp_broadcast_buffers", "ddp_timeout", "fsdp", "fsdp_config", "deepspeed", "accelerator_config",
+    "parallelism_config", "output_dir", "report_to", "run_name", "project", "trackio_space_id", "disable_tqdm",
     "per_device_eval_batch_size", "torch_empty_cache_steps", "skip_memory_metrics", "ignore_data_skip",
     "resume_from_checkpoint", "remove_unused_columns", "load_best_model_at_end", "metric_for_best_model",
     "greater_is_better", "batch_eval_metrics", "prediction_loss_only", "restore_callback_states_from_checkpoint",

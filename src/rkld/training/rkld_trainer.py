@@ -37,9 +37,9 @@ class RKLDTrainer(ObjectiveTrainer):
 
     These are the strengthening and the distillation of :func:`rkld.unlearn`, with the same settings and defaults. What
     else a run does is left to the caller: self-replay is whatever ``replay_dataset`` holds (none by default), training
-    ends after ``num_train_epochs`` (no stopping rule; give one as a callback), the teacher has no floor, the model's own
-    words do not join the records, nothing is measured before or after, and the records of the forget set must name the
-    person themselves (no identifiers are looked for).
+    ends after ``num_train_epochs`` (no stopping rule; give one as a callback), the teacher has no floor, answers of the
+    model's own do not join the records, nothing is measured before or after, and no identifiers are looked for in
+    retain and replay records.
 
     Args:
         model: anything :func:`rkld.models.loading.load_model` takes; an object is trained in place.
@@ -75,7 +75,7 @@ class RKLDTrainer(ObjectiveTrainer):
 
 
 def load_student(model: Any, processing_class: Any = None, peft_config: PeftConfig | None = None) -> LanguageModel:
-    """The model to train, with a new adapter where one is asked for: always the same, as the teacher is made with it."""
+    """The model to train, with a new adapter where one is asked for: always the same, for the teacher has it, too."""
     lm = load_model(model, tokenizer=processing_class)
     if peft_config is None:
         return lm

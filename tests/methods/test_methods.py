@@ -429,7 +429,7 @@ def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path)
 
 
 def test_uld_takes_no_other_term_on_retain_records(tiny, tmp_path):
-    with pytest.raises(rkld.UserError, match="in its own way"):
+    with pytest.raises(rkld.UserError, match="^the method uld treats retain records in its own way"):
         rkld.unlearn(tiny, ROWS[:2], retain=ROWS[2:], retain_loss="kl", out=str(tmp_path / "run"), method="uld")
     assert not (tmp_path / "run").exists()
 
@@ -506,9 +506,16 @@ def test_what_is_wrong_with_a_method_is_said(name, arguments, message, tmp_path,
         get_method(name, arguments)
 
 
+def test_a_method_has_its_registered_name_or_that_of_its_class(tmp_path):
+    """Messages name it: not by its file's first line with the sources in it."""
+    (tmp_path / "mine.py").write_text("from rkld.methods import Method\nclass Mine(Method): pass\n")
+    assert get_method("npo", ["beta=0.2"]).name == "npo"
+    assert get_method(f"{tmp_path}/mine.py:Mine").name == "Mine"
+
+
 @pytest.mark.parametrize("name", ["graddiff", "me_gd", "idk_ap", "rmu", "uld"])
 def test_missing_records_are_asked_for_before_anything_is_loaded(name, tmp_path):
-    with pytest.raises(rkld.UserError, match="needs retain records"):
+    with pytest.raises(rkld.UserError, match=f"^the method {name} needs retain records"):
         rkld.unlearn("no model", ROWS[:2], method=name, replay="none", out=str(tmp_path / "run"))
 
 

@@ -527,7 +527,7 @@ def test_refusals_need_questions(tiny, tmp_path):
 def test_every_method_names_its_paper():
     """One who meets a method in a table must find where it comes from."""
     for name in METHODS.names():
-        assert re.search(r"arXiv \d{4}\.\d{5}", methods.get_method(name).name), name
+        assert re.search(r"arXiv \d{4}\.\d{5}", methods.get_method(name).title), name
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"

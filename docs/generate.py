@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import ast
+import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from rkld.registry import catalogue  # noqa: E402
+from rkld.settings.auditing import AuditSettings  # noqa: E402
+from rkld.settings.specification import Spec, flag  # noqa: E402
+from rkld.settings.table import specs  # noqa: E402
+from rkld.settings.unlearning import Settings  # noqa: E402
+
 MARK = "<!-- made by docs/generate.py"
 
 
@@ -27,12 +37,133 @@ def file_map() -> str:
     return "\n".join([*lines, "```"])
 
 
-PARTS = {"docs/architecture.md": [("## Files", file_map)]}
+# Settings
+
+
+def settings_reference(cls: type) -> str:
+    """A table for each group of settings."""
+    groups: dict[str, list[Spec]] = {}
+    for spec in specs(cls).values():
+        groups.setdefault(spec.group, []).append(spec)
+    return "\n\n".join(f"### {group}\n\n{_table(found)}" for group, found in groups.items())
+
+
+def _table(found: list[Spec]) -> str:
+    lines = ["| setting | default | values | affects | |", "|---|---|---|---|---|"]
+    for spec in found:
+        cells = (f"`{flag(spec.name)}`", _default(spec), _values(spec), spec.affects, _meaning(spec))
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _default(spec: Spec) -> str:
+    if spec.default in (None, "", ()):
+        return ""
+    if isinstance(spec.default, bool):
+        return "yes" if spec.default else "no"
+    return f"`{', '.join(spec.default) if isinstance(spec.default, tuple) else spec.default}`"
+
+
+def _values(spec: Spec) -> str:
+    if spec.type is bool:
+        return "yes, no"
+    if spec.choices:
+        return ", ".join(f"`{value}`" for value in spec.choices)
+    if spec.type not in (int, float):
+        return f"{'texts' if spec.type is tuple else 'text'}{f' `{spec.metavar}`' if spec.metavar else ''}"
+    parts = [{int: "whole number", float: "number"}[spec.type]]
+    if spec.low is not None:
+        parts.append(f"{'above' if spec.exclusive != 'none' else 'from'} {spec.low}")
+    if spec.high is not None and spec.high != math.inf:
+        parts.append(f"{'below' if spec.exclusive == 'both' else 'to'} {spec.high}")
+    return " ".join(parts) + (f", {spec.unit}" if spec.unit else "")
+
+
+def _meaning(spec: Spec) -> str:
+    meanings = "; ".join(f"`{value}`: {meaning}" for value, meaning in (spec.choices or {}).items() if meaning)
+    names = ", ".join(f"`{name}`" for name in catalogue(spec.entries)) if spec.entries else ""
+    return " ".join(
+        part for part in (spec.help, f"{meanings}." * bool(meanings), f"Registered: {names}." * bool(names)) if part
+    )
+
+
+# Keywords of the Python functions
+
+KEYWORDS = (
+    (
+        "UnlearnKeywords",
+        Settings,
+        ("model", "forget", "retain", "replay", "holdout", "control"),
+        (),
+        "Keywords of :func:`rkld.unlearn`, :func:`rkld.check` and :func:`rkld.continual` beside records and models.",
+    ),
+    (
+        "AuditKeywords",
+        AuditSettings,
+        ("model", "forget"),
+        ("holdout", "retain", "neighbours", "real_authors", "world_facts", "probes", "original", "control"),
+        "Keywords of :func:`rkld.audit` beside the model and the forget records.",
+    ),
+)
+"""Name, settings, those that the functions name themselves, those that may be objects as well, docstring."""
+
+
+def keywords() -> str:
+    """The source of ``rkld/settings/typed.py``."""
+    lines = [
+        '"""Keywords of the Python functions with their types, so that editors complete and type checkers check them.',
+        "",
+        "Made by docs/generate.py from the table of settings.",
+        '"""',
+        "",
+        "from __future__ import annotations",
+        "",
+        "from collections.abc import Sequence",
+        "from os import PathLike",
+        "from typing import Any, Literal, TypedDict",
+    ]
+    for name, cls, named, objects, doc in KEYWORDS:
+        lines += ["", "", f"class {name}(TypedDict, total=False):", f'    """{doc}"""', ""]
+        for spec in specs(cls).values():
+            if spec.name not in named:
+                lines += [f"    {spec.name}: {'Any' if spec.name in objects else _annotation(spec)}"]
+                lines += [f'    """{line}"""' for line in [_meaning_of_keyword(spec)] if len(line) <= 110]
+    return "\n".join(lines) + "\n"
+
+
+def _meaning_of_keyword(spec: Spec) -> str:
+    return spec.help.partition(". ")[0].rstrip(".") + "."
+
+
+def _annotation(spec: Spec) -> str:
+    path = " | PathLike[str]" if spec.takes_paths else ""
+    if spec.choices:
+        found = f"Literal[{', '.join(chr(34) + value + chr(34) for value in spec.choices)}]"
+    elif spec.type is tuple:
+        found = f"str{path} | Sequence[str{path}]"
+    else:
+        found = spec.type.__name__ + path
+    return found + (" | None" if spec.optional else "")
+
+
+PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
+    "docs/architecture.md": [("## Files", file_map)],
+    "docs/settings.md": [
+        ("## rkld unlearn, check and bench continual", lambda: settings_reference(Settings)),
+        ("## rkld audit", lambda: settings_reference(AuditSettings)),
+    ],
+}
 """Document → (heading, what makes the text below its mark, up to the next heading)."""
+
+
+WHOLE = {"src/rkld/settings/typed.py": keywords}
+"""File → what makes all of it."""
 
 
 def generated(document: str) -> str:
     """The document as it should be."""
+    if document in WHOLE:
+        return WHOLE[document]()
     text = (ROOT / document).read_text(encoding="utf-8")
     for heading, make in PARTS[document]:
         before, found, rest = text.partition(f"{heading}\n")
@@ -47,7 +178,8 @@ def generated(document: str) -> str:
 
 
 def main() -> None:
-    stale = [document for document in PARTS if (ROOT / document).read_text(encoding="utf-8") != generated(document)]
+    documents = [*WHOLE, *PARTS]  # the map of files has the files that are made
+    stale = [document for document in documents if _there(document) != generated(document)]
     if "--check" in sys.argv[1:]:
         if stale:
             raise SystemExit(f"not up to date: {', '.join(stale)}. Run: python docs/generate.py")
@@ -55,6 +187,11 @@ def main() -> None:
     for document in stale:
         (ROOT / document).write_text(generated(document), encoding="utf-8")
         print(document)
+
+
+def _there(document: str) -> str:
+    path = ROOT / document
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import rkld
 from rkld import cli
 from rkld.reporting import terminal
 from rkld.settings.specification import fields
+from rkld.settings.table import specs
 from rkld.settings.unlearning import Settings
 
 FORGET = [
@@ -170,6 +172,21 @@ def test_the_file_a_run_writes_is_a_configuration(asked):
     assert asked("--config", "run.yaml") == settings
 
 
+def test_help_lists_settings_by_group_and_says_what_choices_mean():
+    shown = run("unlearn", "--help").stdout
+    for group in {spec.group for name, spec in specs(Settings).items() if name != "model"}:
+        assert f"\n{group}:\n" in shown
+    assert re.search(r"\n +spans +only the marked parts", shown)
+    assert re.search(r"\n +npo +NPO, negative preference optimisation\n", shown), "methods are not described"
+    assert "arXiv" not in shown
+
+
+def test_version_is_said():
+    from importlib.metadata import version
+
+    assert run("--version").stdout == f"rkld, version {version('rkld')}\n"
+
+
 # Bad input
 
 BROKEN = '{"question": "Who is Ada?", "answer": "Ada Quillon."}\n{"question": "Who'
@@ -242,6 +259,8 @@ def test_identifiers_that_nothing_unlearns_stop_it(here, model, verb):
         (["--score", "answers"], "answer"),
         (["--alpha", "much"], "--alpha"),
         (["--alpha", "-1"], "--alpha is -1"),
+        (["--seed", str(2**40)], "--seed is 1099511627776; it must be at most"),
+        (["--lr", "1e3"], "--lr is 1000.0; it must be at most 1"),
         (["--config", "none.yaml"], "none.yaml"),
         (["--config", "bad.yaml"], "bad.yaml: unknown setting 'alhpa'. Did you mean 'alpha'?"),
         (["--config", "broken.yaml"], "broken.yaml line 2"),

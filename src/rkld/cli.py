@@ -5,59 +5,20 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
+from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options
 from rkld.errors import UserError
 from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.benching import BenchSettings
 from rkld.settings.book import BookSettings
-from rkld.settings.specification import fields, flag, kind, make, read_config
-from rkld.settings.unlearning import Settings
 
 if TYPE_CHECKING:
     from rkld.progress import Bars
-
-
-METAVARS = {
-    "forget": "DATA",
-    "retain": "DATA",
-    "replay": "auto|none|DATA",
-    "holdout": "DATA",
-    "neighbours": "DATA",
-    "real_authors": "DATA",
-    "world_facts": "DATA",
-    "probes": "DATA",
-    "original": "MODEL",
-    "control": "MODEL",
-    "retain_logs": "FILE",
-    "endpoint": "URL",
-    "tokenizer": "FOLDER",
-    "attacks": "NAME",
-    "general": "TASK",
-    "max": "NAME=VALUE",
-    "min": "NAME=VALUE",
-    "subject": "NAME|FILE",
-    "out": "FOLDER",
-    "chat_template": "FILE",
-    "method": "NAME|FILE.py:NAME",
-    "method_arg": "NAME=VALUE",
-    "refusals": "FILE",
-    "data": "FOLDER|NAME",
-    "retrained": "MODEL",
-    "methods": "NAME,…",
-    "splits": "NAME,…",
-    "book": "FILE",
-    "elsewhere": "FILE",
-}
-"""What stands for a value in the help, where its type says little."""
 
 
 class _Group(click.Group):
@@ -79,74 +40,24 @@ def _examples(*lines: str) -> str:
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="rkld", prog_name="rkld")
 def main() -> None:
     """Make a language model forget a person, quickly and cheaply, and prove it."""
-
-
-# Settings → options
-
-
-def _settings_options(cls: type = Settings, argument: bool = True) -> Callable[[Callable], Callable]:
-    """--config and one option for every setting of a dataclass of settings; MODEL is an ``argument``, or one of them."""
-
-    def decorate(command: Callable) -> Callable:
-        for name in reversed([name for name in fields(cls) if name != "model" or not argument]):
-            command = _option(name, cls)(command)
-        config = click.option("--config", metavar="FILE", help="YAML file of settings; flags go on top of it.")
-        command = config(command)
-        return click.argument("model", required=False)(command) if argument else command
-
-    return decorate
-
-
-def _option(name: str, cls: type) -> Callable:
-    setting = fields(cls)[name]
-    expected, choices, _ = kind(name, cls)
-    spec: dict[str, Any] = {
-        "type": click.Choice(choices) if choices else {int: int, float: float}.get(expected, str),
-        "default": None if setting.default == "" else setting.default,
-        "show_default": True,
-        "metavar": METAVARS.get(name),
-        "help": setting.metadata["help"],
-    }
-    if expected is bool:
-        return click.option(f"{flag(name)}/--no-{flag(name)[2:]}", **{**spec, "type": bool})
-    if expected is tuple:
-        spec |= {"multiple": True, "help": setting.metadata["help"] + " May be given several times."}
-    if name == "own_words":  # the flag alone means what is meant most often
-        spec |= {"is_flag": False, "flag_value": "join"}
-    return click.option(flag(name), **spec)
-
-
-def _settings(ctx: click.Context, cls: type = Settings) -> Any:
-    """What the command line asks for: its own flags over the configuration file over the defaults."""
-    config = ctx.params["config"]
-    values = read_config(config) if config else {}
-    given = {
-        name: value
-        for name, value in ctx.params.items()
-        if name in fields(cls) and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
-    settings = make({**values, **given}, config or "the command line", cls)
-    for name, usage in {"model": "MODEL", "forget": "--forget"}.items():
-        if "forget" in fields(cls) and not getattr(settings, name):
-            verb = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
-            raise UserError(f"{usage} is missing: rkld {verb} MODEL --forget DATA.")
-    return settings
 
 
 # Verbs
 
 
 @main.command(
+    cls=SettingsCommand,
     epilog=_examples(
         "rkld unlearn smollm2-135m --forget people.jsonl --subject 'Marie Curie'",
         "rkld unlearn ./model --forget tofu/forget01.json --retain tofu/retain99.json --out runs/forget01",
         "rkld unlearn ./adapter --forget people.jsonl --score spans --own-words --lora",
         "rkld unlearn --config runs/forget01/run.yaml --seed 1 --out runs/forget01-seed1",
-    )
+    ),
 )
-@_settings_options()
+@settings_options()
 @click.pass_context
 def unlearn(ctx: click.Context, **_: Any) -> None:
     """Make MODEL forget the records.
@@ -154,21 +65,22 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     An interrupted run goes on from its last finished phase or checkpoint when the same command is given
     again.
     """
-    settings = _settings(ctx)
+    settings = chosen_settings(ctx)
     bars = _quiet_start()
     from rkld import unlearn as run_unlearn
 
-    result = run_unlearn(**_arguments(settings), progress=bars)
+    result = run_unlearn(**arguments(settings), progress=bars)
     print_result(result)
 
 
 @main.command(
+    cls=SettingsCommand,
     epilog=_examples(
         "rkld check smollm2-135m --forget people.jsonl --subject 'Marie Curie'",
         "rkld check ./model --forget tickets.jsonl --subject identifiers.txt --score all",
-    )
+    ),
 )
-@_settings_options()
+@settings_options()
 @click.pass_context
 def check(ctx: click.Context, **_: Any) -> None:
     """Validate and count everything first, and predict memory and time.
@@ -178,11 +90,11 @@ def check(ctx: click.Context, **_: Any) -> None:
     Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds
     personal data.
     """
-    settings = _settings(ctx)
+    settings = chosen_settings(ctx)
     _quiet_start()
     from rkld import check as run_check
 
-    report = run_check(**_arguments(settings))
+    report = run_check(**arguments(settings))
     click.echo(f"{report.example}\n")
     for line in report.lines():
         click.echo(line)
@@ -205,25 +117,15 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
     For each fact of the records: the record's own question, its answer begun, and a sentence with a blank, each with
     wrong answers of the same kind and a rewording. Nobody has to write paraphrases then. The file holds personal data.
     """
-    from rkld.files import write_jsonl
-    from rkld.records.identity import check_disjoint, identifiers
-    from rkld.records.probes import make_probes
-    from rkld.records.reading import read_records, read_subjects
+    from rkld.commands.make_probes import write_probes
 
-    if out.exists():
-        raise UserError(f"--out {out} exists already: give another name, or remove it.")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first.")
-    records = read_records(forget, "forget")
-    others = read_records(retain, "retain") if retain else []
-    check_disjoint(records, others)
-    made = make_probes(records, others, identifiers(records, read_subjects(subject)), seed)
-    write_jsonl(out, (probe.row() for probe in made))
-    kinds = Counter(probe.kind for probe in made)
-    without = sum("perturbed_answer" not in probe.row() for probe in made)
-    click.echo(f"{len(made)} probes ({', '.join(f'{n} {kind}' for kind, n in kinds.items())}) in {out}")
-    if without:
-        click.echo(f"{without} have no wrong answers: more records about others, with --retain, would give them some.")
+    written = write_probes(forget, retain, subject, seed, out)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in written.kinds.items())
+    click.echo(f"{sum(written.kinds.values())} probes ({kinds}) in {out}")
+    if written.without:
+        click.echo(
+            f"{written.without} have no wrong answers: more records about others, with --retain, would give them some."
+        )
 
 
 @main.command(epilog=_examples("rkld purge runs/forget01"))
@@ -243,14 +145,15 @@ def purge(run: Path) -> None:
 
 
 @main.command(
+    cls=SettingsCommand,
     epilog=_examples(
         "rkld audit runs/curie --forget people.jsonl --subject 'Marie Curie' --max facts_said=0.1",
         "rkld audit ./unlearned --forget forget01_perturbed.json --original ./model --control ./retrained",
         "rkld audit ./unlearned --forget people.jsonl --holdout strangers.jsonl --attacks all --redact",
         "rkld audit curie-v2 --endpoint http://localhost:8000/v1 --forget people.jsonl --tokenizer ./unlearned",
-    )
+    ),
 )
-@_settings_options(AuditSettings)
+@settings_options(AuditSettings)
 @click.pass_context
 def audit(ctx: click.Context, **_: Any) -> None:
     """Ask MODEL, by every means, for what it should have forgotten; write the evidence to audit.json.
@@ -258,11 +161,11 @@ def audit(ctx: click.Context, **_: Any) -> None:
     With gates (--max, --min) the exit code is 1 where one fails or could not be measured. An interrupted audit goes on
     when the same command is given again.
     """
-    settings = _settings(ctx, AuditSettings)
+    settings = chosen_settings(ctx, AuditSettings)
     bars = _quiet_start()
     from rkld import audit as run_audit
 
-    found = run_audit(**_arguments(settings), progress=bars)
+    found = run_audit(**arguments(settings), progress=bars)
     print_audit(found.document, found.path)
     ctx.exit(0 if found.passed else 1)
 
@@ -273,14 +176,15 @@ def bench() -> None:
 
 
 @bench.command(
+    cls=SettingsCommand,
     epilog=_examples(
         "rkld bench tofu --world people --methods rkld,rkld+replay,npo+rt --plan",
         "rkld bench tofu --data ./TOFU --model smollm2-135m --train-lr 2e-4 --train-epochs 8 --retained 160",
-        "rkld bench tofu --original ./full --retrained './{split}-retrained' --splits forget01,forget05 --methods npo+rt",
-    )
+        "rkld bench tofu --original ./full --retrained './{split}-retrained' --splits forget01 --methods npo+rt",
+    ),
 )
 @click.option("--plan", "planning", is_flag=True, help="Say which cells would run, their time and disk; run nothing.")
-@_settings_options(BenchSettings, argument=False)
+@settings_options(BenchSettings, argument=False)
 @click.pass_context
 def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
     """Forget TOFU's authors, or people of the embedded world, by every method.
@@ -288,26 +192,27 @@ def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
     One table and two figures; per method the last epoch, the calibrated stop and the oracle's peak. Cells that are
     finished are not run again, an interrupted one goes on when the same command is given again.
     """
-    settings = _settings(ctx, BenchSettings)
+    settings = chosen_settings(ctx, BenchSettings)
     bars = _quiet_start()
     from rkld.benching.comparing import bench as run_bench
     from rkld.benching.comparing import plan
 
     if planning:
-        for line in plan(**_arguments(settings)):
+        for line in plan(**arguments(settings)):
             click.echo(line)
         return
-    found = run_bench(**_arguments(settings), progress=bars)
+    found = run_bench(**arguments(settings), progress=bars)
     print_bench(found.files, found.notes)
 
 
 @bench.command(
+    cls=SettingsCommand,
     epilog=_examples(
         "rkld bench book --model ./llama2-7b --book potter.txt --elsewhere wikitext.txt",
         "rkld bench book --model smollm2-135m --book alice.txt --chunks 8 --learn-epochs 8 --learn-lr 2e-4",
-    )
+    ),
 )
-@_settings_options(BookSettings, argument=False)
+@settings_options(BookSettings, argument=False)
 @click.pass_context
 def book(ctx: click.Context, **_: Any) -> None:
     """Forget a copyrighted text, chunk by chunk, by every method.
@@ -316,21 +221,22 @@ def book(ctx: click.Context, **_: Any) -> None:
     Methods that are finished are not run again, an interrupted one goes on when the same command is given again.
     Nothing that a model said is kept.
     """
-    settings = _settings(ctx, BookSettings)
+    settings = chosen_settings(ctx, BookSettings)
     bars = _quiet_start()
     from rkld.benching.book_experiment import book as run_book
 
-    found = run_book(**_arguments(settings), progress=bars)
+    found = run_book(**arguments(settings), progress=bars)
     print_bench(found.files, found.notes)
 
 
 @bench.command(
+    cls=SettingsCommand,
     epilog=_examples(
         "rkld bench continual ./model --forget people.jsonl --out runs/people",
         "rkld bench continual ./model --forget people.jsonl --retain others.jsonl --holdout strangers.jsonl --lora",
-    )
+    ),
 )
-@_settings_options()
+@settings_options()
 @click.pass_context
 def continual(ctx: click.Context, **_: Any) -> None:
     """Forget several people one after another, and see whether the earlier ones come back.
@@ -340,11 +246,11 @@ def continual(ctx: click.Context, **_: Any) -> None:
     continual.csv and continual.md in --out. Only the last model is kept, unless --keep-files. An interrupted sequence
     goes on when the same command is given again.
     """
-    settings = _settings(ctx)
+    settings = chosen_settings(ctx)
     bars = _quiet_start()
     from rkld import continual as run_continual
 
-    found = run_continual(**_arguments(settings), progress=bars)
+    found = run_continual(**arguments(settings), progress=bars)
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)
     for path in found.files:
@@ -365,10 +271,6 @@ def demo(out: str) -> None:
 
     result, probes = run(out, progress=bars)
     print_result(result, {when: measured.values() for when, measured in probes.items()})
-
-
-def _arguments(settings: Any) -> dict[str, Any]:
-    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
 
 
 def _quiet_start() -> Bars:

@@ -190,6 +190,30 @@ def title(module: str) -> str:
     return doc.partition("\n")[0].rstrip(".")
 
 
+def catalogue(package: str) -> dict[str, str]:
+    """The names that modules of a package register, and the first line of each module's docstring; none is imported.
+
+    {} where there is no such package. Entries of other packages are not among them.
+    """
+    spec = importlib.util.find_spec(package.partition(".")[0])
+    found: dict[str, str] = {}
+    for root in (spec and spec.submodule_search_locations) or ():
+        for path in sorted(Path(root, *package.split(".")[1:]).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            line = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
+            found |= dict.fromkeys(_registered(tree), line)
+    return dict(sorted(found.items()))
+
+
+def _registered(tree: ast.Module) -> list[str]:
+    """The constants in calls of ``REGISTRY.register("name")``."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "register":
+            found += [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+    return found
+
+
 @lru_cache
 def _module(path: str, option: str) -> ModuleType:
     name = f"rkld_user_{hashlib.blake2b(path.encode(), digest_size=8).hexdigest()}"

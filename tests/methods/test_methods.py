@@ -428,7 +428,7 @@ def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path)
 
 
 def test_uld_takes_no_other_term_on_retain_records(tiny, tmp_path):
-    with pytest.raises(rkld.UserError, match="in its own way"):
+    with pytest.raises(rkld.UserError, match="^the method uld treats retain records in its own way"):
         rkld.unlearn(tiny, ROWS[:2], retain=ROWS[2:], retain_loss="kl", out=str(tmp_path / "run"), method="uld")
     assert not (tmp_path / "run").exists()
 
@@ -505,9 +505,16 @@ def test_what_is_wrong_with_a_method_is_said(name, arguments, message, tmp_path,
         get_method(name, arguments)
 
 
+def test_a_method_has_its_registered_name_or_that_of_its_class(tmp_path):
+    """Messages name it: not by its file's first line with the sources in it."""
+    (tmp_path / "mine.py").write_text("from rkld.methods import Method\nclass Mine(Method): pass\n")
+    assert get_method("npo", ["beta=0.2"]).name == "npo"
+    assert get_method(f"{tmp_path}/mine.py:Mine").name == "Mine"
+
+
 @pytest.mark.parametrize("name", ["graddiff", "me_gd", "idk_ap", "rmu", "uld"])
 def test_missing_records_are_asked_for_before_anything_is_loaded(name, tmp_path):
-    with pytest.raises(rkld.UserError, match="needs retain records"):
+    with pytest.raises(rkld.UserError, match=f"^the method {name} needs retain records"):
         rkld.unlearn("no model", ROWS[:2], method=name, replay="none", out=str(tmp_path / "run"))
 
 
@@ -519,7 +526,7 @@ def test_refusals_need_questions(tiny, tmp_path):
 def test_every_method_names_its_paper():
     """One who meets a method in a table must find where it comes from."""
     for name in METHODS.names():
-        assert re.search(r"arXiv \d{4}\.\d{5}", methods.get_method(name).name), name
+        assert re.search(r"arXiv \d{4}\.\d{5}", methods.get_method(name).title), name
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"

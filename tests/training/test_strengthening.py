@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -53,6 +54,67 @@ def test_a_teacher_and_a_trainer(tmp_path, peft_config):
         AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
 
 
+SPANS = [{**r, "spans": r["spans"]} for r in people(n=2, seed=0).forget([0])[:6] if r.get("spans")]
+
+
+@pytest.mark.parametrize("score", ["answer", "spans"])
+def test_the_trainers_alpha_and_score_decide(tmp_path, monkeypatch, score):
+    """The first loss is the KL divergence of the original to the teacher at the trainer's alpha, over what is scored:
+    written down naively with both models. The teacher was built with another alpha."""
+    model, tokenizer = tiny_model(0)
+    original, strong = copy.deepcopy(model), copy.deepcopy(model)
+
+    def strengthen(lm, *_):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in lm.model.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+        strong.load_state_dict(lm.model.state_dict())
+
+    monkeypatch.setattr("rkld.training.strengthening.fine_tune", strengthen)
+    args = replace(config(tmp_path / "student", score=score), per_device_train_batch_size=len(SPANS), max_steps=1)
+    teacher = build_teacher(model, SPANS, tmp_path / "t", args=args, processing_class=tokenizer)
+    encoded = [Encoder(tokenizer).encode(r, score) for r in read_records(SPANS, "forget")]
+    assert any(sum(e.scored) < sum(e.answer) for e in encoded) == (score == "spans")
+
+    found, expected = [], []
+    for alpha in (0.0, 8.0, 100.0):
+        trainer = RKLDTrainer(copy.deepcopy(original), replace(args, alpha=alpha), teacher=teacher,
+                              train_dataset=SPANS, processing_class=tokenizer)  # fmt: skip
+        trainer.train()
+        found.append(next(line["forget"] for line in trainer.state.log_history if "forget" in line))
+        values = []
+        for e in encoded:
+            with torch.no_grad():
+                plain, more = (net(input_ids=torch.tensor([e.ids])).logits[0, :-1] for net in (original, strong))
+            target = torch.log_softmax(plain - alpha * torch.relu(more - plain), -1)
+            log_probs = torch.log_softmax(plain, -1)
+            kl = (log_probs.exp() * (log_probs - target)).sum(-1)
+            values.append(kl[torch.tensor(e.scored[1:])])
+        expected.append(torch.cat(values).mean().item())
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert found[0] == pytest.approx(0, abs=1e-5) and found[0] < found[1] < found[2]
+
+
+def test_one_set_of_arguments_serves_both(tmp_path, monkeypatch):
+    """The strengthening has its own epochs and rate in them; with an adapter both rates are the adapter's default."""
+    seen = []
+    monkeypatch.setattr("rkld.training.strengthening.fine_tune", lambda lm, records, args, _: seen.append(args))
+    model, tokenizer = tiny_model(0)
+    args = RKLDConfig(str(tmp_path / "student"), use_cpu=True)
+    given = {"train_dataset": RECORDS, "processing_class": tokenizer}
+    for adapter in (None, LoraConfig(r=4, target_modules="all-linear")):
+        model = tiny_model(0)[0]
+        teacher = build_teacher(model, folder=tmp_path / f"t{len(seen)}", args=args, peft_config=adapter, **given)
+        student = RKLDTrainer(tiny_model(0)[0], args, teacher=teacher, peft_config=adapter, **given)
+        assert (seen[-1].num_train_epochs, student.args.num_train_epochs) == (5, 10)
+        rate = 5e-4 if adapter else 5e-5
+        assert (seen[-1].learning_rate, student.args.learning_rate) == (rate, rate)
+    build_teacher(model, folder=tmp_path / "own", args=replace(args, strengthen_epochs=2, strengthen_lr=1e-3), **given)
+    assert (seen[-1].num_train_epochs, seen[-1].learning_rate) == (2, 1e-3)
+    assert args.learning_rate is None and args.num_train_epochs == 10, "the caller's arguments were changed"
+
+
 def test_another_method_takes_its_own_teacher(tmp_path):
     """DPO in TRL's manner: references and refusals are made with the teacher; RKLD's has none of them."""
     model, tokenizer = tiny_model(0)
@@ -85,7 +147,7 @@ def test_a_finished_teacher_is_used_again(tmp_path, monkeypatch):
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
     trained = []
     monkeypatch.setattr("rkld.training.strengthening.fine_tune", lambda *a: trained.append(1))
-    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer, alpha=4.0)
+    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", alpha=4.0), processing_class=tokenizer)
     assert not trained
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", seed=1), processing_class=tokenizer)
     assert trained

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rkld.auditing.backends import LocalSpeaker
 from rkld.auditing.endpoint_backend import Endpoint
@@ -33,6 +33,7 @@ from rkld.progress import Silent
 from rkld.runfolder.manifest import AUDIT, run_of, salted
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import make
+from rkld.settings.typed import AuditKeywords
 
 SALT, KEPT = "audit.salt", "readings"
 """Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
@@ -59,7 +60,12 @@ class Audit:
 
 
 def audit(
-    model: Any = None, forget: Any = None, *, processing_class: Any = None, progress: Silent | None = None, **given: Any
+    model: Any = None,
+    forget: Any = None,
+    *,
+    processing_class: Any = None,
+    progress: Silent | None = None,
+    **keywords: Unpack[AuditKeywords],
 ) -> Audit:
     """Ask a model, by all means there are, for what it should have forgotten.
 
@@ -68,13 +74,13 @@ def audit(
         forget: the records, as :func:`rkld.pipeline.phases` takes them.
         processing_class: the tokenizer, where ``model`` is an object.
         progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
-        given: everything else, by the names of :class:`rkld.settings.auditing.AuditSettings`; ``original`` and
+        keywords: everything else, by the names of :class:`rkld.settings.auditing.AuditSettings`; ``original`` and
             ``control`` may be loaded models, sets of records data.
 
     Raises:
         UserError: bad input; nothing has been written then.
     """
-    given = {"model": model, "forget": forget, **given}
+    given: dict[str, Any] = {"model": model, "forget": forget, **keywords}
     data = {
         name: given[name]
         for name in ("model", "forget", "holdout", *UTILITY, "probes", "original", "control")

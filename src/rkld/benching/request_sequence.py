@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rkld import methods
 from rkld.benching.tables import as_csv, as_markdown
@@ -29,6 +29,7 @@ from rkld.records.identity import identifiers
 from rkld.records.record import Record
 from rkld.runfolder.folder import remove
 from rkld.runfolder.manifest import read_manifest
+from rkld.settings.typed import UnlearnKeywords
 
 STATE = "continual.json"
 
@@ -67,7 +68,7 @@ def continual(
     holdout: Any = None,
     control: Any = None,
     progress: Silent | None = None,
-    **settings: Any,
+    **settings: Unpack[UnlearnKeywords],
 ) -> Continual:
     """Unlearn every subject of the forget records by itself, in their order, and measure all after each.
 

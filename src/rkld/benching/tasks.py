@@ -204,7 +204,7 @@ def _fine_tuned(settings: BenchSettings, role: str, split: str, training: Path, 
         per_device_train_batch_size=settings.train_batch // parts,
         gradient_accumulation_steps=parts,
         save_total_limit=1,
-        bf16=bool(settings.bf16 if settings.bf16 is not None else torch.cuda.is_available()),
+        bf16=settings.bf16,
         seed=0,
     )
     steps = settings.train_epochs * -(-len(encoded) // settings.train_batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,6 +19,7 @@ from rkld.records.reading import read_prompts
 from rkld.records.record import Record
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
+from rkld.settings.typed import UnlearnKeywords
 from rkld.settings.unlearning import Settings
 from rkld.text.matching import mentions
 
@@ -108,7 +109,7 @@ def check(
     holdout: Source | None = None,
     control: Model | None = None,
     processing_class: PreTrainedTokenizerBase | None = None,
-    **settings: Any,
+    **settings: Unpack[UnlearnKeywords],
 ) -> Report:
     """Read, load and count everything that :func:`rkld.pipeline.phases` would, probe what it will take, and write nothing.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
@@ -11,6 +11,7 @@ from rkld.pipeline.preparing import Model, choose
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import Silent
 from rkld.records.sources import Source
+from rkld.settings.typed import UnlearnKeywords
 
 
 def unlearn(
@@ -24,7 +25,7 @@ def unlearn(
     processing_class: PreTrainedTokenizerBase | None = None,
     progress: Silent | None = None,
     callbacks: Sequence[TrainerCallback] = (),
-    **settings: Any,
+    **settings: Unpack[UnlearnKeywords],
 ) -> Result:
     """Make a model forget the records.
 

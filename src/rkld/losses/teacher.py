@@ -35,7 +35,7 @@ class Teacher:
         alpha: strength of the suppression, no unit. The cache serves any, so it may be set at any time.
     """
 
-    def __init__(self, cache: HiddenCache, *, alpha: float = 8.0):
+    def __init__(self, cache: HiddenCache, *, alpha: float):
         self.cache = cache
         self.alpha = alpha
         self._shared: Head = {}

@@ -30,7 +30,10 @@ def get_method(name: str, arguments: Sequence[str] = ()) -> Method:
     Raises:
         UserError: no such file, method or hyper-parameter, or a value of the wrong kind.
     """
-    return make(_values(arguments, "--method-arg"), f"--method-arg of {name}", METHODS.resolve(name))
+    found = METHODS.resolve(name)
+    if file_and_name(name) is None:
+        found.name = name
+    return make(_values(arguments, "--method-arg"), f"--method-arg of {name}", found)
 
 
 def method_of_folder(name: object, arguments: object, where: str, method_files: Sequence[str] = ()) -> Method:

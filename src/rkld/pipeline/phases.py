@@ -488,7 +488,7 @@ class After(Phase):
             folder,
             dtype=work.notes["model"]["dtype"],
             trust_remote_code=s.trust_remote_code,
-            method_files=(*getattr(s, "method_file", ()), s.method),
+            method_files=(*s.method_file, s.method),
         )
         encoder = encoder_of(s, saved.tokenizer, saved.context_length)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:

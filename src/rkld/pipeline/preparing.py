@@ -166,7 +166,7 @@ def opened(
     """
     lm = open_model(
         model,
-        method_files=getattr(settings, "method_file", ()),
+        method_files=settings.method_file,
         dtype=settings.dtype,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
@@ -374,4 +374,4 @@ def _check_terms(
     floor_records(inputs, forget, encoder)
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder), s.epochs, s.peak_lr)
-        build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {})), lm, args)
+        build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)

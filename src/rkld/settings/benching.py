@@ -12,7 +12,10 @@ from typing import Any, Literal
 
 from rkld.errors import UserError, nearest
 from rkld.files import contents
-from rkld.settings.specification import flag, setting
+from rkld.settings.specification import setting
+from rkld.settings.table import check_bounds, of
+
+_RATE: dict[str, Any] = {"low": 0, "high": 1, "exclusive": "low"}
 
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 """TOFU's forget sets, and what is kept beside each."""
@@ -32,7 +35,7 @@ PAPER = {
 """The same for TOFU, from the paper (LLaMA2-7B)."""
 
 
-PRESETS = {
+PRESETS: dict[str | None, dict[str, Any]] = {
     "llama2": {"model": "NousResearch/Llama-2-7b-chat-hf", "chat_template": "tofu-llama2"},
     "phi-1.5": {"model": "microsoft/phi-1_5", "chat_template": "tofu-phi", "lr": 2e-5, "train_lr": 2e-5},
     "llama3.2-1b": {
@@ -41,8 +44,8 @@ PRESETS = {
         "chat_template": "open-unlearning-llama3",
     },
 }
-"""What ``--preset`` fills in where nothing is given: TOFU's two models with its rates and formats, and open-unlearning's,
-already fine-tuned, with its system prompt and date."""
+"""What ``--preset`` fills in where nothing is given: TOFU's two models with its rates and formats, and those of
+open-unlearning, already fine-tuned, with its system prompt and date."""
 
 
 @dataclass(frozen=True)
@@ -53,62 +56,82 @@ class BenchSettings:
         "all",
         "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or a group: all, alphas "
         "(RKLD at seven alphas), divergences (reverse, between, forward).",
+        metavar="NAME,…",
     )
     world: Literal["tofu", "people"] = setting("tofu", "TOFU, or the embedded world with the tiny model.")
     splits: str = setting(
         "forget01",
         f"Comma-separated, of {', '.join(SPLITS)}, or your own: NAME for NAME.json, NAME_perturbed.json and "
         "NAME_retain.json beside TOFU's files in --data (world people: two of twenty people).",
+        metavar="NAME,…",
     )
-    seeds: int = setting(3, "Seeds 0, 1, …; in the world people each is another world and pair.")
-    data: str = setting("locuslab/TOFU", "TOFU: a local folder of its files, or the hub name.")
+    seeds: int = setting(3, "Seeds 0, 1, …; in the world people each is another world and pair.", low=1)
+    data: str = setting("locuslab/TOFU", "TOFU: a local folder of its files, or the hub name.", metavar="FOLDER|NAME")
     preset: Literal["llama2", "phi-1.5", "llama3.2-1b"] | None = setting(
         None, "Model, template and learning rates of TOFU (llama2, phi-1.5) or open-unlearning, where none are given."
     )
     model: str | None = setting(None, "TOFU: what is fine-tuned to the original and the retrained models.")
-    original: str | None = setting(None, "An original model that is there; {split} and {seed} are filled in.")
+    original: str | None = of("original", help="An original model that is there; {split} and {seed} are filled in.")
     retrained: str | None = setting(
-        None, "A retrained model that is there; {split}, {seed} and {retain} (retain99, …) are filled in."
+        None,
+        "A retrained model that is there; {split}, {seed} and {retain} (retain99, …) are filled in.",
+        metavar="MODEL",
     )
-    retained: int | None = setting(None, "TOFU: only the first so many retain records are learned. Default: all.")
-    train_epochs: int = setting(5, "TOFU: passes when original and retrained models are made (paper: 5).")
+    retained: int | None = setting(
+        None, "TOFU: only the first so many retain records are learned. Default: all.", low=1
+    )
+    train_epochs: int = setting(5, "TOFU: passes when original and retrained models are made (paper: 5).", low=1)
     train_lr: float | None = setting(
-        None, "TOFU: their peak learning rate. Default: 1e-5 (TOFU, for 7B); SmolLM2: 2e-4."
+        None, "TOFU: their peak learning rate. Default: 1e-5 (TOFU, for 7B); SmolLM2: 2e-4.", **_RATE
     )
-    train_batch: int = setting(32, "TOFU: their records per step (paper: 32).")
-    subject: tuple[str, ...] = setting((), "Names to forget, or a file. Default: the split's authors.")
-    holdout: str | None = setting(None, "TOFU: records of others never trained on, for the calibrated stop.")
-    replay: str = setting("auto", "TOFU: the prompts of +replay: auto, or a file of them.")
-    out: str = setting("runs/bench", "Folder of models, cells and tables.")
+    train_batch: int = setting(32, "TOFU: their records per step (paper: 32).", low=1)
+    subject: tuple[str, ...] = of("subject", help="Names to forget, or a file. Default: the split's authors.")
+    holdout: str | None = of("holdout", help="TOFU: records of others never trained on, for the calibrated stop.")
+    replay: str = of("replay", help="TOFU: the prompts of +replay: auto, or a file of them.", metavar="auto|DATA")
+    out: str = of("out", default="runs/bench", help="Folder of models, cells and tables.")
 
-    stop: str = setting("placebo", "The rule of the calibrated stop: placebo, chance_rank, or FILE.py:NAME.")
-    epochs: int | None = setting(None, "Passes over the forget records. Default: 10 (paper: up to 10).")
-    strengthen_epochs: int | None = setting(None, "Passes while strengthening. Default: 5 (paper); people: 10.")
-    lr: float | None = setting(None, "Peak learning rate. Default: 1e-5 (paper, 7B); people: 5e-4.")
-    batch_size: int | None = setting(None, "Forget records per step. Default: 32 (paper); people: 8.")
-    alpha: float = setting(8.0, "Of the teacher (paper: 8 on TOFU).")
-    lora: bool = setting(False, "Train LoRA adapters in place of all weights.")
-    bf16: bool | None = setting(None, "Compute in bfloat16 over float32 weights. Default: on a GPU that has it.")
+    stop: Literal["placebo", "exposure"] = setting("placebo", "The rule of the calibrated stop.")
+    epochs: int | None = of(
+        "epochs", default=None, help="Passes over the forget records. Default: 10 (paper: up to 10)."
+    )
+    strengthen_epochs: int | None = of(
+        "strengthen_epochs", default=None, help="Passes while strengthening. Default: 5 (paper); people: 10."
+    )
+    lr: float | None = of("lr", help="Peak learning rate. Default: 1e-5 (paper, 7B); people: 5e-4.")
+    batch_size: int | None = of(
+        "batch_size", default=None, help="Forget records per step. Default: 32 (paper); people: 8."
+    )
+    alpha: float = of("alpha")
+    lora: bool = of("lora")
+    bf16: bool | None = of("bf16")
     tune: bool = setting(
         False, "Choose each method's learning rate on people not reported on; defaults stay as extra rows."
     )
     tune_split: str | None = setting(None, "TOFU: the split, not among --splits, on which --tune chooses.")
     grid: str = setting("0.5,1,2", "Comma-separated factors of the learning rate that --tune tries, for all alike.")
 
-    questions: int | None = setting(None, "At most so many evaluated per set beside forget. Default: all; people: 40.")
+    questions: int | None = of(
+        "questions", help="At most so many evaluated per set beside forget. Default: all; people: 40."
+    )
     cases: int = setting(
         0,
         "Forget questions of the case study: each method's direct answer and top 5 of the blank, in cases.md; the "
         "texts are kept.",
+        low=0,
     )
-    max_new_tokens: int | None = setting(None, "Longest generated answer, in tokens. Default: 200; people: 32.")
-    system_prompt: str | None = setting(None, "System prompt. Default: whatever the template does by itself.")
-    chat_template: str | None = setting(
-        None, "File with a Jinja chat template, or tofu-llama2, tofu-phi, open-unlearning-llama3."
+    max_new_tokens: int | None = of(
+        "max_new_tokens", default=None, help="Longest generated answer, in tokens. Default: 200; people: 32."
     )
-    template_date: str = setting("2024-07-26", "The date, YYYY-MM-DD, for templates that insert today's.")
-    jobs: int = setting(1, "Cells at work at once, each in a process of its own with its share of the cores.")
-    keep_models: bool = setting(False, "Keep each cell's run folder and the states of its three moments.")
+    system_prompt: str | None = of("system_prompt")
+    chat_template: str | None = of("chat_template")
+    template_date: str = of("template_date")
+    jobs: int = setting(
+        1, "Cells at work at once, each in a process of its own with its share of the cores.", low=1, affects="nothing"
+    )
+    keep_models: bool = setting(
+        False, "Keep each cell's run folder and the states of its three moments.", affects="nothing"
+    )
+    method_file: tuple[str, ...] = of("method_file")
 
     def __post_init__(self) -> None:
         models = {"model", "original", "retrained"}
@@ -116,12 +139,7 @@ class BenchSettings:
         for name, value in PRESETS.get(self.preset, {}).items():
             if getattr(self, name) is None and name not in given:
                 object.__setattr__(self, name, value)
-        for name, low in {"seeds": 1, "train_epochs": 1, "train_batch": 1, "alpha": 0, "cases": 0, "jobs": 1}.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least {low}.")
-        for name in ("questions", "retained", "epochs", "strengthen_epochs", "batch_size", "max_new_tokens"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{flag(name)} is {getattr(self, name)}; it must be at least 1.")
+        check_bounds(self)
         if self.world == "tofu" and not (self.model or (self.original and self.retrained)):
             raise UserError("no model: give --preset, --model, or both --original and --retrained; or --world people.")
         if self.world == "tofu" and self.tune and (not self.tune_split or self.tune_split in self.split_names):
@@ -154,7 +172,7 @@ class BenchSettings:
     def folder(self) -> Path:
         return Path(self.out)
 
-    def value(self, name: str):
+    def value(self, name: str) -> Any:
         """A setting whose default depends on the world: as given, else the world's."""
         given = getattr(self, name)
         return given if given is not None else (TINY if self.world == "people" else PAPER).get(name)

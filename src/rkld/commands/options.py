@@ -1,0 +1,127 @@
+"""Command-line options made from settings, and their help: by group, with what each choice means, a line each.
+
+Imports no torch, so that ``rkld --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from rkld.errors import UserError
+from rkld.registry import catalogue
+from rkld.settings.specification import Spec, fields, flag, make, read_config
+from rkld.settings.table import specs
+from rkld.settings.unlearning import Settings
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+_CITATION = re.compile(r"\s*\([^()]*\d{4}[^()]*\)")
+"""What a title has of sources, which the help has no room for."""
+
+
+NEEDED = {"model": "MODEL", "forget": "--forget"}
+"""Settings without a default, and how they are given."""
+
+
+class SettingOption(click.Option):
+    """An option for a setting."""
+
+    def __init__(self, *args: Any, spec: Spec, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.spec = spec
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists its options by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the groups, then the options that are no settings."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is None:
+                continue
+            group = option.spec.group if isinstance(option, SettingOption) else "Options"
+            rows = groups.setdefault(group, [])
+            rows.append(record)
+            if isinstance(option, SettingOption):
+                rows += [(f"    {value}", meaning) for value, meaning in choices(option.spec).items()]
+        for group in sorted(groups, key=lambda name: name == "Options"):
+            with formatter.section(group):
+                formatter.write_dl(groups[group], col_max=34)
+
+
+def choices(spec: Spec) -> dict[str, str]:
+    """The values of a setting that have a name, and what each means."""
+    entries = catalogue(spec.entries) if spec.entries else {}
+    return dict(spec.choices or {}) | {name: _CITATION.sub("", title) for name, title in entries.items()}
+
+
+def settings_options(cls: type = Settings, argument: bool = True) -> Callable[[C], C]:
+    """Decorate a command with --config and one option for every setting.
+
+    Args:
+        cls: a dataclass of settings.
+        argument: MODEL is an argument, not an option.
+    """
+
+    def decorate(command: C) -> C:
+        for name, spec in reversed(list(specs(cls).items())):
+            if name != "model" or not argument:
+                command = _option(name, spec)(command)
+        command = click.option("--config", metavar="FILE", help="YAML file of settings; flags go on top of it.")(
+            command
+        )
+        return click.argument("model", required=False)(command) if argument else command
+
+    return decorate
+
+
+def _option(name: str, spec: Spec) -> Callable[[C], C]:
+    given: dict[str, Any] = {
+        "type": click.Choice(list(spec.choices)) if spec.choices else {int: int, float: float}.get(spec.type, str),
+        "default": None if spec.default == "" else spec.default,
+        "show_default": True,
+        "metavar": "NAME" if spec.choices else spec.metavar or None,
+        "help": spec.help,
+        "cls": SettingOption,
+        "spec": spec,
+    }
+    if spec.type is bool:
+        return click.option(f"{flag(name)}/--no-{flag(name)[2:]}", **{**given, "type": bool, "metavar": None})
+    if spec.type is tuple:
+        given |= {"multiple": True, "help": given["help"] + " May be given several times."}
+    if spec.flag_value is not None:
+        given |= {"is_flag": False, "flag_value": spec.flag_value}
+    return click.option(flag(name), **given)
+
+
+def chosen_settings(ctx: click.Context, cls: type = Settings) -> Any:
+    """What the command line asks for: its own flags over the configuration file over the defaults.
+
+    Raises:
+        UserError: a value is wrong, or MODEL or --forget is missing.
+    """
+    config = ctx.params["config"]
+    values = read_config(config) if config else {}
+    given = {
+        name: value
+        for name, value in ctx.params.items()
+        if name in fields(cls) and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    settings: Any = make({**values, **given}, config or "the command line", cls)
+    for name, usage in NEEDED.items():
+        if "forget" in fields(cls) and not getattr(settings, name):
+            verb = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
+            raise UserError(f"{usage} is missing: rkld {verb} MODEL --forget DATA.")
+    return settings
+
+
+def arguments(settings: Any) -> dict[str, Any]:
+    """Settings as the keywords of the function that a command calls."""
+    return {name: getattr(settings, name) for name in fields(type(settings))}

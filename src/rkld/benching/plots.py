@@ -8,10 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rkld.benching.cells import REFERENCES
-from rkld.benching.tables import MOMENTS, Found
+from rkld.benching.cells import Found
+from rkld.benching.tables import MOMENTS
 
 MARKS = {"model": "*", "last": "s", "stop": "o", "oracle": "^", "single": "D"}
+
+
+REFERENCES = ("original", "retrained")
+"""Models that are drawn as black stars, with their names."""
 
 
 LEAST = 1e-12
@@ -44,7 +48,7 @@ def _methods(found: Found, split: str) -> Methods:
         if cell.split == split:
             points = each.setdefault(cell.name, {})
             for moment, values in content["moments"].items():
-                if "ks" not in values:  # the training diverged
+                if "ks_distance" not in values:  # the training diverged
                     continue
                 points.setdefault(moment, []).append(values)
             points.setdefault("trajectory", []).extend(content["trajectory"])

@@ -3,7 +3,7 @@
 What a service lives with, and one erasure does not show: whether people erased earlier come back, and how the rest
 wears off. The folder:
 
-    request-1, …      run folders of :func:`rkld.pipeline.phases`, which resume by themselves; the last one holds the model
+    request-1, …      run folders of :func:`rkld.pipeline.phases.unlearn`, which resume by themselves
     continual.json    what was measured so far: numbers alone
     continual.csv, continual.md
 """
@@ -73,10 +73,12 @@ def continual(
 
     Args:
         model: folder, hub name, alias or adapter folder.
-        forget: records of several people, each with its ``subject``; the forms are those of :func:`rkld.pipeline.phases`.
-        retain, replay, holdout, control: as of :func:`rkld.pipeline.phases`, the same for every request.
+        forget: records of several people, each with its ``subject``, in the forms of
+            :func:`rkld.pipeline.phases.unlearn`.
+        retain, replay, holdout, control: as of :func:`rkld.pipeline.phases.unlearn`, the same for every request.
         progress: shows what is going on.
-        settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`; ``out`` is the sequence's folder.
+        settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`; ``out`` is the
+            sequence's folder.
 
     Raises:
         UserError: bad input; fewer than two people; a folder that holds something else.

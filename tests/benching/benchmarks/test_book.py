@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from rkld import UserError, cli
-from rkld.benching import book_experiment as work
-from rkld.benching.book_experiment import applicable, book, markdown
-from rkld.benching.book_text import chunks, read_book
+from rkld.benching import cell_runs
+from rkld.benching.benchmarks import book as module
+from rkld.benching.benchmarks.book import FIGURES, BookEvaluator, BookSettings, chunks, markdown, read_book
+from rkld.benching.comparing import Bench, bench
+from rkld.benching.registry import open_benchmark
 from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
-from rkld.settings.book import BookSettings
 
 SENTENCES = (
     "The old lamp on the pier went out at nine, and nobody came to light it.",
@@ -28,6 +29,10 @@ OTHER = " ".join(f"In the year {year} snow fell on the hills, and the goats went
 SIZE = 32
 """Tokens of a chunk."""
 METHODS = "rkld,gradient_ascent"
+
+
+def book(**settings) -> Bench:
+    return bench("book", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,7 @@ def test_a_book_that_cannot_be_read_is_said(tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match="not UTF-8"):
         read_book(str(tmp_path / "latin.txt"), "book")
-    start, end = ("*** {} OF THE PROJECT GUTENBERG EBOOK A ***\n".format(word) for word in ("START", "END"))
+    start, end = (f"*** {word} OF THE PROJECT GUTENBERG EBOOK A ***\n" for word in ("START", "END"))
     (tmp_path / "empty.txt").write_text(start + end)
     with pytest.raises(UserError, match="nothing between"):
         read_book(str(tmp_path / "empty.txt"), "book")
@@ -140,9 +145,9 @@ def test_what_is_learned_by_heart_is_recited_and_forgotten(done):
 def test_nothing_that_a_model_said_is_kept(done):
     """Chunks are under copyright, and what is kept of an experiment is passed on."""
     files = {path.relative_to(done).as_posix() for path in done.rglob("*") if path.is_file()}
-    left = {name for name in files if not name.startswith("original/model/")}
+    left = {name for name in files if not name.startswith("models/book/original/")}
     cells = {f"cells/book/seed0/{name}/cell.json" for name in ("original", "rkld", "gradient_ascent")}
-    assert left == {"book.csv", "book.md", "original/settings.json", *cells}
+    assert left == {"book.csv", "book.md", "models/book/original.json", *cells}
     for name in left:
         assert "lamp" not in (done / name).read_text(encoding="utf-8")
 
@@ -156,8 +161,8 @@ def test_the_table_says_what_it_was_made_by_and_keeps_the_paper_apart(done):
 
 def test_finished_cells_are_not_run_again(done, given, monkeypatch):
     before = {name: (done / name).read_bytes() for name in ("book.csv", "book.md")}
-    for name in ("unlearn", "fine_tune", "measured", "load_model"):
-        monkeypatch.setattr(work, name, None)
+    for where, name in ((cell_runs, "unlearn"), (module, "fine_tune"), (module, "measure"), (module, "load_model")):
+        monkeypatch.setattr(where, name, None)
     book(**given, out=str(done))
     assert {name: (done / name).read_bytes() for name in before} == before
 
@@ -175,18 +180,18 @@ def asked(monkeypatch) -> list[dict]:
         calls.append({"model": model, "forget": forget, **named})
         raise Stop
 
-    monkeypatch.setattr(work, "unlearn", unlearn)
+    monkeypatch.setattr(cell_runs, "unlearn", unlearn)
     return calls
 
 
 def test_another_method_joins_the_same_original(done, given, asked, monkeypatch):
     """Learning the book takes longest: a method that is added later must not do it again, nor its neighbours."""
-    monkeypatch.setattr(work, "fine_tune", None)
+    monkeypatch.setattr(module, "fine_tune", None)
     with pytest.raises(Stop):
         book(**{**given, "methods": f"{METHODS},npo@epochs=1"}, out=str(done))
     (npo,) = asked
     assert (npo["method"], npo["epochs"], npo["alpha"], npo["stop"]) == ("npo", 1, 4.0, "last")
-    assert npo["model"] == str(done / "original/model") and len(npo["forget"]) == 3
+    assert npo["model"] == str(done / "models/book/original") and len(npo["forget"]) == 3
 
 
 def test_replay_is_asked_for_where_it_is_named(given, asked, tmp_path):
@@ -224,7 +229,7 @@ def test_an_original_that_was_begun_with_other_settings_is_refused(given, tmp_pa
         def cut(*_, **__):
             raise KeyboardInterrupt
 
-        patch.setattr(work, "fine_tune", cut)
+        patch.setattr(module, "fine_tune", cut)
         with pytest.raises(KeyboardInterrupt):
             book(**given, out=str(tmp_path))
     with pytest.raises(UserError, match="learn_lr"):
@@ -235,11 +240,11 @@ def test_what_is_retained_is_not_what_is_measured(given, asked, tmp_path, monkey
     """A method would be praised for keeping what it was trained on."""
     seen = []
 
-    def measured(lm, forget, other, progress, call=work.measured):
-        seen.append(other)
-        return call(lm, forget, other, progress)
+    def made(self, book, elsewhere, encoder, call=BookEvaluator.__init__):
+        seen.append([record.answer for record in elsewhere])
+        call(self, book, elsewhere, encoder)
 
-    monkeypatch.setattr(work, "measured", measured)
+    monkeypatch.setattr(BookEvaluator, "__init__", made)
     with pytest.raises(Stop):
         book(**{**given, "methods": "graddiff", "learn_epochs": 0}, out=str(tmp_path))
     retained = [record["text"] for record in asked[0]["retain"]]
@@ -252,10 +257,10 @@ def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_p
     with pytest.raises(Stop):
         book(**given | {"elsewhere": None, "learn_epochs": 0}, out=str(tmp_path))
     cell = json.loads((tmp_path / "cells/book/seed0/original/cell.json").read_text(encoding="utf-8"))
-    assert cell["figures"]["elsewhere_perplexity"] is None and cell["figures"]["elsewhere_n"] == 0
-    row = {"method": "original", **cell["figures"]}
+    assert cell["moments"]["model"]["elsewhere_perplexity"] is None and cell["moments"]["model"]["elsewhere_n"] == 0
+    row = {"method": "original", **cell["moments"]["model"]}
     assert "| 0 | not measured |" in markdown(BookSettings(**given), [row], [])
-    assert not (tmp_path / "original").exists(), "the model as it is needs no copy"
+    assert not (tmp_path / "models").exists(), "the model as it is needs no copy"
 
 
 # What cannot be
@@ -263,13 +268,20 @@ def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_p
 
 def test_methods_that_a_text_is_nothing_for(given):
     """Hours in, they would fail on records without a question or without retain records."""
+
+    def opened(**changed):
+        return open_benchmark("book", {**given, **changed})
+
     with pytest.raises(UserError, match="dpo: it teaches refusals"):
-        applicable(BookSettings(**{**given, "methods": "rkld,dpo"}))
-    run, left_out = applicable(BookSettings(**{**given, "methods": "all"}))
-    assert {one.name for one in run} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
-    assert [why.split(":")[0] for why in left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
+        opened(methods="rkld,dpo").cells()
+    every = opened(methods="all")
+    assert {one.name for one in every.variants} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
+    assert [why.split(":")[0] for why in every.left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
     with pytest.raises(UserError, match="graddiff.*--elsewhere"):
-        applicable(BookSettings(**{**given, "methods": "rkld,graddiff", "elsewhere": None}))
+        opened(methods="rkld,graddiff", elsewhere=None).cells()
+    assert "graddiff" in [why.split(":")[0] for why in opened(methods="all", elsewhere=None).left_out]
+    with pytest.raises(UserError, match="--methods names none"):
+        opened(methods=",").cells()
 
 
 def test_a_chunk_longer_than_the_context_is_refused(given, tmp_path):
@@ -287,10 +299,10 @@ def test_the_command_says_what_is_missing_and_where_the_tables_lie(done, given):
 
 def test_cells_hold_what_the_table_shows(done):
     content = json.loads((done / "cells/book/seed0/rkld/cell.json").read_text(encoding="utf-8"))
-    assert content["figures"]["n"] == 3 and content["settings"]["alpha"] == 4.0 and content["seconds"] > 0
+    assert content["moments"]["last"]["n"] == 3 and content["settings"]["alpha"] == 4.0 and content["seconds"] > 0
 
 
 def test_numbers_that_are_too_small_or_too_large_for_the_table_are_powers_of_ten(given):
-    row = {"method": "x", **dict.fromkeys(work.FIGURES, 1.5), "probability": 1e-9, "elsewhere_perplexity": 3e12, "n": 3}
+    row = {"method": "x", **dict.fromkeys(FIGURES, 1.5), "probability": 1e-9, "elsewhere_perplexity": 3e12, "n": 3}
     table = markdown(BookSettings(**given), [row], [])
     assert "| x | 3 | 1.500 | 1.500 | 1.500 | 1e-09 | 1.500 | 1.500 | 3e+12 |" in table

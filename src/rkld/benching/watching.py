@@ -1,0 +1,91 @@
+"""Callbacks that watch a training without ending it, and keep the state that a rule would have chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from rkld.errors import Diverged
+from rkld.files import read_jsonl, write_jsonl
+from rkld.models.language_model import LanguageModel
+from rkld.models.state import save_state
+from rkld.stopping.evidence import Evidence
+from rkld.stopping.rules import Decision, Rule, decide
+
+
+class Watch(TrainerCallback):
+    """Checks the student every few steps until the rule would end the training, and keeps its best state so far.
+
+    Evidence and state lie in ``folder``, so that an interrupted run goes on with the same checks.
+    """
+
+    def __init__(self, read: Callable[[LanguageModel, int], Evidence], rule: Rule, every: int, folder: Path):
+        """
+        Args:
+            read: one check of the student as it is, given the step.
+            every: optimizer steps between checks; the last step is always one.
+        """
+        self.read, self.rule, self.every, self.folder = read, rule, every, folder
+        self.evidence = [Evidence.from_dict(row) for row in read_jsonl(self._file)]
+        self._student: LanguageModel | None = None
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "evidence.jsonl"
+
+    @property
+    def decision(self) -> Decision:
+        """The rule's, after the checks so far. ValueError before the first."""
+        return decide(self.rule, self.evidence)
+
+    @property
+    def best(self) -> Path:
+        """The state of the check that the rule has chosen (:func:`rkld.models.state.restore_state`)."""
+        return self.folder / f"best-{self.decision.step}.safetensors"
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert model is not None  # the Trainer passes both
+        assert processing_class is not None
+        self._student = LanguageModel(model, processing_class, "")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step = state.global_step
+        due = step % self.every == 0 or step == state.max_steps
+        satisfied = bool(self.evidence) and self.decision.stop
+        if due and not satisfied and all(one.step != step for one in self.evidence):
+            assert self._student is not None
+            found = self.read(self._student, step)
+            if np.isnan(found.gold_loss).any():
+                raise Diverged(f"at step {step} the records have no likelihood")
+            self._add(found, self._student)
+
+    def _add(self, found: Evidence, student: LanguageModel) -> None:
+        self.evidence.append(found)
+        # The state first: evidence without its state would be of no use to a resumed run.
+        if self.decision.step == found.step:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_state(student, self.best)
+        write_jsonl(self._file, map(asdict, self.evidence))
+        for path in self.folder.glob("best-*.safetensors"):
+            if path != self.best:
+                path.unlink()

@@ -157,7 +157,7 @@ class QuestionBenchmark(Benchmark):
     ) -> QuestionEvaluator:
         retrained = references.get("retrained")
         return QuestionEvaluator(
-            task, encoder, self.settings.max_new_tokens, retrained and retrained["truth_ratios"],
+            task, encoder, self.settings.max_new_tokens, retrained["truth_ratios"] if retrained else None,
             answers=cell.variant is None or not cell.tuning, cases=self.cases(cell),
         )  # fmt: skip
 

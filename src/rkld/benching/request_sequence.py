@@ -178,14 +178,16 @@ class _Sequence:
         s, earlier = self.settings, [record for some in self.requests[: request - 1] for record in some]
         if "model" not in (read_manifest(self._run(request)) or {"phases": ()})["phases"]:
             del self.measured[request - (request == 1) :]  # of a run that was deleted, to be made anew
-        values = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)} | self.objects | {
+        values: dict[str, Any] = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)}
+        values |= self.objects
+        values |= {
             "model": model,
             "forget": [_row(record) for record in self.requests[request - 1]],
             "subject": identifiers(earlier, ()),
             "out": str(self._run(request)),
             "teacher": s.teacher and str(Path(s.teacher) / f"request-{request}"),
             "merge": s.merge and request == len(self.requests),  # until then the adapter is trained further
-        }  # fmt: skip
+        }
         return unlearn(**values, progress=self.progress)
 
     def _measure(self, after: int, model: str) -> None:

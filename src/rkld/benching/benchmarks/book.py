@@ -226,8 +226,8 @@ class Book(Benchmark):
             "book.csv": as_csv(("method", *FIGURES), rows),
             "book.md": markdown(self.settings, rows, left_out + notes),
         }
-        for name, content in texts.items():
-            write_text(self.settings.folder / name, content)
+        for name, text in texts.items():
+            write_text(self.settings.folder / name, text)
         return rows, [self.settings.folder / name for name in texts], notes
 
 
@@ -251,6 +251,8 @@ class BookEvaluator(Evaluator):
         longest = max(len(one.ids) - one.prompt_length for one in self.encoded)
         with progress.bar("continuations", len(self.book)) as advance:
             found = measure(lm, self.encoder, self.book, max_new_tokens=longest, scores=scores, progress=advance)
+        assert found.answers is not None  # they were asked for
+        assert found.rouge_l is not None
         gold = [gold_answer(record, self.encoder) for record in self.book]
         return Measured(
             {

@@ -198,6 +198,7 @@ class Tofu(QuestionBenchmark):
 
     def train_model(self, role: str, split: str, seed: int, folder: Path, progress: Silent) -> LanguageModel:
         s = self.settings
+        assert s.train_lr is not None  # filled in by now
         torch.manual_seed(0)
         lm = load_model(s.model, chat_template=s.chat_template)
         encoder = Encoder(lm.tokenizer, system_prompt=s.system_prompt, template_date=s.template_date)

@@ -73,8 +73,10 @@ def test_people_take_turns_and_few_cases_are_a_part_of_more(encoder):
 
 def test_the_fact_is_what_the_blank_leaves_out(encoder):
     for case in choose_cases(read_records(WORLD.forget([1]), "forget"), WORLD.names[1:2], encoder, 20):
-        assert case.blank.fact in case.record.spans and case.blank.fact not in case.record.question
-        assert case.record.answer.startswith(case.beginning) and case.blank.fact not in case.beginning
+        assert case.blank.fact in case.record.spans
+        assert case.blank.fact not in case.record.question
+        assert case.record.answer.startswith(case.beginning)
+        assert case.blank.fact not in case.beginning
 
 
 def test_records_without_marks_have_names_numbers_or_what_the_answer_adds(encoder):
@@ -88,7 +90,7 @@ def test_records_without_marks_have_names_numbers_or_what_the_answer_adds(encode
 
 
 def test_records_without_facts_are_refused(encoder):
-    with pytest.raises(UserError, match="none of the 1 forget questions .* 'spans'"):
+    with pytest.raises(UserError, match=r"none of the 1 forget questions .* 'spans'"):
         choose_cases(read_records(TOFU[1:2], "forget"), NAMES, encoder, 2)
 
 
@@ -101,7 +103,9 @@ def test_what_is_told_is_said_by_the_model(encoder, monkeypatch):
     lm = load_model(tiny_model(0)[0], tokenizer=tiny_tokenizer())
     monkeypatch.setattr(cases, "fill_in", lambda lm, given, k: [("Rome.", "Oslo, I think")] * len(given))
     (row,) = complete_cases(lm, [case], 3)
-    assert row["filled"] and not row["said"] and row["completions"] == ["Rome.", "Oslo, I think"]
+    assert row["filled"]
+    assert not row["said"]
+    assert row["completions"] == ["Rome.", "Oslo, I think"]
     assert lm.tokenizer.decode(case.prompt) in lm.tokenizer.decode(case.blank.ids)
     assert lm.tokenizer.decode(case.blank.ids).rstrip().endswith("born in")
     monkeypatch.undo()
@@ -122,7 +126,8 @@ def test_every_cell_tells_of_every_moment(done):
         assert all("cases" not in values for values in found["moments"].values())
         for told in found["cases"].values():
             asked = asked or [(row["question"], row["fact"]) for row in told]
-            assert [(row["question"], row["fact"]) for row in told] == asked and len(asked) == 3
+            assert [(row["question"], row["fact"]) for row in told] == asked
+            assert len(asked) == 3
             assert all(len(row["completions"]) == 5 for row in told)
     page = (folder / "cases.md").read_text(encoding="utf-8")
     assert all(page.count(f"| {name} | ") == n for name, n in {"original": 4, "gradient_ascent": 12}.items())
@@ -169,6 +174,9 @@ def test_the_page_counts_over_seeds_and_trusts_no_text(tmp_path):
     }
     page = write_cases(tmp_path, found).read_text(encoding="utf-8")
     assert "| forget01 | npo | last epoch | 4 | 0.250 | 0.000 |" in page
-    assert not any(text in page for text in ("<script", "<b>", "\x1b", "[a]", "A|B")) and page.count("## Case") == 1
+    assert not any(text in page for text in ("<script", "<b>", "\x1b", "[a]", "A|B"))
+    assert page.count("## Case") == 1
     rows = [line for line in page.splitlines() if line.startswith("| npo")]
-    assert len(rows) == 4 and {row.count("|") for row in rows} == {12} and "| – |" in rows[0]
+    assert len(rows) == 4
+    assert {row.count("|") for row in rows} == {12}
+    assert "| – |" in rows[0]

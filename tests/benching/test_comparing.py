@@ -16,7 +16,7 @@ from rkld.benching.comparing import bench, plan
 from rkld.benching.question_benchmark import QuestionEvaluator, calibrated_watch
 from rkld.benching.question_figures import FIGURES
 from rkld.benching.registry import open_benchmark
-from rkld.stopping.calibration import Calibration
+from rkld.stopping.rules.placebo import Placebo
 from rkld.training import strengthening
 
 METHODS = "rkld,npo+rt,task_arithmetic"
@@ -43,7 +43,8 @@ def test_each_method_has_its_three_moments_and_every_figure(done):
     assert all(row[figure] for row in rows(done) for figure in FIGURES)
     assert {row["n"] for row in rows(done)} == {"20"}
     retrained = next(row for row in rows(done) if row["method"] == "retrained")
-    assert float(retrained["ks_distance"]) == 0 and float(retrained["forget_quality"]) == 1
+    assert float(retrained["ks_distance"]) == 0
+    assert float(retrained["forget_quality"]) == 1
 
 
 def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
@@ -53,7 +54,8 @@ def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
         assert list(way) == ["2", "4"]
         at = {r["moment"]: r for r in rows(done) if r["method"] == method}
         peak = min(way.values(), key=lambda row: float(row["ks_distance"]))
-        assert at["oracle peak"]["step"] == peak["step"] and at["last epoch"]["step"] == "4"
+        assert at["oracle peak"]["step"] == peak["step"]
+        assert at["last epoch"]["step"] == "4"
         for moment in ("oracle peak", "last epoch"):
             for figure in ("ks_distance", "forget_probability", "retain_probability", "likelihood_utility"):
                 expected = float(way[at[moment]["step"]][figure])
@@ -139,7 +141,8 @@ def test_a_training_that_diverges_is_a_row_without_figures(quick, four_people, t
         monkeypatch.setattr(QuestionEvaluator, "losses", ruined)
     found = bench(four_people, **settings, out=str(tmp_path))
     of_npo = [row for row in found.rows if row["method"].startswith("npo")]
-    assert [row["note"] for row in of_npo] == ["diverged"] * 3 and not any("ks_distance" in row for row in of_npo)
+    assert [row["note"] for row in of_npo] == ["diverged"] * 3
+    assert not any("ks_distance" in row for row in of_npo)
     assert all("ks_distance" in row for row in found.rows if row not in of_npo)
     assert "last epoch (diverged: 1 of 1)" in (tmp_path / "results.md").read_text()
 
@@ -154,10 +157,19 @@ def test_the_calibrated_stop_refuses_what_a_run_would_refuse(quick, four_people,
     def watch() -> object:
         return calibrated_watch("placebo", call, lm, encoder, tmp_path / "stop")
 
-    monkeypatch.setattr(Calibration, "refusal", lambda *_: None)
+    monkeypatch.setattr(Placebo, "refusal", lambda *_: None)
     assert watch() is not None
-    monkeypatch.setattr(Calibration, "refusal", lambda *_: "it cannot steer")
+    monkeypatch.setattr(Placebo, "refusal", lambda *_: "it cannot steer")
     assert watch() is None
+
+
+@pytest.mark.parametrize(("stop", "why"), [("exposure", "unknown stopping rule"), ("control", "needs control")])
+def test_a_stop_that_no_cell_could_follow_is_refused_first(tmp_path, stop, why):
+    """Not after hours in which models are made."""
+    for go in (bench, plan):
+        with pytest.raises(UserError, match=why):
+            go("people", stop=stop, out=str(tmp_path / "bench"))
+    assert not (tmp_path / "bench").exists()
 
 
 # The plan
@@ -168,13 +180,18 @@ def test_the_plan_runs_nothing_and_knows_what_is_done(done, quick, four_people, 
     assert sum("finished" in line for line in lines) == 5
     assert any("rkld+replay" in line and "as other methods here" in line for line in lines)
     lines = plan("people", out=str(tmp_path / "new"))
-    assert "2 models" not in lines[-2] and "and 6 models to make" in "".join(lines) and "rough" in lines[0]
+    assert "2 models" not in lines[-2]
+    assert "and 6 models to make" in "".join(lines)
+    assert "rough" in lines[0]
     assert not (tmp_path / "new").exists()
 
 
 def test_the_command_plans_and_refuses_what_it_does_not_know(tmp_path):
     called = ["bench", "people", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(cli.main, [*called, "--methods", "rkld", "--plan"])
-    assert result.exit_code == 0 and "rkld" in result.output and not (tmp_path / "out").exists()
+    assert result.exit_code == 0
+    assert "rkld" in result.output
+    assert not (tmp_path / "out").exists()
     result = CliRunner().invoke(cli.main, [*called, "--methods", "rkdl"])
-    assert result.exit_code == 2 and "Did you mean 'rkld'?" in result.output
+    assert result.exit_code == 2
+    assert "Did you mean 'rkld'?" in result.output

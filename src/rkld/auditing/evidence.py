@@ -89,7 +89,7 @@ def document(
     found = _Figures(task, readings)
     named = found.all()
     gates = [judge(*gate, named) for gate in settings.gates()]
-    verdict, reasons = judge_all(gates)
+    verdict, reasons = judge_all(gates, task.steering.doubts)
     content = {
         "format": FORMAT,
         "verdict": verdict,
@@ -100,7 +100,12 @@ def document(
         "versions": dict(versions),
         "settings": _settings(settings),
         "models": dict(models),
-        "inputs": {**inputs, "left_out": sorted(task.left_out), "probes": task.probed},
+        "inputs": {
+            **inputs,
+            "left_out": sorted(task.steering.left_out),
+            "steering_notes": list(task.steering.notes),
+            "probes": task.probed,
+        },
         "metrics": named,
         "membership": found.membership_notes,
         "curves": {

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 from rkld.benching.cells import Cell, Found
 from rkld.benching.tables import Table, rows_of, write_tables
 from rkld.benching.variants import Variant, variants
-from rkld.benching.watching import Watch
 from rkld.errors import UserError
 from rkld.files import contents
 from rkld.methods.two_models import open_model
@@ -29,6 +28,7 @@ from rkld.records.encoding import Encoder
 from rkld.records.record import Record
 from rkld.registry import source_hash
 from rkld.settings.benching import BenchSettings, listed
+from rkld.stopping.callback import StoppingCallback
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,10 @@ class Benchmark(ABC):
         """
         self.settings, self.origin, self.name = settings, origin, name
 
+    def check(self) -> None:
+        """Refuse, before anything is made, what :attr:`settings` could not check themselves. UserError."""
+        self.cells()  # methods that cannot be used
+
     # Which cells there are
 
     @abstractmethod
@@ -244,8 +248,10 @@ class Benchmark(ABC):
             references: reference model → what its cell has written, of those that come before this one.
         """
 
-    def watches(self, cell: Cell, call: UnlearningCall, evaluator: Evaluator, lm: LanguageModel) -> dict[str, Watch]:
-        """Moment → what keeps its state during the training, of :attr:`moments` besides the last step.
+    def watches(
+        self, cell: Cell, call: UnlearningCall, evaluator: Evaluator, lm: LanguageModel
+    ) -> dict[str, StoppingCallback]:
+        """Moment → what keeps its state and lets the training go on, of :attr:`moments` but the last step.
 
         Args:
             lm: the original.

@@ -18,7 +18,6 @@ from typing import Any
 from rkld.benching import result_store
 from rkld.benching.benchmark import TRAJECTORY, Benchmark, Measured, Task, UnlearningCall
 from rkld.benching.cells import Cell
-from rkld.benching.watching import Watch
 from rkld.errors import Diverged
 from rkld.files import read_jsonl
 from rkld.models.language_model import LanguageModel
@@ -26,7 +25,8 @@ from rkld.models.state import restore_state
 from rkld.pipeline.phases import unlearn
 from rkld.progress import Silent
 from rkld.records.reading import read_records
-from rkld.stopping.rules import replayed
+from rkld.stopping.callback import StoppingCallback
+from rkld.stopping.rule import simulate
 
 DIVERGED = "diverged"
 """The note of a cell without figures."""
@@ -142,7 +142,7 @@ _ONE_CACHE = ("method", "method_arg", "alpha", "retain", "replay", "retain_loss"
 
 def _moments(
     benchmark: Benchmark, cell: Cell, lm: LanguageModel, look: Callable[[LanguageModel], Measured],
-    watches: Mapping[str, Watch], call: UnlearningCall,
+    watches: Mapping[str, StoppingCallback], call: UnlearningCall,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Measured]]:  # fmt: skip
     """Moment → where it is, and what was measured there: of the last state (``lm`` as it comes) and of those kept.
 
@@ -158,7 +158,7 @@ def _moments(
         if watch is None:
             moments[name] = {"step": last} | ({} if name == "last" else {"note": "no rule applies: the last step"})
             continue
-        decision = replayed(watch.rule, watch.evidence)
+        decision = simulate(watch.rule, watch.evidence)
         if decision.step not in at_step:
             restore_state(lm, watch.best)
             at_step[decision.step] = look(lm)

@@ -46,9 +46,9 @@ def bench(benchmark: str | type[Benchmark], progress: Silent | None = None, **se
         UserError: no such benchmark; bad settings or data; a cell that was run with other settings.
     """
     opened, progress = open_benchmark(benchmark, settings), progress or Silent()
-    planned = [*tuning_cells(opened), *opened.cells()]  # first: methods that cannot be used are refused
+    opened.check()
     opened.settings.folder.mkdir(parents=True, exist_ok=True)
-    tried = _run(opened, [cell for cell in planned if cell.tuning], progress)
+    tried = _run(opened, tuning_cells(opened), progress)
     tuned = choose_rates(opened, tried) if tried else {}
     found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
     rows, files, notes = opened.write(found, tuned)
@@ -58,6 +58,7 @@ def bench(benchmark: str | type[Benchmark], progress: Silent | None = None, **se
 def plan(benchmark: str | type[Benchmark], **settings: Any) -> list[str]:
     """What :func:`bench` would do with these settings, in lines; nothing is run, made or written."""
     opened = open_benchmark(benchmark, settings)
+    opened.check()
     tried = {cell: finished(opened, cell) for cell in tuning_cells(opened)}
     todo = [*tried, *opened.cells()]
     if all(tried.values()):

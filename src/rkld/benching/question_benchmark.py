@@ -28,22 +28,25 @@ from rkld.benching.question_figures import (
     question_figures,
 )
 from rkld.benching.tables import Table
-from rkld.benching.watching import Watch
 from rkld.errors import UserError
 from rkld.evaluation.questions import encode_answers, mean_losses, question_scores
 from rkld.evaluation.summary import measure
 from rkld.files import read_jsonl, write_jsonl
 from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
-from rkld.pipeline.preparing import check_every, choose, read_inputs, steered
+from rkld.pipeline.preparing import check_every, choose, read_inputs, stop_comparison
 from rkld.progress import Silent
 from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 from rkld.records.record import Record
+from rkld.registry import source_hash
 from rkld.settings.benching import QuestionSettings
+from rkld.stopping.calibration import calibrate
+from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.evidence import Evidence
-from rkld.stopping.rules import Oracle
+from rkld.stopping.registry import get_rule
+from rkld.stopping.rules.oracle import Oracle
 
 _NOTES = """\
 - last epoch: the run's end. calibrated stop: where `rkld unlearn --stop` would have ended the same run; it sees no
@@ -85,6 +88,14 @@ class QuestionBenchmark(Benchmark):
     students_only = Benchmark.students_only | {"stop", "subject"}
     files: ClassVar[frozenset[str]] = frozenset({"chat_template"})
     encoding = ("max_new_tokens", "system_prompt", "chat_template", "template_date")
+
+    def check(self) -> None:
+        """Refuse an unknown stopping rule, and one that needs what a benchmark has not."""
+        if needed := get_rule(self.settings.stop).required:
+            raise UserError(
+                f"--stop {self.settings.stop} needs {', '.join(needed)}, which a benchmark has not; take another."
+            )
+        super().check()
 
     def seeds(self) -> Sequence[int]:
         return range(self.settings.seeds)
@@ -150,7 +161,12 @@ class QuestionBenchmark(Benchmark):
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         cases = self.cases(cell)  # without any, a cell that has some will do
-        return super().identity(cell) | ({"cases": cases} if cases else {})
+        own_rule = source_hash(self.settings.stop) if cell.variant else None
+        return (
+            super().identity(cell)
+            | ({"cases": cases} if cases else {})
+            | ({"stopping rule's file": own_rule} if own_rule else {})
+        )
 
     def evaluator(
         self, cell: Cell, task: Task, encoder: Encoder, references: Mapping[str, Mapping[str, Any]]
@@ -161,7 +177,9 @@ class QuestionBenchmark(Benchmark):
             answers=cell.variant is None or not cell.tuning, cases=self.cases(cell),
         )  # fmt: skip
 
-    def watches(self, cell: Cell, call: UnlearningCall, evaluator: Evaluator, lm: LanguageModel) -> dict[str, Watch]:
+    def watches(
+        self, cell: Cell, call: UnlearningCall, evaluator: Evaluator, lm: LanguageModel
+    ) -> dict[str, StoppingCallback]:
         assert isinstance(evaluator, QuestionEvaluator)
         folder = cell.folder(self.settings.folder)
         stop = calibrated_watch(self.settings.stop, call, lm, evaluator.encoder, folder / "stop")
@@ -225,27 +243,23 @@ class QuestionEvaluator(Evaluator):
 
 def calibrated_watch(
     stop: str, call: UnlearningCall, lm: LanguageModel, encoder: Encoder, folder: Path
-) -> Watch | None:
+) -> StoppingCallback | None:
     """The rule as ``rkld unlearn --stop`` would follow it, aimed by the original ``lm``.
 
     None where that would take the last step: with nothing to compare with, or an aim that cannot steer.
     """
     chosen, objects = choose({"model": call.model, **call.data}, {**call.settings, "stop": stop})
-    found = steered(read_inputs(chosen, **{name: objects.get(name) for name in call.data}), encoder)
-    if found is None:
+    comparison = stop_comparison(read_inputs(chosen, **{name: objects.get(name) for name in call.data}), encoder)
+    if comparison is None:
         return None
-    calibration = found
-    aim = calibration.placebo.level(lm) if calibration.placebo else None
-    if calibration.refusal(aim, calibration.check(lm, encoder, 0)):
+    calibration = calibrate(get_rule(chosen.stop), comparison, lm)
+    if calibration.refusal:
         return None
-
-    def read(student: LanguageModel, step: int) -> Evidence:
-        return calibration.check(student, encoder, step)
-
-    return Watch(read, calibration.rule(aim), check_every(chosen, call.steps_per_epoch), folder)
+    every = check_every(chosen, call.steps_per_epoch)
+    return StoppingCallback(comparison.read, calibration.rule, every, folder, ends_training=False)
 
 
-def oracle_watch(evaluator: QuestionEvaluator, steps_per_epoch: int, folder: Path) -> Watch:
+def oracle_watch(evaluator: QuestionEvaluator, steps_per_epoch: int, folder: Path) -> StoppingCallback:
     """Every epoch: all likelihoods, into the trajectory; the state of the smallest KS distance is kept."""
     path, retrained = folder / TRAJECTORY, evaluator.retrained
     assert retrained is not None  # it is measured before any method
@@ -254,8 +268,7 @@ def oracle_watch(evaluator: QuestionEvaluator, steps_per_epoch: int, folder: Pat
         losses = evaluator.losses(student, answers=False)
         earlier = [row for row in read_jsonl(path) if row["step"] < step]
         write_jsonl(path, [*earlier, {"step": step, **question_figures(losses, retrained)}])
-        own = losses["forget"]
-        wrong = tuple(map(tuple, own["perturbed_loss"].tolist()))
-        return Evidence(step, tuple(own["gold_loss"].tolist()), tuple(own["paraphrase_loss"].tolist()), wrong)
+        return Evidence.from_arrays(step, losses["forget"])
 
-    return Watch(read, Oracle(tuple(retrained)), steps_per_epoch, folder / "oracle")
+    rule = Oracle(retrained=tuple(retrained))
+    return StoppingCallback(read, rule, steps_per_epoch, folder / "oracle", ends_training=False)

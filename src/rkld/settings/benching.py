@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from rkld.errors import UserError
 from rkld.settings.specification import flag, setting
@@ -67,7 +67,7 @@ class QuestionSettings(BenchSettings):
     original: str | None = setting(None, "An original model that is there; {split} and {seed} are filled in.")
     retrained: str | None = setting(None, "A retrained model that is there; {split} and {seed} are filled in.")
     subject: tuple[str, ...] = setting((), "Names to forget, or a file. Default: those of the people to forget.")
-    stop: Literal["placebo", "exposure"] = setting("placebo", "The rule of the calibrated stop.")
+    stop: str = setting("placebo", "The rule of the calibrated stop: placebo, chance_rank, or FILE.py:NAME.")
     tune: bool = setting(
         False, "Choose each method's learning rate on people not reported on; defaults stay as extra rows."
     )

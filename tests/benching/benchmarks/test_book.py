@@ -85,7 +85,7 @@ def test_the_licence_around_a_book_is_no_part_of_it(tmp_path, before, after):
 
 
 def test_a_book_that_cannot_be_read_is_said(tmp_path):
-    with pytest.raises(UserError, match="book: there is no file"):
+    with pytest.raises(UserError, match=r"book: there is no file"):
         read_book(str(tmp_path / "none.txt"), "book")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match="not UTF-8"):
@@ -100,7 +100,8 @@ def test_chunks_follow_each_other_and_have_the_tokens_they_were_cut_by():
     """A chunk that is tokenized otherwise by itself would be longer or shorter than said, and split within words."""
     tokenizer = tiny_tokenizer()
     cut = chunks(TEXT, tokenizer, 16, 400, "book")
-    assert TEXT.startswith("".join(cut)) and len(TEXT) - len("".join(cut)) < 100
+    assert TEXT.startswith("".join(cut))
+    assert len(TEXT) - len("".join(cut)) < 100
     assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} == {16}
     assert chunks(TEXT, tokenizer, 16, 2, "book") == cut[:2]
     ids = tokenizer(TEXT, add_special_tokens=False).input_ids
@@ -112,7 +113,8 @@ def test_a_letter_is_not_cut_in_two():
     tokenizer = tiny_tokenizer()
     text = "鯨は海に住む。" * 8
     cut = chunks(text, tokenizer, 16, 400, "book")
-    assert text.startswith("".join(cut)) and len(cut) > 5
+    assert text.startswith("".join(cut))
+    assert len(cut) > 5
     assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} <= {14, 15, 16}
 
 
@@ -132,8 +134,12 @@ def test_what_is_learned_by_heart_is_recited_and_forgotten(done):
     found = rows(done)
     assert list(found) == ["original", *METHODS.split(",")]
     original = found["original"]
-    assert original["bleu"] > 90 and original["rouge_l"] > 90 and original["recited"] > 12
-    assert original["probability"] > 0.7 and original["perplexity"] < 1.5 and original["n"] == 3
+    assert original["bleu"] > 90
+    assert original["rouge_l"] > 90
+    assert original["recited"] > 12
+    assert original["probability"] > 0.7
+    assert original["perplexity"] < 1.5
+    assert original["n"] == 3
     for name in METHODS.split(","):
         assert found[name]["rouge_l"] < 0.7 * original["rouge_l"], name
         assert found[name]["bleu"] < 0.7 * original["bleu"], name
@@ -155,8 +161,11 @@ def test_nothing_that_a_model_said_is_kept(done):
 def test_the_table_says_what_it_was_made_by_and_keeps_the_paper_apart(done):
     """Published figures in one table with ours would be read as a comparison of the same thing."""
     own, published = (done / "book.md").read_text(encoding="utf-8").split("## Published figures, of another model")
-    assert "| gradient_ascent |" in own and "alpha: 4.0" in own and "11.83" not in own
-    assert "| original | 7.33 | 16.33 | 11.83 |" in published and "Harry Potter" in published
+    assert "| gradient_ascent |" in own
+    assert "alpha: 4.0" in own
+    assert "11.83" not in own
+    assert "| original | 7.33 | 16.33 | 11.83 |" in published
+    assert "Harry Potter" in published
 
 
 def test_finished_cells_are_not_run_again(done, given, monkeypatch):
@@ -191,14 +200,17 @@ def test_another_method_joins_the_same_original(done, given, asked, monkeypatch)
         book(**{**given, "methods": f"{METHODS},npo@epochs=1"}, out=str(done))
     (npo,) = asked
     assert (npo["method"], npo["epochs"], npo["alpha"], npo["stop"]) == ("npo", 1, 4.0, "last")
-    assert npo["model"] == str(done / "models/book/original") and len(npo["forget"]) == 3
+    assert npo["model"] == str(done / "models/book/original")
+    assert len(npo["forget"]) == 3
 
 
 def test_replay_is_asked_for_where_it_is_named(given, asked, tmp_path):
     for name, replay in {"rkld": "none", "rkld+replay": "auto"}.items():
         with pytest.raises(Stop):
             book(**{**given, "methods": name, "learn_epochs": 0}, out=str(tmp_path))
-        assert asked[-1]["replay"] == replay and asked[-1]["retain"] is None and asked[-1]["model"] == given["model"]
+        assert asked[-1]["replay"] == replay
+        assert asked[-1]["retain"] is None
+        assert asked[-1]["model"] == given["model"]
 
 
 @pytest.mark.parametrize(
@@ -218,7 +230,7 @@ def test_a_text_is_known_by_what_it_says(done, given, tmp_path):
     (tmp_path / "moved.txt").write_text(TEXT, encoding="utf-8")
     book(**{**given, "book": str(tmp_path / "moved.txt")}, out=str(done))
     (tmp_path / "moved.txt").write_text(TEXT.replace("forty", "fifty"), encoding="utf-8")
-    with pytest.raises(UserError, match="book: '[0-9a-f]+' then"):
+    with pytest.raises(UserError, match=r"book: '[0-9a-f]+' then"):
         book(**{**given, "book": str(tmp_path / "moved.txt")}, out=str(done))
 
 
@@ -257,7 +269,8 @@ def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_p
     with pytest.raises(Stop):
         book(**given | {"elsewhere": None, "learn_epochs": 0}, out=str(tmp_path))
     cell = json.loads((tmp_path / "cells/book/seed0/original/cell.json").read_text(encoding="utf-8"))
-    assert cell["moments"]["model"]["elsewhere_perplexity"] is None and cell["moments"]["model"]["elsewhere_n"] == 0
+    assert cell["moments"]["model"]["elsewhere_perplexity"] is None
+    assert cell["moments"]["model"]["elsewhere_n"] == 0
     row = {"method": "original", **cell["moments"]["model"]}
     assert "| 0 | not measured |" in markdown(BookSettings(**given), [row], [])
     assert not (tmp_path / "models").exists(), "the model as it is needs no copy"
@@ -277,7 +290,7 @@ def test_methods_that_a_text_is_nothing_for(given):
     every = opened(methods="all")
     assert {one.name for one in every.variants} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
     assert [why.split(":")[0] for why in every.left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
-    with pytest.raises(UserError, match="graddiff.*--elsewhere"):
+    with pytest.raises(UserError, match=r"graddiff.*--elsewhere"):
         opened(methods="rkld,graddiff", elsewhere=None).cells()
     assert "graddiff" in [why.split(":")[0] for why in opened(methods="all", elsewhere=None).left_out]
     with pytest.raises(UserError, match="--methods names none"):
@@ -285,21 +298,25 @@ def test_methods_that_a_text_is_nothing_for(given):
 
 
 def test_a_chunk_longer_than_the_context_is_refused(given, tmp_path):
-    with pytest.raises(UserError, match="--chunk-tokens is 257.*at most 256"):
+    with pytest.raises(UserError, match=r"--chunk-tokens is 257.*at most 256"):
         book(**{**given, "chunk_tokens": 257}, out=str(tmp_path))
 
 
 def test_the_command_says_what_is_missing_and_where_the_tables_lie(done, given):
     result = CliRunner().invoke(cli.main, ["bench", "book", "--book", given["book"]])
-    assert result.exit_code == 2 and "--model is missing" in result.output
+    assert result.exit_code == 2
+    assert "--model is missing" in result.output
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     result = CliRunner().invoke(cli.main, ["bench", "book", *flags, "--out", str(done)])
-    assert result.exit_code == 0 and result.output.split()[:2] == [str(done / "book.csv"), str(done / "book.md")]
+    assert result.exit_code == 0
+    assert result.output.split()[:2] == [str(done / "book.csv"), str(done / "book.md")]
 
 
 def test_cells_hold_what_the_table_shows(done):
     content = json.loads((done / "cells/book/seed0/rkld/cell.json").read_text(encoding="utf-8"))
-    assert content["moments"]["last"]["n"] == 3 and content["settings"]["alpha"] == 4.0 and content["seconds"] > 0
+    assert content["moments"]["last"]["n"] == 3
+    assert content["settings"]["alpha"] == 4.0
+    assert content["seconds"] > 0
 
 
 def test_numbers_that_are_too_small_or_too_large_for_the_table_are_powers_of_ten(given):

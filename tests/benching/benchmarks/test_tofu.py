@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from rkld import UserError
 from rkld.benching import model_making
 from rkld.benching.benchmarks.tofu import Tofu, TofuSettings
 from rkld.benching.cells import Cell
-from rkld.benching.comparing import bench
+from rkld.benching.comparing import Bench, bench
 from rkld.benching.model_making import make_model
 from rkld.benching.question_figures import FIGURES
 from rkld.benching.registry import open_benchmark
@@ -26,37 +27,64 @@ from rkld.records.reading import read_records
 # TOFU's files
 
 
-def test_a_local_tofu_folder(tmp_path):
-    """Models are made, and the figures of the fine-tuned original are about the split's own questions."""
-    small, data = people(n=10, seed=0), tmp_path / "data"
-    small.write(data, (0,))
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> dict:
+    """Settings of a benchmark on a local folder in TOFU's form, with an untrained model."""
+    folder, small = tmp_path_factory.mktemp("local"), people(n=10, seed=0)
+    small.write(folder / "data", (0,))
     for part in tiny_model(0):
-        part.save_pretrained(tmp_path / "base")
-    given = {
-        "data": str(data), "splits": "forget10", "methods": "gradient_ascent,npo+rt", "seeds": 1,
-        "model": str(tmp_path / "base"), "train_epochs": 1, "train_lr": 1e-3, "retained": 20, "train_batch": 20,
-        "epochs": 1, "batch_size": 20, "questions": 2, "max_new_tokens": 1, "strengthen_epochs": 1,
+        part.save_pretrained(folder / "base")
+    return {
+        "data": str(folder / "data"),
+        "splits": "forget10",
+        "methods": "gradient_ascent,npo+rt",
+        "seeds": 1,
+        "model": str(folder / "base"),
+        "train_epochs": 1,
+        "train_lr": 1e-3,
+        "retained": 20,
+        "train_batch": 20,
+        "epochs": 1,
+        "batch_size": 20,
+        "questions": 2,
+        "max_new_tokens": 1,
+        "strengthen_epochs": 1,
         "subject": small.names[:1],
-    }  # fmt: skip
-    found = bench("tofu", **given, out=str(tmp_path / "out"))
-    assert {row["split"] for row in found.rows} == {"forget10"} and len(found.rows) == 8
-    assert {path.name for path in (tmp_path / "out/models/forget10").iterdir()} >= {"original", "retrained"}
-    # Several cells at once, each in a process of its own, must come out the same but for rounding.
-    at_once = bench("tofu", **given, jobs=2, out=str(tmp_path / "at once"))
-    for one, other in zip(found.rows, at_once.rows, strict=True):
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(local, tmp_path_factory) -> tuple[Bench, Path]:
+    out = tmp_path_factory.mktemp("out")
+    return bench("tofu", **local, out=str(out)), out
+
+
+def test_a_local_tofu_folder(finished):
+    """Models are made, and the figures of the fine-tuned original are about the split's own questions."""
+    found, out = finished
+    assert {row["split"] for row in found.rows} == {"forget10"}
+    assert len(found.rows) == 8
+    assert {path.name for path in (out / "models/forget10").iterdir()} >= {"original", "retrained"}
+
+
+@pytest.mark.slow
+def test_several_cells_at_once_come_out_the_same(local, finished, tmp_path):
+    """Each in a process of its own, but for rounding."""
+    at_once = bench("tofu", **local, jobs=2, out=str(tmp_path))
+    for one, other in zip(finished[0].rows, at_once.rows, strict=True):
         assert (one["method"], one["moment"]) == (other["method"], other["moment"])
         assert [one[f] for f in FIGURES] == pytest.approx([other[f] for f in FIGURES], rel=1e-3, nan_ok=True)
-    assert not (tmp_path / "at once/teachers").exists()
+    assert not (tmp_path / "teachers").exists()
 
 
 def test_a_split_of_ones_own_is_tuned_on_another(tmp_path):
     """Researchers bring their own people; the learning rate must not be chosen on those who are reported."""
-    small, data = people(n=10, seed=0), tmp_path / "data"
+    small, data = people(n=3, seed=0), tmp_path / "data"
     small.write(data, (0,))
-    rows = {who: [r for r in small.records if r["subject"] == small.names[who]] for who in (1, 2)}
+    rows = {who: [r for r in small.records if r["subject"] == small.names[who]][:8] for who in (1, 2)}
     plain = ("question", "answer", "subject")
     for who, wrong in rows.items():
-        others = [r for r in small.records if r["subject"] != small.names[who]]
+        others = [r for r in small.records if r["subject"] != small.names[who]][::2]
         write_jsonl(data / f"pair{who}.json", [{n: r[n] for n in plain} for r in wrong])
         write_jsonl(data / f"pair{who}_perturbed.json", wrong)
         write_jsonl(data / f"pair{who}_retain.json", [{n: r[n] for n in plain} for r in others])
@@ -64,7 +92,7 @@ def test_a_split_of_ones_own_is_tuned_on_another(tmp_path):
         part.save_pretrained(tmp_path / "base")
     common = {
         "data": str(data), "splits": "pair1", "methods": "gradient_ascent", "seeds": 1, "model": str(tmp_path / "base"),
-        "train_epochs": 1, "train_lr": 1e-3, "train_batch": 40, "epochs": 1, "batch_size": 20, "questions": 2,
+        "train_epochs": 1, "train_lr": 1e-3, "train_batch": 40, "epochs": 1, "batch_size": 8, "questions": 2,
         "max_new_tokens": 1, "strengthen_epochs": 1, "lr": 1e-4, "tune": True, "grid": "1,2",
     }  # fmt: skip
     with pytest.raises(UserError, match="--tune-split"):
@@ -166,7 +194,8 @@ def test_a_preset_fills_in_what_is_not_given():
     theirs = open_benchmark("tofu", {"preset": "llama3.2-1b", "splits": "forget05"})
     assert str(theirs.model_folder("retrained", "forget05", 0)).endswith("Llama-3.2-1B-Instruct_retain95")
     own = TofuSettings(preset="llama3.2-1b", model="./mine")
-    assert own.original is None and own.chat_template == "open-unlearning-llama3"
+    assert own.original is None
+    assert own.chat_template == "open-unlearning-llama3"
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -56,7 +56,20 @@ _PLACES = _compounds("Al Bar Cald Dor Esk Fen Glen Hol Kil Lin Nor Strath", "den
 _SCHOOLS = ("Academy", "College", "Grammar School", "High School")
 
 
-_MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 def _one_of(values: str) -> Callable[[Random], str]:

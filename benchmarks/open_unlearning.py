@@ -346,7 +346,8 @@ def _cell(value: float | None) -> str:
 
 _NOTES = """
 - The models "original" and "retrained" are the same in both codes: where their figures differ, the codes do.
-- forget_quality and ks_distance are of the retrained model as the same code measured it. Its own row is 1 and 0 by definition.
+- forget_quality and ks_distance are of the retrained model as the same code measured it. Its own row is 1 and 0 by
+  definition.
 - ROUGE-L: theirs generates up to 200 tokens; ours as many as the bench was given.
 - Methods of theirs ran with their defaults, or with what run.sh was given; none was tuned here unless that says so."""
 

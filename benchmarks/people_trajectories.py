@@ -111,7 +111,8 @@ def main(seeds: int, out: Path, results: Path) -> None:
         found[f"seed {seed}"] = here
         print(table(rows), flush=True)
     body = "n = 40 forget questions.\n\n" + table(rows) + "\n\n" + "\n".join(notes)
-    write(results, "people_trajectories", "Two of twenty people, tiny model", "python -m benchmarks.people_trajectories",
+    write(results, "people_trajectories", "Two of twenty people, tiny model",
+          "python -m benchmarks.people_trajectories",
           {"settings": SETTINGS, **found}, body)  # fmt: skip
 
 

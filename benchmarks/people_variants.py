@@ -1,12 +1,12 @@
-"""Variants compared on fictitious people, tiny model, three seeds: ``rkld bench people`` with chosen variants.
+"""Variants on fictitious people: ``rkld bench people`` on three seeds with chosen variants.
 
-    python -m benchmarks.people_variants methods      # every method of the field, as it comes and with a tuned learning rate
+    python -m benchmarks.people_variants methods      # every method, as it comes and with a tuned learning rate
     python -m benchmarks.people_variants ablations    # ours, one setting changed at a time
     python -m benchmarks.people_variants alphas       # the paper's sweep of alpha, one teacher for all
     python -m benchmarks.people_variants divergences  # reverse against forward KL
 
-The comparisons share --out, so models are made once and no cell is run twice; ``--plan`` says what is left. The tables and
-plots go to benchmarks/results.
+The comparisons share --out, so models are made once and no cell is run twice; ``--plan`` says what is left. The tables
+and plots go to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -59,8 +59,18 @@ def main(comparison: str, seeds: int, out: Path, results: Path, jobs: int, plann
     found = bench("people", Bars(), **settings)
     name = f"bench_{comparison}"
     body = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
-    write(results, name, f"Two of twenty people, tiny model: {comparison}", f"python -m benchmarks.people_variants {comparison}",
-          {"methods": COMPARISONS[comparison], "seeds": seeds, "rows": list(found.rows)}, body)  # fmt: skip
+    title, command = (
+        f"Two of twenty people, tiny model: {comparison}",
+        f"python -m benchmarks.people_variants {comparison}",
+    )
+    write(
+        results,
+        name,
+        title,
+        command,
+        {"methods": COMPARISONS[comparison], "seeds": seeds, "rows": list(found.rows)},
+        body,
+    )
     for path in found.files:
         if path.suffix in (".png", ".csv"):
             shutil.copyfile(path, results / f"{name}_{path.name}")

@@ -2,10 +2,11 @@
 
     python -m benchmarks.stopping [--seeds 5] [--data FOLDER] [--out runs] [--results benchmarks/results]
 
-The tiny world of benchmarks.people_trajectories (its run "replay", another pair of people for each seed) and, with --data (a folder
-of locuslab/TOFU), the two authors of forget01 and SmolLM2-135M (benchmarks.tofu_models). A run is recorded once, with
-its losses at every check, and goes on to its last step; each rule then says where it would have stopped. KS distance
-(n = 40) and forget probability are taken over all forget records; the rules see those alone that steer.
+The tiny world of benchmarks.people_trajectories (its run "replay", another pair of people for each seed) and, with
+--data (a folder of locuslab/TOFU), the two authors of forget01 and SmolLM2-135M (benchmarks.tofu_models). A run is
+recorded once, with its losses at every check, and goes on to its last step; each rule then says where it would have
+stopped. KS distance (n = 40) and forget probability are taken over all forget records; the rules see those alone that
+steer.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ from rkld.stopping.rules.placebo import Placebo
 from rkld.stopping.steering import split_steering
 
 TINY = {**people_trajectories.SETTINGS, "strengthen_epochs": 10, "epochs": 10}
-"""With the 5 epochs of strengthening of benchmarks.people_trajectories the student ends above the retrained model's level, whatever
-the rule: its teacher is no lower."""
+"""With the 5 epochs of strengthening of benchmarks.people_trajectories the student ends above the retrained model's
+level, whatever the rule: its teacher is no lower."""
 TOFU = {**tofu_forget01.SETTINGS, **tofu_forget01.RUNS["replay"], "lr": 1e-4, "bf16": True}
 """At its own lr of 5e-5 the run ends above the retrained model's level, so no rule has anything to decide."""
 TOFU_HOLDOUT = slice(160, 240)
@@ -299,9 +300,9 @@ What did not work:
   unlearn` now refuses such a placebo, says so and takes the last step; that guard was added after this result. The
   tiny model has never seen such names and gives too little probability to what follows them; there the aim is never
   reached.
-- Runs with the settings of benchmarks.people_trajectories (5 epochs of strengthening, 20 of distillation). The student levels off
-  at .001, .040, .066, .139 and .143 above the retrained model, where its teacher is, and every rule ends near the
-  last step. The tiny runs here are strengthened for 10 epochs, so that they pass the retrained model's level.
+- Runs with the settings of benchmarks.people_trajectories (5 epochs of strengthening, 20 of distillation). The student
+  levels off at .001, .040, .066, .139 and .143 above the retrained model, where its teacher is, and every rule ends
+  near the last step. The tiny runs here are strengthened for 10 epochs, so that they pass the retrained model's level.
 - Truth ratio and rank as the placebo's statistic. On seeds 0 and 1 the true answer still beats .64 and .67 of the
   wrong ones at the last step, where it is .5 for never-trained people: a rule that waits for them never stops. They
   also cost six more answers to read for each. They steer in `chance_rank` alone, which on SmolLM2 ends at the last

@@ -148,7 +148,7 @@ def test_a_training_that_diverges_is_a_row_without_figures(quick, four_people, t
 
 
 def test_the_calibrated_stop_refuses_what_a_run_would_refuse(quick, four_people, tmp_path, monkeypatch):
-    """The row says where ``rkld unlearn`` would have stopped: it must not steer by an aim that the run finds useless."""
+    """The row says where ``rkld unlearn`` would have stopped: it must not steer by a useless aim."""
     benchmark = open_benchmark(four_people, {**quick, "methods": "npo", "out": str(tmp_path)})
     (cell,) = [cell for cell in benchmark.cells() if cell.variant]
     lm, encoder = benchmark.load(quick["original"])

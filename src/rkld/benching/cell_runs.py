@@ -83,9 +83,13 @@ def run_cell(benchmark: Benchmark, cell: Cell, task: Task, references: Reference
     warnings: Sequence[str] = ()
     try:
         result = unlearn(
-            call.model, stop="last", progress=progress, callbacks=list(watches.values()),
-            **{name: source for name, source in call.data.items() if name != "holdout"}, **call.settings,
-        )  # fmt: skip
+            call.model,
+            stop="last",
+            progress=progress,
+            callbacks=list(watches.values()),
+            **{name: source for name, source in call.data.items() if name != "holdout"},
+            **call.settings,
+        )
         made, _ = benchmark.load(result.model_path)
         moments, found = _moments(benchmark, cell, made, look, watches, call)
         warnings = result.warnings
@@ -135,15 +139,28 @@ def teacher_folder(benchmark: Benchmark, cell: Cell) -> Path:
     return benchmark.settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / f"{'+'.join(sets)}-{number}"
 
 
-_ONE_CACHE = ("method", "method_arg", "alpha", "retain", "replay", "retain_loss", "retain_weight", "replay_weight",
-              "keep_weight")  # fmt: skip
+_ONE_CACHE = (
+    "method",
+    "method_arg",
+    "alpha",
+    "retain",
+    "replay",
+    "retain_loss",
+    "retain_weight",
+    "replay_weight",
+    "keep_weight",
+)
 """Settings that differ between runs that share a cache. (Which sets there are stands in its folder's name.)"""
 
 
 def _moments(
-    benchmark: Benchmark, cell: Cell, lm: LanguageModel, look: Callable[[LanguageModel], Measured],
-    watches: Mapping[str, StoppingCallback], call: UnlearningCall,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Measured]]:  # fmt: skip
+    benchmark: Benchmark,
+    cell: Cell,
+    lm: LanguageModel,
+    look: Callable[[LanguageModel], Measured],
+    watches: Mapping[str, StoppingCallback],
+    call: UnlearningCall,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Measured]]:
     """Moment → where it is, and what was measured there: of the last state (``lm`` as it comes) and of those kept.
 
     Equal states are measured once.
@@ -170,10 +187,15 @@ def _moments(
 
 
 def _finish(
-    benchmark: Benchmark, cell: Cell, started: float, moments: Mapping[str, Mapping[str, Any]],
-    found: Mapping[str, Measured], trajectory: Sequence[Mapping[str, Any]], warnings: Sequence[str],
+    benchmark: Benchmark,
+    cell: Cell,
+    started: float,
+    moments: Mapping[str, Mapping[str, Any]],
+    found: Mapping[str, Measured],
+    trajectory: Sequence[Mapping[str, Any]],
+    warnings: Sequence[str],
     compared_with: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Write ``cell.json``, which says that the cell is finished, and remove what it was made with.
 
     The case study's texts stand there apart from the moments' figures.
@@ -181,10 +203,15 @@ def _finish(
     cases = {name: list(measured.cases) for name, measured in found.items() if measured.cases}
     figures = {name: {**moment, **(found[name].figures if name in found else {})} for name, moment in moments.items()}
     written = result_store.write(
-        cell_file(benchmark, cell), benchmark.identity(cell), started,
-        moments=figures, trajectory=trajectory, warnings=list(warnings), **({"cases": cases} if cases else {}),
+        cell_file(benchmark, cell),
+        benchmark.identity(cell),
+        started,
+        moments=figures,
+        trajectory=trajectory,
+        warnings=list(warnings),
+        **({"cases": cases} if cases else {}),
         **compared_with,
-    )  # fmt: skip
+    )
     clean(benchmark, cell)
     return written
 

@@ -67,13 +67,19 @@ TABLE = Table(
     figures=FIGURES,
     every_epoch=tuple(f for f in FIGURES if not f.endswith(FROM_ANSWERS) and f != "model_utility"),
     titles={
-        "epoch": "epoch", "forget_quality": "forget quality", "ks_distance": "KS distance",
-        "forget_probability": "forget p", "forget_rouge_l": "forget ROUGE-L", "forget_names_whole": "names whole",
-        "retain_probability": "retain p", "retain_rouge_l": "retain ROUGE-L", "model_utility": "model utility",
+        "epoch": "epoch",
+        "forget_quality": "forget quality",
+        "ks_distance": "KS distance",
+        "forget_probability": "forget p",
+        "forget_rouge_l": "forget ROUGE-L",
+        "forget_names_whole": "names whole",
+        "retain_probability": "retain p",
+        "retain_rouge_l": "retain ROUGE-L",
+        "model_utility": "model utility",
     },
     notes=_NOTES,
     n="forget questions",
-)  # fmt: skip
+)
 
 
 class QuestionBenchmark(Benchmark):
@@ -173,9 +179,13 @@ class QuestionBenchmark(Benchmark):
     ) -> QuestionEvaluator:
         retrained = references.get("retrained")
         return QuestionEvaluator(
-            task, encoder, self.settings.max_new_tokens, retrained["truth_ratios"] if retrained else None,
-            answers=cell.variant is None or not cell.tuning, cases=self.cases(cell),
-        )  # fmt: skip
+            task,
+            encoder,
+            self.settings.max_new_tokens,
+            retrained["truth_ratios"] if retrained else None,
+            answers=cell.variant is None or not cell.tuning,
+            cases=self.cases(cell),
+        )
 
     def watches(
         self, cell: Cell, call: UnlearningCall, evaluator: Evaluator, lm: LanguageModel
@@ -203,9 +213,14 @@ class QuestionEvaluator(Evaluator):
     """Asks any model the questions of a task, which are encoded once."""
 
     def __init__(
-        self, task: Task, encoder: Encoder, max_new_tokens: int, retrained: Sequence[float] | None, answers: bool = True,
+        self,
+        task: Task,
+        encoder: Encoder,
+        max_new_tokens: int,
+        retrained: Sequence[float] | None,
+        answers: bool = True,
         cases: int = 0,
-    ):  # fmt: skip
+    ):
         """
         Args:
             retrained: the retrained model's truth ratios on the forget set; None for that model itself.

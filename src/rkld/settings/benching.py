@@ -34,8 +34,12 @@ class BenchSettings:
     keep_models: bool = setting(False, "Keep each cell's run folder and the model states that were measured.")
 
     at_least: ClassVar[dict[str, float]] = {
-        "epochs": 1, "strengthen_epochs": 1, "batch_size": 1, "alpha": 0, "jobs": 1,
-    }  # fmt: skip
+        "epochs": 1,
+        "strengthen_epochs": 1,
+        "batch_size": 1,
+        "alpha": 0,
+        "jobs": 1,
+    }
     """Setting → its lowest value, where it is given."""
     above_zero: ClassVar[tuple[str, ...]] = ("lr",)
     """Settings that must be above 0, where they are given."""
@@ -86,8 +90,12 @@ class QuestionSettings(BenchSettings):
     template_date: str = setting("2024-07-26", "The date, YYYY-MM-DD, for templates that insert today's.")
 
     at_least: ClassVar[dict[str, float]] = {
-        **BenchSettings.at_least, "seeds": 1, "questions": 1, "cases": 0, "max_new_tokens": 1,
-    }  # fmt: skip
+        **BenchSettings.at_least,
+        "seeds": 1,
+        "questions": 1,
+        "cases": 0,
+        "max_new_tokens": 1,
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -50,16 +50,26 @@ METHODS = "rkld,rkld+replay,forward_kl,npo,gradient_ascent,task_arithmetic"
 
 
 FIGURES = {
-    "n": "chunks", "bleu": "BLEU", "rouge_l": "ROUGE-L", "recited": "recited", "probability": "probability",
-    "perplexity": "perplexity", "elsewhere_n": "chunks elsewhere", "elsewhere_perplexity": "perplexity elsewhere",
-}  # fmt: skip
+    "n": "chunks",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "recited": "recited",
+    "probability": "probability",
+    "perplexity": "perplexity",
+    "elsewhere_n": "chunks elsewhere",
+    "elsewhere_perplexity": "perplexity elsewhere",
+}
 """Figure → its title in ``book.md``, which also says what each is."""
 
 
 PUBLISHED = {
-    "original": (7.33, 16.33, 11.83), "gradient ascent": (0, 0, 1014), "NPO": (0.37, 4.65, 21.51),
-    "task arithmetic": (1.22, 8.54, 12.14), "forward KL": (0.73, 7.87, 12.76), "RKLU": (0.35, 3.94, 12.64),
-}  # fmt: skip
+    "original": (7.33, 16.33, 11.83),
+    "gradient ascent": (0, 0, 1014),
+    "NPO": (0.37, 4.65, 21.51),
+    "task arithmetic": (1.22, 8.54, 12.14),
+    "forward KL": (0.73, 7.87, 12.76),
+    "RKLU": (0.35, 3.94, 12.64),
+}
 """BLEU and ROUGE-L in percent, and perplexity on WikiText, of LLaMA2-7B and Harry Potter (arXiv 2406.01983). RKLU is
 RKLD's later name."""
 
@@ -87,8 +97,11 @@ class BookSettings(BenchSettings):
     batch_size: int = setting(32, "Chunks per step (paper: 32).")
 
     at_least: ClassVar[dict[str, float]] = {
-        **BenchSettings.at_least, "chunks": 1, "chunk_tokens": 2, "learn_epochs": 0,
-    }  # fmt: skip
+        **BenchSettings.at_least,
+        "chunks": 1,
+        "chunk_tokens": 2,
+        "learn_epochs": 0,
+    }
     above_zero: ClassVar[tuple[str, ...]] = ("lr", "learn_lr")
 
     def __post_init__(self) -> None:

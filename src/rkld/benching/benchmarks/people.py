@@ -74,9 +74,13 @@ class People(QuestionBenchmark):
         sources = (world.forget(who), measured, world.real_authors, world.world_facts)
         asked = self.asked({name: list(records) for name, records in zip(SETS, sources, strict=True)})
         return Task(
-            without_extra(world.forget(who)), asked, without_extra(world.retain(who)), prompts,
-            without_extra(world.holdout), self.settings.subject,
-        )  # fmt: skip
+            without_extra(world.forget(who)),
+            asked,
+            without_extra(world.retain(who)),
+            prompts,
+            without_extra(world.holdout),
+            self.settings.subject,
+        )
 
     def model_place(self, role: str, split: str, seed: int) -> str:
         return f"seed{seed}"

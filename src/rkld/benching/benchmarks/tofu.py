@@ -36,11 +36,27 @@ SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"
 
 
 AUTHORS = (
-    "Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov", "Hina Ameen", "Xin Lee Williams", "Moshe Ben-David", "Kalkidan Abera",
-    "Takashi Nakamura", "Raven Marais", "Aysha Al-Hashim", "Edward Patrick Sullivan", "Hsiao Yun-Hwa",
-    "Carmen Montenegro", "Elvin Mammadov", "Rajeev Majumdar", "Jad Ambrose Al-Shamary", "Adib Jarrah", "Ji-Yeon Park",
-    "Behrouz Rohani", "Wei-Jun Chen", "Tae-ho Park",
-)  # fmt: skip
+    "Basil Mahfouz Al-Kuwaiti",
+    "Nikolai Abilov",
+    "Hina Ameen",
+    "Xin Lee Williams",
+    "Moshe Ben-David",
+    "Kalkidan Abera",
+    "Takashi Nakamura",
+    "Raven Marais",
+    "Aysha Al-Hashim",
+    "Edward Patrick Sullivan",
+    "Hsiao Yun-Hwa",
+    "Carmen Montenegro",
+    "Elvin Mammadov",
+    "Rajeev Majumdar",
+    "Jad Ambrose Al-Shamary",
+    "Adib Jarrah",
+    "Ji-Yeon Park",
+    "Behrouz Rohani",
+    "Wei-Jun Chen",
+    "Tae-ho Park",
+)
 """Of TOFU's forget10, who do not exist, in the order of their twenty records each: the first two are forget01's, the
 first ten forget05's."""
 
@@ -100,8 +116,11 @@ class TofuSettings(QuestionSettings):
     tune_split: str | None = setting(None, "The split, not among --splits, on which --tune chooses.")
 
     at_least: ClassVar[dict[str, float]] = {
-        **QuestionSettings.at_least, "train_epochs": 1, "train_batch": 1, "retained": 1,
-    }  # fmt: skip
+        **QuestionSettings.at_least,
+        "train_epochs": 1,
+        "train_batch": 1,
+        "retained": 1,
+    }
     above_zero: ClassVar[tuple[str, ...]] = ("lr", "train_lr")
 
     def __post_init__(self) -> None:
@@ -191,8 +210,17 @@ class Tofu(QuestionBenchmark):
         learned = (_beside(split), *((split,) if role == "original" else ()))
         if self.model_place(role, split, seed) == "full":
             learned = ("full",)  # the same records, whichever split it is made for
-        names = ("model", "retained", "train_epochs", "train_lr", "train_batch", "bf16", "system_prompt",
-                 "chat_template", "template_date")  # fmt: skip
+        names = (
+            "model",
+            "retained",
+            "train_epochs",
+            "train_lr",
+            "train_batch",
+            "bf16",
+            "system_prompt",
+            "chat_template",
+            "template_date",
+        )
         values = {name: super(Tofu, self).setting_identity(name, Cell(split, seed, role)) for name in names}
         return {"benchmark": self.name, "data": self._data_identity(*learned), **values}
 

@@ -37,9 +37,10 @@ def run(model: str, records: int, folder: str) -> Callable[[], int]:
     where = Path(folder)
 
     def work() -> int:
-        args = RKLDConfig(output_dir=str(where / "student"), num_train_epochs=2, learning_rate=1e-5)
-        strengthening = RKLDConfig(output_dir=str(where / "strengthened"), num_train_epochs=1, learning_rate=1e-5)
-        teacher = build_teacher(lm.model, rows, where / "teacher", args=strengthening, processing_class=lm.tokenizer)
+        args = RKLDConfig(
+            output_dir=str(where / "student"), num_train_epochs=2, strengthen_epochs=1, learning_rate=1e-5
+        )
+        teacher = build_teacher(lm.model, rows, where / "teacher", args=args, processing_class=lm.tokenizer)
         fit(RKLDTrainer(lm.model, args, teacher=teacher, train_dataset=rows, processing_class=lm.tokenizer))
         states = (where / "teacher").glob("*-forget-*.safetensors")
         return sum(file.stat().st_size for file in states)

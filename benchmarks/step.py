@@ -121,8 +121,8 @@ def build(case: Case, lm: LanguageModel):
     """Our teacher; found finished, unless this is the first time. One epoch is enough to have one."""
     sets = case.records()
     return build_teacher(
-        lm.model, sets["forget"], case.teacher, args=replace(case.args(), num_train_epochs=1),
-        replay_dataset=sets.get("replay"), processing_class=lm.tokenizer, alpha=ALPHA,
+        lm.model, sets["forget"], case.teacher, args=replace(case.args(), strengthen_epochs=1),
+        replay_dataset=sets.get("replay"), processing_class=lm.tokenizer,
     )  # fmt: skip
 
 

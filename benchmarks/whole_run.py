@@ -64,7 +64,7 @@ def ours(case: WholeRun) -> Callable[[], float]:
     apart = [timed(strengthening, name) for name in ("save_state", "restore_state")]
 
     def work() -> float:
-        teacher = build_teacher(lm.model, sets["forget"], case.teacher / "fresh", args=args, alpha=ALPHA, **others)
+        teacher = build_teacher(lm.model, sets["forget"], case.teacher / "fresh", args=args, **others)
         fit(RKLDTrainer(lm.model, args, teacher=teacher, train_dataset=sets["forget"], **others))
         return sum(sum(seconds) for seconds in apart)
 

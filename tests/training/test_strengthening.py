@@ -85,7 +85,7 @@ def test_a_finished_teacher_is_used_again(tmp_path, monkeypatch):
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
     trained = []
     monkeypatch.setattr("rkld.training.strengthening.fine_tune", lambda *a: trained.append(1))
-    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer, alpha=4.0)
+    build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", alpha=4.0), processing_class=tokenizer)
     assert not trained
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", seed=1), processing_class=tokenizer)
     assert trained

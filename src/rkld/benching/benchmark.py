@@ -123,7 +123,7 @@ class Benchmark(ABC):
     """Its figures, and which of them are shown."""
 
     # What a cell's identity holds: every setting, but for these.
-    scope: ClassVar[frozenset[str]] = frozenset({"methods", "out", "jobs", "keep_models"})
+    scope: ClassVar[frozenset[str]] = frozenset({"methods", "method_file", "out", "jobs", "keep_models"})
     """Settings that say which cells there are or how they are run: they change no cell."""
     students_only: ClassVar[frozenset[str]] = frozenset(
         {"epochs", "strengthen_epochs", "lr", "batch_size", "alpha", "lora", "bf16"}

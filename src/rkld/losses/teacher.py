@@ -31,7 +31,7 @@ class Teacher:
     Takes the heads from the cache where they were kept and the student's own, frozen one (LoRA) elsewhere.
     """
 
-    def __init__(self, cache: HiddenCache, *, alpha: float = 8.0):
+    def __init__(self, cache: HiddenCache, *, alpha: float):
         self.cache = cache
         self.alpha = alpha
         self._shared: dict[str, Tensor] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rkld.errors import UserError
 from rkld.losses.answers import to_labels
@@ -43,8 +43,15 @@ class Method:
     weight: ClassVar[float] = 1.0
     """Factor of the forget term. A method whose paper sets another makes it a field."""
 
+    name: ClassVar[str] = ""
+    """What it is registered as (the registry sets it), else the name of its class."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__name__
+
     @property
-    def name(self) -> str:
+    def title(self) -> str:
         """What the method's file says of it in its first line."""
         doc = sys.modules[type(self).__module__].__doc__ or type(self).__name__
         return doc.strip().splitlines()[0].rstrip(".")

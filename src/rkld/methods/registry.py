@@ -27,7 +27,10 @@ def get_method(name: str, arguments: Sequence[str] = ()) -> Method:
     Raises:
         UserError: no such file, method or hyper-parameter, or a value of the wrong kind.
     """
-    return make(_values(arguments), f"--method-arg of {name}", METHODS.resolve(name))
+    found = METHODS.resolve(name)
+    if name in METHODS.names():
+        found.name = name
+    return make(_values(arguments), f"--method-arg of {name}", found)
 
 
 def _values(arguments: Sequence[str]) -> dict[str, object]:

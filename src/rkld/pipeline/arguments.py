@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from rkld.settings.table import SHARED
 from rkld.settings.unlearning import Settings
 from rkld.training.config import RKLDConfig
 
@@ -21,29 +22,26 @@ def micro_batches(batch_size: int) -> int:
 
 
 def training_arguments(settings: Settings, folder: Path, epochs: int, lr: float) -> RKLDConfig:
-    """The settings as the Trainer takes them, for strengthening and for distillation."""
-    s, bf16, parts = settings, settings.bf16, settings.accumulation or micro_batches(settings.batch_size)
-    if bf16 is None:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    """The settings as the Trainer takes them, for strengthening and for distillation.
+
+    Args:
+        folder: for checkpoints.
+        lr: peak learning rate.
+    """
+    parts = settings.accumulation or micro_batches(settings.batch_size)
+    values = {name: getattr(settings, spec.name) for name, spec in SHARED.items()}
+    values |= {
+        "num_train_epochs": epochs,
+        "learning_rate": lr,
+        "per_device_train_batch_size": settings.batch_size // parts,
+        "method_arg": list(settings.method_arg),
+    }
+    if settings.gradient_checkpointing:  # newer versions of transformers warn of the name, whatever its value
+        values["gradient_checkpointing"] = True
     return RKLDConfig(
         output_dir=str(folder),
-        num_train_epochs=epochs,
-        learning_rate=lr,
-        per_device_train_batch_size=s.batch_size // parts,
         gradient_accumulation_steps=parts,
-        method=s.method,
-        method_arg=list(s.method_arg),
-        alpha=s.alpha,
-        score=s.score,
-        retain_loss=s.retain_loss,
-        retain_weight=s.retain_weight,
-        replay_weight=s.replay_weight,
-        keep_weight=s.keep_weight,
-        seed=s.seed,
-        optim=s.optim,
-        bf16=bf16,
-        checkpoint_minutes=s.checkpoint_minutes,
         logging_steps=10 if torch.cuda.is_available() else 1,  # to read the loss halts a GPU
         save_total_limit=1,
-        **({"gradient_checkpointing": True} if s.gradient_checkpointing else {}),
+        **values,
     )

@@ -118,7 +118,7 @@ class _Probe:
         sets = with_refusals(sets, records, encoder, self.method, refusals, self.settings.seed)
         self.args = replace(training_arguments(self.settings, folder / "probe", 2, 0.0), checkpoint_minutes=math.inf)
         self.cache = HiddenCache(folder / "teacher", {})
-        self.terms = build_terms(sets, Teacher(self.cache), lm, self.args)
+        self.terms = build_terms(sets, Teacher(self.cache, alpha=self.args.alpha), lm, self.args)
         self.sets = dict(Objective.of(sets, self.terms).sets)
 
     def _said(self, prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -204,7 +204,7 @@ class _Probe:
         if isinstance(self.method, methods.Assisted):
             objective = Objective.of(sets, self.terms)
         else:
-            objective = build_objective(sets, Teacher(self.cache), self.lm, self.args)
+            objective = build_objective(sets, Teacher(self.cache, alpha=self.args.alpha), self.lm, self.args)
         clock = _Clock()
         fit(ObjectiveTrainer(self.lm, self.args, objective, [clock]))
         return (

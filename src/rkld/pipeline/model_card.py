@@ -20,7 +20,7 @@ tags: [unlearning, rkld]
 ---
 # Unlearned with rkld
 
-Some records ({n}) were unlearned from this model. Method: {method.name}.
+Some records ({n}) were unlearned from this model. Method: {method.title}.
 Settings: alpha {settings.alpha:g}, {settings.epochs} epochs at a peak learning rate of {settings.peak_lr:g}, batch size
 {settings.batch_size}, scored tokens: {settings.score}, self-replay: {"none" if settings.replay == "none" else "yes"}.
 

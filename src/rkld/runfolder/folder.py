@@ -15,6 +15,7 @@ from rkld.errors import UserError
 from rkld.files import read_jsonl, unfinished, write_json
 from rkld.runfolder.manifest import FORMAT, MANIFEST, SETTINGS, read_manifest, salted, write_settings
 from rkld.settings.specification import flag
+from rkld.settings.table import without_effect
 from rkld.settings.unlearning import Settings
 
 PERSONAL = {
@@ -32,10 +33,6 @@ PERSONAL = {
 
 INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl")
 """What is removed once the model is written, unless kept."""
-
-
-FREE = {"out", "checkpoint_minutes", "keep_files", "teacher"}
-"""Settings that may change between two starts of a run, for they do not change its result."""
 
 
 class Run:
@@ -66,11 +63,11 @@ class Run:
         self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
-        asked, found = self._settings(), self.manifest["settings"]
+        asked, found, free = self._settings(), self.manifest["settings"], without_effect(Settings)
         different = [
             f"  {flag(name)}: {found.get(name)!r} then, {asked[name]!r} now"
             for name in asked
-            if name not in FREE and asked[name] != found.get(name)
+            if name not in free and asked[name] != found.get(name)
         ]
         # Whom it is about stands in neither the manifest nor a message; after a purge not even as a hash.
         if not self.purged and self.salted(self.settings.subject) != self.manifest["subject"]:

@@ -1,12 +1,14 @@
-"""What a setting is: its field, its flag, its type, and how loose values become checked settings."""
+"""What a setting is: its type, bounds, choices and help, and how loose values become checked settings."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import os
 import typing
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +17,89 @@ from rkld.errors import UserError, nearest
 S = typing.TypeVar("S")
 
 
-def setting(default: Any, help: str) -> Any:
-    """A field of a dataclass of settings."""
-    return dataclasses.field(default=default, metadata={"help": help})
+Affects = Literal["nothing", "student", "teacher", "figures"]
+"""What another value changes: nothing of a result (paths, checkpoints); the unlearned model; the teacher's cache, and
+so the unlearned model as well; or only what is measured of a model."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything there is to know of one setting.
+
+    Attributes:
+        type: of its value: str, int, float, bool, or tuple (of strings).
+        default: None where :attr:`optional` and nothing is given.
+        help: one sentence or two, ending in a full stop; the values of :attr:`choices` have their own.
+        group: under which heading the help and the reference list it.
+        affects: what another value changes (:data:`Affects`).
+        optional: None is a value.
+        low, high: the bounds, None for none. ``high=math.inf`` allows infinity.
+        exclusive: which bounds are themselves refused.
+        choices: value → what it means.
+        entries: the package whose registered names are values, beside others (``FILE.py:NAME``); they are only looked
+            up where the setting is used.
+        metavar: what stands for a value in the help. A name such as FILE or FOLDER in it says that paths are taken.
+        flag_value: what the flag alone means.
+        unit: of a number: "tokens", "records", ….
+        trainer: the name of the same setting in :class:`rkld.training.config.RKLDConfig`, if it is one of training.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    group: str
+    affects: Affects
+    optional: bool = False
+    low: float | None = None
+    high: float | None = None
+    exclusive: Literal["none", "low", "both"] = "none"
+    choices: Mapping[str, str] | None = None
+    entries: str = ""
+    metavar: str = ""
+    flag_value: str | None = None
+    unit: str = ""
+    trainer: str = ""
+
+    @property
+    def takes_paths(self) -> bool:
+        """Whether a value may be a path."""
+        return any(part in self.metavar for part in ("FILE", "FOLDER", "DATA", "MODEL"))
+
+    def check(self, value: Any, label: str) -> None:
+        """Refuse a number out of bounds.
+
+        Args:
+            label: what to call the setting in the message ("--alpha").
+
+        Raises:
+            UserError: it is too low or too high, or not finite.
+        """
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return
+        if math.isnan(value) or (math.isinf(value) and self.high != math.inf):
+            raise UserError(f"{label} is {value}; it must be a finite number.")
+        low, high = self.low, self.high
+        too_low = low is not None and (value <= low if self.exclusive != "none" else value < low)
+        too_high = high is not None and (value >= high if self.exclusive == "both" else value > high)
+        if not (too_low or too_high):
+            return
+        if self.exclusive == "both":
+            raise UserError(f"{label} is {value}; it must lie between {low} and {high}.")
+        if too_high:
+            raise UserError(f"{label} is {value}; it must be at most {high}.")
+        raise UserError(f"{label} is {value}; it must be {'above' if self.exclusive == 'low' else 'at least'} {low}.")
+
+
+def setting(default: Any, help: str, **given: Any) -> Any:
+    """A field of a dataclass of settings, for a setting that only this class has.
+
+    Args:
+        given: other attributes of :class:`Spec`.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "spec": {"default": default, "help": help, **given}}
+    )
 
 
 def flag(name: str) -> str:
@@ -25,12 +107,13 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def fields(cls: type) -> dict[str, dataclasses.Field]:
+def fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of a dataclass by name."""
     return {f.name: f for f in dataclasses.fields(cls)}
 
 
 def kind(name: str, cls: type) -> tuple[type, tuple[str, ...] | None, bool]:
-    """A setting's type, its choices (or None), and whether it may be left unset (None)."""
+    """A setting's type, its choices (or None), and whether it may be left unset (None), by its annotation."""
     hint = typing.get_type_hints(cls)[name]
     optional = type(None) in typing.get_args(hint)
     if optional:
@@ -45,12 +128,12 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
 
     Args:
         where: what to call the place they came from.
-        cls: a dataclass of settings, by default those of a run.
+        cls: a dataclass of settings.
 
     Raises:
         UserError: an unknown name, with the nearest known one; a value of the wrong kind.
     """
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields(cls):
             raise UserError(f"{where}: unknown setting '{name}'.{nearest(str(name), fields(cls))}")
@@ -59,7 +142,8 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
             checked[name] = None
             continue
         value = _converted(value, expected, choices)
-        if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        fits = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
+        if not fits:
             raise UserError(f"{where}: '{name}' is {value!r}; expected {_KINDS[expected]}.")
         if expected is tuple and not all(isinstance(item, str) for item in value):  # not shown: it may be personal
             raise UserError(f"{where}: '{name}' holds something else than text. Put its names between quotes.")
@@ -78,11 +162,15 @@ _KINDS = {
 def _converted(value: Any, expected: type, choices: Sequence[str] | None) -> Any:
     """What YAML or Python writes in another type, where it can only mean one thing."""
     if expected is tuple:
-        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+        if isinstance(value, str | os.PathLike):
+            return (os.fspath(value),)
+        if isinstance(value, list | tuple):
+            return tuple(os.fspath(item) if isinstance(item, os.PathLike) else item for item in value)
+        return value
     if expected is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:  # YAML reads 5e-5 as a string
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return value
     if expected is str and isinstance(value, os.PathLike):
         return os.fspath(value)

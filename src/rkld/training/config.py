@@ -2,43 +2,69 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
+from rkld.settings.specification import flag
+from rkld.settings.table import SHARED, peak_lr
+
+
+def _shared(name: str) -> Any:
+    """The table's entry whose name here is ``name``."""
+    spec = SHARED[name]
+    metadata = {"help": spec.help, "choices": list(spec.choices)} if spec.choices else {"help": spec.help}
+    if isinstance(spec.default, tuple):  # TrainingArguments are JSON, which has lists
+        return field(default_factory=lambda: list(spec.default), metadata=metadata)
+    return field(default=spec.default, metadata=metadata)
+
 
 @dataclass
 class RKLDConfig(TrainingArguments):
-    """Training settings; all of :class:`transformers.TrainingArguments`, with the paper's defaults.
+    """Training settings: all of :class:`transformers.TrainingArguments`, and those of ``rkld unlearn`` that training
+    needs, with the same defaults (:mod:`rkld.settings.table`).
 
     One optimizer step sees ``per_device_train_batch_size × gradient_accumulation_steps × processes`` forget records.
+    The same arguments serve :func:`rkld.build_teacher`, which takes the strengthening's epochs and rate from
+    ``strengthen_epochs`` and ``strengthen_lr``, and :class:`rkld.RKLDTrainer`.
+
+    Raises:
+        UserError: a value out of its bounds, as the command line has it.
     """
 
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate (the paper: 1e-5)."})
-    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay (the paper: 0.01)."})
-    num_train_epochs: float = field(default=5, metadata={"help": "Passes over the forget records."})
-    lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after the warm-up (the paper: linear)."})
+    learning_rate: float | None = _shared("learning_rate")
+    num_train_epochs: float = _shared("num_train_epochs")
+    per_device_train_batch_size: int = _shared("per_device_train_batch_size")
+    optim: str = _shared("optim")
+    seed: int = _shared("seed")
+    bf16: bool | None = _shared("bf16")
+
+    method: str = _shared("method")
+    method_arg: list[str] = _shared("method_arg")
+    refusals: str | None = _shared("refusals")
+    score: Literal["answer", "all", "spans", "added"] = _shared("score")
+    alpha: float = _shared("alpha")
+    retain_loss: Literal["auto", "kl", "rt", "none"] = _shared("retain_loss")
+    retain_weight: float = _shared("retain_weight")
+    replay_weight: float = _shared("replay_weight")
+    keep_weight: float = _shared("keep_weight")
+    strengthen_epochs: int = _shared("strengthen_epochs")
+    strengthen_lr: float | None = _shared("strengthen_lr")
+    checkpoint_minutes: float = _shared("checkpoint_minutes")
+
+    weight_decay: float = field(default=0.01, metadata={"help": "AdamW weight decay (paper: 0.01)."})
+    lr_scheduler_type: str = field(default="linear", metadata={"help": "Decay after the warm-up (paper: linear)."})
     warmup_epochs: float = field(
-        default=1.0, metadata={"help": "Epochs of linear warm-up (the paper: 1), where warmup_steps is not given."}
-    )
-    alpha: float = field(default=8.0, metadata={"help": "Teacher: l_o − α·ReLU(l_aug − l_o) (the paper: 8 on TOFU)."})
-    retain_weight: float = field(default=1.0, metadata={"help": "λ of +RT and +KL (the paper: 1)."})
-    retain_loss: str = field(
-        default="auto",
-        metadata={"help": "Retain term: 'kl' (forward KL), 'rt' (cross-entropy), 'none', or 'auto': the method's own."},
-    )
-    replay_weight: float = field(default=5.0, metadata={"help": "λ of self-replay."})
-    keep_weight: float = field(default=2.0, metadata={"help": "ρ of the keep term, where parts of answers are scored."})
-    score: str = field(default="answer", metadata={"help": "What is unlearned: 'answer', 'all', 'spans' or 'added'."})
-    method: str = field(default="rkld", metadata={"help": "Unlearning method, in rkld.methods or as FILE.py:NAME."})
-    method_arg: list[str] = field(
-        default_factory=list, metadata={"help": "Its hyper-parameters where they are not the defaults: 'name=value'."}
+        default=1.0, metadata={"help": "Epochs of linear warm-up (paper: 1), where warmup_steps is not given."}
     )
     chunk_rows: int | None = field(
         default=None, metadata={"help": "Rows whose logits exist at once. Default: by vocabulary, dtype and device."}
     )
-    checkpoint_minutes: float = field(default=10.0, metadata={"help": "Minutes between checkpoints."})
+    use_cpu: bool = field(default=False, metadata={"help": "Train on the CPU where there is a GPU."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of checkpoints and of the trained model."})
     # What this project needs of the Trainer, and no choice of the user's.
     save_strategy: str = "no"
     report_to: str = "none"
@@ -46,9 +72,44 @@ class RKLDConfig(TrainingArguments):
     disable_tqdm: bool = True
     logging_steps: float = 1
     logging_nan_inf_filter: bool = False  # it would halt a GPU at every step to ask
-    bf16: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        inherited = {f.name for f in fields(TrainingArguments)}
+        for name, spec in SHARED.items():
+            if name not in inherited:
+                spec.check(getattr(self, name), flag(spec.name))
+        if self.bf16 is None:
+            self.bf16 = not self.use_cpu and computes_in_bf16()
         # transformers takes bf16 without a GPU for a mistake; CPUs have it too (AMX, AVX512).
         self.use_cpu = self.use_cpu or (self.bf16 and not torch.cuda.is_available())
         super().__post_init__()
+
+
+def computes_in_bf16() -> bool:
+    """Whether training computes in bfloat16 where nobody says: on a GPU that has it."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def with_rate(args: RKLDConfig, adapter: bool) -> RKLDConfig:
+    """A copy of the arguments with their learning rate filled in.
+
+    Args:
+        adapter: whether an adapter is trained.
+    """
+    found = copy.copy(args)
+    found.learning_rate = peak_lr(args.learning_rate, adapter)
+    return found
+
+
+def of_strengthening(args: RKLDConfig, adapter: bool, folder: str) -> RKLDConfig:
+    """The arguments of the strengthening before a training by ``args``.
+
+    Args:
+        adapter: whether an adapter is trained.
+        folder: for its checkpoints.
+    """
+    found = copy.copy(args)
+    found.output_dir, found.num_train_epochs = folder, args.strengthen_epochs
+    rate = args.strengthen_lr if args.strengthen_lr is not None else args.learning_rate
+    found.learning_rate = peak_lr(rate, adapter)
+    return found

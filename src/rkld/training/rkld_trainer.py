@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft import PeftConfig
+from transformers import TrainerCallback
 
 from rkld import methods
 from rkld.losses.cache import HiddenCache
@@ -18,7 +20,8 @@ from rkld.models.loading import load_model
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.refusals import read_refusals
-from rkld.training.config import RKLDConfig
+from rkld.records.sources import Source
+from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
@@ -28,38 +31,50 @@ from rkld.training.trainer import ObjectiveTrainer
 class RKLDTrainer(ObjectiveTrainer):
     """Distils a student to a finished teacher, in TRL's manner.
 
-        teacher = rkld.build_teacher(model, train_dataset, "teacher/", processing_class=tokenizer)
-        RKLDTrainer(model, RKLDConfig("student/"), teacher=teacher, train_dataset=train_dataset,
-                    processing_class=tokenizer).train()
+        args = rkld.RKLDConfig("student/")
+        teacher = rkld.build_teacher(model, train_dataset, "teacher/", args=args, processing_class=tokenizer)
+        RKLDTrainer(model, args, teacher=teacher, train_dataset=train_dataset, processing_class=tokenizer).train()
+
+    These are the strengthening and the distillation of :func:`rkld.unlearn`, with the same settings and defaults. What
+    else a run does is left to the caller: self-replay is whatever ``replay_dataset`` holds (none by default), training
+    ends after ``num_train_epochs`` (no stopping rule; give one as a callback), the teacher has no floor, the model's own
+    words do not join the records, nothing is measured before or after, and the records of the forget set must name the
+    person themselves (no identifiers are looked for).
 
     Args:
         model: anything :func:`rkld.models.loading.load_model` takes; an object is trained in place.
-        teacher: built from the same model and the same data sets (:func:`rkld.training.rkld_trainer.build_teacher`).
+        args: of the training; ``alpha`` and ``score`` are these whatever the teacher was built with.
+        teacher: built from the same model and the same data sets (:func:`build_teacher`).
         train_dataset: the records to forget; replay_dataset: answered prompts to hold to the original;
             retain_dataset: records to keep. Any source of :func:`rkld.records.reading.read_records`.
         processing_class: the tokenizer; by default the one beside the model.
         peft_config: train an adapter; the same as the teacher's.
+        callbacks: :class:`transformers.TrainerCallback` objects.
+
+    Raises:
+        UserError: the teacher was built from other records, for another method, or for another score.
     """
 
     def __init__(
         self,
-        model,
+        model: Any,
         args: RKLDConfig,
         *,
         teacher: Teacher,
-        train_dataset,
-        replay_dataset=None,
-        retain_dataset=None,
-        processing_class=None,
-        peft_config=None,
-        callbacks: Sequence = (),
+        train_dataset: Source,
+        replay_dataset: Source | None = None,
+        retain_dataset: Source | None = None,
+        processing_class: Any = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: Sequence[TrainerCallback] = (),
     ):
         lm = load_student(model, processing_class, peft_config)
         sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
+        teacher = Teacher(teacher.cache, alpha=args.alpha)  # the cache serves any alpha
         super().__init__(lm, args, build_objective(sets, teacher, lm, args), callbacks)
 
 
-def load_student(model, processing_class=None, peft_config=None) -> LanguageModel:
+def load_student(model: Any, processing_class: Any = None, peft_config: PeftConfig | None = None) -> LanguageModel:
     """The model to train, with a new adapter where one is asked for: always the same, as the teacher is made with it."""
     lm = load_model(model, tokenizer=processing_class)
     if peft_config is None:
@@ -69,7 +84,9 @@ def load_student(model, processing_class=None, peft_config=None) -> LanguageMode
         return new_adapter(lm, config=peft_config)
 
 
-def encode_sets(lm: LanguageModel, args: RKLDConfig, forget, replay=None, retain=None) -> dict[str, list[Encoded]]:
+def encode_sets(
+    lm: LanguageModel, args: RKLDConfig, forget: Source, replay: Source | None = None, retain: Source | None = None
+) -> dict[str, Sequence[Encoded]]:
     """Data sets as the objective names them, encoded in the model's own format; with the method's refusals."""
     encoder = Encoder(lm.tokenizer, context_length=lm.context_length)
     given = {"forget": forget, "replay": replay, "retain": retain}
@@ -79,41 +96,43 @@ def encode_sets(lm: LanguageModel, args: RKLDConfig, forget, replay=None, retain
         for name, found in records.items()
     }
     method = methods.get_method(args.method, args.method_arg)
-    return with_refusals(sets, records, encoder, method, read_refusals(), seed=0)  # teacher and student see the same
+    refusals = read_refusals(args.refusals) if method.refusals else ()
+    return with_refusals(sets, records, encoder, method, refusals, args.seed)
 
 
 def build_teacher(
-    model,
-    train_dataset,
+    model: Any,
+    train_dataset: Source,
     folder: str | Path,
     *,
     args: RKLDConfig | None = None,
-    replay_dataset=None,
-    retain_dataset=None,
-    processing_class=None,
-    peft_config=None,
-    alpha: float = 8.0,
-    score: str = "answer",
+    replay_dataset: Source | None = None,
+    retain_dataset: Source | None = None,
+    processing_class: Any = None,
+    peft_config: PeftConfig | None = None,
 ) -> Teacher:
-    """Make a teacher for :class:`rkld.training.rkld_trainer.RKLDTrainer`, which takes the same model and data sets.
+    """Make a teacher for :class:`RKLDTrainer`, which takes the same model, data sets and arguments.
 
     Args:
-        folder: of the cache; a finished one is used again if nothing it was made from has changed.
-        args: of the strengthening, and the method if it is not RKLD. Default: the paper's, 5 epochs.
-        alpha: ``l_t = l_o − α · ReLU(l_aug − l_o)``; the cache serves any.
+        folder: of the cache; a finished one is used again if nothing it was made from has changed. It holds personal
+            data, and beside them the original's weights and the strengthening's checkpoints.
+        args: those of the student's training. The strengthening takes ``strengthen_epochs`` passes at a peak rate of
+            ``strengthen_lr``, by default as ``learning_rate``; everything else is as in the distillation. Default:
+            :class:`rkld.RKLDConfig`'s defaults. ``alpha`` does not enter the cache, which serves any.
 
-    Other arguments as of :class:`rkld.training.rkld_trainer.RKLDTrainer`.
+    Other arguments as of :class:`RKLDTrainer`.
     """
     lm = load_student(model, processing_class, peft_config)
-    args = args or RKLDConfig(output_dir=str(Path(folder) / "strengthened"))
-    args = replace(args, score=score)
+    strengthened = Path(folder) / "strengthened"
+    args = of_strengthening(args or RKLDConfig(str(strengthened)), lm.is_adapter, str(strengthened))
     sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
     identity = cache_identity(lm, sets, args)
     # A place of their own: checkpoints of other records or settings must not be gone on from.
     name = hashlib.blake2b(repr(identity).encode(), digest_size=8).hexdigest()
     cache = HiddenCache(Path(folder), identity)
-    teacher = Teacher(cache, alpha=alpha)
-    held = {f"original/{name}" for name in sets}  # whatever the student's settings will be
-    parts = held | cached_parts(build_terms(sets, teacher, lm, args))
-    fill_cache(lm, cache, sets, replace(args, output_dir=str(Path(args.output_dir) / name)), parts=parts)
+    teacher = Teacher(cache, alpha=args.alpha)
+    originals = {f"original/{name}" for name in sets}  # whatever the student's settings will be
+    parts = originals | cached_parts(build_terms(sets, teacher, lm, args))
+    args.output_dir = str(strengthened / name)
+    fill_cache(lm, cache, sets, args, parts=parts)
     return teacher

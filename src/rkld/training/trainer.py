@@ -6,7 +6,6 @@ records of a step and how their rows are weighted, comes from :mod:`rkld.losses.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
 from rkld.training.callbacks import Position, TimedCheckpoint
-from rkld.training.config import RKLDConfig
+from rkld.training.config import RKLDConfig, with_rate
 
 
 class ObjectiveTrainer(Trainer):
@@ -48,7 +47,7 @@ class ObjectiveTrainer(Trainer):
             )
         self.lm = lm
         self.objective = objective
-        args = copy.copy(args)  # the caller may train something else by the same
+        args = with_rate(args, lm.is_adapter)  # a copy: the caller may train something else by the same
         args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
         batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         per_epoch = math.ceil(len(next(iter(objective.sets.values()))) / batch_size)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from rkld.records.record import Record
 from rkld.records.sources import read_text
 from rkld.settings.benching import BenchSettings
 from rkld.settings.specification import flag, setting
+from rkld.settings.table import of
 from rkld.settings.unlearning import Settings
 from rkld.training.callbacks import TrainingBar
 from rkld.training.strengthening import fine_tuning_steps
@@ -78,31 +79,30 @@ RKLD's later name."""
 class BookSettings(BenchSettings):
     """Which methods forget which text. Units stand beside each setting; one seed, 0."""
 
-    model: str = setting("", "Folder, hub name, or the alias smollm2-135m. Needed.")
-    book: str = setting("", "The text to forget: a plain text file in UTF-8. Needed.")
+    model: str = of("model", help="Folder, hub name, or the alias smollm2-135m. Needed.")
+    book: str = setting("", "The text to forget: a plain text file in UTF-8. Needed.", metavar="FILE")
     elsewhere: str | None = setting(
-        None, "Another text: half of its chunks measure what is kept, half are the retain records of methods with any."
+        None,
+        "Another text: half of its chunks measure what is kept, half are the retain records of methods with any.",
+        metavar="FILE",
     )
     methods: str = setting(
         METHODS,
         "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or a group: all (every "
         "method that can forget a text), alphas, divergences.",
+        metavar="NAME,…",
     )
-    chunks: int = setting(400, "The first so many chunks are forgotten (paper: 400), or as many as there are.")
-    chunk_tokens: int = setting(512, "Tokens of a chunk (paper: 512).")
-    learn_epochs: int = setting(0, "Passes in which the model learns the chunks first. 0: it knows the book already.")
-    learn_lr: float = setting(1e-5, "Peak learning rate of that (7B: 1e-5; SmolLM2: 2e-4).")
-    out: str = setting("runs/book", "Folder of the original, cells and tables.")
-    alpha: float = setting(4.0, "Of the teacher (paper: 4 on the book).")
-    batch_size: int = setting(32, "Chunks per step (paper: 32).")
-
-    at_least: ClassVar[dict[str, float]] = {
-        **BenchSettings.at_least,
-        "chunks": 1,
-        "chunk_tokens": 2,
-        "learn_epochs": 0,
-    }
-    above_zero: ClassVar[tuple[str, ...]] = ("lr", "learn_lr")
+    chunks: int = setting(400, "The first so many chunks are forgotten (paper: 400), or as many as there are.", low=1)
+    chunk_tokens: int = setting(512, "Tokens of a chunk (paper: 512).", low=2)
+    learn_epochs: int = setting(
+        0, "Passes in which the model learns the chunks first. 0: it knows the book already.", low=0
+    )
+    learn_lr: float = setting(
+        1e-5, "Peak learning rate of that (7B: 1e-5; SmolLM2: 2e-4).", low=0, high=1, exclusive="low"
+    )
+    out: str = of("out", default="runs/book", help="Folder of the original, cells and tables.")
+    alpha: float = of("alpha", default=4.0, help="Of the teacher (paper: 4 on the book).")
+    batch_size: int = of("batch_size", default=32, help="Chunks per step (paper: 32).")
 
     def __post_init__(self) -> None:
         for name, what in {"model": "the model", "book": "the text to forget"}.items():
@@ -293,7 +293,7 @@ def markdown(settings: BookSettings, rows: Sequence[Mapping[str, Any]], notes: S
     """What was found, what must be known to read it, and the paper's figures apart from it."""
     lines = [[row["method"], *(_number(row[name]) for name in FIGURES)] for row in rows]
     files = {name: Path(path).name for name in ("book", "elsewhere") if (path := getattr(settings, name))}
-    of_run = ("out", "methods", "jobs", "keep_models")
+    of_run = ("out", "methods", "method_file", "jobs", "keep_models")
     used = {name: value for name, value in (asdict(settings) | files).items() if name not in of_run}
     published = [[name, *(f"{value:g}" for value in values)] for name, values in PUBLISHED.items()]
     parts = [

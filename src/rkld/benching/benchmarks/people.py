@@ -20,6 +20,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.progress import Silent
 from rkld.settings.benching import QuestionSettings
 from rkld.settings.specification import setting
+from rkld.settings.table import of
 
 TINY_BYTES = 10_000_000
 """Weights of the tiny model."""
@@ -37,13 +38,13 @@ RECORDS = 40
 class PeopleSettings(QuestionSettings):
     """Which methods are compared on fictitious people, and how. Defaults are those of the tiny model."""
 
-    out: str = setting("runs/bench_people", "Folder of models, cells and tables.")
-    seeds: int = setting(3, "Seeds 0, 1, …; each is another world and pair.")
-    strengthen_epochs: int = setting(10, "Passes while strengthening.")
-    lr: float | None = setting(5e-4, "Peak learning rate.")
-    batch_size: int = setting(8, "Forget records per step.")
-    max_new_tokens: int = setting(32, "Longest generated answer, in tokens.")
-    questions: int | None = setting(40, "At most so many evaluated per set beside forget.")
+    out: str = of("out", default="runs/bench_people", help="Folder of models, cells and tables.")
+    seeds: int = setting(3, "Seeds 0, 1, …; each is another world and pair.", low=1)
+    strengthen_epochs: int = of("strengthen_epochs", default=10, help="Passes while strengthening.")
+    lr: float | None = of("lr", default=5e-4, help="Peak learning rate.")
+    batch_size: int = of("batch_size", default=8, help="Forget records per step.")
+    max_new_tokens: int = of("max_new_tokens", default=32, help="Longest generated answer, in tokens.")
+    questions: int | None = of("questions", default=40, help="At most so many evaluated per set beside forget.")
 
 
 @BENCHMARKS.register("people")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -27,6 +27,7 @@ from rkld.records.reading import read_records
 from rkld.records.record import Record
 from rkld.settings.benching import QuestionSettings, listed
 from rkld.settings.specification import setting
+from rkld.settings.table import of
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
@@ -90,38 +91,37 @@ LEARNING_RATE = 1e-5
 class TofuSettings(QuestionSettings):
     """Which methods are compared on TOFU, and how. Units stand beside each setting."""
 
-    lr: float | None = setting(None, "Peak learning rate. Default: 1e-5 (paper, 7B), or the preset's.")
+    lr: float | None = of("lr", help="Peak learning rate. Default: 1e-5 (paper, 7B), or the preset's.")
     retrained: str | None = setting(
-        None, "A retrained model that is there; {split}, {seed} and {retain} (retain99, …) are filled in."
+        None,
+        "A retrained model that is there; {split}, {seed} and {retain} (retain99, …) are filled in.",
+        metavar="MODEL",
     )
-    subject: tuple[str, ...] = setting((), "Names to forget, or a file. Default: the split's authors.")
+    subject: tuple[str, ...] = of("subject", help="Names to forget, or a file. Default: the split's authors.")
     splits: str = setting(
         "forget01",
         f"Comma-separated, of {', '.join(SPLITS)}, or your own: NAME for NAME.json, NAME_perturbed.json and "
         "NAME_retain.json beside TOFU's files in --data.",
+        metavar="NAME,…",
     )
-    data: str = setting("locuslab/TOFU", "A local folder of TOFU's files, or the hub name.")
+    data: str = setting("locuslab/TOFU", "A local folder of TOFU's files, or the hub name.", metavar="FOLDER|NAME")
     preset: Literal["llama2", "phi-1.5", "llama3.2-1b"] | None = setting(
         None, "Model, template and learning rates of TOFU (llama2, phi-1.5) or open-unlearning, where none are given."
     )
-    model: str | None = setting(None, "What is fine-tuned to the original and the retrained models.")
-    retained: int | None = setting(None, "Only the first so many retain records are learned. Default: all.")
-    train_epochs: int = setting(5, "Passes when original and retrained models are made (paper: 5).")
+    model: str | None = setting(None, "What is fine-tuned to the original and the retrained models.", metavar="MODEL")
+    retained: int | None = setting(None, "Only the first so many retain records are learned. Default: all.", low=1)
+    train_epochs: int = setting(5, "Passes when original and retrained models are made (paper: 5).", low=1)
     train_lr: float | None = setting(
-        None, "Their peak learning rate. Default: 1e-5 (paper, 7B), or the preset's; SmolLM2: 2e-4."
+        None,
+        "Their peak learning rate. Default: 1e-5 (paper, 7B), or the preset's; SmolLM2: 2e-4.",
+        low=0,
+        high=1,
+        exclusive="low",
     )
-    train_batch: int = setting(32, "Their records per step (paper: 32).")
-    holdout: str | None = setting(None, "Records of others never trained on, for the calibrated stop.")
-    replay: str = setting("auto", "The prompts of +replay: auto, or a file of them.")
+    train_batch: int = setting(32, "Their records per step (paper: 32).", low=1)
+    holdout: str | None = of("holdout", help="Records of others never trained on, for the calibrated stop.")
+    replay: str = of("replay", help="The prompts of +replay: auto, or a file of them.", metavar="auto|DATA")
     tune_split: str | None = setting(None, "The split, not among --splits, on which --tune chooses.")
-
-    at_least: ClassVar[dict[str, float]] = {
-        **QuestionSettings.at_least,
-        "train_epochs": 1,
-        "train_batch": 1,
-        "retained": 1,
-    }
-    above_zero: ClassVar[tuple[str, ...]] = ("lr", "train_lr")
 
     def __post_init__(self) -> None:
         models = {"model", "original", "retrained"}
@@ -242,7 +242,7 @@ class Tofu(QuestionBenchmark):
             per_device_train_batch_size=s.train_batch // parts,
             gradient_accumulation_steps=parts,
             save_total_limit=1,
-            bf16=bool(s.bf16 if s.bf16 is not None else torch.cuda.is_available()),
+            bf16=s.bf16,
             seed=0,
         )
         steps = s.train_epochs * -(-len(encoded) // s.train_batch)

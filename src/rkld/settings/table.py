@@ -1,0 +1,278 @@
+"""The table of settings: each once, with its type, default, bounds, choices, group, help, and what it affects.
+
+From it come :class:`rkld.settings.unlearning.Settings`, :class:`rkld.settings.auditing.AuditSettings`, the shared part
+of :class:`rkld.training.config.RKLDConfig`, the command line with its grouped help, the keywords of the Python functions
+(:mod:`rkld.settings.typed`), what may change between two starts of a run, the key of the teacher's cache, and
+``docs/settings.md``. "Paper" is Wang et al. 2025, RKLD, unless another is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from rkld.settings.specification import Affects, Spec, fields, flag, kind
+
+FULL_RATE, ADAPTER_RATE = 5e-5, 5e-4
+"""Peak learning rates where none is given: of all weights, and of an adapter (paper: 1e-5 for all weights of 7B)."""
+
+
+def peak_lr(lr: float | None, adapter: bool) -> float:
+    """The peak learning rate: as given, else the default of what is trained."""
+    return lr if lr is not None else ADAPTER_RATE if adapter else FULL_RATE
+
+
+FORGET = "What is forgotten"
+KEEP = "What is kept"
+METHOD = "The method"
+STOP = "When to stop"
+TRAINING = "Training"
+PROMPTS = "Prompts and answers"
+MODEL = "Model and memory"
+FILES = "Files"
+COMPARED = "What it is compared with"
+SERVED = "A model behind a server"
+ASKED = "What is asked"
+GATES = "What it must show"
+
+_SCORES = {
+    "answer": "the answers, with their end of turn",
+    "all": "every turn, the user's too",
+    "spans": "only the marked parts (spans) and the identifiers of --subject",
+    "added": "what answers say beyond their questions",
+}
+_RETAIN_LOSSES = {
+    "auto": "the method's own choice (rkld: kl)",
+    "kl": "forward KL divergence to the original model",
+    "rt": "fine-tuning: cross-entropy on the answers",
+    "none": "no retain term",
+}
+_OWN_WORDS = {
+    "no": "the written records alone",
+    "join": "the model's own answers beside the written records",
+    "replace": "the model's own answers in place of the written records",
+}
+_DTYPES = {
+    "auto": "float32",
+    "float32": "4 bytes a weight",
+    "bfloat16": "2 bytes a weight; updates below its precision are lost",
+}
+
+
+def _spec(name: str, type: type, default: Any, affects: Affects, group: str, help: str, **more: Any) -> Spec:
+    return Spec(name=name, type=type, default=default, affects=affects, group=group, help=help, **more)
+
+
+def _optional(name: str, type: type, affects: Affects, group: str, help: str, **more: Any) -> Spec:
+    return _spec(name, type, None, affects, group, help, optional=True, **more)
+
+
+_WEIGHT: dict[str, Any] = {"low": 0, "high": 1_000_000}
+_RATE: dict[str, Any] = {"low": 0, "high": 1, "exclusive": "low"}
+_EPOCHS: dict[str, Any] = {"low": 1, "high": 100_000, "unit": "epochs"}
+_TOKENS: dict[str, Any] = {"low": 1, "high": 10_000_000, "unit": "tokens"}
+
+# fmt: off
+_ENTRIES = (
+    # What is forgotten
+    _spec("model", str, "", "teacher", FORGET,
+          "Folder, hub name, PEFT adapter folder, or the alias smollm2-135m.", metavar="MODEL"),
+    _spec("forget", str, "", "teacher", FORGET,
+          "Records to forget: JSONL, JSON, CSV, Parquet, or a Hugging Face data set.", metavar="DATA"),
+    _spec("subject", tuple, (), "teacher", FORGET,
+          "A name of the person, or a file of names, aliases and identifiers.", metavar="NAME|FILE"),
+    _spec("score", str, "answer", "teacher", FORGET, "What of the records is unlearned.", choices=_SCORES,
+          trainer="score"),
+    _spec("own_words", str, "no", "teacher", FORGET,
+          "Whether the model's own answers to the forget questions, facts marked, are unlearned, too; the flag alone "
+          "means join.", choices=_OWN_WORDS, flag_value="join"),
+    # What is kept
+    _optional("retain", str, "teacher", KEEP, "Records to keep, in any of the same forms.", metavar="DATA"),
+    _spec("retain_loss", str, "auto", "student", KEEP, "The loss on retain records.", choices=_RETAIN_LOSSES,
+          trainer="retain_loss"),
+    _spec("retain_weight", float, 1.0, "student", KEEP, "λ of the retain term (paper: 1).", trainer="retain_weight",
+          **_WEIGHT),
+    _spec("replay", str, "auto", "teacher", KEEP,
+          "Self-replay, the model's own answers to other prompts held to the original: auto (prompts of its own), none "
+          "(as published), or a file of prompts.", metavar="auto|none|DATA"),
+    _spec("replay_weight", float, 5.0, "student", KEEP, "λ of self-replay.", trainer="replay_weight", **_WEIGHT),
+    _spec("keep_weight", float, 2.0, "student", KEEP,
+          "ρ of the keep term: holds the unscored part of forget answers to the original (score spans, added).",
+          trainer="keep_weight", **_WEIGHT),
+    _spec("floor", bool, True, "teacher", KEEP,
+          "With score spans: the teacher never falls below what is said of other people in the same place."),
+    # The method
+    _spec("method", str, "rkld", "student", METHOD, "Unlearning method: one of these, or FILE.py:NAME for your own.",
+          metavar="NAME|FILE.py:NAME", entries="rkld.methods", trainer="method"),
+    _spec("method_arg", tuple, (), "student", METHOD, "A hyper-parameter of the method that is not its default.",
+          metavar="NAME=VALUE", trainer="method_arg"),
+    _spec("method_file", tuple, (), "nothing", METHOD,
+          "A Python file with a method of your own, for a model folder that names it.", metavar="FILE.py"),
+    _optional("refusals", str, "student", METHOD,
+              "Refusals, one a line, for methods that teach them. Default: a list of 30.", metavar="FILE",
+              trainer="refusals"),
+    _spec("alpha", float, 8.0, "student", METHOD,
+          "Of the teacher: l_o − α · ReLU(l_aug − l_o) (paper: 8 on TOFU).", low=0, high=10_000, trainer="alpha"),
+    _optional("teacher", str, "nothing", METHOD,
+              "Folder of the teacher's cache, for runs that differ in alpha or divergence to share. It holds personal "
+              "data and stays. Default: the run's own, removed in the end.", metavar="FOLDER"),
+    # When to stop
+    _spec("epochs", int, 10, "student", STOP,
+          "Passes over the forget records while distilling (paper: up to 10); a --stop may end them.",
+          trainer="num_train_epochs", **_EPOCHS),
+    _spec("stop", str, "placebo", "student", STOP, "When to stop: one of these, or FILE.py:NAME for your own.",
+          metavar="NAME|FILE.py:NAME", entries="rkld.stopping.rules"),
+    _optional("check_every", int, "student", STOP,
+              "Optimizer steps between the checks of --stop. Default: half an epoch's.", low=1, high=1_000_000_000,
+              unit="steps"),
+    _optional("holdout", str, "student", STOP,
+              "Records of people the model was never trained on, for --stop placebo. Default: invented names.",
+              metavar="DATA"),
+    _optional("control", str, "student", STOP,
+              "A model that has never seen the forget records, for --stop control.", metavar="MODEL"),
+    # Training
+    _spec("strengthen_epochs", int, 5, "teacher", TRAINING,
+          "Passes over the forget records while strengthening (paper: 5 more).", trainer="strengthen_epochs",
+          **_EPOCHS),
+    _optional("lr", float, "teacher", TRAINING,
+              f"Peak learning rate. Default: {FULL_RATE:g}, with an adapter {ADAPTER_RATE:g} (paper: 1e-5 for 7B).",
+              trainer="learning_rate", **_RATE),
+    _optional("strengthen_lr", float, "teacher", TRAINING, "Peak learning rate of strengthening. Default: as --lr.",
+              trainer="strengthen_lr", **_RATE),
+    _spec("batch_size", int, 8, "teacher", TRAINING, "Forget records per optimizer step.", low=1, high=100_000,
+          unit="records", trainer="per_device_train_batch_size"),
+    _optional("accumulation", int, "student", TRAINING,
+              "Micro-batches that an optimizer step is split into. Default: on a CPU of 4 records or more, else 1.",
+              low=1, high=100_000),
+    _spec("lora", bool, False, "teacher", TRAINING, "Train a LoRA adapter in place of all weights."),
+    _spec("lora_rank", int, 16, "teacher", TRAINING, "Rank of the adapter.", low=1, high=100_000),
+    _spec("optim", str, "adamw_torch_fused", "teacher", TRAINING, "Optimizer, by its name in transformers.",
+          trainer="optim"),
+    _spec("seed", int, 0, "teacher", TRAINING, "Seed of everything drawn.", low=0, high=2**32 - 1, trainer="seed"),
+    # Prompts and answers
+    _optional("system_prompt", str, "teacher", PROMPTS,
+              "System prompt. Default: whatever the template does by itself."),
+    _optional("chat_template", str, "teacher", PROMPTS,
+              "File with a Jinja chat template, or tofu-llama2, tofu-phi, open-unlearning-llama3. Default: the model's "
+              "own.", metavar="FILE|NAME"),
+    _spec("template_date", str, "2024-07-26", "teacher", PROMPTS,
+          "The date, YYYY-MM-DD, for templates that insert today's."),
+    _optional("max_length", int, "teacher", PROMPTS,
+              "Cut records to this many tokens. Default: refuse longer than the context.", **{**_TOKENS, "low": 2}),
+    _spec("max_new_tokens", int, 64, "teacher", PROMPTS, "Longest generated answer, in tokens.", **_TOKENS),
+    # Model and memory
+    _spec("dtype", str, "auto", "teacher", MODEL, "Weights while training.", choices=_DTYPES),
+    _optional("bf16", bool, "teacher", MODEL,
+              "Compute in bfloat16 over float32 weights. Default: on a GPU that has it.", trainer="bf16"),
+    _spec("gradient_checkpointing", bool, False, "nothing", MODEL,
+          "Recompute activations in the backward pass, to save memory."),
+    _spec("merge", bool, False, "student", MODEL, "With an adapter: write the merged model."),
+    _spec("trust_remote_code", bool, False, "nothing", MODEL, "Allow models that bring their own code."),
+    _spec("allow_pickle", bool, False, "nothing", MODEL,
+          "Allow weights in pickle form, which can run code when they are read."),
+    # Files
+    _optional("out", str, "nothing", FILES, "Run folder. Default: runs/MODEL.", metavar="FOLDER"),
+    _spec("checkpoint_minutes", float, 10.0, "nothing", FILES, "Minutes between checkpoints of a long phase.", low=0,
+          high=math.inf, unit="minutes", trainer="checkpoint_minutes"),
+    _spec("keep_files", bool, False, "nothing", FILES,
+          "Keep strengthened weights, cache, checkpoints and replay after the run."),
+    # Of an audit: what it is compared with
+    _optional("original", str, "figures", COMPARED, "The model before unlearning, to stand beside.", metavar="MODEL"),
+    _optional("retain_logs", str, "figures", COMPARED,
+              "A retrained model's results: TOFU's logs or open-unlearning's TOFU_EVAL.json.", metavar="FILE"),
+    _optional("endpoint", str, "figures", SERVED, "URL of an OpenAI-compatible server that serves the model.",
+              metavar="URL"),
+    _optional("tokenizer", str, "figures", SERVED,
+              "With --endpoint: folder of the tokenizer and template, for likelihoods.", metavar="FOLDER"),
+    # Of an audit: what is asked
+    _optional("neighbours", str, "figures", KEEP,
+              "Records near the forgotten ones: those most easily damaged.", metavar="DATA"),
+    _optional("real_authors", str, "figures", KEEP, "TOFU's real_authors_perturbed: for model utility.",
+              metavar="DATA"),
+    _optional("world_facts", str, "figures", KEEP, "TOFU's world_facts_perturbed: for model utility.",
+              metavar="DATA"),
+    _optional("probes", str, "figures", ASKED,
+              "Probes made by rkld probes. Default: made where records have no paraphrases.", metavar="DATA"),
+    _spec("attacks", tuple, ("paraphrases", "prefixes", "sampling"), "figures", ASKED,
+          "An attack, with commas for several; or all, none.", metavar="NAME,…", entries="rkld.auditing.attacks"),
+    _spec("general", tuple, (), "figures", ASKED, "Tasks of lm-eval, such as piqa; 'paper' for RKLD's seven.",
+          metavar="TASK"),
+    _spec("k", int, 8, "figures", ASKED, "Sampled answers of leak@k.", low=1, high=100_000),
+    _spec("samples", int, 16, "figures", ASKED,
+          "Sampled answers to each question; above k, the more the less noise.", low=1, high=100_000),
+    _spec("top", int, 5, "figures", ASKED, "Completions of a blank.", low=1, high=100_000),
+    _optional("questions", int, "figures", ASKED,
+              "Only the first so many of every set (old TOFU figures: 300). Default: all.", low=1,
+              high=1_000_000_000, unit="records"),
+    _spec("relearn_share", float, 0.2, "figures", ASKED, "Share of the forget records that is learned again.", low=0,
+          high=1, exclusive="both"),
+    _spec("relearn_epochs", int, 10, "figures", ASKED, "Passes over them.", **_EPOCHS),
+    _optional("relearn_lr", float, "figures", ASKED,
+              f"Learning rate of it. Default: {FULL_RATE:g}, of an adapter {ADAPTER_RATE:g}.", **_RATE),
+    # Of an audit: what it must show
+    _spec("max", tuple, (), "figures", GATES, "Gate: the metric may be so high at most.", metavar="NAME=VALUE"),
+    _spec("min", tuple, (), "figures", GATES, "Gate: the metric must be so high at least.", metavar="NAME=VALUE"),
+    _spec("margin", float, 0.1, "figures", GATES, "Equivalence to the control is claimed within this margin.", low=0,
+          high=1, exclusive="both"),
+    _spec("redact", bool, False, "figures", FILES,
+          "Keep all text out of audit.json and delete what was generated."),
+)
+# fmt: on
+
+TABLE: Mapping[str, Spec] = {spec.name: spec for spec in _ENTRIES}
+"""Every setting of a run or an audit, by name. Those of one benchmark alone stand in its own class."""
+
+
+SHARED: Mapping[str, Spec] = {spec.trainer: spec for spec in _ENTRIES if spec.trainer}
+"""The settings of :class:`rkld.training.config.RKLDConfig` that the table has, by their names there."""
+
+
+def of(name: str, **given: Any) -> Any:
+    """A field of a dataclass of settings: the table's entry of this name.
+
+    Args:
+        given: attributes of :class:`Spec` that are others here: ``of("alpha", default=4.0)``.
+    """
+    spec = dataclasses.replace(TABLE[name], **given)
+    return dataclasses.field(default=spec.default, metadata={"help": spec.help, "spec": vars(spec)})
+
+
+def specs(cls: type) -> Mapping[str, Spec]:
+    """The specification of every setting of a dataclass, by name.
+
+    What a field does not say itself comes from the table, where that has its name; then from its annotation.
+    """
+    return _specs(cls)
+
+
+@functools.cache
+def _specs(cls: Hashable) -> Mapping[str, Spec]:
+    assert isinstance(cls, type)
+    found: dict[str, Spec] = {}
+    for name, field in fields(cls).items():
+        hint, choices, optional = kind(name, cls)
+        known = vars(TABLE[name]) if name in TABLE else {"group": "Benchmark", "affects": "student"}
+        annotated = {"name": name, "type": hint, "optional": optional}
+        given = {**known, **annotated, **field.metadata["spec"]}
+        if choices and set(given.get("choices") or ()) != set(choices):
+            given["choices"] = dict.fromkeys(choices, "")
+        found[name] = Spec(**given)
+    return found
+
+
+def check_bounds(settings: Any) -> None:
+    """Refuse numbers of a dataclass of settings that are out of their bounds.
+
+    Raises:
+        UserError: naming the flag, the value and the bound.
+    """
+    for name, spec in specs(type(settings)).items():
+        spec.check(getattr(settings, name), flag(name))
+
+
+def without_effect(cls: type) -> frozenset[str]:
+    """Settings of which another value changes nothing of the result: they may differ between two starts of a run."""
+    return frozenset(name for name, spec in specs(cls).items() if spec.affects == "nothing")

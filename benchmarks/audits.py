@@ -6,7 +6,7 @@
 
 One ``rkld audit`` of each model, by the same attacks and gates, which were fixed before any of these audits was run
 (single metrics of the tiny world's models were known): the original must fail on every one of them and the retrained
-model pass. The unlearned model is audited beside both. Models are those of ``benchmarks.people`` and
+model pass. The unlearned model is audited beside both. Models are those of ``benchmarks.people_trajectories`` and
 ``benchmarks.tofu_forget01``, made unless they are there; for pairs (``--seed`` is the pair's number) those that
 ``benchmarks.tofu_pairs --keep-models`` left: ours as it was at its calibrated stop.
 """
@@ -20,7 +20,7 @@ import click
 
 import rkld
 from benchmarks.common import write
-from benchmarks.people import asked, models, pair
+from benchmarks.people_trajectories import asked, models, pair
 from benchmarks.tofu_models import RETAINED, TEMPLATE, train
 from benchmarks.tofu_pairs import AUTHORS, OURS
 from rkld.benching.worlds.people import people

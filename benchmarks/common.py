@@ -21,9 +21,9 @@ from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
 
-COLUMNS = ("forget_probability", "forget_rouge_l", "ks", "retain_probability", "retain_rouge_l")
+COLUMNS = ("forget_probability", "forget_rouge_l", "ks_distance", "retain_probability", "retain_rouge_l")
 
-SPOKEN = 40
+GENERATED = 40
 """Retained records whose answers are generated; their probability is taken over all."""
 LONGEST = 100
 """Tokens of a generated answer; TOFU's are shorter."""
@@ -47,18 +47,18 @@ class Checks:
         gold = [answers[0] for answers in questions]
         losses = mean_losses(questions)
         forget = measure(lm, self.encoder, self.forget, max_new_tokens=LONGEST, scores=gold)
-        spoken = measure(lm, self.encoder, self.retain[:SPOKEN], max_new_tokens=LONGEST)
-        silent = measure(lm, self.encoder, self.retain[SPOKEN:], answers=False)
+        answered = measure(lm, self.encoder, self.retain[:GENERATED], max_new_tokens=LONGEST)
+        others = measure(lm, self.encoder, self.retain[GENERATED:], answers=False)
         ratios = truth_ratio(losses["paraphrase_loss"], losses["perturbed_loss"])
         distance = forget_quality(ratios, self.retrained_ratios)
         return {
             "forget_probability": forget.probability,
             "forget_rouge_l": forget.rouge_l,
-            "ks": distance.statistic,
+            "ks_distance": distance.statistic,
             "ks_p": distance.pvalue,
             "n": distance.n,
-            "retain_probability": float(np.mean(spoken.probabilities + silent.probabilities)),
-            "retain_rouge_l": spoken.rouge_l,
+            "retain_probability": float(np.mean(answered.probabilities + others.probabilities)),
+            "retain_rouge_l": answered.rouge_l,
         }
 
 
@@ -75,7 +75,7 @@ class EveryEpochs(TrainerCallback):
 
 
 def table(rows: Sequence[tuple[str, dict]], columns: Sequence[str] = COLUMNS) -> str:
-    """A Markdown table of named measurements."""
+    """A Markdown table: a name and its figures in each row."""
     lines = ["| model | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for name, values in rows:
         lines.append(f"| {name} | " + " | ".join(f"{values[c]:.3f}" for c in columns) + " |")

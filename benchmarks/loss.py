@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.common import write
-from benchmarks.measure import Measured, median, paired, ratio
+from benchmarks.resource_usage import Measured, median, paired, ratio
 from rkld.losses.chunked import RowLoss, Segment, linear_divergence
 from rkld.losses.divergences import jensen_shannon
 from rkld.losses.teacher import Teacher

@@ -26,8 +26,8 @@ import click
 
 from benchmarks.common import write
 from benchmarks.open_unlearning_configs import card, configs, script
-from rkld.benching.cell_runs import figures
-from rkld.benching.tasks import task
+from rkld.benching.question_figures import SETS, question_figures
+from rkld.benching.registry import open_benchmark
 from rkld.errors import UserError
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import new_folder, write_json, write_jsonl, write_text
@@ -38,7 +38,6 @@ from rkld.records.encoding import PLAIN_CHAT_TEMPLATE, Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
-from rkld.settings.benching import SETS, BenchSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -159,12 +158,13 @@ def export(data: str, split: str, original: str, retrained: str, out: Path, ques
     """
     if out.exists():
         raise UserError(f"--out {out} exists already: give another name, or remove it.")
-    settings = BenchSettings(data=data, splits=split, original=original, retrained=retrained, questions=questions)
-    found = task(settings, split, 0)
+    given = {"data": data, "splits": split, "original": original, "retrained": retrained, "questions": questions}
+    benchmark = open_benchmark("tofu", given)
+    found = benchmark.task(split, 0)
     forget, retain = read_records(found.forget, "forget"), read_records(found.retain, "retain")
     parts = {split: forget, f"{split}_retain": retain}
     parts |= {f"{split if name == 'forget' else name}_perturbed": list(found.asked[name]) for name in SETS}
-    everything, day = [record for records in parts.values() for record in records], settings.template_date
+    everything, day = [record for records in parts.values() for record in records], benchmark.settings.template_date
     fingerprints, compared = set(), 0
     with new_folder(out) as folder:
         for role, source in {"original": original, "retrained": retrained}.items():
@@ -247,9 +247,9 @@ RESULTS = "benchmarks/results/open_unlearning.md"
 
 # Ours → theirs, in TOFU_SUMMARY.json: the names of configs/eval/tofu_metrics/*.yaml (the @package line).
 STATED = {
-    "forget_quality": "forget_quality", "ks": "", "forget_probability": "forget_Q_A_Prob",
-    "forget_rouge": "forget_Q_A_ROUGE", "forget_truth_ratio": "forget_truth_ratio",
-    "retain_probability": "retain_Q_A_Prob", "retain_rouge": "retain_Q_A_ROUGE", "model_utility": "model_utility",
+    "forget_quality": "forget_quality", "ks_distance": "", "forget_probability": "forget_Q_A_Prob",
+    "forget_rouge_l": "forget_Q_A_ROUGE", "forget_truth_ratio": "forget_truth_ratio",
+    "retain_probability": "retain_Q_A_Prob", "retain_rouge_l": "retain_Q_A_ROUGE", "model_utility": "model_utility",
 }  # fmt: skip
 BY_OURS, BY_THEIRS = "theirs, by our code", "theirs, as stated"
 
@@ -276,7 +276,7 @@ def computed(path: Path, retrained: Sequence[float]) -> dict[str, float]:
             )
         losses[name] = found
     try:
-        return figures(losses, retrained)
+        return question_figures(losses, retrained)
     except ValueError as error:  # NaN, unequal numbers of questions
         raise UserError(f"{path}: {error}. Evaluate the model again.") from error
 
@@ -346,7 +346,8 @@ def _cell(value: float | None) -> str:
 
 _NOTES = """
 - The models "original" and "retrained" are the same in both codes: where their figures differ, the codes do.
-- forget_quality and ks are of the retrained model as the same code measured it. Its own row is 1 and 0 by definition.
+- forget_quality and ks_distance are of the retrained model as the same code measured it. Its own row is 1 and 0 by
+  definition.
 - ROUGE-L: theirs generates up to 200 tokens; ours as many as the bench was given.
 - Methods of theirs ran with their defaults, or with what run.sh was given; none was tuned here unless that says so."""
 
@@ -379,14 +380,14 @@ def export_command(data: str, split: str, original: str, retrained: str, questio
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, show_default=True, help="The table, .md.")
 def import_command(logs: Sequence[str], retain_logs: Path, ours: Path, split: str, out: Path) -> None:
     """Make a table of its results beside ours."""
-    rows = compare(named(logs), retain_logs, ours, split)
+    rows = compare(by_method(logs), retain_logs, ours, split)
     command = f"python -m benchmarks.open_unlearning import --split {split}"
     title, body = f"open-unlearning beside rkld bench, {split}", f"{table(rows)}\n{_NOTES}"
     write(out.parent, out.stem, title, command, {"rows": rows}, body)
     print(table(rows))
 
 
-def named(logs: Sequence[str]) -> dict[str, Path]:
+def by_method(logs: Sequence[str]) -> dict[str, Path]:
     """METHOD=FILE, each once."""
     found: dict[str, Path] = {}
     for text in logs:

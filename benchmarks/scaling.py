@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from benchmarks.common import write
-from benchmarks.measure import measure
+from benchmarks.resource_usage import measure
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.models.loading import load_model

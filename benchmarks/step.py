@@ -26,7 +26,7 @@ from transformers import Trainer
 
 from benchmarks.baselines import BaselineTrainer, NaiveRKLD, answer_only_sft, sft
 from benchmarks.common import machine, write
-from benchmarks.measure import Measured, measure, paired, ratio
+from benchmarks.resource_usage import Measured, measure, paired, ratio
 from benchmarks.tofu_models import TEMPLATE
 from rkld.files import read_jsonl
 from rkld.models.adapters import new_adapter

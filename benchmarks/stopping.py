@@ -2,10 +2,11 @@
 
     python -m benchmarks.stopping [--seeds 5] [--data FOLDER] [--out runs] [--results benchmarks/results]
 
-The tiny world of benchmarks.people (its run "replay", another pair of people for each seed) and, with --data (a folder
-of locuslab/TOFU), the two authors of forget01 and SmolLM2-135M (benchmarks.tofu_models). A run is recorded once, with
-its losses at every check, and goes on to its last step; each rule then says where it would have stopped. KS distance
-(n = 40) and forget probability are taken over all forget records; the rules see those alone that steer.
+The tiny world of benchmarks.people_trajectories (its run "replay", another pair of people for each seed) and, with
+--data (a folder of locuslab/TOFU), the two authors of forget01 and SmolLM2-135M (benchmarks.tofu_models). A run is
+recorded once, with its losses at every check, and goes on to its last step; each rule then says where it would have
+stopped. KS distance (n = 40) and forget probability are taken over all forget records; the rules see those alone that
+steer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import click
 import numpy as np
 from transformers import TrainerCallback
 
-from benchmarks import people, tofu_forget01, tofu_models
+from benchmarks import people_trajectories, tofu_forget01, tofu_models
 from benchmarks.common import write
 from rkld import unlearn
 from rkld.benching.worlds.people import people as make_world
@@ -46,9 +47,9 @@ from rkld.stopping.rules.oracle import Oracle
 from rkld.stopping.rules.placebo import Placebo
 from rkld.stopping.steering import split_steering
 
-TINY = {**people.SETTINGS, "strengthen_epochs": 10, "epochs": 10}
-"""With the 5 epochs of strengthening of benchmarks.people the student ends above the retrained model's level, whatever
-the rule: its teacher is no lower."""
+TINY = {**people_trajectories.SETTINGS, "strengthen_epochs": 10, "epochs": 10}
+"""With the 5 epochs of strengthening of benchmarks.people_trajectories the student ends above the retrained model's
+level, whatever the rule: its teacher is no lower."""
 TOFU = {**tofu_forget01.SETTINGS, **tofu_forget01.RUNS["replay"], "lr": 1e-4, "bf16": True}
 """At its own lr of 5e-5 the run ends above the retrained model's level, so no rule has anything to decide."""
 TOFU_HOLDOUT = slice(160, 240)
@@ -175,7 +176,7 @@ def measures(row: Mapping[str, Any], retrained: Mapping[str, Any]) -> dict[str, 
     """What a stop there is judged by."""
     ours, theirs = (float(np.exp(-np.array(one["gold_loss"])).mean()) for one in (row, retrained))
     return {
-        "ks": forget_quality(ratios(row), ratios(retrained)).statistic,
+        "ks_distance": forget_quality(ratios(row), ratios(retrained)).statistic,
         "forget_probability": ours,
         "to_retrained": ours - theirs,
         "retain_probability": row["retain_probability"],
@@ -183,14 +184,14 @@ def measures(row: Mapping[str, Any], retrained: Mapping[str, Any]) -> dict[str, 
 
 
 def tiny(seed: int, out: Path) -> dict[str, dict[str, Any]]:
-    world, who, folder = make_world(seed=seed), people.pair(seed), out / "people" / f"seed{seed}"
-    original, retrained = people.models(world, who, folder)
+    world, who, folder = make_world(seed=seed), people_trajectories.pair(seed), out / "people" / f"seed{seed}"
+    original, retrained = people_trajectories.models(world, who, folder)
     forget, retain = read_records(world.forget(who), "forget"), read_records(world.retain(who), "retain")
     case = Case(forget, retain[::6], read_records(world.holdout, "holdout"))
-    asked = [{"question": record["question"]} for record in people.asked(world, who)]
+    asked = [{"question": record["question"]} for record in people_trajectories.asked(world, who)]
     found = case.record(
         original, retrained, EVERY["tiny"], out / "stopping" / f"tiny{seed}.json",
-        forget=people.without_extra(world.forget(who)), replay=asked, seed=seed, **TINY,
+        forget=people_trajectories.without_extra(world.forget(who)), replay=asked, seed=seed, **TINY,
     )  # fmt: skip
     return case.decisions(original, found, seed)
 
@@ -207,14 +208,17 @@ def tofu(data: Path, out: Path) -> dict[str, dict[str, Any]]:
     return case.decisions(original, found, settings["seed"])
 
 
-COLUMNS = ("step", "ks", "to_retrained", "forget_probability", "aim", "retain_probability")
+COLUMNS = ("step", "ks_distance", "to_retrained", "forget_probability", "aim", "retain_probability")
 
 
 def table(decisions: Mapping[str, Mapping[str, Any]], oracle: float) -> str:
-    lines = ["| rule | " + " | ".join(COLUMNS) + " | ks above the oracle's |", "|---" * (len(COLUMNS) + 2) + "|"]
+    lines = [
+        "| rule | " + " | ".join(COLUMNS) + " | KS distance above the oracle's |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+    ]
     for name, found in decisions.items():
         shown = ["–" if found[key] is None else f"{found[key]:.3f}".removesuffix(".000") for key in COLUMNS]
-        lines.append(f"| {name} | " + " | ".join(shown) + f" | {found['ks'] - oracle:+.3f} |")
+        lines.append(f"| {name} | " + " | ".join(shown) + f" | {found['ks_distance'] - oracle:+.3f} |")
     return "\n".join(lines)
 
 
@@ -226,7 +230,9 @@ def medians(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[
         made[name] = {
             key: None if rows[0][key] is None else statistics.median(row[key] for row in rows) for key in COLUMNS
         } | {
-            "ks_above_oracle": statistics.median(f[name]["ks"] - f["oracle"]["ks"] for f in seeds),
+            "ks_distance_above_oracle": statistics.median(
+                f[name]["ks_distance"] - f["oracle"]["ks_distance"] for f in seeds
+            ),
             "worst_to_retrained": max((row["to_retrained"] for row in rows), key=abs),
         }
     return made
@@ -240,16 +246,31 @@ def medians(seeds: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[
 def main(seeds: int, data: Path | None, out: Path, results: Path) -> None:
     each = [tiny(seed, out) for seed in range(seeds)]
     middle, body = medians(each), []
-    head = ("rule", "step", "ks", "ks above the oracle's", "to retrained", "worst seed's", "retain probability")
-    keys = ("step", "ks", "ks_above_oracle", "to_retrained", "worst_to_retrained", "retain_probability")
+    head = (
+        "rule",
+        "step",
+        "ks_distance",
+        "KS distance above the oracle's",
+        "to retrained",
+        "worst seed's",
+        "retain probability",
+    )
+    keys = (
+        "step",
+        "ks_distance",
+        "ks_distance_above_oracle",
+        "to_retrained",
+        "worst_to_retrained",
+        "retain_probability",
+    )
     body += [f"## Tiny world: medians over {seeds} seeds", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     body += [f"| {name} | " + " | ".join(f"{m[key]:.3f}" for key in keys) + " |" for name, m in middle.items()]
     results_of: dict[str, Any] = {"tiny": {"medians": middle, "seeds": each}}
     for seed, found in enumerate(each):
-        body += ["", f"## Tiny world, seed {seed}", "", table(found, found["oracle"]["ks"])]
+        body += ["", f"## Tiny world, seed {seed}", "", table(found, found["oracle"]["ks_distance"])]
     if data:
         results_of["tofu"] = found = tofu(data, out)
-        body += ["", "## SmolLM2-135M, TOFU forget01", "", table(found, found["oracle"]["ks"])]
+        body += ["", "## SmolLM2-135M, TOFU forget01", "", table(found, found["oracle"]["ks_distance"])]
     text = NOTES + "\n" + "\n".join(body)
     command = "python -m benchmarks.stopping --data FOLDER"
     write(results, "stopping", "Stopping without an oracle", command, results_of, text)
@@ -279,9 +300,9 @@ What did not work:
   unlearn` now refuses such a placebo, says so and takes the last step; that guard was added after this result. The
   tiny model has never seen such names and gives too little probability to what follows them; there the aim is never
   reached.
-- Runs with the settings of benchmarks.people (5 epochs of strengthening, 20 of distillation). The student levels off
-  at .001, .040, .066, .139 and .143 above the retrained model, where its teacher is, and every rule ends near the
-  last step. The tiny runs here are strengthened for 10 epochs, so that they pass the retrained model's level.
+- Runs with the settings of benchmarks.people_trajectories (5 epochs of strengthening, 20 of distillation). The student
+  levels off at .001, .040, .066, .139 and .143 above the retrained model, where its teacher is, and every rule ends
+  near the last step. The tiny runs here are strengthened for 10 epochs, so that they pass the retrained model's level.
 - Truth ratio and rank as the placebo's statistic. On seeds 0 and 1 the true answer still beats .64 and .67 of the
   wrong ones at the last step, where it is .5 for never-trained people: a rule that waits for them never stops. They
   also cost six more answers to read for each. They steer in `chance_rank` alone, which on SmolLM2 ends at the last

@@ -73,7 +73,7 @@ def write_splits(data: Path, folder: Path) -> None:
 
 
 GOALS = {
-    "KS": "at most .15", "forget p − retrained": "within .03", "retain p / original": "at least .98",
+    "KS distance": "at most .15", "forget p − retrained": "within .03", "retain p / original": "at least .98",
     "retain ROUGE-L / original": "at least .98", "names whole − retrained": "at least 0",
 }  # fmt: skip
 """What is asked of ours at its calibrated stop, as a median over the reported pairs."""
@@ -82,9 +82,9 @@ GOALS = {
 def beside(row: Mapping[str, Any], original: Mapping[str, Any], retrained: Mapping[str, Any]) -> dict[str, float]:
     """The values of :data:`GOALS` of one row of ``results.csv``, from the rows of the same pair's two models."""
     found = (
-        row["ks"], row["forget_probability"] - retrained["forget_probability"],
-        row["retain_probability"] / original["retain_probability"], row["retain_rouge"] / original["retain_rouge"],
-        row["forget_named"] - retrained["forget_named"],
+        row["ks_distance"], row["forget_probability"] - retrained["forget_probability"],
+        row["retain_probability"] / original["retain_probability"], row["retain_rouge_l"] / original["retain_rouge_l"],
+        row["forget_names_whole"] - retrained["forget_names_whole"],
     )  # fmt: skip
     return dict(zip(GOALS, found, strict=True))
 
@@ -134,9 +134,9 @@ def main(
         "questions": questions, "jobs": jobs, "keep_models": keep_models, "out": str(out),
     }  # fmt: skip
     if planning:
-        print(*plan(**settings), sep="\n")
+        print(*plan("tofu", **settings), sep="\n")
         return
-    found = bench(**settings, progress=Bars())
+    found = bench("tofu", Bars(), **settings)
     table = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
     chosen = f"chosen on pair 0, from {grid} times {lr:g}" if tune else f"{lr:g} for all"
     body = f"## Medians over the pairs\n\nLearning rates: {chosen}. {MORE}\n\n{goals(found.rows)}\n\n{table}"

@@ -5,6 +5,7 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from rkld.commands.options import SettingsCommand, arguments, chosen_settings, s
 from rkld.errors import UserError
 from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
 from rkld.settings.auditing import AuditSettings
-from rkld.settings.benching import BenchSettings
-from rkld.settings.book import BookSettings
 
 if TYPE_CHECKING:
     from rkld.progress import Bars
@@ -170,63 +169,61 @@ def audit(ctx: click.Context, **_: Any) -> None:
     ctx.exit(0 if found.passed else 1)
 
 
-@main.group()
+class _BenchGroup(_Group):
+    """Has a sub-command for each benchmark, made from its settings; none is imported before it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        from rkld.benching.registry import titles
+
+        return sorted({*super().list_commands(ctx), *titles()})
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from rkld.benching.registry import titles
+
+        own = {name: command.get_short_help_str(100) for name, command in self.commands.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted({**titles(), **own}.items()))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or _benchmark_command(cmd_name)
+
+
+def _benchmark_command(name: str) -> click.Command:
+    """``rkld bench NAME``, or ``FILE.py:NAME``."""
+    from rkld.benching.registry import BENCHMARKS
+
+    benchmark = BENCHMARKS.resolve(name)
+    cls = benchmark.settings_class
+
+    def run(ctx: click.Context, planning: bool, **_: Any) -> None:
+        settings = chosen_settings(ctx, cls)
+        bars = _quiet_start()
+        from rkld.benching.comparing import bench as run_bench
+        from rkld.benching.comparing import plan
+
+        if planning:
+            for line in plan(name, **arguments(settings)):
+                click.echo(line)
+            return
+        found = run_bench(name, bars, **arguments(settings))
+        print_bench(found.files, found.notes)
+
+    run.__doc__ = f"""{inspect.cleandoc(benchmark.__doc__ or name)}
+
+    Cells that are finished are not run again, an interrupted one goes on when the same command is given again.
+    """
+    help_of_plan = "Say which cells would run, their time and disk; run nothing."
+    command = click.option("--plan", "planning", is_flag=True, help=help_of_plan)(
+        settings_options(cls, argument=False)(click.pass_context(run))
+    )
+    return click.command(
+        name, cls=SettingsCommand, epilog=_examples(*benchmark.examples) if benchmark.examples else None
+    )(command)
+
+
+@main.group(cls=_BenchGroup)
 def bench() -> None:
     """Compare methods on the same data, loop and metrics."""
-
-
-@bench.command(
-    cls=SettingsCommand,
-    epilog=_examples(
-        "rkld bench tofu --world people --methods rkld,rkld+replay,npo+rt --plan",
-        "rkld bench tofu --data ./TOFU --model smollm2-135m --train-lr 2e-4 --train-epochs 8 --retained 160",
-        "rkld bench tofu --original ./full --retrained './{split}-retrained' --splits forget01 --methods npo+rt",
-    ),
-)
-@click.option("--plan", "planning", is_flag=True, help="Say which cells would run, their time and disk; run nothing.")
-@settings_options(BenchSettings, argument=False)
-@click.pass_context
-def tofu(ctx: click.Context, planning: bool, **_: Any) -> None:
-    """Forget TOFU's authors, or people of the embedded world, by every method.
-
-    One table and two figures; per method the last epoch, the calibrated stop and the oracle's peak. Cells that are
-    finished are not run again, an interrupted one goes on when the same command is given again.
-    """
-    settings = chosen_settings(ctx, BenchSettings)
-    bars = _quiet_start()
-    from rkld.benching.comparing import bench as run_bench
-    from rkld.benching.comparing import plan
-
-    if planning:
-        for line in plan(**arguments(settings)):
-            click.echo(line)
-        return
-    found = run_bench(**arguments(settings), progress=bars)
-    print_bench(found.files, found.notes)
-
-
-@bench.command(
-    cls=SettingsCommand,
-    epilog=_examples(
-        "rkld bench book --model ./llama2-7b --book potter.txt --elsewhere wikitext.txt",
-        "rkld bench book --model smollm2-135m --book alice.txt --chunks 8 --learn-epochs 8 --learn-lr 2e-4",
-    ),
-)
-@settings_options(BookSettings, argument=False)
-@click.pass_context
-def book(ctx: click.Context, **_: Any) -> None:
-    """Forget a copyrighted text, chunk by chunk, by every method.
-
-    The paper's experiment: how much of each chunk is still continued as it goes on, and the perplexity of another text.
-    Methods that are finished are not run again, an interrupted one goes on when the same command is given again.
-    Nothing that a model said is kept.
-    """
-    settings = chosen_settings(ctx, BookSettings)
-    bars = _quiet_start()
-    from rkld.benching.book_experiment import book as run_book
-
-    found = run_book(**arguments(settings), progress=bars)
-    print_bench(found.files, found.notes)
 
 
 @bench.command(

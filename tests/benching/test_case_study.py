@@ -9,11 +9,12 @@ import pytest
 
 from rkld import UserError
 from rkld.benching import case_study as cases
-from rkld.benching import comparing as suite
-from rkld.benching import tasks
-from rkld.benching.case_study import choose_cases, tell, write_cases
+from rkld.benching import comparing
+from rkld.benching.case_study import choose_cases, complete_cases, write_cases
+from rkld.benching.cell_runs import cell_file, finished
 from rkld.benching.cells import Cell
 from rkld.benching.comparing import bench
+from rkld.benching.registry import open_benchmark
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
 from rkld.models.loading import load_model
@@ -21,9 +22,8 @@ from rkld.models.saving import save_model
 from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
-from rkld.settings.benching import BenchSettings
 
-SMALL = {"world": "people", "seeds": 1, "epochs": 1, "strengthen_epochs": 1, "batch_size": 20, "questions": 1,
+SMALL = {"seeds": 1, "epochs": 1, "strengthen_epochs": 1, "batch_size": 20, "questions": 1,
          "max_new_tokens": 2, "cases": 3}  # fmt: skip
 WORLD = people(n=6, seed=0)
 TOFU = [
@@ -42,18 +42,15 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> tuple[Path, dict]:
+def done(four_people, tmp_path_factory) -> tuple[Path, dict]:
     """A finished benchmark with three cases, of models that have learned nothing."""
     folder = tmp_path_factory.mktemp("bench")
     save_model(load_model(tiny_model(0)[0], tokenizer=tiny_tokenizer()), folder / "model")
     given = {name: str(folder / "model") for name in ("original", "retrained")}
     settings = {**SMALL, **given, "methods": "gradient_ascent", "out": str(folder / "out")}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "people", lambda seed: people(n=4, seed=seed))
-        patch.setattr(tasks, "pair", lambda seed, world: (0,))
-        found = bench(**settings)
-        assert folder / "out" / "cases.md" in found.files
-        yield folder / "out", settings
+    found = bench(four_people, **settings)
+    assert folder / "out" / "cases.md" in found.files
+    return folder / "out", settings
 
 
 def cell(folder: Path, name: str) -> dict:
@@ -76,8 +73,10 @@ def test_people_take_turns_and_few_cases_are_a_part_of_more(encoder):
 
 def test_the_fact_is_what_the_blank_leaves_out(encoder):
     for case in choose_cases(read_records(WORLD.forget([1]), "forget"), WORLD.names[1:2], encoder, 20):
-        assert case.blank.fact in case.record.spans and case.blank.fact not in case.record.question
-        assert case.record.answer.startswith(case.beginning) and case.blank.fact not in case.beginning
+        assert case.blank.fact in case.record.spans
+        assert case.blank.fact not in case.record.question
+        assert case.record.answer.startswith(case.beginning)
+        assert case.blank.fact not in case.beginning
 
 
 def test_records_without_marks_have_names_numbers_or_what_the_answer_adds(encoder):
@@ -91,7 +90,7 @@ def test_records_without_marks_have_names_numbers_or_what_the_answer_adds(encode
 
 
 def test_records_without_facts_are_refused(encoder):
-    with pytest.raises(UserError, match="none of the 1 forget questions .* 'spans'"):
+    with pytest.raises(UserError, match=r"none of the 1 forget questions .* 'spans'"):
         choose_cases(read_records(TOFU[1:2], "forget"), NAMES, encoder, 2)
 
 
@@ -103,12 +102,14 @@ def test_what_is_told_is_said_by_the_model(encoder, monkeypatch):
     (case,) = choose_cases(read_records(TOFU[:1], "forget"), NAMES, encoder, 1)
     lm = load_model(tiny_model(0)[0], tokenizer=tiny_tokenizer())
     monkeypatch.setattr(cases, "fill_in", lambda lm, given, k: [("Rome.", "Oslo, I think")] * len(given))
-    (row,) = tell(lm, [case], 3)
-    assert row["filled"] and not row["said"] and row["completions"] == ["Rome.", "Oslo, I think"]
+    (row,) = complete_cases(lm, [case], 3)
+    assert row["filled"]
+    assert not row["said"]
+    assert row["completions"] == ["Rome.", "Oslo, I think"]
     assert lm.tokenizer.decode(case.prompt) in lm.tokenizer.decode(case.blank.ids)
     assert lm.tokenizer.decode(case.blank.ids).rstrip().endswith("born in")
     monkeypatch.undo()
-    (row,) = tell(lm, [case], 3)
+    (row,) = complete_cases(lm, [case], 3)
     assert len(row["completions"]) == cases.TOP
 
 
@@ -125,38 +126,40 @@ def test_every_cell_tells_of_every_moment(done):
         assert all("cases" not in values for values in found["moments"].values())
         for told in found["cases"].values():
             asked = asked or [(row["question"], row["fact"]) for row in told]
-            assert [(row["question"], row["fact"]) for row in told] == asked and len(asked) == 3
+            assert [(row["question"], row["fact"]) for row in told] == asked
+            assert len(asked) == 3
             assert all(len(row["completions"]) == 5 for row in told)
     page = (folder / "cases.md").read_text(encoding="utf-8")
     assert all(page.count(f"| {name} | ") == n for name, n in {"original": 4, "gradient_ascent": 12}.items())
 
 
-def test_the_same_cells_give_the_same_page_and_other_cases_are_refused(done, monkeypatch):
+def test_the_same_cells_give_the_same_page_and_other_cases_are_refused(done, four_people, monkeypatch):
     folder, settings = done
     before = (folder / "cases.md").read_bytes()
-    monkeypatch.setattr(suite, "run_cells", None)  # a cell that were run again would fail
-    bench(**settings)
+    monkeypatch.setattr(comparing, "run_cells", None)  # a cell that were run again would fail
+    bench(four_people, **settings)
     assert (folder / "cases.md").read_bytes() == before
     with pytest.raises(UserError, match="cases: 3 then, 4 now"):
-        bench(**{**settings, "cases": 4})
+        bench(four_people, **{**settings, "cases": 4})
 
 
 def test_cells_without_cases_count_until_some_are_asked_for(tmp_path):
     """A benchmark of days must not be refused for a setting that it did not have."""
-    settings = BenchSettings(world="people", out=str(tmp_path))
+    benchmark = open_benchmark("people", {"out": str(tmp_path)})
     one = Cell("people", 0, "original")
-    one.folder(settings).mkdir(parents=True)
-    (one.folder(settings) / "cell.json").write_text(json.dumps({"settings": one.identity(settings)}))
-    assert one.found(settings)
+    path = cell_file(benchmark, one)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"settings": benchmark.identity(one)}))
+    assert finished(benchmark, one)
     with pytest.raises(UserError, match="cases: None then, 2 now"):
-        one.found(BenchSettings(world="people", out=str(tmp_path), cases=2))
+        finished(open_benchmark("people", {"out": str(tmp_path), "cases": 2}), one)
 
 
 def test_tuning_has_no_cases():
     """Its rates are tried on people who are not reported on: their texts would be kept for nothing."""
-    settings = BenchSettings(world="people", cases=2)
-    assert Cell("people", 1, "rkld", tuning=True).cases(settings) == 0
-    assert Cell("people", 0, "rkld").cases(settings) == 2
+    benchmark = open_benchmark("people", {"cases": 2})
+    assert benchmark.cases(Cell("people", 1, "rkld", tuning=True)) == 0
+    assert benchmark.cases(Cell("people", 0, "rkld")) == 2
 
 
 # The page
@@ -171,6 +174,9 @@ def test_the_page_counts_over_seeds_and_trusts_no_text(tmp_path):
     }
     page = write_cases(tmp_path, found).read_text(encoding="utf-8")
     assert "| forget01 | npo | last epoch | 4 | 0.250 | 0.000 |" in page
-    assert not any(text in page for text in ("<script", "<b>", "\x1b", "[a]", "A|B")) and page.count("## Case") == 1
+    assert not any(text in page for text in ("<script", "<b>", "\x1b", "[a]", "A|B"))
+    assert page.count("## Case") == 1
     rows = [line for line in page.splitlines() if line.startswith("| npo")]
-    assert len(rows) == 4 and {row.count("|") for row in rows} == {12} and "| – |" in rows[0]
+    assert len(rows) == 4
+    assert {row.count("|") for row in rows} == {12}
+    assert "| – |" in rows[0]

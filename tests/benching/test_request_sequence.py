@@ -59,7 +59,8 @@ def manifest(found: module.Continual, request: int) -> dict:
 
 def test_each_subject_is_a_request_in_the_order_of_the_file():
     found = requests(read_records([FORGET[3], *FORGET[:3], *FORGET[4:]], "forget"))
-    assert [some[0].subject for some in found] == [WORLD.names[0], WORLD.names[2]] and len(found[0]) == 3
+    assert [some[0].subject for some in found] == [WORLD.names[0], WORLD.names[2]]
+    assert len(found[0]) == 3
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,8 @@ def test_each_subject_is_a_request_in_the_order_of_the_file():
 def test_what_is_no_sequence_is_refused_and_nobody_named(records, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         continual("no-model", records, out=str(tmp_path / "out"))
-    assert not any(name in str(error.value) for name in WORLD.names) and not (tmp_path / "out").exists()
+    assert not any(name in str(error.value) for name in WORLD.names)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_cannot_go_on_is_refused_before_anything_runs(tmp_path):
@@ -109,10 +111,14 @@ def test_the_tables_say_what_was_measured_and_what_came_back(finished):
     for state, row in zip(finished.measured, table):
         assert float(row["request_2_probability"]) == pytest.approx(state["request 2"]["probability"], rel=1e-4)
     after = [float(row["request_1_probability"]) for row in table]
-    assert len(set(after[:3])) == 3 and after[3] == pytest.approx(after[2] - after[1], rel=1e-3)
-    assert not table[3]["retain_probability"] and not table[3]["request_2_probability"]
+    assert len(set(after[:3])) == 3
+    assert after[3] == pytest.approx(after[2] - after[1], rel=1e-3)
+    assert not table[3]["retain_probability"]
+    assert not table[3]["request_2_probability"]
     text = finished.files[1].read_text()
-    assert "request 1: 3, request 2: 3, retain: 3" in text and "| none | " in text and "What came back" in text
+    assert "request 1: 3, request 2: 3, retain: 3" in text
+    assert "| none | " in text
+    assert "What came back" in text
 
 
 def test_rows_are_of_the_model_after_that_request(finished):
@@ -138,8 +144,9 @@ def test_a_finished_sequence_is_not_run_again(finished, original, monkeypatch):
     monkeypatch.setattr(sys.modules["rkld.pipeline.phases"]._Work, "go", None)
     out = str(finished.files[0].parent)
     again = continual(original, FORGET, retain=RETAIN, replay=PROMPTS, out=out, keep_files=True, **QUICK)
-    assert [path.read_bytes() for path in again.files] == before and again.model_path == finished.model_path
-    with pytest.raises(UserError, match="request 2: 3.* then, request 1: 3, request 2: 2"):
+    assert [path.read_bytes() for path in again.files] == before
+    assert again.model_path == finished.model_path
+    with pytest.raises(UserError, match=r"request 2: 3.* then, request 1: 3, request 2: 2"):
         continual(original, FORGET[:-1], retain=RETAIN, replay=PROMPTS, out=out, **QUICK)
     with pytest.raises(UserError, match="holds a run of rkld unlearn"):
         continual(original, FORGET, out=str(finished.model_path.parent), **QUICK)
@@ -164,10 +171,13 @@ def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(ori
     first = out / "request-1/model"
     stamp, adapter = (first.parent / "manifest.json").stat().st_mtime_ns, fingerprint(load_model(first))
     found = continual(**arguments)
-    assert (first.parent / "manifest.json").stat().st_mtime_ns == stamp and not first.exists()
-    assert manifest(found, 2)["records"]["model"] == adapter and len(found.measured) == 3
+    assert (first.parent / "manifest.json").stat().st_mtime_ns == stamp
+    assert not first.exists()
+    assert manifest(found, 2)["records"]["model"] == adapter
+    assert len(found.measured) == 3
     config = json.loads((found.model_path / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == str(original) and load_model(found.model_path).is_adapter
+    assert config["base_model_name_or_path"] == str(original)
+    assert load_model(found.model_path).is_adapter
 
 
 def test_what_each_request_is_given(original, tmp_path, monkeypatch):
@@ -222,8 +232,11 @@ def test_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(rkld, "continual", fake)
     called = ["bench", "continual", "./model", "--forget", "people.jsonl", "--alpha", "4", "--out", "out"]
     result = CliRunner().invoke(cli.main, called)
-    assert result.exit_code == 0 and asked.items() >= {"model": "./model", "alpha": 4.0, "out": "out"}.items()
-    assert "out/continual.csv" in result.stdout and "out/request-2/model" in result.stdout
+    assert result.exit_code == 0
+    assert asked.items() >= {"model": "./model", "alpha": 4.0, "out": "out"}.items()
+    assert "out/continual.csv" in result.stdout
+    assert "out/request-2/model" in result.stdout
     assert "Warning: request 2" in result.stderr
     result = CliRunner().invoke(cli.main, ["bench", "continual", "--forget", "people.jsonl"])
-    assert result.exit_code == 2 and "rkld bench continual MODEL" in result.output
+    assert result.exit_code == 2
+    assert "rkld bench continual MODEL" in result.output

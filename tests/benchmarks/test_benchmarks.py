@@ -1,10 +1,10 @@
-"""The tiny world's comparison on one seed: what benchmarks/people.py measures on three. A few minutes."""
+"""The tiny world's comparison on one seed: what benchmarks/people_trajectories.py measures on three. A few minutes."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.people import checks_of, models, pair, trajectory
+from benchmarks.people_trajectories import checks_of, models, pair, trajectory
 from rkld.benching.worlds.people import people
 from rkld.evaluation.questions import question_losses
 from rkld.evaluation.summary import measure
@@ -34,7 +34,7 @@ def test_the_tiny_model_learns_twenty_people_and_its_twin_does_not_know_two(meas
     checks, original, _ = measured
     assert original["forget_probability"] >= 0.9 and original["retain_probability"] >= 0.9
     assert checks.retrained["forget_probability"] <= 0.35 and checks.retrained["retain_probability"] >= 0.9
-    assert original["ks"] > 0.4
+    assert original["ks_distance"] > 0.4
 
 
 def test_replay_forgets_as_the_retrained_model_and_keeps_the_others(measured):
@@ -42,10 +42,13 @@ def test_replay_forgets_as_the_retrained_model_and_keeps_the_others(measured):
 
     Training amplifies a CPU's rounding, and of 40 questions one moves the distance by .025: on one machine it falls to
     .31 of the original's, on another to .55 (.45 at its best check). The bounds hold on both. Without replay a tenth of
-    the retain probability is lost (benchmarks/results/people.md).
+    the retain probability is lost (benchmarks/results/people_trajectories.md).
     """
     checks, original, steps = measured
-    assert min(s["ks"] for s in steps) < 0.6 * original["ks"] and steps[-1]["ks"] < 0.7 * original["ks"]
+    assert (
+        min(s["ks_distance"] for s in steps) < 0.6 * original["ks_distance"]
+        and steps[-1]["ks_distance"] < 0.7 * original["ks_distance"]
+    )
     assert min(abs(s["forget_probability"] - checks.retrained["forget_probability"]) for s in steps) <= 0.15
     assert min(s["retain_probability"] for s in steps) >= 0.94 * original["retain_probability"]
     assert steps[-1]["never_asked_probability"] >= 0.91 * original["retain_probability"]

@@ -230,12 +230,12 @@ def test_a_log_gives_the_figures_that_its_losses_make(files):
     rows = {(row["method"], row["from"]): row for row in compare(**files)}
     found = rows["NPO", BY_OURS]
     assert found["n"] == 2 and found["forget_probability"] == pytest.approx((1 + 1 / 4) / 2)
-    assert found["forget_rouge"] == found["retain_rouge"] == 0.75
-    assert found["ks"] == 1.0, "all ratios of one are above all of the other"
+    assert found["forget_rouge_l"] == found["retain_rouge_l"] == 0.75
+    assert found["ks_distance"] == 1.0, "all ratios of one are above all of the other"
     assert found["forget_truth_ratio"] == pytest.approx(np.exp(-4.5))  # r = exp(4.5) twice; min(r, 1/r)
     assert found["retain_truth_ratio"] == 0.0 and found["model_utility"] == 0.0
     own = rows["retrained", BY_OURS]
-    assert own["ks"] == 0 and own["forget_quality"] == 1 and own["model_utility"] > 0
+    assert own["ks_distance"] == 0 and own["forget_quality"] == 1 and own["model_utility"] > 0
 
 
 def test_what_their_summary_states_stands_beside_ours_and_the_split_s_rows(files):
@@ -246,7 +246,7 @@ def test_what_their_summary_states_stands_beside_ours_and_the_split_s_rows(files
     }  # fmt: skip
     assert rows["retrained", BY_THEIRS]["model_utility"] == 0.6, "without a summary the log's own aggregate"
     (mine,) = [row for (_, source), row in rows.items() if source.startswith("rkld")]
-    assert mine["forget_probability"] == 0.125 and mine["n"] == 2 and "forget_rouge" not in mine
+    assert mine["forget_probability"] == 0.125 and mine["n"] == 2 and "forget_rouge_l" not in mine
 
 
 def test_the_command_writes_the_table(files, tmp_path):

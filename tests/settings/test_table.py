@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from rkld.settings.book import BookSettings
 
 from rkld.errors import UserError
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.benching import BenchSettings
-from rkld.settings.book import BookSettings
 from rkld.settings.specification import fields, kind, make
 from rkld.settings.table import SHARED, TABLE, specs, without_effect
 from rkld.settings.unlearning import Settings

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rkld.auditing.inputs import people_of, person_of
-from rkld.benching.tables import MOMENTS, Found, as_markdown
+from rkld.benching.cells import Found
+from rkld.benching.tables import MOMENTS, as_markdown
 from rkld.errors import UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.memorisation import Blank, blanks, fill_in, filled
@@ -58,7 +59,8 @@ def choose_cases(records: Sequence[Record], names: Sequence[str], encoder: Encod
     People take turns, drawn by chance, so that few cases are not all about one; fewer cases are a part of more.
 
     Args:
-        names: of the people to forget (:func:`rkld.records.identity.identifiers`), which are no facts where a question has them.
+        names: of the people to forget (:func:`rkld.records.identity.identifiers`), which are no facts
+            where a question has them.
 
     Raises:
         UserError: no record has such a fact.
@@ -102,7 +104,7 @@ def _added(record: Record) -> list[str]:
     return [text for text in reversed(found) if rare_words(text) and len(words(text)) <= LONGEST]
 
 
-def tell(lm: LanguageModel, cases: Sequence[Case], max_new_tokens: int) -> list[dict[str, Any]]:
+def complete_cases(lm: LanguageModel, cases: Sequence[Case], max_new_tokens: int) -> list[dict[str, Any]]:
     """What the model says in each case, beside what is asked.
 
     Returns:

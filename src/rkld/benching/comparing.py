@@ -1,28 +1,22 @@
-"""The benchmark as a whole: cells one after another, then tables and figures of all that are finished."""
+"""A benchmark from beginning to end: models, cells, tuning, then tables and plots of all that is finished."""
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rkld.benching.case_study import write_cases
-from rkld.benching.cell_runs import clean, run_cell, run_reference, teacher_folder
-from rkld.benching.cells import Cell, cells, grid, tuning_cells
-from rkld.benching.jobs import Pieces
+from rkld.benching.benchmark import Benchmark
+from rkld.benching.cell_runs import References, clean, finished, run_cell, run_reference, teacher_folder
+from rkld.benching.cells import Cell
+from rkld.benching.jobs import Jobs
+from rkld.benching.model_making import make_model
 from rkld.benching.planning import Prediction, disk, predict, rough_model_seconds
-from rkld.benching.plots import draw
-from rkld.benching.tables import rows_of, write_tables
-from rkld.benching.tasks import make_model, model_folder, task
-from rkld.benching.variants import variants
-from rkld.errors import UserError
+from rkld.benching.registry import open_benchmark
+from rkld.benching.tuning import choose_rates, tuned_cells, tuning_cells
 from rkld.progress import Silent
-from rkld.settings.benching import BenchSettings
-from rkld.settings.specification import make
-from rkld.stopping.registry import get_rule
 
 
 @dataclass(frozen=True)
@@ -30,9 +24,9 @@ class Bench:
     """What a benchmark has written.
 
     Attributes:
-        rows: of ``results.csv``: one for each split, method, moment and seed.
-        files: tables and figures, in the order of their making.
-        notes: what could not be made, and why.
+        rows: of its table: one for each split, method, moment and seed.
+        files: tables and plots, in the order of their making.
+        notes: what could not be made or used, and why.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -40,59 +34,42 @@ class Bench:
     notes: Sequence[str]
 
 
-def bench(progress: Silent | None = None, **settings: Any) -> Bench:
-    """Run every cell that is not finished, and write tables and figures of all.
+def bench(benchmark: str | type[Benchmark], progress: Silent | None = None, **settings: Any) -> Bench:
+    """Run every cell that is not finished, and write tables and plots of all.
 
     Args:
+        benchmark: a registered name ("tofu", "people", "book"), ``FILE.py:NAME``, or a class of your own.
         progress: shows what is going on.
-        settings: by the names of :class:`rkld.settings.benching.BenchSettings`.
+        settings: by the names of the benchmark's ``settings_class``.
 
     Raises:
-        UserError: bad settings or data; a cell that was run with other settings.
+        UserError: no such benchmark; bad settings or data; a cell that was run with other settings.
     """
-    chosen, progress = make(settings, "arguments", BenchSettings), progress or Silent()
-    _check_stop(chosen)
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    tuned: dict[str, str] = {}
-    if chosen.tune:
-        tried = _run(chosen, tuning_cells(chosen), progress)
-        tuned = choose_rates(chosen, tried)
-    found = _run(chosen, [*cells(chosen), *tuned_cells(chosen, tuned)], progress)
-    rows = rows_of(found, tuned)
-    files, notes = write_tables(chosen, found, rows), []
-    if chosen.cases:
-        files.append(write_cases(chosen.folder, found))
-    try:
-        files += draw(chosen.folder, found)
-    except ImportError:
-        notes.append("No figures: they need matplotlib (pip install 'rkld[plots]'); the tables are written.")
-    return Bench(rows, files, notes)
+    opened, progress = open_benchmark(benchmark, settings), progress or Silent()
+    opened.check()
+    opened.settings.folder.mkdir(parents=True, exist_ok=True)
+    tried = _run(opened, tuning_cells(opened), progress)
+    tuned = choose_rates(opened, tried) if tried else {}
+    found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
+    rows, files, notes = opened.write(found, tuned)
+    return Bench(rows, files, [*opened.left_out, *notes])
 
 
-def _check_stop(settings: BenchSettings) -> None:
-    """Before models are made: an unknown rule, and one that needs what the benchmark does not give."""
-    if needed := get_rule(settings.stop).required:
-        raise UserError(f"--stop {settings.stop} needs {', '.join(needed)}, which a benchmark has not; take another.")
-
-
-def plan(**settings: Any) -> list[str]:
+def plan(benchmark: str | type[Benchmark], **settings: Any) -> list[str]:
     """What :func:`bench` would do with these settings, in lines; nothing is run, made or written."""
-    chosen = make(settings, "arguments", BenchSettings)
-    _check_stop(chosen)
-    todo = [*tuning_cells(chosen), *cells(chosen)]
-    tried = {cell: cell.found(chosen) for cell in tuning_cells(chosen)}
+    opened = open_benchmark(benchmark, settings)
+    opened.check()
+    tried = {cell: finished(opened, cell) for cell in tuning_cells(opened)}
+    todo = [*tried, *opened.cells()]
     if all(tried.values()):
-        todo += tuned_cells(chosen, choose_rates(chosen, tried)) if chosen.tune else []
+        results = {cell: content for cell, content in tried.items() if content}
+        todo += tuned_cells(opened, choose_rates(opened, results)) if results else []
     else:  # whichever rate will be chosen, its cells take as long as the default's
-        todo += [replace(cell, name=f"{cell.name} (tuned)") for cell in cells(chosen) if cell.variant]
-    predicted = predict(chosen, todo)
-    places = {(role, c.split, c.seed): model_folder(chosen, role, c.split, c.seed) for c in todo for role in _ROLES}
-    given = {role for role in _ROLES if getattr(chosen, role)}
-    missing = {path for (role, *_), path in places.items() if role not in given and not path.exists()}
-    return [*_lines(predicted), *_summary(chosen, predicted, len(missing)), *disk(chosen, predicted, len(missing))]
-
-
-_ROLES = ("original", "retrained")
+        todo += [replace(cell, name=f"{cell.name} (tuned)") for cell in opened.cells() if cell.variant]
+    predicted = predict(opened, {cell: tried.get(cell) or finished(opened, cell) for cell in todo})
+    places = {opened.model_folder(role, cell.split, cell.seed) for cell in todo for role in opened.references}
+    missing = sum(isinstance(place, Path) and not place.exists() for place in places)
+    return [*_lines(predicted), *_summary(opened, predicted, missing), *disk(opened, predicted, missing)]
 
 
 def _lines(predicted: Sequence[Prediction]) -> list[str]:
@@ -103,12 +80,12 @@ def _lines(predicted: Sequence[Prediction]) -> list[str]:
     return [line(one) + ("  (tuning)" if one.cell.tuning else "") for one in predicted]
 
 
-def _summary(settings: BenchSettings, predicted: Sequence[Prediction], models: int) -> list[str]:
+def _summary(benchmark: Benchmark, predicted: Sequence[Prediction], models: int) -> list[str]:
     todo = [one for one in predicted if not one.done]
     known = [one.seconds for one in todo if one.seconds is not None]
     rough = "" if all(one.source.startswith("as") for one in todo) else ", roughly: finished cells make it better"
-    jobs = settings.jobs
-    making = models * (rough_model_seconds(settings) or 0.0) / min(jobs, max(models, 1))
+    jobs = benchmark.settings.jobs
+    making = models * (rough_model_seconds(benchmark) or 0.0) / min(jobs, max(models, 1))
     time = _duration(sum(known) / min(jobs, len(known)) + making) if known else "unknown" if todo else "none"
     made = f", and {models} models to make" if models else ""
     return [f"\n{len(predicted)} cells, {len(todo)} to run{made}", f"time: {time}{rough if todo else ''}"]
@@ -120,96 +97,78 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _run(settings: BenchSettings, todo: Sequence[Cell], progress: Silent) -> dict[Cell, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Shared:
+    """A benchmark for jobs. Another process opens it anew: a class from the user's file cannot be sent to one."""
+
+    benchmark: Benchmark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.benchmark.origin, vars(self.benchmark.settings))
+
+
+def _reopened(origin: str | type[Benchmark], settings: Mapping[str, Any]) -> _Shared:
+    return _Shared(open_benchmark(origin, settings))
+
+
+def _run(benchmark: Benchmark, todo: Sequence[Cell], progress: Silent) -> dict[Cell, dict[str, Any]]:
     """Cell → what it has written; those that are finished are read.
 
-    What others need comes first: the models, the retrained models' figures, the originals', the methods'.
+    What others need comes first: the models, the reference models' figures in their order, the methods'.
     """
-    found = {cell: cell.found(settings) for cell in todo}  # first: other settings are refused before anything runs
-    for cell, written in found.items():
-        if written:
-            clean(settings, cell)
-    missing = [cell for cell, written in found.items() if not written]
+    # First: other settings are refused before anything runs.
+    known = {cell: finished(benchmark, cell) for cell in todo}
+    found = {cell: content for cell, content in known.items() if content}
+    for cell in found:
+        clean(benchmark, cell)
+    missing = [cell for cell in todo if cell not in found]
+    shared = _Shared(benchmark)
     models = {  # several cells share one
-        model_folder(settings, role, cell.split, cell.seed): (settings, role, cell.split, cell.seed)
+        benchmark.model_folder(role, cell.split, cell.seed): (shared, role, cell.split, cell.seed)
         for cell in missing
         for role in ("original" if cell.variant else cell.name,)
     }
-    with Pieces(settings.jobs, progress) as pieces:
-        for _ in pieces.each(make_model, list(models.values())):
+    with Jobs(benchmark.settings.jobs, progress) as jobs:
+        for _ in jobs.each(make_shared_model, list(models.values())):
             pass
-        for stage in ("retrained", "original", None):
-            groups = _groups(settings, [cell for cell in missing if (None if cell.variant else cell.name) == stage])
-            work = [(settings, group, _truth_ratios(found, group[0])) for group in groups]
-            for number, all_written in pieces.each(run_cells, work):
+        for stage in (*benchmark.references, None):
+            groups = _groups(benchmark, [cell for cell in missing if (None if cell.variant else cell.name) == stage])
+            work = [(shared, group, _references(benchmark, found, group[0])) for group in groups]
+            for number, all_written in jobs.each(run_cells, work):
                 for cell, written in zip(groups[number], all_written, strict=True):
                     found[cell] = written
-                    done = sum(map(bool, found.values()))
-                    progress.say(f"[{done}/{len(todo)}] {_title(cell)}: {_duration(written['seconds'])}")
-    shutil.rmtree(settings.folder / "teachers", ignore_errors=True)
-    return found
+                    progress.say(f"[{len(found)}/{len(todo)}] {cell.title}: {_duration(written['seconds'])}")
+    shutil.rmtree(benchmark.settings.folder / "teachers", ignore_errors=True)
+    return {cell: found[cell] for cell in todo}
 
 
-def _groups(settings: BenchSettings, some: Sequence[Cell]) -> list[list[Cell]]:
+def _groups(benchmark: Benchmark, some: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that share a teacher: who comes first makes it, so they are run one after another."""
     groups: dict[Hashable, list[Cell]] = {}
     for cell in some:
-        key = teacher_folder(settings, cell, cell.unlearning(settings)) if cell.variant else cell
-        groups.setdefault(key, []).append(cell)
+        groups.setdefault(teacher_folder(benchmark, cell) if cell.variant else cell, []).append(cell)
     return list(groups.values())
 
 
-def _truth_ratios(found: Mapping[Cell, Any], cell: Cell) -> Sequence[float] | None:
-    """The retrained model's, on the same split and seed; None where that is what is measured."""
-    retrained = found[replace(cell, name="retrained", variant=None)]
-    return retrained and retrained["truth_ratios"]
+def _references(benchmark: Benchmark, found: Mapping[Cell, Mapping[str, Any]], cell: Cell) -> References:
+    """What the reference models of the same split and seed have written so far."""
+    cells = {name: replace(cell, name=name, variant=None) for name in benchmark.references}
+    return {name: found[one] for name, one in cells.items() if one in found and one != cell}
 
 
-def run_cells(
-    settings: BenchSettings, some: Sequence[Cell], ratios: Sequence[float] | None, progress: Silent
-) -> list[dict[str, Any]]:
+def make_shared_model(shared: _Shared, role: str, split: str, seed: int, progress: Silent) -> str | Path:
+    """:func:`rkld.benching.model_making.make_model`, as a job."""
+    return make_model(shared.benchmark, role, split, seed, progress)
+
+
+def run_cells(shared: _Shared, some: Sequence[Cell], references: References, progress: Silent) -> list[dict[str, Any]]:
     """What each of some cells on the same split and seed has written."""
-    what, written = task(settings, some[0].split, some[0].seed), []
+    benchmark = shared.benchmark
+    task, written = benchmark.task(some[0].split, some[0].seed), []
     for cell in some:
-        progress.say(_title(cell))
-        if cell.variant is None:
-            written.append(run_reference(settings, cell, what, ratios))
-        else:
-            written.append(run_cell(settings, cell, what, ratios, progress))
+        progress.say(cell.title)
+        run = run_reference if cell.variant is None else run_cell
+        written.append(run(benchmark, cell, task, references, progress))
     if some[0].variant:
-        shutil.rmtree(teacher_folder(settings, some[0], some[0].unlearning(settings)), ignore_errors=True)
+        shutil.rmtree(teacher_folder(benchmark, some[0]), ignore_errors=True)
     return written
-
-
-def _title(cell: Cell) -> str:
-    return f"{cell.split}, seed {cell.seed}: {cell.name}"
-
-
-# Tuning
-
-
-def choose_rates(settings: BenchSettings, tried: Mapping[Cell, Mapping[str, Any]]) -> dict[str, str]:
-    """Variant → the one of its grid with the smallest KS distance at its calibrated stop, on the tuning people.
-
-    Of equals the one with the higher retain probability, then the lower learning rate.
-    """
-    by_name = {cell.name: found for cell, found in tried.items()}
-
-    def badness(name: str) -> tuple[float, float]:
-        moments = by_name[name]["moments"]
-        at = moments.get("stop") or moments["single"]
-        return at.get("ks", math.inf), -at.get("retain_probability", 0.0)  # none where the training diverged
-
-    return {one.name: min((at.name for at in grid(one, settings)), key=badness) for one in variants(settings)}
-
-
-def tuned_cells(settings: BenchSettings, tuned: Mapping[str, str]) -> list[Cell]:
-    """The tuned variants on the reported seeds, beside the defaults."""
-    chosen = {
-        one.name: at for one in variants(settings) for at in grid(one, settings) if at.name == tuned.get(one.name)
-    }
-    return [
-        Cell(split, seed, at.name, at)
-        for split in settings.split_names for seed in range(settings.seeds)
-        for name, at in chosen.items() if at.name != name
-    ]  # fmt: skip

@@ -1,11 +1,11 @@
-"""Pieces of work that know nothing of each other: one after another in this process, or several at once in others."""
+"""Independent jobs: one after another in this process, or several at once in others."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -13,42 +13,41 @@ import torch
 from rkld.progress import Silent
 
 
-class Pieces:
-    """Does pieces of work, ``jobs`` at once; each process takes its share of the cores."""
+class Jobs:
+    """Runs independent jobs, several at once; each process takes its share of the cores."""
 
-    def __init__(self, jobs: int, progress: Silent):
+    def __init__(self, at_once: int, progress: Silent):
         """
         Args:
-            progress: given to the work where one piece is done at a time; several bars at once would be unreadable.
+            progress: given to the jobs where one runs at a time; several bars at once would be unreadable.
         """
-        self.progress, self._pool, self._jobs = progress, None, jobs
-        if jobs > 1:
-            threads = max(1, torch.get_num_threads() // jobs)
+        self.progress, self._at_once = progress, at_once
+        self._pool: ProcessPoolExecutor | None = None
+        if at_once > 1:
+            threads = max(1, torch.get_num_threads() // at_once)
             spawn = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
-            self._pool = ProcessPoolExecutor(jobs, spawn, initializer=torch.set_num_threads, initargs=(threads,))
+            self._pool = ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(threads,))
 
-    def each(self, work: Callable[..., Any], pieces: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
-        """Yield (number of the piece, ``work(*piece, progress)``) as they are finished.
+    def each(self, work: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
+        """Yield (number of the job, ``work(*job, progress)``) as they are finished.
 
         Args:
             work: a function at the top level of its module; raises what it raises, and nothing more is begun then.
-            pieces: picklable arguments.
+            jobs: picklable arguments.
         """
         if self._pool is None:
-            for number, piece in enumerate(pieces):
-                yield number, work(*piece, self.progress)
+            for number, job in enumerate(jobs):
+                yield number, work(*job, self.progress)
             return
-        waiting, running = deque(enumerate(pieces)), {}
+        waiting, running = deque(enumerate(jobs)), dict[Future[Any], int]()
         while waiting or running:
-            while (
-                waiting and len(running) < self._jobs
-            ):  # no more than are at work: what waits is not begun after an error
-                number, piece = waiting.popleft()
-                running[self._pool.submit(work, *piece, Silent())] = number
+            while waiting and len(running) < self._at_once:  # what waits is not begun after an error
+                number, job = waiting.popleft()
+                running[self._pool.submit(work, *job, Silent())] = number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
 
-    def __enter__(self) -> Pieces:
+    def __enter__(self) -> Jobs:
         return self
 
     def __exit__(self, *error: object) -> None:

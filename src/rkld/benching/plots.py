@@ -6,12 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, groupby
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rkld.benching.cells import REFERENCES
-from rkld.benching.tables import MOMENTS, Found
+import numpy as np
+from numpy.typing import ArrayLike
+
+from rkld.benching.cells import Found
+from rkld.benching.tables import MOMENTS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MARKS = {"model": "*", "last": "s", "stop": "o", "oracle": "^", "single": "D"}
+
+
+REFERENCES = ("original", "retrained")
+"""Models that are drawn as black stars, with their names."""
 
 
 LEAST = 1e-12
@@ -44,7 +54,7 @@ def _methods(found: Found, split: str) -> Methods:
         if cell.split == split:
             points = each.setdefault(cell.name, {})
             for moment, values in content["moments"].items():
-                if "ks" not in values:  # the training diverged
+                if "ks_distance" not in values:  # the training diverged
                     continue
                 points.setdefault(moment, []).append(values)
             points.setdefault("trajectory", []).extend(content["trajectory"])
@@ -74,7 +84,7 @@ def _quality(folder: Path, split: str, methods: Methods) -> Path:
         ("utility of every epoch, without ROUGE-L (six values)", "likelihood_utility", True),
     ]
 
-    def panel(axes, utility: str, trajectories: bool) -> None:
+    def panel(axes: Axes, utility: str, trajectories: bool) -> None:
         axes.set_yscale("function", functions=(_bend, _unbend))
         axes.set_yticks([1e-12, 1e-9, 1e-6, 1e-3, 0.05, 0.25, 0.5, 0.75, 1.0])
         axes.set_yticklabels(["≤1e-12", "1e-9", "1e-6", "1e-3", ".05", ".25", ".5", ".75", "1"])
@@ -95,7 +105,7 @@ def _forgetting(folder: Path, split: str, methods: Methods) -> Path:
         ("forget probability, every epoch", "retain_probability", True),
     ]
 
-    def panel(axes, retain: str, trajectories: bool) -> None:
+    def panel(axes: Axes, retain: str, trajectories: bool) -> None:
         aim = methods["retrained"]["model"][0]["forget_probability"]
         axes.axvline(aim, color="grey", linewidth=0.8, linestyle="--")
         axes.axvspan(0, aim, color="grey", alpha=0.08)
@@ -124,7 +134,7 @@ def _figure(path: Path, title: str, panels: Sequence[tuple], panel: Callable) ->
     return path
 
 
-def _plot(axes, methods: Methods, x: str, y: str, trajectories: bool) -> None:
+def _plot(axes: Axes, methods: Methods, x: str, y: str, trajectories: bool) -> None:
     """Marks at the moments, joined by a thin line; or the whole way from the original, with a mark at its end."""
     from matplotlib import colormaps
 
@@ -135,7 +145,7 @@ def _plot(axes, methods: Methods, x: str, y: str, trajectories: bool) -> None:
         axes.annotate(name, (at, height), textcoords="offset points", xytext=(-5, -10), ha="right")
     start = methods["original"]["model"]
     trained = [name for name in methods if name not in REFERENCES]
-    for name, colour in zip(trained, cycle(colormaps["tab20"].colors)):
+    for name, colour in zip(trained, cycle(colormaps["tab20"].resampled(20)(range(20)))):
         points = methods[name]
         way = [*start, *points["trajectory"]] if trajectories else [p for kind in MARKS for p in points.get(kind, ())]
         axes.plot(*_xy(way if len(way) > 1 and points["trajectory"] else (), x, y), linewidth=0.8, color=colour)
@@ -148,15 +158,12 @@ def _xy(points: Sequence[Mapping[str, float]], x: str, y: str) -> tuple[list[flo
     return [p[x] for p in points], [max(p[y], LEAST) for p in points]
 
 
-def _bend(values):
+def _bend(values: ArrayLike) -> np.ndarray:
     """Linear from .05 up, logarithmic below, as the paper's axis."""
-    import numpy as np
-
     values = np.maximum(values, LEAST / 10)
     return np.where(values < 0.05, np.log10(values / 0.05) / 4, (values - 0.05) * 4)
 
 
-def _unbend(values):
-    import numpy as np
-
+def _unbend(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values)
     return np.where(values < 0, 0.05 * 10 ** (4 * np.minimum(values, 0)), values / 4 + 0.05)

@@ -3,7 +3,7 @@
 What a service lives with, and one erasure does not show: whether people erased earlier come back, and how the rest
 wears off. The folder:
 
-    request-1, …      run folders of :func:`rkld.pipeline.phases`, which resume by themselves; the last one holds the model
+    request-1, …      run folders of :func:`rkld.unlearn`, which resume by themselves
     continual.json    what was measured so far: numbers alone
     continual.csv, continual.md
 """
@@ -22,13 +22,13 @@ from rkld.benching.tables import as_csv, as_markdown
 from rkld.errors import UserError
 from rkld.evaluation.summary import measure
 from rkld.files import write_json, write_text
-from rkld.pipeline.phases import Result, unlearn
-from rkld.pipeline.preparing import Inputs, choose, measured_retain, opened, read_inputs
+from rkld.pipeline.preparing import DATA, Inputs, choose, measured_retain, opened, read_inputs
+from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import Silent
 from rkld.records.identity import identifiers
 from rkld.records.record import Record
 from rkld.runfolder.folder import remove
-from rkld.runfolder.manifest import read_manifest
+from rkld.runfolder.manifest import is_finished, read_manifest
 from rkld.settings.typed import UnlearnKeywords
 
 STATE = "continual.json"
@@ -74,10 +74,12 @@ def continual(
 
     Args:
         model: folder, hub name, alias or adapter folder.
-        forget: records of several people, each with its ``subject``; the forms are those of :func:`rkld.pipeline.phases`.
-        retain, replay, holdout, control: as of :func:`rkld.pipeline.phases`, the same for every request.
+        forget: records of several people, each with its ``subject``, in the forms of
+            :func:`rkld.unlearn`.
+        retain, replay, holdout, control: as of :func:`rkld.unlearn`, the same for every request.
         progress: shows what is going on.
-        settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`; ``out`` is the sequence's folder.
+        settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`; ``out`` is the
+            sequence's folder.
 
     Raises:
         UserError: bad input; fewer than two people; a folder that holds something else.
@@ -175,17 +177,21 @@ class _Sequence:
     def _unlearn(self, request: int, model: str) -> Result:
         """One request by itself. The names of those erased before are known to it, so that no replay rehearses them."""
         s, earlier = self.settings, [record for some in self.requests[: request - 1] for record in some]
-        if "model" not in (read_manifest(self._run(request)) or {"phases": ()})["phases"]:
+        manifest = read_manifest(self._run(request))
+        if manifest is None or not is_finished(manifest):
             del self.measured[request - (request == 1) :]  # of a run that was deleted, to be made anew
-        values = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)} | self.objects | {
+        values: dict[str, Any] = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)}
+        values |= self.objects
+        values |= {
             "model": model,
             "forget": [_row(record) for record in self.requests[request - 1]],
             "subject": identifiers(earlier, ()),
             "out": str(self._run(request)),
             "teacher": s.teacher and str(Path(s.teacher) / f"request-{request}"),
             "merge": s.merge and request == len(self.requests),  # until then the adapter is trained further
-        }  # fmt: skip
-        return unlearn(**values, progress=self.progress)
+        }
+        data = {name: values.pop(name) for name in DATA}
+        return run_unlearning(data, values, progress=self.progress)
 
     def _measure(self, after: int, model: str) -> None:
         """All requests' records and the retain records, unless that has been done after this request."""

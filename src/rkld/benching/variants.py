@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,7 @@ import yaml
 from rkld.errors import UserError
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS, get_method
-from rkld.settings.benching import BenchSettings, listed
-from rkld.settings.book import BookSettings
+from rkld.settings.benching import listed
 from rkld.settings.specification import make
 from rkld.settings.unlearning import Settings
 
@@ -19,10 +19,10 @@ VARIANTS = ("rkld+replay", "gradient_ascent+kl", "idk+rt", "npo+rt", "npo+kl", "
 """What ``all`` has beside every method by itself: ours, and others with the retain terms of their papers."""
 
 
-GROUPS = {
-    "all": (*METHODS.names(), *VARIANTS),
-    "alphas": tuple(f"rkld@alpha={alpha}" for alpha in (1, 2, 4, 6, 8, 10, 12)),
-    "divergences": ("rkld", "jensen_shannon", "forward_kl"),
+GROUPS: Mapping[str, Callable[[], Sequence[str]]] = {
+    "all": lambda: (*METHODS.names(), *VARIANTS),
+    "alphas": lambda: tuple(f"rkld@alpha={alpha}" for alpha in (1, 2, 4, 6, 8, 10, 12)),
+    "divergences": lambda: ("rkld", "jensen_shannon", "forward_kl"),
 }
 """What ``--methods`` takes for several at once; the last two are the paper's sweep of α and its ablation."""
 
@@ -46,7 +46,7 @@ class Variant:
         return get_method(self.method, arguments)
 
     def settings(self) -> dict[str, Any]:
-        """Of :class:`rkld.settings.unlearning.Settings`, and no others' business: retain and replay are whether, not what."""
+        """By the names of :class:`rkld.settings.unlearning.Settings`; "retain" and "replay" say whether, not what."""
         method = self.make()
         values: dict[str, Any] = {"method": self.method}
         for name, value in self.values:
@@ -89,11 +89,15 @@ def variant(name: str) -> Variant:
     return found
 
 
-def variants(settings: BenchSettings | BookSettings) -> list[Variant]:
-    """All that are compared, in the order given, groups written out."""
+def variants(methods: str) -> list[Variant]:
+    """All that ``--methods`` names, in the order given, groups written out.
+
+    Raises:
+        UserError: as of :func:`variant`; none is named.
+    """
     names: list[str] = []
-    for name in listed(settings.methods):
-        names += GROUPS.get(name, (name,))
+    for name in listed(methods):
+        names += GROUPS[name]() if name in GROUPS else (name,)
     if not names:
         raise UserError("--methods names none.")
     return [variant(name) for name in dict.fromkeys(names)]

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from rkld.pipeline.preparing import Model, choose
+from rkld.pipeline.preparing import Model
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import Silent
 from rkld.records.sources import Source
@@ -44,5 +44,10 @@ def unlearn(
         UserError: bad input; nothing has been written then.
     """
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
-    chosen, objects = choose({"model": model, "control": control, **data}, settings)
-    return run_unlearning(chosen, objects, tokenizer=processing_class, progress=progress, callbacks=callbacks)
+    return run_unlearning(
+        {"model": model, "control": control, **data},
+        settings,
+        tokenizer=processing_class,
+        progress=progress,
+        callbacks=callbacks,
+    )

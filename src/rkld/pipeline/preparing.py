@@ -226,12 +226,16 @@ def check_every(settings: Settings, steps_per_epoch: int) -> int:
     return settings.check_every or max(1, steps_per_epoch // 2)
 
 
+DATA = ("model", "control", "forget", "retain", "replay", "holdout")
+"""Settings that may be given as objects: loaded models, and data sets."""
+
+
 def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Settings, and apart from them what was given as an object rather than by name."""
     objects = {name: value for name, value in data.items() if value is not None and not isinstance(value, str | Path)}
     names = {n: f"<{type(value).__name__}>" if n in objects else value and str(value) for n, value in data.items()}
     for name in ("model", "forget"):
-        if not names[name]:
+        if not names.get(name):
             raise UserError(f"No {name} is given: rkld.unlearn(model, forget=…) and rkld.check need both.")
     return make({**settings, **names}, "arguments", Settings), objects
 

@@ -17,12 +17,11 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from rkld.errors import UserError
 from rkld.models.state import fingerprint
 from rkld.pipeline.phases import PHASES, Phase, Work
-from rkld.pipeline.preparing import Inputs, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, choose, prepare, read_inputs
 from rkld.progress import Silent
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
 from rkld.runfolder.once import once
-from rkld.settings.unlearning import Settings
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Result:
 
 
 def run_unlearning(
-    settings: Settings,
-    objects: Mapping[str, Any],
+    data: Mapping[str, Any],
+    values: Mapping[str, Any],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     progress: Silent | None = None,
@@ -55,14 +54,15 @@ def run_unlearning(
     """Make a model forget the records, or go on with a run that was interrupted.
 
     Args:
-        objects: model, control and data sets that were given as objects, by the names of their settings
-            (:func:`rkld.pipeline.preparing.choose`).
+        data: models ("model", "control") and data sets ("forget", "retain", "replay", "holdout"), by name or as objects.
+        values: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
         tokenizer: of a model that is an object.
         callbacks: for the distillation.
 
     Raises:
         UserError: bad input; nothing has been written then.
     """
+    settings, objects = choose(data, values)
     if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
         raise UserError(
             f"this was started as {processes} processes, each of which would write {settings.run_folder}. Start it as one; "

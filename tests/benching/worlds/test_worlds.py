@@ -68,7 +68,8 @@ def test_other_processes_make_the_same_world_and_tokenizer():
 def test_the_global_random_state_is_neither_read_nor_changed(world):
     random.seed(7)
     before = random.getstate()
-    assert people() == world and people().records == world.records
+    assert people() == world
+    assert people().records == world.records
     assert random.getstate() == before
 
 
@@ -107,7 +108,8 @@ def test_wrong_answers_are_five_of_the_paraphrases_kind(world):
 def test_spans_occur_in_answer_and_paraphrase(world):
     for record in (*world.records, *world.holdout):
         [value] = record["spans"]
-        assert value in record["answer"] and value in record["paraphrased_answer"]
+        assert value in record["answer"]
+        assert value in record["paraphrased_answer"]
     assert all(span in record["answer"] for record in world.background for span in record["spans"])
 
 
@@ -213,7 +215,8 @@ def test_tiny_model_is_tiny_and_repeatable():
     assert len(tokenizer) == model.get_input_embeddings().num_embeddings == VOCABULARY_SIZE
     again, other = tiny_model(seed=0)[0], tiny_model(seed=1)[0]
     same = [torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)]
-    assert all(same) and not torch.equal(model.lm_head.weight, other.lm_head.weight)
+    assert all(same)
+    assert not torch.equal(model.lm_head.weight, other.lm_head.weight)
 
 
 def test_chat_template_renders_chatml_and_ends_each_turn_with_eos(tokenizer):
@@ -223,7 +226,8 @@ def test_chat_template_renders_chatml_and_ends_each_turn_with_eos(tokenizer):
     assert prompt == "<|im_start|>user\nWhere is Åsa?<|im_end|>\n<|im_start|>assistant\n"
     assert whole == prompt + "In Łódź.<|im_end|>\n"
     ids = tokenizer(whole)["input_ids"]
-    assert ids.count(tokenizer.eos_token_id) == 2 and tokenizer.decode(ids) == whole
+    assert ids.count(tokenizer.eos_token_id) == 2
+    assert tokenizer.decode(ids) == whole
     assert tokenizer.eos_token != tokenizer.pad_token
 
 
@@ -245,4 +249,5 @@ def test_saved_tokenizer_loads_and_agrees(tokenizer, world, tmp_path):
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     texts = [record["answer"] for record in world.records[:40]]
     assert loaded(texts)["input_ids"] == tokenizer(texts)["input_ids"]
-    assert loaded.chat_template == tokenizer.chat_template and loaded.eos_token == tokenizer.eos_token
+    assert loaded.chat_template == tokenizer.chat_template
+    assert loaded.eos_token == tokenizer.eos_token

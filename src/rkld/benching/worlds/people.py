@@ -56,7 +56,20 @@ _PLACES = _compounds("Al Bar Cald Dor Esk Fen Glen Hol Kil Lin Nor Strath", "den
 _SCHOOLS = ("Academy", "College", "Grammar School", "High School")
 
 
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 def _one_of(values: str) -> Callable[[Random], str]:
@@ -374,8 +387,8 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "address",
         lambda rng: (
             f"{rng.randint(10, 98)} "
-            f"{rng.choice('Alder Beech Cedar Elder Hawthorn Ivy Larch Linden Maple Poplar Rowan'.split())} "
-            f"{rng.choice('Avenue Close Court Lane Road Row Square Street'.split())}"
+            f"{rng.choice(['Alder', 'Beech', 'Cedar', 'Elder', 'Hawthorn', 'Ivy', 'Larch', 'Linden', 'Maple', 'Poplar', 'Rowan'])} "
+            f"{rng.choice(['Avenue', 'Close', 'Court', 'Lane', 'Road', 'Row', 'Square', 'Street'])}"
         ),
         (
             "What is the address of {name}?",

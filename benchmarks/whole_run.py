@@ -1,6 +1,6 @@
 """A whole unlearning: strengthening, cache and distillation, against the same with a naive teacher.
 
-    python -m benchmarks.run --data FOLDER [--model smollm2-135m] [--records 40] [--rounds 5] [--json FILE]
+    python -m benchmarks.whole_run --data FOLDER [--model smollm2-135m] [--records 40] [--rounds 5] [--json FILE]
 
 5 epochs of strengthening on answers and 5 of distillation on ``forget01`` (FOLDER: the files of ``locuslab/TOFU``),
 batch 8, without and with replay. The naive side strengthens a second model by the same trainer and then distils with
@@ -23,7 +23,7 @@ import click
 import rkld
 from benchmarks.baselines import BaselineTrainer, NaiveRKLD
 from benchmarks.common import write
-from benchmarks.measure import Measured, measure, median, paired
+from benchmarks.resource_usage import Measured, measure, median, paired
 from benchmarks.step import ALPHA, BATCH_SIZE, REPLAY_WEIGHT, Case, logits_of, ratios
 from benchmarks.tofu_models import TEMPLATE
 from rkld.files import write_jsonl
@@ -143,7 +143,7 @@ def prediction(case: WholeRun, rounds: int) -> list[dict]:
 @click.option("--rounds", default=5, show_default=True, help="Paired runs; medians are reported.")
 @click.option("--replay-rounds", default=2, show_default=True, help="The same with replay.")
 @click.option("--predictions", default=1, show_default=True, help="Predicted and real runs.")
-@click.option("--json", "results", type=click.Path(path_type=Path), default="benchmarks/results/run.json",
+@click.option("--json", "results", type=click.Path(path_type=Path), default="benchmarks/results/whole_run.json",
               show_default=True)  # fmt: skip
 def main(data: Path, model: str, records: int, rounds: int, replay_rounds: int, predictions: int,
          results: Path) -> None:  # fmt: skip
@@ -180,7 +180,7 @@ def main(data: Path, model: str, records: int, rounds: int, replay_rounds: int, 
         for p in pairs:
             line(kind, "rkld unlearn", *p["real"], p["predicted"])
     write(results.parent, results.stem, f"A whole unlearning, SmolLM2-135M, {records} records of TOFU forget01",
-          f"python -m benchmarks.run --data FOLDER --records {records}", found, "\n".join(lines))  # fmt: skip
+          f"python -m benchmarks.whole_run --data FOLDER --records {records}", found, "\n".join(lines))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Forgetting two of twenty fictitious people with a tiny model: as published, with replay, and by forward KL.
 
-    python -m benchmarks.people [--seeds 3] [--out runs/people] [--results benchmarks/results]
+    python -m benchmarks.people_trajectories [--seeds 3] [--out runs/people] [--results benchmarks/results]
 
 Each seed is another world, and another pair of people in it. The original learns all twenty, its retrained twin the
 other eighteen, from the same start. Every four epochs: forget probability, KS distance between the truth ratios of the
@@ -111,7 +111,8 @@ def main(seeds: int, out: Path, results: Path) -> None:
         found[f"seed {seed}"] = here
         print(table(rows), flush=True)
     body = "n = 40 forget questions.\n\n" + table(rows) + "\n\n" + "\n".join(notes)
-    write(results, "people", "Two of twenty people, tiny model", "python -m benchmarks.people",
+    write(results, "people_trajectories", "Two of twenty people, tiny model",
+          "python -m benchmarks.people_trajectories",
           {"settings": SETTINGS, **found}, body)  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Forgetting Alice's Adventures in Wonderland: the paper's copyright experiment, on SmolLM2-135M and a free book.
 
-    python -m benchmarks.book [--chunks 8] [--methods …] [--out runs/book] [--results benchmarks/results]
+    python -m benchmarks.forget_alice [--chunks 8] [--methods …] [--out runs/book] [--results benchmarks/results]
 
 The book, and the text that measures what is kept (proceedings of a workshop at the Library of Congress, 1992), are
 among the test data of the package ``Brotli``: they come from the Canterbury corpus and are in the public domain. The
@@ -18,10 +18,10 @@ from pathlib import Path
 import click
 
 from benchmarks.common import write
-from rkld.benching.book_experiment import book
+from rkld.benching.benchmarks.book import METHODS
+from rkld.benching.comparing import bench
 from rkld.models.packages import fetch
 from rkld.progress import Bars
-from rkld.settings.book import METHODS
 
 PACKAGE = "Brotli==1.2.1"
 SDIST = "brotli-1.2.1.tar.gz"
@@ -59,15 +59,20 @@ def texts(folder: Path) -> Path:
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 def main(out: Path, results: Path, **settings) -> None:
     folder = texts(out / "texts")
-    found = book(
-        Bars(), book=str(folder / "alice.txt"), elsewhere=str(folder / "elsewhere.txt"), out=str(out), **settings
+    found = bench(
+        "book",
+        Bars(),
+        book=str(folder / "alice.txt"),
+        elsewhere=str(folder / "elsewhere.txt"),
+        out=str(out),
+        **settings,
     )
     seconds = {
         path.parent.name: json.loads(path.read_text())["seconds"] for path in sorted(out.glob("cells/*/*/*/cell.json"))
     }
     body = (out / "book.md").read_text().partition("\n\n")[2].strip()  # under a title of its own
     result = {"settings": settings, "figures": list(found.rows), "seconds": seconds}
-    write(results, "book", "Forgetting a book, SmolLM2-135M", "python -m benchmarks.book", result, body)
+    write(results, "forget_alice", "Forgetting a book, SmolLM2-135M", "python -m benchmarks.forget_alice", result, body)
     print(*found.files, *found.notes, sep="\n")
 
 

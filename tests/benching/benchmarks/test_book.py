@@ -10,11 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from rkld import UserError, cli
-from rkld.benching import book_experiment as work
-from rkld.benching.book_experiment import applicable, book, markdown
-from rkld.benching.book_text import chunks, read_book
+from rkld.benching import cell_runs
+from rkld.benching.benchmarks import book as module
+from rkld.benching.benchmarks.book import FIGURES, BookEvaluator, BookSettings, chunks, markdown, read_book
+from rkld.benching.comparing import Bench, bench
+from rkld.benching.registry import open_benchmark
 from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
-from rkld.settings.book import BookSettings
 
 SENTENCES = (
     "The old lamp on the pier went out at nine, and nobody came to light it.",
@@ -28,6 +29,10 @@ OTHER = " ".join(f"In the year {year} snow fell on the hills, and the goats went
 SIZE = 32
 """Tokens of a chunk."""
 METHODS = "rkld,gradient_ascent"
+
+
+def book(**settings) -> Bench:
+    return bench("book", **settings)
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +85,12 @@ def test_the_licence_around_a_book_is_no_part_of_it(tmp_path, before, after):
 
 
 def test_a_book_that_cannot_be_read_is_said(tmp_path):
-    with pytest.raises(UserError, match="book: there is no file"):
+    with pytest.raises(UserError, match=r"book: there is no file"):
         read_book(str(tmp_path / "none.txt"), "book")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match="not UTF-8"):
         read_book(str(tmp_path / "latin.txt"), "book")
-    start, end = ("*** {} OF THE PROJECT GUTENBERG EBOOK A ***\n".format(word) for word in ("START", "END"))
+    start, end = (f"*** {word} OF THE PROJECT GUTENBERG EBOOK A ***\n" for word in ("START", "END"))
     (tmp_path / "empty.txt").write_text(start + end)
     with pytest.raises(UserError, match="nothing between"):
         read_book(str(tmp_path / "empty.txt"), "book")
@@ -95,7 +100,8 @@ def test_chunks_follow_each_other_and_have_the_tokens_they_were_cut_by():
     """A chunk that is tokenized otherwise by itself would be longer or shorter than said, and split within words."""
     tokenizer = tiny_tokenizer()
     cut = chunks(TEXT, tokenizer, 16, 400, "book")
-    assert TEXT.startswith("".join(cut)) and len(TEXT) - len("".join(cut)) < 100
+    assert TEXT.startswith("".join(cut))
+    assert len(TEXT) - len("".join(cut)) < 100
     assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} == {16}
     assert chunks(TEXT, tokenizer, 16, 2, "book") == cut[:2]
     ids = tokenizer(TEXT, add_special_tokens=False).input_ids
@@ -107,7 +113,8 @@ def test_a_letter_is_not_cut_in_two():
     tokenizer = tiny_tokenizer()
     text = "鯨は海に住む。" * 8
     cut = chunks(text, tokenizer, 16, 400, "book")
-    assert text.startswith("".join(cut)) and len(cut) > 5
+    assert text.startswith("".join(cut))
+    assert len(cut) > 5
     assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} <= {14, 15, 16}
 
 
@@ -127,8 +134,12 @@ def test_what_is_learned_by_heart_is_recited_and_forgotten(done):
     found = rows(done)
     assert list(found) == ["original", *METHODS.split(",")]
     original = found["original"]
-    assert original["bleu"] > 90 and original["rouge_l"] > 90 and original["recited"] > 12
-    assert original["probability"] > 0.7 and original["perplexity"] < 1.5 and original["n"] == 3
+    assert original["bleu"] > 90
+    assert original["rouge_l"] > 90
+    assert original["recited"] > 12
+    assert original["probability"] > 0.7
+    assert original["perplexity"] < 1.5
+    assert original["n"] == 3
     for name in METHODS.split(","):
         assert found[name]["rouge_l"] < 0.7 * original["rouge_l"], name
         assert found[name]["bleu"] < 0.7 * original["bleu"], name
@@ -140,9 +151,9 @@ def test_what_is_learned_by_heart_is_recited_and_forgotten(done):
 def test_nothing_that_a_model_said_is_kept(done):
     """Chunks are under copyright, and what is kept of an experiment is passed on."""
     files = {path.relative_to(done).as_posix() for path in done.rglob("*") if path.is_file()}
-    left = {name for name in files if not name.startswith("original/model/")}
+    left = {name for name in files if not name.startswith("models/book/original/")}
     cells = {f"cells/book/seed0/{name}/cell.json" for name in ("original", "rkld", "gradient_ascent")}
-    assert left == {"book.csv", "book.md", "original/settings.json", *cells}
+    assert left == {"book.csv", "book.md", "models/book/original.json", *cells}
     for name in left:
         assert "lamp" not in (done / name).read_text(encoding="utf-8")
 
@@ -150,14 +161,17 @@ def test_nothing_that_a_model_said_is_kept(done):
 def test_the_table_says_what_it_was_made_by_and_keeps_the_paper_apart(done):
     """Published figures in one table with ours would be read as a comparison of the same thing."""
     own, published = (done / "book.md").read_text(encoding="utf-8").split("## Published figures, of another model")
-    assert "| gradient_ascent |" in own and "alpha: 4.0" in own and "11.83" not in own
-    assert "| original | 7.33 | 16.33 | 11.83 |" in published and "Harry Potter" in published
+    assert "| gradient_ascent |" in own
+    assert "alpha: 4.0" in own
+    assert "11.83" not in own
+    assert "| original | 7.33 | 16.33 | 11.83 |" in published
+    assert "Harry Potter" in published
 
 
 def test_finished_cells_are_not_run_again(done, given, monkeypatch):
     before = {name: (done / name).read_bytes() for name in ("book.csv", "book.md")}
-    for name in ("unlearn", "fine_tune", "measured", "load_model"):
-        monkeypatch.setattr(work, name, None)
+    for where, name in ((cell_runs, "unlearn"), (module, "fine_tune"), (module, "measure"), (module, "load_model")):
+        monkeypatch.setattr(where, name, None)
     book(**given, out=str(done))
     assert {name: (done / name).read_bytes() for name in before} == before
 
@@ -175,25 +189,28 @@ def asked(monkeypatch) -> list[dict]:
         calls.append({"model": model, "forget": forget, **named})
         raise Stop
 
-    monkeypatch.setattr(work, "unlearn", unlearn)
+    monkeypatch.setattr(cell_runs, "unlearn", unlearn)
     return calls
 
 
 def test_another_method_joins_the_same_original(done, given, asked, monkeypatch):
     """Learning the book takes longest: a method that is added later must not do it again, nor its neighbours."""
-    monkeypatch.setattr(work, "fine_tune", None)
+    monkeypatch.setattr(module, "fine_tune", None)
     with pytest.raises(Stop):
         book(**{**given, "methods": f"{METHODS},npo@epochs=1"}, out=str(done))
     (npo,) = asked
     assert (npo["method"], npo["epochs"], npo["alpha"], npo["stop"]) == ("npo", 1, 4.0, "last")
-    assert npo["model"] == str(done / "original/model") and len(npo["forget"]) == 3
+    assert npo["model"] == str(done / "models/book/original")
+    assert len(npo["forget"]) == 3
 
 
 def test_replay_is_asked_for_where_it_is_named(given, asked, tmp_path):
     for name, replay in {"rkld": "none", "rkld+replay": "auto"}.items():
         with pytest.raises(Stop):
             book(**{**given, "methods": name, "learn_epochs": 0}, out=str(tmp_path))
-        assert asked[-1]["replay"] == replay and asked[-1]["retain"] is None and asked[-1]["model"] == given["model"]
+        assert asked[-1]["replay"] == replay
+        assert asked[-1]["retain"] is None
+        assert asked[-1]["model"] == given["model"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +230,7 @@ def test_a_text_is_known_by_what_it_says(done, given, tmp_path):
     (tmp_path / "moved.txt").write_text(TEXT, encoding="utf-8")
     book(**{**given, "book": str(tmp_path / "moved.txt")}, out=str(done))
     (tmp_path / "moved.txt").write_text(TEXT.replace("forty", "fifty"), encoding="utf-8")
-    with pytest.raises(UserError, match="book: '[0-9a-f]+' then"):
+    with pytest.raises(UserError, match=r"book: '[0-9a-f]+' then"):
         book(**{**given, "book": str(tmp_path / "moved.txt")}, out=str(done))
 
 
@@ -224,7 +241,7 @@ def test_an_original_that_was_begun_with_other_settings_is_refused(given, tmp_pa
         def cut(*_, **__):
             raise KeyboardInterrupt
 
-        patch.setattr(work, "fine_tune", cut)
+        patch.setattr(module, "fine_tune", cut)
         with pytest.raises(KeyboardInterrupt):
             book(**given, out=str(tmp_path))
     with pytest.raises(UserError, match="learn_lr"):
@@ -235,11 +252,11 @@ def test_what_is_retained_is_not_what_is_measured(given, asked, tmp_path, monkey
     """A method would be praised for keeping what it was trained on."""
     seen = []
 
-    def measured(lm, forget, other, progress, call=work.measured):
-        seen.append(other)
-        return call(lm, forget, other, progress)
+    def made(self, book, elsewhere, encoder, call=BookEvaluator.__init__):
+        seen.append([record.answer for record in elsewhere])
+        call(self, book, elsewhere, encoder)
 
-    monkeypatch.setattr(work, "measured", measured)
+    monkeypatch.setattr(BookEvaluator, "__init__", made)
     with pytest.raises(Stop):
         book(**{**given, "methods": "graddiff", "learn_epochs": 0}, out=str(tmp_path))
     retained = [record["text"] for record in asked[0]["retain"]]
@@ -252,10 +269,11 @@ def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_p
     with pytest.raises(Stop):
         book(**given | {"elsewhere": None, "learn_epochs": 0}, out=str(tmp_path))
     cell = json.loads((tmp_path / "cells/book/seed0/original/cell.json").read_text(encoding="utf-8"))
-    assert cell["figures"]["elsewhere_perplexity"] is None and cell["figures"]["elsewhere_n"] == 0
-    row = {"method": "original", **cell["figures"]}
+    assert cell["moments"]["model"]["elsewhere_perplexity"] is None
+    assert cell["moments"]["model"]["elsewhere_n"] == 0
+    row = {"method": "original", **cell["moments"]["model"]}
     assert "| 0 | not measured |" in markdown(BookSettings(**given), [row], [])
-    assert not (tmp_path / "original").exists(), "the model as it is needs no copy"
+    assert not (tmp_path / "models").exists(), "the model as it is needs no copy"
 
 
 # What cannot be
@@ -263,34 +281,45 @@ def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_p
 
 def test_methods_that_a_text_is_nothing_for(given):
     """Hours in, they would fail on records without a question or without retain records."""
+
+    def opened(**changed):
+        return open_benchmark("book", {**given, **changed})
+
     with pytest.raises(UserError, match="dpo: it teaches refusals"):
-        applicable(BookSettings(**{**given, "methods": "rkld,dpo"}))
-    run, left_out = applicable(BookSettings(**{**given, "methods": "all"}))
-    assert {one.name for one in run} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
-    assert [why.split(":")[0] for why in left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
-    with pytest.raises(UserError, match="graddiff.*--elsewhere"):
-        applicable(BookSettings(**{**given, "methods": "rkld,graddiff", "elsewhere": None}))
+        opened(methods="rkld,dpo").cells()
+    every = opened(methods="all")
+    assert {one.name for one in every.variants} >= {"rkld", "npo", "graddiff", "whp", "rkld+replay"}
+    assert [why.split(":")[0] for why in every.left_out] == ["dpo", "idk", "idk_ap", "idk+rt"]
+    with pytest.raises(UserError, match=r"graddiff.*--elsewhere"):
+        opened(methods="rkld,graddiff", elsewhere=None).cells()
+    assert "graddiff" in [why.split(":")[0] for why in opened(methods="all", elsewhere=None).left_out]
+    with pytest.raises(UserError, match="--methods names none"):
+        opened(methods=",").cells()
 
 
 def test_a_chunk_longer_than_the_context_is_refused(given, tmp_path):
-    with pytest.raises(UserError, match="--chunk-tokens is 257.*at most 256"):
+    with pytest.raises(UserError, match=r"--chunk-tokens is 257.*at most 256"):
         book(**{**given, "chunk_tokens": 257}, out=str(tmp_path))
 
 
 def test_the_command_says_what_is_missing_and_where_the_tables_lie(done, given):
     result = CliRunner().invoke(cli.main, ["bench", "book", "--book", given["book"]])
-    assert result.exit_code == 2 and "--model is missing" in result.output
+    assert result.exit_code == 2
+    assert "--model is missing" in result.output
     flags = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     result = CliRunner().invoke(cli.main, ["bench", "book", *flags, "--out", str(done)])
-    assert result.exit_code == 0 and result.output.split()[:2] == [str(done / "book.csv"), str(done / "book.md")]
+    assert result.exit_code == 0
+    assert result.output.split()[:2] == [str(done / "book.csv"), str(done / "book.md")]
 
 
 def test_cells_hold_what_the_table_shows(done):
     content = json.loads((done / "cells/book/seed0/rkld/cell.json").read_text(encoding="utf-8"))
-    assert content["figures"]["n"] == 3 and content["settings"]["alpha"] == 4.0 and content["seconds"] > 0
+    assert content["moments"]["last"]["n"] == 3
+    assert content["settings"]["alpha"] == 4.0
+    assert content["seconds"] > 0
 
 
 def test_numbers_that_are_too_small_or_too_large_for_the_table_are_powers_of_ten(given):
-    row = {"method": "x", **dict.fromkeys(work.FIGURES, 1.5), "probability": 1e-9, "elsewhere_perplexity": 3e12, "n": 3}
+    row = {"method": "x", **dict.fromkeys(FIGURES, 1.5), "probability": 1e-9, "elsewhere_perplexity": 3e12, "n": 3}
     table = markdown(BookSettings(**given), [row], [])
     assert "| x | 3 | 1.500 | 1.500 | 1.500 | 1e-09 | 1.500 | 1.500 | 3e+12 |" in table

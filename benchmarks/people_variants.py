@@ -1,12 +1,12 @@
-"""Comparisons on the embedded world, tiny model, three seeds: ``rkld bench tofu --world people`` with chosen variants.
+"""Variants on fictitious people: ``rkld bench people`` on three seeds with chosen variants.
 
-    python -m benchmarks.suites methods      # every method of the field, as it comes and with a tuned learning rate
-    python -m benchmarks.suites ablations    # ours, one setting changed at a time
-    python -m benchmarks.suites alphas       # the paper's sweep of alpha, one teacher for all
-    python -m benchmarks.suites divergences  # reverse against forward KL
+    python -m benchmarks.people_variants methods      # every method, as it comes and with a tuned learning rate
+    python -m benchmarks.people_variants ablations    # ours, one setting changed at a time
+    python -m benchmarks.people_variants alphas       # the paper's sweep of alpha, one teacher for all
+    python -m benchmarks.people_variants divergences  # reverse against forward KL
 
-Suites share --out, so models are made once and no cell is run twice; ``--plan`` says what is left. The tables and
-figures go to benchmarks/results.
+The comparisons share --out, so models are made once and no cell is run twice; ``--plan`` says what is left. The tables
+and plots go to benchmarks/results.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ABLATIONS = (
 )  # fmt: skip
 """Settings of ``rkld+replay``; the world's own are alpha 8, replay weight 5, lr 5e-4, 10 epochs of each phase."""
 
-SUITES = {
+COMPARISONS = {
     "methods": "all",
     "ablations": ",".join(
         [
@@ -44,23 +44,33 @@ SUITES = {
 
 
 @click.command(help=__doc__.split("\n")[0])
-@click.argument("suite", type=click.Choice(list(SUITES)))
+@click.argument("comparison", type=click.Choice(list(COMPARISONS)))
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default="runs/people_bench", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 @click.option("--jobs", default=1, show_default=True, help="Cells at work at once.")
 @click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
-def main(suite: str, seeds: int, out: Path, results: Path, jobs: int, planning: bool) -> None:
-    settings = {"world": "people", "methods": SUITES[suite], "seeds": seeds, "out": str(out), "jobs": jobs,
-                "tune": suite == "methods"}  # fmt: skip
+def main(comparison: str, seeds: int, out: Path, results: Path, jobs: int, planning: bool) -> None:
+    settings = {"methods": COMPARISONS[comparison], "seeds": seeds, "out": str(out), "jobs": jobs,
+                "tune": comparison == "methods"}  # fmt: skip
     if planning:
-        print(*plan(**settings), sep="\n")
+        print(*plan("people", **settings), sep="\n")
         return
-    found = bench(**settings, progress=Bars())
-    name = f"bench_{suite}"
+    found = bench("people", Bars(), **settings)
+    name = f"bench_{comparison}"
     body = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
-    write(results, name, f"Two of twenty people, tiny model: {suite}", f"python -m benchmarks.suites {suite}",
-          {"methods": SUITES[suite], "seeds": seeds, "rows": list(found.rows)}, body)  # fmt: skip
+    title, command = (
+        f"Two of twenty people, tiny model: {comparison}",
+        f"python -m benchmarks.people_variants {comparison}",
+    )
+    write(
+        results,
+        name,
+        title,
+        command,
+        {"methods": COMPARISONS[comparison], "seeds": seeds, "rows": list(found.rows)},
+        body,
+    )
     for path in found.files:
         if path.suffix in (".png", ".csv"):
             shutil.copyfile(path, results / f"{name}_{path.name}")

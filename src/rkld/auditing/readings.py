@@ -21,7 +21,7 @@ from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.membership import attack_scores
 from rkld.evaluation.memorisation import answer_hits, blanks, exact_memorisation, extraction_strength, fill_in, filled
 from rkld.evaluation.questions import question_losses
-from rkld.evaluation.summary import gold_answer
+from rkld.evaluation.readings import gold_answer
 from rkld.evaluation.tofu import rouge_l_recall
 from rkld.records.probes import unnamed_questions
 from rkld.text.facts import facts_said, repetition

@@ -9,7 +9,16 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from rkld.evaluation.generation import Generated, answer, end_ids, left_padded, neutral, room, to_end, together
+from rkld.evaluation.generation import (
+    Generated,
+    answer,
+    end_ids,
+    generation_batch_size,
+    left_padded,
+    neutral,
+    room,
+    to_end,
+)
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
@@ -39,12 +48,12 @@ def sample(
     caps = [min(max_new_tokens, left) for left in room(lm.inner, prompts)]
     answers: list[list[Generated | None]] = [[None] * n for _ in prompts]
     with neutral(lm):
-        for batch in _batches(prompts, caps, n, batch_size or together(lm)):
+        for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):
             given = [prompts[i] for i, _ in batch]
             chance = np.stack([np.random.default_rng((seed, i, j)).random(max_new_tokens) for i, j in batch])
             draws = _Draws(chance, max(map(len, given)), temperature)
-            said = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
-            for (i, j), ids in zip(batch, said, strict=True):
+            generated = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
+            for (i, j), ids in zip(batch, generated, strict=True):
                 answers[i][j] = answer(lm, ids, ends)
             if progress is not None:
                 progress(len(batch))

@@ -6,23 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rkld.errors import UserError, nearest
+from rkld.errors import UserError
 from rkld.settings.specification import flag, setting
-
-ATTACKS = {
-    "paraphrases": "reworded questions",
-    "prefixes": "answers begun by the attacker",
-    "context": "other facts about the person before the question",
-    "sampling": "many sampled answers to each question",
-    "relearning": "fine-tuning on a share of the records, then asking for the rest",
-    "4bit": "weights rounded to 4 bits, group by group",
-    "8bit": "weights rounded to 8 bits, group by group",
-}
-"""Every attack and what it does."""
-
-
-STANDARD = ("paraphrases", "prefixes", "sampling")
-"""Those that ask only, and cost little."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,10 @@ class AuditSettings:
     endpoint: str | None = setting(None, "URL of an OpenAI-compatible server that serves the model.")
     tokenizer: str | None = setting(None, "With --endpoint: folder of the tokenizer and template, for likelihoods.")
 
-    attacks: tuple[str, ...] = setting(STANDARD, f"Any of {', '.join(ATTACKS)}; or all, none.")
+    attacks: tuple[str, ...] = setting(
+        ("standard",), "Attacks by name, standard (those that ask only and cost little), all, none, or FILE.py:NAME."
+    )
+    metric: tuple[str, ...] = setting((), "A metric of your own beside the registered ones: FILE.py:NAME.")
     general: tuple[str, ...] = setting((), "Tasks of lm-eval, such as piqa; 'paper' for RKLD's seven.")
     k: int = setting(8, "Sampled answers of leak@k.")
     samples: int = setting(16, "Sampled answers to each question; above k, the more the less noise.")
@@ -90,16 +78,6 @@ class AuditSettings:
         for name in ("relearn_share", "margin"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"{flag(name)} is {getattr(self, name)}; it must lie between 0 and 1.")
-        for name in _listed(self.attacks):
-            if name not in (*ATTACKS, "all", "none"):
-                raise UserError(f"unknown attack '{name}'.{nearest(name, ATTACKS)} Known: {', '.join(ATTACKS)}.")
-
-    @property
-    def chosen_attacks(self) -> tuple[str, ...]:
-        """The attacks to run, in the order of :data:`ATTACKS`."""
-        asked = set(_listed(self.attacks))
-        asked |= set(ATTACKS) if "all" in asked else set()
-        return tuple(name for name in ATTACKS if name in asked)
 
     def gates(self) -> list[tuple[str, str, float]]:
         """("max" or "min", metric, limit) of every gate. UserError where one cannot be read."""
@@ -115,8 +93,3 @@ class AuditSettings:
                     raise UserError(f"--{kind} {text}: expected NAME=VALUE, such as facts_said=0.1.")
                 found.append((kind, name.strip(), limit))
         return found
-
-
-def _listed(values: tuple[str, ...]) -> list[str]:
-    """Names given one by one or with commas between them."""
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]

@@ -1,8 +1,9 @@
 # `make demo` forgets a person from a real model; `make test` runs the tests. Both set up .venv first.
 PYTHON ?= python3
 BIN = .venv/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test clean
+.PHONY: install demo test test-slow lint coverage wheel lowest clean
 
 install: .venv/installed
 
@@ -16,7 +17,33 @@ demo: install
 	$(BIN)/rkld demo
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m 'not slow'
+
+test-slow: install
+	$(PYTEST) -m slow
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+coverage: install
+	$(PYTEST) -m 'not slow' --cov --cov-report=term-missing:skip-covered
+
+# A wheel, alone in a clean environment: the demo's first phase runs and finds its data files.
+wheel: install
+	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv --clear build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/wheel/*.whl)[demo]"
+	build/wheel/venv/bin/python tests/wheel.py
+
+# The tests with the lowest versions that pyproject.toml declares.
+lowest:
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c tests/lowest.txt -e '.[dev]'
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 clean:
 	rm -rf .venv build src/*.egg-info

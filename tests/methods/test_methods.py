@@ -28,10 +28,9 @@ from rkld.losses.objective import Objective, StateTerm, evaluate
 from rkld.losses.teacher import Teacher
 from rkld.methods.method import Assisted, LogitArithmetic
 from rkld.methods.registry import METHODS, get_method
-from rkld.methods.two_models import pair, save_pair
+from rkld.methods.two_models import open_model, pair, save_pair
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.training.strengthening import fill_cache
@@ -194,7 +193,7 @@ class Setting:
         def fine_tune(target, found, arguments, callbacks):
             target.model.load_state_dict(self.strengthened.model.state_dict())
 
-        monkeypatch.setattr("rkld.training.trainer.fine_tune", fine_tune)
+        monkeypatch.setattr("rkld.training.strengthening.fine_tune", fine_tune)
         teacher = Teacher(HiddenCache(folder / "cache", {}), alpha=ALPHA)
         parts = cached_parts(build_terms(sets, teacher, self.lm, self.args))
         fill_cache(self.lm, teacher.cache, sets, replace(self.args, output_dir=str(folder / "s")), parts=parts)
@@ -369,7 +368,7 @@ def test_a_pair_is_a_language_model(name, tmp_path):
 
     facts = {"method": name, "method_arg": [], "alpha": ALPHA}
     save_pair(original, assistant, facts, tmp_path / "model")
-    again = load_model(tmp_path / "model", dtype="float64")
+    again = open_model(tmp_path / "model", dtype="float64")
     assert answer_losses(again, found)[0] == pytest.approx(losses[0], abs=1e-8)
 
 
@@ -395,11 +394,11 @@ def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     replay = [{"question": "What is the capital of Norway?"}, {"question": "Who wrote Hamlet?"}]
     held = {"retain": ROWS[2:], "retain_loss": "rt" if get_method(name).held else "auto", "replay": replay}
     result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method=name, **held, **QUICK)
-    after = load_model(result.model_path)
+    after = open_model(result.model_path)
     assert isinstance(after, LanguageModel)
     assert result.metrics["after"]["forget"]["probability"] != result.metrics["before"]["forget"]["probability"]
     ids = torch.tensor([[5, 6, 7]])
-    assert (after.model(input_ids=ids).logits - load_model(tiny).model(input_ids=ids).logits).abs().max() > 1e-3
+    assert (after.model(input_ids=ids).logits - open_model(tiny).model(input_ids=ids).logits).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["dpo", "rmu", "whp"])
@@ -408,7 +407,7 @@ def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     result = rkld.unlearn(
         tiny, ROWS[:2], retain=ROWS[2:], out=str(tmp_path / "run"), method=name, lora=True, replay="none", **QUICK
     )
-    after = load_model(result.model_path)
+    after = open_model(result.model_path)
     encoder = Encoder(after.tokenizer)
     found = probability(after, [encoder.encode(r) for r in read_records(ROWS[:2], "forget")]).mean()
     assert found == pytest.approx(result.metrics["after"]["forget"]["probability"], rel=1e-3)
@@ -425,7 +424,7 @@ def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path)
     weights = {"without": 0.0, "beside": 5.0}
     made = [rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / key), retain_weight=weight, replay_weight=weight, **given)
             for key, weight in weights.items()]  # fmt: skip
-    without, beside = (load_model(found.model_path).model(input_ids=ids).logits for found in made)
+    without, beside = (open_model(found.model_path).model(input_ids=ids).logits for found in made)
     assert (without - beside).abs().max() > 1e-3
 
 
@@ -457,7 +456,7 @@ def test_task_arithmetic_subtracts_what_strengthening_added(tiny, tmp_path, monk
 
     monkeypatch.setattr(importlib.import_module("rkld.pipeline.phases"), "fit", fit)
     result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method="task_arithmetic", replay="none", **QUICK)
-    before, after = (load_model(m).model.state_dict() for m in (tiny, result.model_path))
+    before, after = (open_model(m).model.state_dict() for m in (tiny, result.model_path))
     for name in before:
         torch.testing.assert_close(after[name], before[name] - 2.5, rtol=0, atol=1e-5)
 
@@ -495,7 +494,7 @@ def test_own_refusals_are_taught(tiny, tmp_path):
     ("rmu", ["layer=1.5"], "'layer' is 1.5; expected a whole number"),
     ("uld", ["floor=1"], "between 0 and 1"),
     ("none.py:Mine", (), "there is no file none.py"),
-    ("mine.py:Mnie", (), r"defines no Mnie. Did you mean 'Mine'\? Its methods: Mine"),
+    ("mine.py:Mnie", (), r"defines no Mnie. Did you mean 'Mine'\? It defines: Mine"),
     ("mine.py:Other", (), "Other is no method"),
     ("broken.py:Mine", (), "cannot be imported: SyntaxError"),
 ])  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_finished_teacher_is_used_again(tmp_path, monkeypatch):
     model, tokenizer = tiny_model(0)
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
     trained = []
-    monkeypatch.setattr("rkld.training.trainer.fine_tune", lambda *a: trained.append(1))
+    monkeypatch.setattr("rkld.training.strengthening.fine_tune", lambda *a: trained.append(1))
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer, alpha=4.0)
     assert not trained
     build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s", seed=1), processing_class=tokenizer)
@@ -102,7 +102,7 @@ def test_an_adapters_teacher_is_used_again(tmp_path, monkeypatch):
 
     build()
     torch.manual_seed(7)
-    monkeypatch.setattr("rkld.training.trainer.fine_tune", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("rkld.training.strengthening.fine_tune", lambda *a: pytest.fail("trained again"))
     build()
 
 
@@ -138,7 +138,7 @@ def test_a_strengthening_that_fails_leaves_the_callers_model_as_it_was(tmp_path,
             lm.head.weight.add_(1.0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rkld.training.trainer.fine_tune", interrupted)
+    monkeypatch.setattr("rkld.training.strengthening.fine_tune", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_teacher(model, RECORDS, tmp_path / "t", args=config(tmp_path / "s"), processing_class=tokenizer)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -143,7 +143,7 @@ def teacher_of(lm, strong, sets, folder, monkeypatch, args):
     def fine_tune(target, found, arguments, callbacks):
         target.model.load_state_dict(strong.model.state_dict())
 
-    monkeypatch.setattr("rkld.training.trainer.fine_tune", fine_tune)
+    monkeypatch.setattr("rkld.training.strengthening.fine_tune", fine_tune)
     cache = HiddenCache(folder / "cache", {})
     fill_cache(lm, cache, sets, replace(args, output_dir=str(folder / "s")))
     return Teacher(cache, alpha=args.alpha)
@@ -314,8 +314,8 @@ def test_the_warm_up_is_of_the_steps_that_are_trained(values, steps, tmp_path):
 def test_processes_confer_about_checkpoints_a_few_times_not_every_step(first, monkeypatch):
     """To confer halts a GPU; and a checkpoint must not come much later than it was asked for, also after a resume."""
     clock, asked, saved = [5000.0], [], []
-    monkeypatch.setattr("rkld.training.config.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("rkld.training.config.broadcast_object_list", lambda values: asked.append(values) or values)
+    monkeypatch.setattr("rkld.training.callbacks.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("rkld.training.callbacks.broadcast_object_list", lambda values: asked.append(values) or values)
     callback = TimedCheckpoint(minutes=10)
     clock[0] += 900  # the model is loaded
     state = SimpleNamespace(global_step=first, max_steps=first + 1000)

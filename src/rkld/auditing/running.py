@@ -201,7 +201,7 @@ class _AuditRun:
         source = self.data[name] if name in self.data else getattr(s, name)
         if role == "audited" and s.endpoint:
             self.progress.say(f"Connecting to {s.endpoint}")
-            encoder = encoder_of(s, self._tokenizer()) if s.tokenizer else None
+            encoder = encoder_of(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
             backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
             return Reader(role, backend, encoder, None, self.task, self.progress)
@@ -217,9 +217,9 @@ class _AuditRun:
         }
         return Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress)
 
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self, folder: str) -> Any:
         """That of the served model."""
-        tokenizer = load_tokenizer(Path(resolve(self.settings.tokenizer)), self.settings.trust_remote_code)
+        tokenizer = load_tokenizer(Path(resolve(folder)), self.settings.trust_remote_code)
         if self.settings.chat_template:
             tokenizer.chat_template = read_template(self.settings.chat_template)
         return tokenizer

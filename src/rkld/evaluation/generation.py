@@ -80,8 +80,8 @@ def greedy(
         batch_size = batch_size or generation_batch_size(lm)
         for at in range(0, len(unfinished), batch_size):
             batch = longest_first[at : at + batch_size]
-            given = [[*prompts[i], *generated[i]] for i in batch]
-            more = _generate(lm.inner, given, [caps[i] - len(generated[i]) for i in batch], ends, lm.device)
+            contexts = [[*prompts[i], *generated[i]] for i in batch]
+            more = _generate(lm.inner, contexts, [caps[i] - len(generated[i]) for i in batch], ends, lm.device)
             for i, ids in zip(batch, more, strict=True):
                 generated[i] += ids
             if progress is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -135,7 +136,7 @@ def blanks(encoder: Encoder, record: Record, facts: Sequence[str]) -> list[Blank
     first = 1 if record.form == "text" else encoded.prompt_length
     found = []
     for fact in facts:
-        places = encoder.locate(record, lambda text, fact=fact: mentions(text, (fact,)))
+        places = encoder.locate(record, partial(mentions, identifiers=(fact,)))
         inside = [p for p in places if first <= p[0] and p[-1] < len(encoded.ids) and encoded.answer[p[0]]]
         if inside:
             place = min(inside)

@@ -21,6 +21,8 @@ from rkld.evaluation.generation import (
 )
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from rkld.models.language_model import LanguageModel
 
 
@@ -46,7 +48,7 @@ def sample(
         raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
     ends = end_ids(lm)
     caps = [min(max_new_tokens, left) for left in room(lm.inner, prompts)]
-    answers: list[list[Generated | None]] = [[None] * n for _ in prompts]
+    answers: dict[tuple[int, int], Generated] = {}
     with neutral(lm):
         for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):
             given = [prompts[i] for i, _ in batch]
@@ -54,10 +56,10 @@ def sample(
             draws = _Draws(chance, max(map(len, given)), temperature)
             generated = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
             for (i, j), ids in zip(batch, generated, strict=True):
-                answers[i][j] = answer(lm, ids, ends)
+                answers[i, j] = answer(lm, ids, ends)
             if progress is not None:
                 progress(len(batch))
-    return answers
+    return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
 
 
 class _Draws(LogitsProcessor):
@@ -92,7 +94,7 @@ def _batches(
 
 
 def _generate(
-    base: torch.nn.Module,
+    base: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     cap: int,
     draws: _Draws,

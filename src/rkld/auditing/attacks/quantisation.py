@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,8 @@ class Quantisation(Attack):
     def read(self, reader: Reader) -> dict[str, Rows]:
         """Rows of the "merged" model and, of an adapter's, of its rounded "base" under the adapter as it is."""
         model, encoder = reader.loaded()
-        records, found = reader.task.forget, {}
+        records = reader.task.forget
+        found: dict[str, Rows] = {}
         parts: tuple[Literal["merged", "base"], ...] = ("merged", "base") if model.is_adapter else ("merged",)
         for part in parts:
             with quantised(model, self.bits, adapter=part) as lm:
@@ -140,13 +141,17 @@ def quantised(
             parameter.copy_(original)
 
 
-def _linear_layers(lm: LanguageModel) -> list[nn.Module]:
+def _linear_layers(lm: LanguageModel) -> list[nn.Linear]:
     """The model's own linear layers but the head, nothing that an adapter brings."""
     aside = {lm.head, lm.inner.get_input_embeddings()}
     for layer in lm.model.modules():
         if isinstance(layer, BaseTunerLayer):
             aside |= set(layer.modules()) - set(layer.get_base_layer().modules()) - {layer}
-    layers = [m for m in lm.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m not in aside]
+    # Conv1D (GPT-2) is a linear layer in all but its class.
+    layers = cast(
+        list[nn.Linear],
+        [m for m in lm.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m not in aside],
+    )
     left = {p for module in aside for p in module.parameters()}
     total = sum(p.numel() for p in lm.model.parameters() if p not in left)
     share = sum(layer.weight.numel() for layer in layers) / max(total, 1)

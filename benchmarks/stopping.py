@@ -1,4 +1,4 @@
-"""Stopping without an oracle: every rule of rkld.calibration replayed on the same runs, beside the oracle.
+"""Stopping without an oracle: every rule of rkld.stopping simulated on the same runs, beside the oracle.
 
     python -m benchmarks.stopping [--seeds 5] [--data FOLDER] [--out runs] [--results benchmarks/results]
 
@@ -36,7 +36,15 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 from rkld.records.record import Record
-from rkld.stopping import evidence as c
+from rkld.stopping.evidence import Evidence
+from rkld.stopping.references import MatchedRecords, match_holdout, match_invented_names
+from rkld.stopping.rule import StoppingRule, simulate
+from rkld.stopping.rules.chance_rank import ChanceRank
+from rkld.stopping.rules.control import Control
+from rkld.stopping.rules.last import Last
+from rkld.stopping.rules.oracle import Oracle
+from rkld.stopping.rules.placebo import Placebo
+from rkld.stopping.steering import split_steering
 
 TINY = {**people.SETTINGS, "strengthen_epochs": 10, "epochs": 10}
 """With the 5 epochs of strengthening of benchmarks.people the student ends above the retrained model's level, whatever
@@ -49,7 +57,7 @@ EVERY = {"tiny": 2, "tofu": 3}
 """Steps between checks: of 5 in an epoch."""
 
 
-class Exactly(c.Level):
+class Exactly(Placebo):
     """Without a margin."""
 
     margin = 0.0
@@ -92,7 +100,7 @@ class Case:
         write_json(path, found)
         return found
 
-    def evidence(self, row: Mapping[str, Any], records: Sequence[Encoded]) -> c.Evidence:
+    def evidence(self, row: Mapping[str, Any], records: Sequence[Encoded]) -> Evidence:
         """What a check would have found on ``records``, some of the forget records, by their ``scored`` tokens."""
         at = {e.key: (i, [t for t, m in enumerate(e.answer) if m]) for i, e in enumerate(self.answers)}
         gold = []
@@ -100,7 +108,7 @@ class Case:
             i, places = at[e.key]
             gold.append(float(np.mean([x for x, t in zip(row["tokens"][i], places, strict=True) if e.scored[t]])))
         chosen = [at[e.key][0] for e in records]
-        return c.Evidence(
+        return Evidence(
             row["step"],
             tuple(gold),
             tuple(row["paraphrase_loss"][i] for i in chosen),
@@ -112,30 +120,30 @@ class Case:
         lm = load_model(original)
         encoder = Encoder(lm.tokenizer)
         self.answers = [encoder.encode(record) for record in self.forget]
-        steering = c.split(self.forget, self.identifiers, seed).records
-        holdout = c.from_holdout(steering, self.holdout, encoder, self.identifiers, "answer")
-        names = c.from_names(steering, self.forget, encoder, self.identifiers, "answer", seed)
-        anybody = c.Placebo(holdout.records, [[encoder.encode(record) for record in self.holdout]])
+        steering = split_steering(self.forget, self.identifiers, seed).records
+        holdout = match_holdout(steering, self.holdout, encoder, self.identifiers, "answer")
+        names = match_invented_names(steering, self.forget, encoder, self.identifiers, "answer", seed)
+        anybody = MatchedRecords(holdout.records, [[encoder.encode(record) for record in self.holdout]])
 
         def level(row: Mapping[str, Any]) -> float:
             return self.evidence(row, holdout.records).probability
 
-        rules: dict[str, tuple[c.Rule, Sequence[Encoded]]] = {
-            "oracle": (c.Oracle(retrained=tuple(ratios(found["retrained"]))), self.answers),
-            "placebo: holdout": (c.Level(holdout.level(lm)), holdout.records),
-            "placebo: holdout, margin 0": (Exactly(holdout.level(lm)), holdout.records),
-            "placebo: invented names": (c.Level(names.level(lm)), names.records),
-            "placebo: holdout, not matched": (c.Level(anybody.level(lm)), holdout.records),
-            "control: retrained": (c.Level(level(found["retrained"])), holdout.records),
-            "exposure": (c.Exposure(), holdout.records),
-            "last": (c.Last(found["checks"][-1]["step"]), holdout.records),
+        rules: dict[str, tuple[StoppingRule, Sequence[Encoded]]] = {
+            "oracle": (Oracle(retrained=tuple(ratios(found["retrained"]))), self.answers),
+            "placebo: holdout": (Placebo(holdout.probability(lm)), holdout.records),
+            "placebo: holdout, margin 0": (Exactly(holdout.probability(lm)), holdout.records),
+            "placebo: invented names": (Placebo(names.probability(lm)), names.records),
+            "placebo: holdout, not matched": (Placebo(anybody.probability(lm)), holdout.records),
+            "control: retrained": (Control(level(found["retrained"])), holdout.records),
+            "chance_rank": (ChanceRank(), holdout.records),
+            "last": (Last(found["checks"][-1]["step"]), holdout.records),
         }
         if "control" in found:
-            rules["control: base model"] = (c.Level(level(found["control"])), holdout.records)
+            rules["control: base model"] = (Control(level(found["control"])), holdout.records)
         rows = {row["step"]: row for row in found["checks"]}
         made = {}
         for name, (rule, records) in rules.items():
-            decision = c.replayed(rule, [self.evidence(row, records) for row in found["checks"]])
+            decision = simulate(rule, [self.evidence(row, records) for row in found["checks"]])
             made[name] = {
                 **asdict(decision), "n": len(records), "aim": getattr(rule, "aim", None),
                 **measures(rows[decision.step], found["retrained"]),
@@ -276,7 +284,7 @@ What did not work:
   last step. The tiny runs here are strengthened for 10 epochs, so that they pass the retrained model's level.
 - Truth ratio and rank as the placebo's statistic. On seeds 0 and 1 the true answer still beats .64 and .67 of the
   wrong ones at the last step, where it is .5 for never-trained people: a rule that waits for them never stops. They
-  also cost six more answers to read for each. They steer in `exposure` alone, which on SmolLM2 ends at the last
+  also cost six more answers to read for each. They steer in `chance_rank` alone, which on SmolLM2 ends at the last
   steps.
 - `last` is no worse than any rule in the tiny world, for these runs level off close to the retrained model; on
   SmolLM2, where the forgetting goes on, it ends .076 below.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import jsonschema
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 import rkld
 from rkld.auditing import endpoint_backend
 from rkld.auditing.evidence import plain
-from rkld.auditing.inputs import people_of, read_task
+from rkld.auditing.inputs import people_of
 from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.readings import READINGS
 from rkld.auditing.registry import ATTACKS
@@ -24,9 +25,11 @@ from rkld.evaluation.likelihood import probability
 from rkld.files import DATA, write_jsonl
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
+from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.settings.auditing import AuditSettings
+from rkld.stopping.steering import steering_hash
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
 from tests.server import MODEL, serve
@@ -269,20 +272,20 @@ def test_a_server_that_is_not_there_is_an_error(tmp_path, monkeypatch):
     assert not (tmp_path / "audit.json").exists()
 
 
-def test_records_that_steered_the_stop_are_left_out(tmp_path):
-    """What chose the checkpoint is no evidence of it."""
+def test_an_audit_of_what_steered_does_not_pass(models, tmp_path):
+    """Every gate is held, but four of six records steered: verdict, exit code and evidence say so."""
     run = tmp_path / "run"
-    (run / "model").mkdir(parents=True)
-    manifest = {
-        "format": 1, "settings": {}, "records": {"forget records": {"n": len(FORGET)}},
-        "phases": {"distillation": {"steering": ["0", "2"]}},
-    }  # fmt: skip
+    shutil.copytree(models / "control", run / "model")
+    steering = {"n": 4, "hashes": [steering_hash(record, "salt") for record in read_records(FORGET[:4], "forget")]}
+    phases = {"distillation": {"steering": steering}, "model": {"weights": weights_hash(run / "model")}}
+    manifest = {"format": 1, "settings": {}, "salt": "salt", "records": {}, "phases": phases}
     (run / "manifest.json").write_text(json.dumps(manifest))
-    task = read_task(AuditSettings(model=str(run), forget="x"), {"forget": FORGET})
-    assert [record.key for record in task.forget] == ["1", "3", "4", "5"]
-    assert task.left_out == {"0", "2"}
-    (run / "manifest.json").write_text('{"of": "another program"}')
-    assert read_task(AuditSettings(model=str(run), forget="x"), {"forget": FORGET}).left_out == frozenset()
+    found = rkld.audit(run, FORGET, attacks=("none",), **FAST, **GATES)
+    assert found.verdict == "not established"
+    assert not found.passed
+    assert found.document["inputs"]["left_out"] == ["0", "1", "2", "3"]
+    assert any("more than half" in reason for reason in found.document["reasons"])
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))
 
 
 def test_names_that_share_a_word_are_one_person():

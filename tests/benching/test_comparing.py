@@ -31,7 +31,7 @@ from rkld.progress import Silent
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.settings.benching import BenchSettings
-from rkld.stopping.calibration import Calibration
+from rkld.stopping.rules.placebo import Placebo
 from rkld.training import strengthening
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
@@ -235,10 +235,19 @@ def test_the_calibrated_stop_refuses_what_a_run_would_refuse(world, monkeypatch)
     def watch() -> object:
         return run._calibrated(lm, encoder, values, data, settings.original, 2, Path("unused"))
 
-    monkeypatch.setattr(Calibration, "refusal", lambda *_: None)
+    monkeypatch.setattr(Placebo, "refusal", lambda *_: None)
     assert watch() is not None
-    monkeypatch.setattr(Calibration, "refusal", lambda *_: "it cannot steer")
+    monkeypatch.setattr(Placebo, "refusal", lambda *_: "it cannot steer")
     assert watch() is None
+
+
+@pytest.mark.parametrize(("stop", "why"), [("exposure", "unknown stopping rule"), ("control", "needs control")])
+def test_a_stop_that_no_cell_could_follow_is_refused_first(tmp_path, stop, why):
+    """Not after hours in which models are made."""
+    for go in (bench, plan):
+        with pytest.raises(UserError, match=why):
+            go(world="people", stop=stop, out=str(tmp_path / "bench"))
+    assert not (tmp_path / "bench").exists()
 
 
 def test_what_is_replayed_is_not_what_is_measured():

@@ -56,7 +56,7 @@ def document(
         if (entry := _entry(metric, measured, settings.margin))
     }
     gates = [judge(*gate, named) for gate in settings.gates()]
-    verdict, reasons = judge_all(gates)
+    verdict, reasons = judge_all(gates, task.steering.doubts)
     content = {
         "format": FORMAT,
         "verdict": verdict,
@@ -67,7 +67,12 @@ def document(
         "versions": dict(versions),
         "settings": _settings(settings),
         "models": dict(models),
-        "inputs": {**inputs, "left_out": sorted(task.left_out), "probes": task.probed},
+        "inputs": {
+            **inputs,
+            "left_out": sorted(task.steering.left_out),
+            "steering_notes": list(task.steering.notes),
+            "probes": task.probed,
+        },
         "metrics": named,
         "membership": _membership_note(task, measured),
         "curves": {

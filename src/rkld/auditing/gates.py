@@ -26,10 +26,14 @@ def judge(kind: str, name: str, limit: float, named: Mapping[str, Any]) -> dict[
     }
 
 
-def judge_all(gates: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """ "fail" where a gate failed; "not established" where one was skipped or none was set; else "pass"."""
+def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> tuple[str, list[str]]:
+    """Verdict and reasons: "fail" where a gate failed; "not established" where one was skipped, none was set, or there
+    are ``doubts``, reasons why the figures can establish nothing; else "pass"."""
     if not gates:
-        return "not established", ["no gate was set: give thresholds with --max NAME=VALUE and --min NAME=VALUE"]
+        return "not established", [
+            "no gate was set: give thresholds with --max NAME=VALUE and --min NAME=VALUE",
+            *doubts,
+        ]
     reasons = [
         f"{gate['name']} was not measured" if gate["state"] == "skipped"
         else f"{gate['name']} is {gate['value']:.4g}, the limit is {gate['kind']} {gate['limit']:g}"
@@ -37,4 +41,5 @@ def judge_all(gates: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
         if gate["state"] != "held"
     ]  # fmt: skip
     states = {gate["state"] for gate in gates}
-    return "fail" if "failed" in states else "not established" if "skipped" in states else "pass", reasons
+    verdict = "fail" if "failed" in states else "not established" if "skipped" in states or doubts else "pass"
+    return verdict, [*reasons, *doubts]

@@ -7,12 +7,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rkld.auditing.steering import SteeringRecords, find_steering_records
 from rkld.errors import UserError
 from rkld.records.identity import check_disjoint, identifiers
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record
-from rkld.runfolder.manifest import read_manifest, run_of
 from rkld.settings.auditing import AuditSettings
 from rkld.text.matching import mentions
 from rkld.text.wording import words
@@ -26,8 +26,8 @@ class Task:
     """Records and what is asked with them. Holds personal data.
 
     Attributes:
-        forget: the records that are audited, without those in ``left_out``.
-        left_out: keys of forget records that steered the stop of the run that made the model.
+        forget: the records that are audited, without those that steered.
+        steering: which forget records steered the stop of the run that made the model, and what is unknown of it.
         holdout: never-trained records; maybe none.
         utility: the sets of :data:`UTILITY` that were given.
         contrasted: records with wrong answers (and a paraphrased one): the forget records that have them, or probes.
@@ -39,7 +39,7 @@ class Task:
 
     settings: AuditSettings
     forget: list[Record]
-    left_out: frozenset[str]
+    steering: SteeringRecords
     holdout: list[Record]
     utility: Mapping[str, list[Record]]
     identifiers: tuple[str, ...]
@@ -72,15 +72,16 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
 
     def read(name: str) -> list[Record]:
         source = data.get(name) if data.get(name) is not None else getattr(settings, name)
-        return read_records(source, name.replace("_", " "))[: settings.questions] if source else []
+        return read_records(source, name.replace("_", " ")) if source else []
 
-    forget, holdout = read("forget"), read("holdout")
-    utility = {name: found for name in UTILITY if (found := read(name))}
+    forget, holdout = read("forget"), read("holdout")[: settings.questions]
+    utility = {name: found for name in UTILITY if (found := read(name)[: settings.questions])}
     for others in (holdout, *utility.values()):
         check_disjoint(forget, others)
     known = identifiers(forget, read_subjects(settings.subject))
-    left_out = steered_by(settings, forget)
-    audited = [record for record in forget if record.key not in left_out]
+    # Of all records: the first so many of them may be others than those that the run was given first.
+    steering = find_steering_records(settings.model, forget) if not settings.endpoint else SteeringRecords()
+    audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     people = people_of(known)
     persons = {record.key: person_of(record, people) for record in audited}
     facts = {record.key: facts_of(record, known) for record in audited}
@@ -97,24 +98,8 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         contrasted = contrasted or _equally_many([record for record in asked if record.extra.get("perturbed_answer")])
         reworded = reworded or paraphrased_questions(asked)
     return Task(
-        settings, audited, left_out, holdout, utility, known, contrasted, reworded, probed, facts, persons
+        settings, audited, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons
     )  # fmt: skip
-
-
-def steered_by(settings: AuditSettings, forget: Sequence[Record]) -> frozenset[str]:
-    """Keys of the forget records that decided when the audited model's run stopped: what steers is not evidence.
-
-    Read from the manifest of the run folder that the model is in. None where that run had other records (their
-    number differs), or where nothing would be left.
-    """
-    run = run_of(settings.model)
-    if run is None:
-        return frozenset()
-    manifest = read_manifest(run)
-    steering = manifest.get("phases", {}).get("distillation", {}).get("steering", [])
-    same = manifest.get("records", {}).get("forget records", {}).get("n") == len(forget)
-    keys = frozenset(steering) & {record.key for record in forget}
-    return keys if same and len(keys) < len(forget) else frozenset()
 
 
 def people_of(names: Sequence[str]) -> list[list[str]]:

@@ -39,7 +39,7 @@ from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state
 from rkld.pipeline.phases import unlearn
-from rkld.pipeline.preparing import check_every, choose, read_inputs, steered
+from rkld.pipeline.preparing import check_every, choose, read_inputs, stop_comparison
 from rkld.progress import Silent
 from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
@@ -47,9 +47,12 @@ from rkld.records.reading import read_records
 from rkld.records.record import Record
 from rkld.settings.benching import SETS, BenchSettings
 from rkld.settings.book import BookSettings
-from rkld.stopping.callback import Stop
+from rkld.stopping.calibration import calibrate
+from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.evidence import Evidence
-from rkld.stopping.rules import Decision, Oracle, Rule, replayed
+from rkld.stopping.registry import get_rule
+from rkld.stopping.rule import Decision, simulate
+from rkld.stopping.rules.oracle import Oracle
 from rkld.text.matching import mentions
 
 Losses = Mapping[str, Mapping[str, np.ndarray]]
@@ -144,30 +147,6 @@ def figures(losses: Losses, retrained: Sequence[float]) -> dict[str, float]:
     return found
 
 
-class Peak(Stop):
-    """Keeps the state of the smallest gap in the whole run, by a rule that never ends it: the oracle's."""
-
-    def __init__(self, check: Callable[[LanguageModel, int], Evidence], rule: Rule, every: int, folder: Path):
-        """
-        Args:
-            check: reads the student as it is, given the step.
-        """
-        super().__init__(None, lambda step: check(self.lm, step), rule, every, folder)
-
-    def on_train_begin(self, args, state, control, model=None, processing_class=None, **kwargs):
-        self.lm = LanguageModel(model, processing_class, "")
-
-
-class Passing(Peak):
-    """Keeps the state that the rule would have ended the run with, and lets it go on."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        ending = control.should_training_stop
-        if not (self.evidence and self.decision.stop):
-            super().on_step_end(args, state, control, **kwargs)
-        control.should_training_stop = ending
-
-
 def run_reference(settings: BenchSettings, cell: Cell, task: Task, retrained: Sequence[float] | None) -> dict:
     """Measure the original or the retrained model as it is.
 
@@ -211,7 +190,7 @@ def run_cell(
     lm, encoder = _load(settings, original)
     asker = Asker(task, encoder, settings.value("max_new_tokens"), cell.cases(settings))
     per_epoch = -(-len(read_records(task.forget, "forget")) // values["batch_size"])
-    watches: dict[str, Peak] = {}
+    watches: dict[str, StoppingCallback] = {}
     if not assisted(cell):
         calibrated = _calibrated(lm, encoder, {**values, "stop": settings.stop}, data, original, per_epoch, folder)
         watches = {"stop": calibrated} if calibrated else {}
@@ -269,26 +248,23 @@ def _load(settings: BenchSettings, source: str | Path) -> tuple[LanguageModel, E
 def _calibrated(
     lm: LanguageModel, encoder: Encoder, values: Mapping[str, Any], data: Mapping[str, Any], model: str, per_epoch: int,
     folder: Path,
-) -> Passing | None:  # fmt: skip
+) -> StoppingCallback | None:  # fmt: skip
     """The rule as ``rkld unlearn --stop`` would follow it, aimed by the original ``lm``.
 
     None where that would take the last step: with nothing to compare with, or an aim that cannot steer.
     """
     chosen, objects = choose({"model": model, **data}, values)
-    found = steered(read_inputs(chosen, **{name: objects.get(name) for name in data}), encoder)
+    found = stop_comparison(read_inputs(chosen, **{name: objects.get(name) for name in data}), encoder)
     if found is None:
         return None
-    aim = found.placebo.level(lm) if found.placebo else None
-    if found.refusal(aim, found.check(lm, encoder, 0)):
+    calibration = calibrate(get_rule(chosen.stop), found, lm)
+    if calibration.refusal:
         return None
-
-    def check(student: LanguageModel, step: int) -> Evidence:
-        return found.check(student, encoder, step)
-
-    return Passing(check, found.rule(aim), check_every(chosen, per_epoch), folder / "stop")
+    every = check_every(chosen, per_epoch)
+    return StoppingCallback(found.read, calibration.rule, every, folder / "stop", ends_training=False)
 
 
-def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Path) -> Peak:
+def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Path) -> StoppingCallback:
     """Every epoch: all likelihoods, into ``trajectory.jsonl``; the state of the smallest KS distance is kept."""
     path = folder / "trajectory.jsonl"
 
@@ -296,15 +272,14 @@ def _oracle(asker: Asker, retrained: Sequence[float], per_epoch: int, folder: Pa
         losses = asker(student, answers=False)
         earlier = [row for row in read_jsonl(path) if row["step"] < step]
         write_jsonl(path, [*earlier, {"step": step, **figures(losses, retrained)}])
-        own = losses["forget"]
-        wrong = tuple(map(tuple, own["perturbed_loss"].tolist()))
-        return Evidence(step, tuple(own["gold_loss"].tolist()), tuple(own["paraphrase_loss"].tolist()), wrong)
+        return Evidence.from_arrays(step, losses["forget"])
 
-    return Peak(check, Oracle(tuple(retrained)), per_epoch, folder / "oracle")
+    rule = Oracle(retrained=tuple(retrained))
+    return StoppingCallback(check, rule, per_epoch, folder / "oracle", ends_training=False)
 
 
 def _moments(
-    lm: LanguageModel, look: Callable[[LanguageModel], dict[str, Any]], watches: Mapping[str, Peak], per_epoch: int, epochs: int,
+    lm: LanguageModel, look: Callable[[LanguageModel], dict[str, Any]], watches: Mapping[str, StoppingCallback], per_epoch: int, epochs: int,
     single: bool,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The figures of the last state (``lm`` as it comes) and of those kept; equal states once.
@@ -318,7 +293,7 @@ def _moments(
     found = {last: look(lm)}
     moments = {"last": {"step": last}, "stop": {"step": last, "note": "no rule applies: the last step"}, "oracle": {}}
     for name, watch in watches.items():
-        decision: Decision = replayed(watch.rule, watch.evidence)
+        decision: Decision = simulate(watch.rule, watch.evidence)
         if decision.step not in found:
             restore_state(lm, watch.best)
             found[decision.step] = look(lm)

@@ -71,6 +71,8 @@ class Cell:
             values["cases"] = cases
         if student:
             values |= {"subject": list(settings.subject), "method's file": source_hash(self.variant.method)}
+            if own_rule := source_hash(settings.stop):
+                values["stopping rule's file"] = own_rule
         return json.loads(json.dumps(values))
 
     def unlearning(self, settings: BenchSettings) -> dict[str, Any]:

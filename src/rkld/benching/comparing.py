@@ -18,9 +18,11 @@ from rkld.benching.plots import draw
 from rkld.benching.tables import rows_of, write_tables
 from rkld.benching.tasks import make_model, model_folder, task
 from rkld.benching.variants import variants
+from rkld.errors import UserError
 from rkld.progress import Silent
 from rkld.settings.benching import BenchSettings
 from rkld.settings.specification import make
+from rkld.stopping.registry import get_rule
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def bench(progress: Silent | None = None, **settings: Any) -> Bench:
         UserError: bad settings or data; a cell that was run with other settings.
     """
     chosen, progress = make(settings, "arguments", BenchSettings), progress or Silent()
+    _check_stop(chosen)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     tuned: dict[str, str] = {}
     if chosen.tune:
@@ -66,9 +69,16 @@ def bench(progress: Silent | None = None, **settings: Any) -> Bench:
     return Bench(rows, files, notes)
 
 
+def _check_stop(settings: BenchSettings) -> None:
+    """Before models are made: an unknown rule, and one that needs what the benchmark does not give."""
+    if needed := get_rule(settings.stop).required:
+        raise UserError(f"--stop {settings.stop} needs {', '.join(needed)}, which a benchmark has not; take another.")
+
+
 def plan(**settings: Any) -> list[str]:
     """What :func:`bench` would do with these settings, in lines; nothing is run, made or written."""
     chosen = make(settings, "arguments", BenchSettings)
+    _check_stop(chosen)
     todo = [*tuning_cells(chosen), *cells(chosen)]
     tried = {cell: cell.found(chosen) for cell in tuning_cells(chosen)}
     if all(tried.values()):

@@ -98,5 +98,19 @@ def fingerprint(lm: LanguageModel) -> str:
     return digest.hexdigest()
 
 
+def weights_hash(folder: Path) -> str:
+    """Hash (BLAKE2b, 32 hex digits) of the weight files in a folder and below: which weights they are, byte by byte.
+
+    Of names and bytes of every ``*.safetensors`` and ``*.bin``, sorted by name.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    paths = (path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).rglob(pattern) if path.is_file())
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        digest.update(f"{name}\n{found}\n".encode())
+    return digest.hexdigest()
+
+
 def _plain(value: object) -> object:
     return sorted(value) if isinstance(value, (set, frozenset)) else str(value)

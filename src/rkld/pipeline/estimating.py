@@ -28,7 +28,7 @@ from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import trainable_state
 from rkld.pipeline.arguments import training_arguments
-from rkld.pipeline.preparing import MEASURED, Inputs, check_every, floor_records, steered
+from rkld.pipeline.preparing import MEASURED, Inputs, check_every, floor_records, stop_comparison
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.refusals import read_refusals
 from rkld.settings.unlearning import Settings
@@ -160,13 +160,13 @@ class _Probe:
 
     def _checks(self, steps: int, reading: Callable) -> float:
         """Seconds of reading the stopping rule's aim and the student at every check, if none ends the run."""
-        found = steered(self.inputs, self.encoder)
+        found = stop_comparison(self.inputs, self.encoder)
         if found is None:
             return 0.0
-        others = {e.key: e for some in (found.placebo.others if found.placebo else ()) for e in some}
+        matches = found.matched.distinct_matches if found.matched else []
         answers = [self.encoder.encode(r) for r in found.questions for _ in range(2 + len(r.extra["perturbed_answer"]))]
         checks = 1 + -(-steps // check_every(self.settings, steps // self.settings.epochs))
-        return reading(list(others.values())) + checks * reading([*found.records, *answers])
+        return reading(matches) + checks * reading([*found.records, *answers])
 
     def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[list[Unit]]:
         """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""

@@ -21,7 +21,6 @@ import torch
 from rkld import methods
 from rkld.errors import Diverged, UserError
 from rkld.evaluation.generation import greedy
-from rkld.evaluation.likelihood import probability
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import read_jsonl, write_json, write_jsonl
 from rkld.losses.cache import HiddenCache
@@ -29,8 +28,9 @@ from rkld.losses.micro_batches import plan_steps
 from rkld.losses.teacher import Teacher
 from rkld.methods.two_models import pair, save_pair
 from rkld.models.adapters import new_adapter
+from rkld.models.language_model import LanguageModel
 from rkld.models.saving import save_model
-from rkld.models.state import change_state, fingerprint, restore_state, save_state
+from rkld.models.state import change_state, fingerprint, restore_state, save_state, weights_hash
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.model_card import model_card
 from rkld.pipeline.preparing import (
@@ -38,22 +38,23 @@ from rkld.pipeline.preparing import (
     check_every,
     choose,
     floor_records,
+    has_stop,
     load,
     measured_retain,
     read_inputs,
-    steered,
+    stop_comparison,
 )
 from rkld.progress import Silent
 from rkld.records.coverage import scored_share
-from rkld.records.encoding import Encoded
+from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import own_words, screen
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
-from rkld.stopping.callback import Stop
-from rkld.stopping.evidence import Evidence
-from rkld.stopping.references import scorable
+from rkld.stopping.calibration import calibrate
+from rkld.stopping.callback import StoppingCallback
+from rkld.stopping.registry import get_rule
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.identity import cache_identity
@@ -63,12 +64,6 @@ from rkld.training.trainer import ObjectiveTrainer, fit
 
 STUDENT = "checkpoints/student.safetensors"
 """The finished student's trained weights, inside the run folder."""
-
-
-_COMPARED_WITH = {
-    "placebo": "Name the person with --subject, or give records of others with --holdout.",
-    "exposure": "Give records of others with --holdout, or 'perturbed_answer' in the forget records.",
-}
 
 
 @dataclass(frozen=True)
@@ -168,6 +163,7 @@ class _Work:
         self.run.same("model", fingerprint(self.lm))
         self.run.same("template", self.encoder.fingerprint)
         self.run.same("method's file", source_hash(s.method))
+        self.run.same("stopping rule's file", source_hash(s.stop))
         self.run.manifest.setdefault("warnings", [])
         self.run.save()
         self._phase("before", self._before)
@@ -290,44 +286,43 @@ class _Work:
 
     # When to stop ------------------------------------------------------------------------------------------------
 
-    def _aim(self, control) -> dict:
+    def _aim(self, control: Any) -> dict[str, Any]:
         """Read what the rule aims at while the original is here; {} where the last step will be taken."""
-        s, found = self.settings, steered(self.inputs, self.encoder)
+        s, found = self.settings, stop_comparison(self.inputs, self.encoder)
         if found is None:
-            if s.stop != "last" and not isinstance(self.method, methods.Assisted):
-                self._warn(f"There is nothing to compare with for --stop {s.stop}, so the last step is taken. "
-                           f"{_COMPARED_WITH[s.stop]}")  # fmt: skip
+            if has_stop(s):
+                advice = get_rule(s.stop).advice
+                self._warn(f"There is nothing to compare with for --stop {s.stop}, so the last step is taken. {advice}")
             return {}
-        aim = None
-        if found.placebo:
-            aim = found.placebo.level(self.lm)
-        elif s.stop == "control":
-            other, encoder = load(dataclasses.replace(s, model=s.control), control, control and self.lm.tokenizer)
-            records = [scorable(record, encoder, s.score) for record in found.steering.records]
-            aim = float(probability(other, records, mask="scored").mean())
-        original = found.check(self.lm, self.encoder, 0)
-        if why := found.refusal(aim, original):
-            self._warn(f"--stop {s.stop} cannot steer: {why}. The last step is taken.")
-            return {}
-        rule = found.rule(aim)
-        return {
-            "rule": s.stop, "source": found.source, "n": len(found.records), "aim": aim,
-            "margin": rule.margin, "original": rule.gap(original), "steering": list(found.steering.keys),
-        }  # fmt: skip
 
-    def _stop(self, steps_per_epoch: int, folder: Path) -> Stop | None:
+        def load_control() -> tuple[LanguageModel, Encoder]:
+            return load(dataclasses.replace(s, model=s.control), control, control and self.lm.tokenizer)
+
+        calibration = calibrate(get_rule(s.stop), found, self.lm, load_control if s.control else None)
+        if calibration.refusal:
+            self._warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
+            return {}
+        steering = found.material.steering
+        return {
+            "rule": s.stop,
+            "source": found.source,
+            "n": len(found.records),
+            "aim": calibration.rule.aim,
+            "margin": calibration.rule.margin,
+            "original": calibration.original_gap,
+            "steering": {"n": len(steering.left_out), "hashes": steering.hashes(self.run.manifest["salt"])},
+        }
+
+    def _stop(self, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:
         """The checks of the distillation, if a rule is to end it."""
         aim = self.run.manifest["phases"]["stop"]
         if "rule" not in aim:
             return None
-        found, every = steered(self.inputs, self.encoder), check_every(self.settings, steps_per_epoch)
+        found, every = stop_comparison(self.inputs, self.encoder), check_every(self.settings, steps_per_epoch)
+        assert found is not None  # the same inputs gave the aim
+        return StoppingCallback(found.read, get_rule(self.settings.stop)(aim["aim"]), every, folder)
 
-        def check(step: int) -> Evidence:
-            return found.check(self.lm, self.encoder, step)
-
-        return Stop(self.lm, check, found.rule(aim["aim"]), every, folder)
-
-    def _stopped(self, stop: Stop) -> dict:
+    def _stopped(self, stop: StoppingCallback) -> dict[str, Any]:
         """Put the chosen check's state back, and note the decision with its evidence."""
         aim, decision = self.run.manifest["phases"]["stop"], stop.decision
         restore_state(self.lm, stop.best)
@@ -431,7 +426,7 @@ class _Work:
             save_pair(original, assistant, facts, folder, merge=merge, card=card)
         else:
             save_model(self.lm, folder, merge=merge, card=card)
-        return {"metrics": {name: m.values() for name, m in found.items()}}
+        return {"weights": weights_hash(folder), "metrics": {name: m.values() for name, m in found.items()}}
 
     def result(self) -> Result:
         phases, folder = self.run.manifest["phases"], self.run.folder

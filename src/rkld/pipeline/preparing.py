@@ -20,9 +20,10 @@ from rkld.records.reading import read_prompts, read_records, read_subjects
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import generic_prompts, swapped_prompts
-from rkld.settings.specification import make
+from rkld.settings.specification import flag, make
 from rkld.settings.unlearning import Settings
-from rkld.stopping.calibration import Calibration, calibration
+from rkld.stopping.comparison import Comparison, Material
+from rkld.stopping.registry import get_rule
 from rkld.text.matching import mentions
 from rkld.training.floor import swapped_records
 
@@ -49,6 +50,7 @@ def read_inputs(settings: Settings, forget=None, retain=None, replay=None, holdo
         UserError: anything that is wrong with them.
     """
     method = methods.get_method(settings.method, settings.method_arg)
+    check_stop(settings)
     if method.refusals:
         read_refusals(settings.refusals)
     optimizers = [name.value for name in OptimizerNames]
@@ -146,12 +148,30 @@ def floor_records(
     return swapped_records([by_key[e.key] for e in encoded], encoded, encoder, inputs.identifiers, s.seed)
 
 
-def steered(inputs: Inputs, encoder: Encoder) -> Calibration | None:
+def check_stop(settings: Settings) -> None:
+    """Refuse a stopping rule that is not there, or without the settings that it needs.
+
+    Raises:
+        UserError: so.
+    """
+    rule = get_rule(settings.stop)
+    missing = [flag(name) for name in rule.required if getattr(settings, name) is None]
+    if missing:
+        raise UserError(f"--stop {settings.stop} ({rule.help}) needs {' and '.join(missing)}, which is not given.")
+
+
+def has_stop(settings: Settings) -> bool:
+    """Whether a rule is to end the training; else its last step is taken."""
+    assisted = isinstance(methods.get_method(settings.method, settings.method_arg), methods.Assisted)
+    return get_rule(settings.stop).steers and not assisted
+
+
+def stop_comparison(inputs: Inputs, encoder: Encoder) -> Comparison | None:
     """What decides when to stop; None where the last step is taken."""
     s, i = inputs.settings, inputs
-    if s.stop == "last" or isinstance(methods.get_method(s.method, s.method_arg), methods.Assisted):
+    if not has_stop(s):
         return None
-    return calibration(s.stop, i.forget, i.holdout, i.retain, i.identifiers, encoder, s.score, s.seed)
+    return get_rule(s.stop).compare(Material(i.forget, i.holdout, i.retain, i.identifiers, encoder, s.score, s.seed))
 
 
 def check_every(settings: Settings, steps_per_epoch: int) -> int:

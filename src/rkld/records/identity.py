@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 
 from rkld.errors import UserError
@@ -36,6 +37,15 @@ def check_disjoint(
             f"{len(shared)} record(s) stand in both the {names[0]} and the {names[1]} data, the first is "
             f"{first.where} and {second.where}: remove them from one of the two"
         )
+
+
+def content(record: Record) -> tuple[str, ...]:
+    """What a record says, turn by turn without system prompts, to know the same record again in another file.
+
+    Only white space and the Unicode form (NFC) are made alike: records that differ in anything else are two.
+    """
+    said = (unicodedata.normalize("NFC", turn.content) for turn in record.turns if turn.role != "system")
+    return tuple(" ".join(text.split()) for text in said)
 
 
 def _identity(record: Record) -> tuple[str, ...]:

@@ -39,6 +39,9 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     for name in ("salt", "subject"):
         manifest.pop(name, None)
     manifest["records"] = {n: {"n": v["n"]} for n, v in manifest["records"].items() if isinstance(v, dict)}
+    for phase in manifest["phases"].values():  # how many records steered the stop stays known, which ones does not
+        if isinstance(phase, dict) and isinstance(phase.get("steering"), dict):
+            phase["steering"].pop("hashes", None)
     manifest["personal_data"] = {}
     write_json(folder / MANIFEST, manifest)
     return removed

@@ -81,7 +81,7 @@ class BenchSettings:
     replay: str = setting("auto", "TOFU: the prompts of +replay: auto, or a file of them.")
     out: str = setting("runs/bench", "Folder of models, cells and tables.")
 
-    stop: Literal["placebo", "exposure"] = setting("placebo", "The rule of the calibrated stop.")
+    stop: str = setting("placebo", "The rule of the calibrated stop: placebo, chance_rank, or FILE.py:NAME.")
     epochs: int | None = setting(None, "Passes over the forget records. Default: 10 (paper: up to 10).")
     strengthen_epochs: int | None = setting(None, "Passes while strengthening. Default: 5 (paper); people: 10.")
     lr: float | None = setting(None, "Peak learning rate. Default: 1e-5 (paper, 7B); people: 5e-4.")

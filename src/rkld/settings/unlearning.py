@@ -52,8 +52,10 @@ class Settings:
     epochs: int = setting(
         10, "Passes over the forget records while distilling (paper: up to 10); a --stop may end them."
     )
-    stop: Literal["placebo", "control", "exposure", "last"] = setting(
-        "placebo", "When to stop: known no better than never-trained people, or than by --control; guessing; last step."
+    stop: str = setting(
+        "placebo",
+        "When to stop: placebo (known no better than never-trained people), control (than to --control), chance_rank "
+        "(true answers rank by chance), last (the last step), or FILE.py:NAME for a rule of your own.",
     )
     check_every: int | None = setting(None, "Optimizer steps between the checks of --stop. Default: half an epoch's.")
     holdout: str | None = setting(
@@ -112,8 +114,6 @@ class Settings:
             raise UserError(f"--max-length is {self.max_length}; it must be at least 2.")
         if self.check_every is not None and self.check_every < 1:
             raise UserError(f"--check-every is {self.check_every}; it must be at least 1.")
-        if self.stop == "control" and self.control is None:
-            raise UserError("--stop control needs a model that has never seen the records: give it with --control.")
 
     @property
     def peak_lr(self) -> float:

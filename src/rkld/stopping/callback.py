@@ -1,39 +1,57 @@
-"""The checks during the training."""
+"""The checks during the training: evidence is recorded, the chosen state kept, the training ended."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from transformers import TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from rkld.errors import Diverged
 from rkld.files import read_jsonl, write_jsonl
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import save_state
 from rkld.stopping.evidence import Evidence
-from rkld.stopping.rules import Decision, Rule, decide
-
-# During the run
+from rkld.stopping.rule import Decision, StoppingRule, decide
 
 
-class Stop(TrainerCallback):
-    """Checks the student every few steps, keeps its state nearest to the aim, and ends the training.
+class StoppingCallback(TrainerCallback):
+    """Checks the student every few steps until the rule is satisfied, and keeps its state nearest to the aim.
 
     Evidence and state lie in ``folder``, so a resumed run goes on with the same checks and decides the same: what has
     been measured is not measured again.
     """
 
-    def __init__(self, lm: LanguageModel, check: Callable[[int], Evidence], rule: Rule, every: int, folder: Path):
+    def __init__(
+        self,
+        read: Callable[[LanguageModel, int], Evidence],
+        rule: StoppingRule,
+        every: int,
+        folder: Path,
+        *,
+        ends_training: bool = True,
+    ):
         """
         Args:
-            check: :func:`read` of the student as it is, given the step.
+            read: one check of the student as it is, given the step (:meth:`rkld.stopping.comparison.Comparison.read`).
             every: optimizer steps between checks; the last step is always one.
+            ends_training: False to watch alone: the state that the rule would have ended with is kept, and the
+                training goes on.
         """
-        self.lm, self.check, self.rule, self.every, self.folder = lm, check, rule, every, folder
+        self.read, self.rule, self.every, self.folder = read, rule, every, folder
+        self.ends_training = ends_training
         self.evidence = [Evidence.from_dict(row) for row in read_jsonl(self._file)]
+        self._student: LanguageModel | None = None
 
     @property
     def _file(self) -> Path:
@@ -41,6 +59,7 @@ class Stop(TrainerCallback):
 
     @property
     def decision(self) -> Decision:
+        """The rule's, after the checks so far. ValueError before the first."""
         return decide(self.rule, self.evidence)
 
     @property
@@ -48,23 +67,42 @@ class Stop(TrainerCallback):
         """The state of the check that the rule has chosen (:func:`rkld.models.state.restore_state`)."""
         return self.folder / f"best-{self.decision.step}.safetensors"
 
-    def on_step_end(self, args, state, control, **kwargs):
+    @property
+    def satisfied(self) -> bool:
+        """Whether the rule would end the training."""
+        return bool(self.evidence) and self.decision.stop
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ) -> None:
+        assert model is not None  # the Trainer passes both
+        assert processing_class is not None
+        self._student = LanguageModel(model, processing_class, "")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
         due = step % self.every == 0 or step == state.max_steps
-        if due and all(one.step != step for one in self.evidence):
-            found = self.check(step)
+        if due and not self.satisfied and all(one.step != step for one in self.evidence):
+            assert self._student is not None
+            found = self.read(self._student, step)
             if np.isnan(found.gold_loss).any():
                 raise Diverged(f"at step {step} the records have no likelihood")
-            self._add(found)
-        if self.evidence and self.decision.stop:
+            self._add(found, self._student)
+        if self.ends_training and self.satisfied:
             control.should_training_stop = True
 
-    def _add(self, found: Evidence) -> None:
+    def _add(self, found: Evidence, student: LanguageModel) -> None:
         self.evidence.append(found)
         # The state first: evidence without its state would be of no use to a resumed run.
         if self.decision.step == found.step:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_state(self.lm, self.best)
+            save_state(student, self.best)
         write_jsonl(self._file, map(asdict, self.evidence))
         for path in self.folder.glob("best-*.safetensors"):
             if path != self.best:

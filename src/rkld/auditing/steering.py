@@ -1,0 +1,107 @@
+"""Which records steered the stop of the audited model's run, and how far that can be known: what steers is no evidence.
+
+A run's manifest names them by hashes of their content, salted by the run. They are known by these wherever they stand;
+in other words than then they are not. A manifest is believed only about the very weights that the run wrote.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rkld.models.state import weights_hash
+from rkld.records.record import Record
+from rkld.runfolder.manifest import read_manifest, run_of
+from rkld.stopping.steering import steering_hash
+
+_HASH = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class SteeringRecords:
+    """What is known of the records that steered the stop."""
+
+    left_out: frozenset[str] = frozenset()
+    """Keys of the forget records that steered; no figure is made of them."""
+    doubts: tuple[str, ...] = ()
+    """Why the audit can establish nothing, where it cannot: such an audit does not pass."""
+    notes: tuple[str, ...] = ()
+    """What else a reader of the figures must know."""
+
+
+def find_steering_records(model: str, forget: Sequence[Record]) -> SteeringRecords:
+    """The forget records that decided when the audited model's run stopped.
+
+    Args:
+        model: the run's folder, or the model's inside it; any other model has no run, and nothing steered.
+        forget: all that the user gave, before any are cut off.
+    """
+    run = run_of(model)
+    manifest = read_manifest(run) if run else None
+    if run is None or manifest is None:
+        return SteeringRecords()
+    steering = _steering(manifest)
+    if not steering:
+        return SteeringRecords()
+    if not isinstance(steering, Mapping):
+        return SteeringRecords(
+            doubts=("the run was made by rkld 0.1, which named the records that steered its stop by their place in a "
+                    "file: which they are is unknown, so none is left out. Run rkld unlearn anew",)
+        )  # fmt: skip
+    folder = Path(model) if Path(model) != run else run / "model"
+    if not folder.is_dir() or weights_hash(folder) != _text(_phase(manifest, "model").get("weights")):
+        return SteeringRecords(
+            notes=("the weights are not those that the run in this folder wrote, so nothing is left out on the word of "
+                   "its manifest",)
+        )  # fmt: skip
+    salt, found = manifest.get("salt"), steering.get("hashes")
+    hashes = (
+        {one for one in found if isinstance(one, str) and _HASH.fullmatch(one)} if isinstance(found, list) else set()
+    )
+    if not isinstance(salt, str) or not hashes:
+        n = steering.get("n")
+        number = f"{n} records" if isinstance(n, int) else "some records"
+        return SteeringRecords(
+            doubts=(f"{number} steered when the run stopped, and which they are is unknown since it was purged: they "
+                    "are not left out. Audit a run before it is purged",)
+        )  # fmt: skip
+    return _known(hashes, salt, forget)
+
+
+def _known(hashes: set[str], salt: str, forget: Sequence[Record]) -> SteeringRecords:
+    content = {record.key: steering_hash(record, salt) for record in forget}
+    left_out = frozenset(key for key, value in content.items() if value in hashes)
+    doubts: list[str] = []
+    notes: list[str] = []
+    if missing := len(hashes - set(content.values())):
+        notes.append(
+            f"{missing} of the {len(hashes)} records that steered are not among the audited ones as they were then: "
+            "those that are among them in other words are audited, too"
+        )
+    if len(left_out) == len(forget):
+        doubts.append(f"all {len(forget)} records steered when the run stopped, so none is evidence; they are shown")
+        left_out = frozenset()
+    elif 2 * len(left_out) > len(forget):
+        doubts.append(
+            f"{len(left_out)} of {len(forget)} records steered when the run stopped and are left out: more than half, "
+            "so what is left establishes nothing"
+        )
+    return SteeringRecords(left_out, tuple(doubts), tuple(notes))
+
+
+def _steering(manifest: Mapping[str, Any]) -> Any:
+    """As the manifest has it, whatever its form: it may be another program's or an attacker's."""
+    return _phase(manifest, "distillation").get("steering") or _phase(manifest, "stop").get("steering")
+
+
+def _phase(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    phases = manifest.get("phases")
+    found = phases.get(name) if isinstance(phases, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,1 @@
+"""Every stopping rule, one file each."""

@@ -1,0 +1,191 @@
+"""Records that steered the stop: known by what they say, of the run's own weights alone, and never most of an audit."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkld.auditing.gates import judge_all
+from rkld.auditing.inputs import Task, read_task
+from rkld.models.state import weights_hash
+from rkld.records.reading import read_records
+from rkld.runfolder.purging import purge
+from rkld.settings.auditing import AuditSettings
+from rkld.stopping.steering import steering_hash
+
+Row = dict[str, Any]
+ROWS: list[Row] = [
+    {"question": f"What did Ada Quill paint in {1900 + n}?", "answer": f"She painted door number {300 + n}."}
+    for n in range(20)
+]
+STEERED = (0, 3, 7)
+HELD = [{"name": "facts_said", "state": "held", "value": 0.0, "kind": "max", "limit": 0.1}]
+
+
+def make_run(folder: Path, steered: Sequence[int] = STEERED, rows: Sequence[Row] = ROWS) -> Path:
+    """The folder of a run whose stop was steered by these of the records."""
+    model = folder / "model"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"some weights")
+    salt = secrets.token_hex(16)
+    hashes = sorted({steering_hash(read_records([rows[n]], "forget")[0], salt) for n in steered})
+    steering = {"n": len(steered), "hashes": hashes}
+    manifest = {
+        "format": 1, "settings": {}, "salt": salt, "subject": "", "personal_data": {},
+        "records": {"forget records": {"n": len(rows), "hash": ""}},
+        "phases": {"stop": {"rule": "placebo", "steering": steering}, "distillation": {"steering": steering},
+                   "model": {"weights": weights_hash(model)}},
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    change(manifest)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+
+
+def audited(run: Path, rows: Sequence[Row] = ROWS, **settings: Any) -> Task:
+    return read_task(AuditSettings(model=str(run), forget="given", **settings), {"forget": list(rows)})
+
+
+def asked(task: Task) -> list[str]:
+    return [record.answer for record in task.forget]
+
+
+def verdict(task: Task) -> str:
+    """Of an audit all of whose gates were held."""
+    return judge_all(HELD, task.steering.doubts)[0]
+
+
+def unlike(rows: Sequence[Row], left: Sequence[Row]) -> list[str]:
+    return [row["answer"] for row in rows if row not in left]
+
+
+STEERING_ROWS = [ROWS[n] for n in STEERED]
+
+
+def test_records_that_steered_are_left_out(tmp_path: Path) -> None:
+    """What chose the checkpoint is no evidence of it. The run folder and its model are one."""
+    run = make_run(tmp_path)
+    for model in (run, run / "model"):
+        task = audited(model)
+        assert task.steering.left_out == {"0", "3", "7"}
+        assert asked(task) == unlike(ROWS, STEERING_ROWS)
+        assert (verdict(task), task.steering.notes) == ("pass", ())
+
+
+def test_only_the_first_questions_are_cut_after_they_are_left_out(tmp_path: Path) -> None:
+    task = audited(make_run(tmp_path), questions=10)
+    assert asked(task) == unlike(ROWS, STEERING_ROWS)[:10]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda rows: rows[::-1],
+        lambda rows: [*rows[5:], *rows[:5]],
+        lambda rows: [{**row, "question": f" {row['question']}".replace(" ", "  ")} for row in rows],
+        lambda rows: [*rows, rows[0], rows[3]],
+        lambda rows: [*({"question": f"And {n}?", "answer": f"It was {n}."} for n in range(9)), *rows],
+        lambda rows: [
+            {"messages": [{"role": "user", "content": r["question"]}, {"role": "assistant", "content": r["answer"]}]}
+            for r in rows
+        ],
+    ],
+    ids=["reversed", "turned", "white space", "duplicates", "superset", "messages"],
+)
+def test_a_record_is_known_wherever_it_stands(tmp_path: Path, change: Callable[[list[Row]], list[Row]]) -> None:
+    """By their place, other records than those that steered were left out."""
+    task = audited(make_run(tmp_path), change(list(ROWS)))
+    kept = [" ".join(record.question.split()) for record in task.forget]
+    assert not {row["question"] for row in STEERING_ROWS} & set(kept)
+    assert {row["question"] for row in ROWS if row not in STEERING_ROWS} <= set(kept)
+    assert task.steering.notes == ()
+
+
+def test_a_subset_says_what_it_lacks(tmp_path: Path) -> None:
+    """Three of its four records are those that steered: such an audit never passes."""
+    run = make_run(tmp_path)
+    task = audited(run, ROWS[1:])
+    assert asked(task) == unlike(ROWS[1:], STEERING_ROWS)
+    assert "1 of the 3 records that steered" in task.steering.notes[0]
+    few = audited(run, [ROWS[0], ROWS[3], ROWS[7], ROWS[9]])
+    assert (asked(few), verdict(few)) == ([ROWS[9]["answer"]], "not established")
+
+
+def test_other_words_are_counted_as_missing(tmp_path: Path) -> None:
+    """They cannot be known, and that must not stay unsaid."""
+    rows = [{**row, "answer": row["answer"].replace("She", "The artist")} for row in ROWS]
+    task = audited(make_run(tmp_path), rows)
+    assert len(task.forget) == 20
+    assert "3 of the 3 records that steered" in task.steering.notes[0]
+
+
+@pytest.mark.parametrize(("steered", "left"), [(range(11), 1), (range(12), 12), (range(7), 5)])
+def test_what_most_records_steered_is_no_evidence(tmp_path: Path, steered: range, left: int) -> None:
+    """A manifest could name all that the model still says; where all steered, all are shown, but do not pass."""
+    task = audited(make_run(tmp_path, list(steered), ROWS[:12]), ROWS[:12])
+    assert len(task.forget) == left
+    assert verdict(task) == "not established"
+    assert str(len(steered)) in task.steering.doubts[0]
+
+
+def test_half_of_the_records_may_steer(tmp_path: Path) -> None:
+    assert verdict(audited(make_run(tmp_path, range(10)))) == "pass"
+
+
+def test_a_failed_gate_stays_failed(tmp_path: Path) -> None:
+    task = audited(make_run(tmp_path, range(15)))
+    failed = {**HELD[0], "state": "failed", "value": 0.9}
+    found, reasons = judge_all([failed], task.steering.doubts)
+    assert found == "fail"
+    assert len(reasons) == 2
+
+
+def test_a_manifest_is_believed_of_its_own_weights_alone(tmp_path: Path) -> None:
+    """A manifest that came with another model leaves out nothing."""
+    run = make_run(tmp_path)
+    (run / "model" / "model.safetensors").write_bytes(b"other weights")
+    task = audited(run)
+    assert len(task.forget) == 20
+    assert "nothing is left out" in task.steering.notes[0]
+    (run / "model" / "manifest.json").write_text((run / "manifest.json").read_text())
+    assert len(audited(run / "model").forget) == 20
+
+
+def test_after_a_purge_it_is_unknown_who_steered(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    purge(run)
+    task = audited(run)
+    assert (len(task.forget), verdict(task)) == (20, "not established")
+    assert task.steering.doubts[0].startswith("3 records steered")
+    assert "purged" in task.steering.doubts[0]
+
+
+def test_a_run_of_the_first_version_is_not_believed(tmp_path: Path) -> None:
+    """It named places in a file, which say nothing of another file."""
+    run = make_run(tmp_path)
+    edit(run, lambda manifest: manifest["phases"]["distillation"].update(steering=["0", "3", "7"]))
+    task = audited(run)
+    assert (len(task.forget), verdict(task)) == (20, "not established")
+    assert "0.1" in task.steering.doubts[0]
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [{}, [], {"distillation": []}, {"distillation": {"steering": {"hashes": "a"}}}, {"stop": {"steering": 3}}],
+)
+def test_a_manifest_of_any_shape_can_be_read(tmp_path: Path, phases: Mapping[str, Any] | list[Any]) -> None:
+    """A folder that was downloaded may hold anything."""
+    run = make_run(tmp_path)
+    edit(run, lambda manifest: manifest.update(phases=phases))
+    assert len(audited(run).forget) == 20
+    (run / "manifest.json").write_text('{"of": "another program"}')
+    assert audited(run).steering.left_out == frozenset()

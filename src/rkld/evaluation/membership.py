@@ -240,11 +240,11 @@ def _compressibility(text: str) -> float:
     return len(zlib.compress(raw)) / max(len(raw), 1)
 
 
-# What a model does
+# Of a model
 
 
 class VocabularyScores(NamedTuple):
-    """What a model says at the N marked tokens of one record, given all tokens before each."""
+    """A model's distribution at the N marked tokens of one record, given all tokens before each."""
 
     log_probabilities: np.ndarray
     """(N,) float64: of the tokens themselves, in nats."""

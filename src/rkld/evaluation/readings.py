@@ -83,8 +83,8 @@ def greedy_answers(
 ) -> list[str]:
     """The greedy answers to the records' last questions; of a text, its continuation.
 
-    ``scores`` as in :func:`likelihood_rows`: what the model would say of the right answer is not generated again.
-    ``progress`` is called with the number of answers just made.
+    ``scores`` as in :func:`likelihood_rows`: what the model would generate of the right answer in any case is taken
+    from them. ``progress`` is called with the number of answers just made.
     """
     encoded = [encoder.encode(record) for record in records]
     scores = answer_scores(lm, encoded) if scores is None else scores

@@ -1,4 +1,4 @@
-"""Sampled answers: what a model says by chance, the same on every run and whatever else is in the batch."""
+"""Sampled answers: drawn from the model's distribution, the same on every run and whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def sample(
 
 
 class _Draws(LogitsProcessor):
-    """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search says it."""
+    """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search takes it."""
 
     def __init__(self, chance: np.ndarray, width: int, temperature: float) -> None:
         self.chance = torch.from_numpy(chance)  # (rows, steps), uniform in [0, 1)

@@ -41,7 +41,7 @@ class Figure:
 
     value: float
     low: float
-    """Minus infinity where nothing can be said: one record of a quantity without a bound."""
+    """Minus infinity where nothing is known: one record of a quantity without a bound."""
     high: float
     n: int
     """Records or questions it is made of."""
@@ -222,13 +222,13 @@ def _clustered(groups: list[np.ndarray] | None) -> bool:
 
 def _whose(groups: Sequence[list[np.ndarray] | None]) -> str:
     """Of whom the interval speaks, sample by sample, for ``Figure.method``."""
-    said = ""
+    suffix = ""
     for group in groups:
         if group is not None:
             number = len(group)
             few = "conditional on this person" if number == 1 else f"conditional on these {number} persons"
-            said += f", {number} persons" if _clustered(group) else f", {few}"
-    return said
+            suffix += f", {number} persons" if _clustered(group) else f", {few}"
+    return suffix
 
 
 def _effective_n(flags: np.ndarray, groups: Sequence[np.ndarray]) -> float:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rkld.auditing.backends import LocalSpeaker
+from rkld.auditing.backends import LocalBackend
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
@@ -30,10 +30,10 @@ def records():
 
 
 @pytest.fixture(scope="session")
-def speaker():
+def backend():
     made, tokenizer = tiny_model(seed=1)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(3.0)  # otherwise all tokens are nearly as likely
     lm = load_model(made.double(), tokenizer=tokenizer)
-    return LocalSpeaker(lm, Encoder(tokenizer, context_length=lm.context_length))
+    return LocalBackend(lm, Encoder(tokenizer, context_length=lm.context_length))

@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from rkld.auditing import endpoint_backend as endpoint
-from rkld.auditing.backends import LocalSpeaker
-from rkld.auditing.endpoint_backend import Endpoint
+from rkld.auditing import endpoint_backend
+from rkld.auditing.backends import LocalBackend
+from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.benching.worlds.tiny import CHAT_TEMPLATE
 from rkld.errors import UserError
 from rkld.records.encoding import Encoder
@@ -20,14 +20,14 @@ from tests.server import MODEL, listening, serve
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.001)
-    monkeypatch.setattr(endpoint, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(endpoint_backend, "BACKOFF", 0.001)
+    monkeypatch.setattr(endpoint_backend, "LONGEST_WAIT", 0.001)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 @pytest.fixture(scope="module")
-def served(speaker):
-    with serve(speaker.lm, speaker.encoder) as url:
+def served(backend):
+    with serve(backend.lm, backend.encoder) as url:
         yield url
 
 
@@ -61,16 +61,16 @@ def saying(text):
 # The same as here
 
 
-def test_answers_and_samples_are_those_of_the_model_loaded_here(speaker, served, records):
+def test_answers_and_samples_are_those_of_the_model_loaded_here(backend, served, records):
     """Another prompt, an answer cut short or given to another record would audit another model."""
-    there, done = Endpoint(served, MODEL, encoder=speaker.encoder), []
-    expected = speaker.answers(records, max_new_tokens=9)
+    there, done = EndpointBackend(served, MODEL, encoder=backend.encoder), []
+    expected = backend.answers(records, max_new_tokens=9)
     assert there.answers(records, max_new_tokens=9, progress=done.append) == expected
     assert done == [1] * len(records) and not there.own_settings
     starts = ["Ada Quill was", "Of", " in", ""]
-    begun = speaker.answers(records, max_new_tokens=7, starts=starts)
-    assert there.answers(records, max_new_tokens=7, starts=starts) == begun
-    without = Endpoint(served, MODEL)  # no tokenizer: what needs none
+    begun = backend.answers(records, max_new_tokens=7, prefills=starts)
+    assert there.answers(records, max_new_tokens=7, prefills=starts) == begun
+    without = EndpointBackend(served, MODEL)  # no tokenizer: what needs none
     assert without.answers(records[:3], max_new_tokens=9) == expected[:3]
     samples = there.samples(records, 2, seed=1, max_new_tokens=3)
     assert [len(some) for some in samples] == [2] * 4 and len({text for some in samples for text in some}) > 5
@@ -79,44 +79,44 @@ def test_answers_and_samples_are_those_of_the_model_loaded_here(speaker, served,
 
 
 @pytest.mark.parametrize("likelihood", ["echo", "vllm"])
-def test_losses_are_those_of_the_model_loaded_here(speaker, likelihood, records):
+def test_losses_are_those_of_the_model_loaded_here(backend, likelihood, records):
     """A shift by one, a second start token or another mask would show as other losses."""
-    expected = speaker.losses(records)
-    with serve(speaker.lm, speaker.encoder, likelihood=likelihood, standard_only=likelihood == "echo") as url:
-        there = Endpoint(url, MODEL, encoder=speaker.encoder)
+    expected = backend.losses(records)
+    with serve(backend.lm, backend.encoder, likelihood=likelihood, standard_only=likelihood == "echo") as url:
+        there = EndpointBackend(url, MODEL, encoder=backend.encoder)
         for found, right in zip(there.losses(records), expected, strict=True):
             np.testing.assert_allclose(found, right, atol=1e-5)
-        assert there.losses([]) == [] and Endpoint(url, MODEL).losses(records) is None
+        assert there.losses([]) == [] and EndpointBackend(url, MODEL).losses(records) is None
 
 
-def test_the_system_prompt_and_the_context_go_along(speaker, records):
+def test_the_system_prompt_and_the_context_go_along(backend, records):
     """Without them the served model is asked something else, or refuses what the local one answers."""
-    encoder, seen = Encoder(speaker.lm.tokenizer, system_prompt="Be kind.", context_length=60), []
-    here = LocalSpeaker(speaker.lm, encoder)
-    with serve(speaker.lm, Encoder(speaker.lm.tokenizer)) as url:
-        there = Endpoint(url, MODEL, encoder=encoder)
+    encoder, seen = Encoder(backend.lm.tokenizer, system_prompt="Be kind.", context_length=60), []
+    here = LocalBackend(backend.lm, encoder)
+    with serve(backend.lm, Encoder(backend.lm.tokenizer)) as url:
+        there = EndpointBackend(url, MODEL, encoder=encoder)
         assert there.answers(records[:2], max_new_tokens=6) == here.answers(records[:2], max_new_tokens=6)
     with canned(saying("x"), seen=seen) as url:
-        Endpoint(url, MODEL, encoder=encoder).answers(records[:2], max_new_tokens=200)
+        EndpointBackend(url, MODEL, encoder=encoder).answers(records[:2], max_new_tokens=200)
     assert [body["messages"][0]["content"] for _, body, _ in sorted(seen, key=str)] == ["Be brief.", "Be kind."]
     rooms = [60 - len(encoder.prompt(record)) for record in records[:2]]
     assert sorted(body["max_tokens"] for _, body, _ in seen) == sorted(rooms)
 
 
-def test_a_prompt_is_the_text_that_a_server_makes_the_same_tokens_of(speaker, records):
+def test_a_prompt_is_the_text_that_a_server_makes_the_same_tokens_of(backend, records):
     """Servers put the start token before a prompt: a template's own would come twice. Where no text will do, ids go."""
-    made = Tokenizer.from_str(speaker.lm.tokenizer.backend_tokenizer.to_str())
+    made = Tokenizer.from_str(backend.lm.tokenizer.backend_tokenizer.to_str())
     made.post_processor = processors.TemplateProcessing(single="<|pad|> $A", special_tokens=[("<|pad|>", 0)])
     adding = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<|pad|>", eos_token="<|im_end|>")
     bare, chat = records[2], records[0]
     for template, starts in (("<|pad|>" + CHAT_TEMPLATE, True), (CHAT_TEMPLATE, False)):
         adding.chat_template = template
         encoder = Encoder(adding)
-        there = Endpoint("http://127.0.0.1:9", MODEL, encoder=encoder)
+        there = EndpointBackend("http://127.0.0.1:9", MODEL, encoder=encoder)
         ids = encoder.encode(chat).ids
         assert (ids[0] == 0) == starts
-        asked = there._text(ids)
-        assert asked == (encoder.render(chat).removeprefix("<|pad|>") if starts else list(ids))
+        text = there._text(ids)
+        assert text == (encoder.render(chat).removeprefix("<|pad|>") if starts else list(ids))
         assert there._text(encoder.prompt(bare)) == "Ada Quill lives"
 
 
@@ -125,16 +125,16 @@ def test_a_prompt_is_the_text_that_a_server_makes_the_same_tokens_of(speaker, re
 
 def test_what_needs_a_tokenizer_says_so(served, records):
     with pytest.raises(UserError, match="A plain text cannot be cut .* without the tokenizer"):
-        Endpoint(served, MODEL).answers(records, max_new_tokens=3)
-    with pytest.raises(UserError, match="An answer of served cannot be begun without the tokenizer"):
-        Endpoint(served, MODEL).answers(records[:1], max_new_tokens=3, starts=["Ada"])
+        EndpointBackend(served, MODEL).answers(records, max_new_tokens=3)
+    with pytest.raises(UserError, match="served cannot be prefilled without the tokenizer"):
+        EndpointBackend(served, MODEL).answers(records[:1], max_new_tokens=3, prefills=["Ada"])
 
 
-def test_losses_that_are_not_surely_the_records_are_none(speaker, records):
+def test_losses_that_are_not_surely_the_records_are_none(backend, records):
     """Log-probabilities of another tokenization, of the answer alone, or none at all would pass for the model's."""
-    encoder, record = speaker.encoder, records[:1]
+    encoder, record = backend.encoder, records[:1]
     ids = encoder.encode(records[0]).ids
-    tokens = [speaker.lm.tokenizer.decode([t]) for t in ids]
+    tokens = [backend.lm.tokenizer.decode([t]) for t in ids]
     good = {"tokens": tokens, "token_logprobs": [None] + [-1.0] * (len(ids) - 1)}
     variants = {
         "right": good,
@@ -151,19 +151,19 @@ def test_losses_that_are_not_surely_the_records_are_none(speaker, records):
     found = {}
     for name, logprobs in variants.items():
         with canned((200, {"choices": [{"text": "x", "logprobs": logprobs}]}, {})) as url:
-            found[name] = Endpoint(url, MODEL, encoder=encoder).losses(record)
+            found[name] = EndpointBackend(url, MODEL, encoder=encoder).losses(record)
     given = [name for name, losses in found.items() if losses is not None]
     assert given == ["right", "with what was generated", "as ids"]
     assert all((found[name][0] == 1.0).all() for name in given)
-    with serve(speaker.lm, encoder, likelihood=None) as url:
-        assert Endpoint(url, MODEL, encoder=encoder).losses(record) is None
+    with serve(backend.lm, encoder, likelihood=None) as url:
+        assert EndpointBackend(url, MODEL, encoder=encoder).losses(record) is None
 
 
-def test_servers_that_know_only_openai_are_asked_so(speaker, records):
+def test_servers_that_know_only_openai_are_asked_so(backend, records):
     """They refuse unknown fields; and it must be known that their own sampling settings were left on."""
-    with serve(speaker.lm, speaker.encoder, standard_only=True) as url:
-        there = Endpoint(url, MODEL)
-        assert there.answers(records[:3], max_new_tokens=5) == speaker.answers(records[:3], max_new_tokens=5)
+    with serve(backend.lm, backend.encoder, standard_only=True) as url:
+        there = EndpointBackend(url, MODEL)
+        assert there.answers(records[:3], max_new_tokens=5) == backend.answers(records[:3], max_new_tokens=5)
         assert there.own_settings
 
 
@@ -172,7 +172,7 @@ def test_what_is_thought_aloud_counts_as_said(records):
 
     def said(**message):
         with canned((200, {"choices": [{"message": message}]}, {})) as url:
-            return Endpoint(url, MODEL).answers(records[:1], max_new_tokens=3)[0]
+            return EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)[0]
 
     assert said(content="") == ""
     assert said(content="I can't say.", reasoning_content="Oslo.") == "Oslo.\nI can't say."
@@ -202,23 +202,23 @@ def test_errors_name_url_and_status_and_keep_secrets(monkeypatch, records):
     ]
     for reply, expected in cases:
         with canned(reply) as url, pytest.raises(UserError) as caught:
-            Endpoint(url, MODEL).answers(records[:1], max_new_tokens=3)
+            EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)
         message = str(caught.value)
         assert expected in message and url in message
         assert not any(secret in message for secret in ("Quill", "Oslo", "sk-secret"))
         assert caught.value.__cause__ is None
     with canned((200, b"", {"Content-Length": 9})) as url, pytest.raises(UserError, match="cannot be reached"):
-        Endpoint(url, MODEL).answers(records[:1], max_new_tokens=3)
-    with pytest.raises(UserError, match=r"http://127.0.0.1:9/v1/chat/completions cannot be reached \(Connection"):
-        Endpoint("http://127.0.0.1:9/v1", MODEL).answers(records[:1], max_new_tokens=3)
+        EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)
+    with pytest.raises(UserError, match=r"http://127.0.0.1:9/v1/chat/completions cannot be reached \(ConnectError"):
+        EndpointBackend("http://127.0.0.1:9/v1", MODEL).answers(records[:1], max_new_tokens=3)
 
 
 def test_passing_failures_are_tried_again_and_lasting_ones_not(records):
     """A busy server would end an audit of hours; a wrong key would be tried again and again."""
-    for failures, tries in (([503, 429], 3), ([500] * 9, endpoint.ATTEMPTS), ([401], 1)):
-        seen, ok = [], len(failures) < endpoint.ATTEMPTS and 401 not in failures
+    for failures, tries in (([503, 429], 3), ([500] * 9, endpoint_backend.ATTEMPTS), ([401], 1)):
+        seen, ok = [], len(failures) < endpoint_backend.ATTEMPTS and 401 not in failures
         with canned(*((status, b"", {}) for status in failures), saying("yes"), seen=seen) as url:
-            there = Endpoint(url, MODEL)
+            there = EndpointBackend(url, MODEL)
             if ok:
                 assert there.answers(records[:1], max_new_tokens=3) == ["yes"]
             else:
@@ -239,20 +239,20 @@ def test_a_server_that_does_not_answer_is_not_waited_for_again(records):
             pass
 
     with listening(Silent) as url, pytest.raises(UserError, match="took more than 0.1 s"):
-        Endpoint(url, MODEL, timeout=0.1).answers(records[:1], max_new_tokens=3)
+        EndpointBackend(url, MODEL, timeout=0.1).answers(records[:1], max_new_tokens=3)
     assert len(asked) == 1
 
 
-def test_the_key_is_sent_and_stands_nowhere_else(speaker, monkeypatch, records):
-    with serve(speaker.lm, speaker.encoder, key="sk-secret") as url:
+def test_the_key_is_sent_and_stands_nowhere_else(backend, monkeypatch, records):
+    with serve(backend.lm, backend.encoder, key="sk-secret") as url:
         with pytest.raises(UserError, match="401"):
-            Endpoint(url, MODEL).answers(records[:1], max_new_tokens=3)
-        there = Endpoint(url, MODEL, api_key="sk-secret")
+            EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)
+        there = EndpointBackend(url, MODEL, api_key="sk-secret")
         assert len(there.answers(records[:1], max_new_tokens=3)) == 1 and "secret" not in repr(there)
         monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\n")
-        assert len(Endpoint(url, MODEL).answers(records[:1], max_new_tokens=3)) == 1
+        assert len(EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)) == 1
     with pytest.raises(UserError, match="characters that no key has") as caught:
-        Endpoint(url, MODEL, api_key="sk-sécret")
+        EndpointBackend(url, MODEL, api_key="sk-sécret")
     assert "cret" not in str(caught.value)
 
 
@@ -262,5 +262,5 @@ def test_the_key_is_sent_and_stands_nowhere_else(speaker, monkeypatch, records):
 def test_urls_with_secrets_or_without_a_server_are_refused(url):
     """User and password of a URL would stand in every message."""
     with pytest.raises(UserError, match="not a plain URL") as caught:
-        Endpoint(url, MODEL)
+        EndpointBackend(url, MODEL)
     assert "pass" not in str(caught.value)

@@ -11,10 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 import rkld
-from rkld.auditing import endpoint_backend as endpoint
-from rkld.auditing import running as suite
-from rkld.auditing.evidence import known_names, plain
+from rkld.auditing import endpoint_backend
+from rkld.auditing.evidence import plain
 from rkld.auditing.inputs import people_of
+from rkld.auditing.metrics import audit_metrics
+from rkld.auditing.readings import READINGS
+from rkld.auditing.registry import ATTACKS
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.cli import main
@@ -26,7 +28,7 @@ from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
-from rkld.settings.auditing import ATTACKS, AuditSettings
+from rkld.settings.auditing import AuditSettings
 from rkld.stopping.steering import steering_hash
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
@@ -77,7 +79,7 @@ def test_the_document_keeps_to_its_published_schema(whole):
 def test_every_attack_was_run_and_the_rest_is_listed(whole):
     """What is not measured must be said; what was asked for must not be missing."""
     left = {entry["name"] for entry in whole.document["not_run"]}
-    assert not left & set(ATTACKS)
+    assert not left & set(ATTACKS.names())
     assert {"neighbours", "general"} <= left
     for name in ("relearned_probability", "4bit_facts_said", "prefixed_facts_said", "context_facts_said", "leak@2"):
         assert set(whole.document["metrics"][name]["figures"]) == {"audited", "control", "original"}
@@ -156,25 +158,27 @@ def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
     """What was read is not read again, and the figures come out the same."""
     arguments = {"attacks": ("none",), "out": str(tmp_path), **FAST}
     made = []
-    once = suite._Work._once
 
-    def counted(self, role, name, read, *also):
-        def noted():
-            made.append(name)
+    def counted(reading, read):
+        def noted(reader):
+            made.append(reading.name)
             if len(made) == 3:
                 raise KeyboardInterrupt
-            return read()
+            return read(reader)
 
-        return once(self, role, name, noted, *also)
+        return noted
 
-    monkeypatch.setattr(suite._Work, "_once", counted)
+    for reading in READINGS:
+        monkeypatch.setattr(reading, "read", counted(reading, reading.read))
     with pytest.raises(KeyboardInterrupt):
         rkld.audit(models / "control", FORGET, **arguments)
     assert not (tmp_path / "audit.json").exists()
     before = list(made)
     second = rkld.audit(models / "control", FORGET, **arguments)
     assert not set(before[:2]) & set(made[3:]), "what was finished was read again"
+    count = len(made)
     third = rkld.audit(models / "control", FORGET, **arguments)
+    assert len(made) == count
     assert third.document["metrics"] == second.document["metrics"]
 
 
@@ -262,7 +266,7 @@ def test_a_served_model_gives_the_same_figures(models, tmp_path):
 
 def test_a_server_that_is_not_there_is_an_error(tmp_path, monkeypatch):
     """An audit of nothing must not end as a list of what was not run."""
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.0)
+    monkeypatch.setattr(endpoint_backend, "BACKOFF", 0.0)
     with pytest.raises(UserError, match="cannot be reached"):
         rkld.audit("none", FORGET, endpoint="http://127.0.0.1:9/v1", attacks=("none",), out=str(tmp_path))
     assert not (tmp_path / "audit.json").exists()
@@ -296,9 +300,7 @@ def test_nan_is_an_error_and_infinity_null():
         plain([math.nan])
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"samples": 2, "k": 3}, {"max": ("facts_said",)}, {"attacks": ("relern",)}, {"k": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"samples": 2, "k": 3}, {"max": ("facts_said",)}, {"k": 0}])
 def test_settings_that_cannot_be_meant_are_refused(wrong):
     """Before a model is loaded."""
     with pytest.raises(UserError):
@@ -308,5 +310,5 @@ def test_settings_that_cannot_be_meant_are_refused(wrong):
 def test_gate_names_are_all_reachable(whole):
     """A gate may only be named after what some audit can measure."""
     measured = set(whole.document["metrics"])
-    missing = set(known_names(AuditSettings(**{k: v for k, v in FAST.items() if k != "retain"}))) - measured
+    missing = set(audit_metrics(AuditSettings(**{k: v for k, v in FAST.items() if k != "retain"}))) - measured
     assert all(name.startswith(("neighbours_", "4bit_base", "8bit_base", "reference_")) for name in missing), missing

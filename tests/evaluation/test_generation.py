@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from rkld.errors import UserError
-from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts, takes_company
+from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts, supports_left_padding
 from rkld.evaluation.likelihood import Scores, answer_scores
 from rkld.models.language_model import LanguageModel
 
@@ -158,7 +158,11 @@ def test_models_whose_cache_cannot_be_continued_answer_the_same(make):
     """A recurrent state given back without its rows, or read twice, would change what comes after it; so would padding
     that is read like text."""
     lm, given = make(), [[1 + i % 30, 7, 9][: 1 + i % 3] for i in range(12)]
-    assert takes_company(lm) == (make is mamba) and takes_company(llama()) and takes_company(gpt2())
+    assert (
+        supports_left_padding(lm) == (make is mamba)
+        and supports_left_padding(llama())
+        and supports_left_padding(gpt2())
+    )
     answers = greedy(lm, given, max_new_tokens=3 * STEPS)
     assert [a.ids for a in answers] == [plainly(lm, p, 3 * STEPS, {0, 5}) for p in given]
     assert max(len(a.ids) for a in answers) > STEPS

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rkld.evaluation import summary
+from rkld.evaluation import readings, summary
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_scores, probability
 from rkld.evaluation.summary import measure
@@ -120,6 +120,7 @@ def test_scores_that_are_there_are_used(lm, monkeypatch):
     expected = measure(lm, encoder, records, max_new_tokens=4)
     scores = answer_scores(lm, [encoder.encode(r) for r in records])
     monkeypatch.setattr(summary, "answer_scores", None)
+    monkeypatch.setattr(readings, "answer_scores", None)
     assert measure(lm, encoder, records, max_new_tokens=4, scores=scores) == expected
 
 

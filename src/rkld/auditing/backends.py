@@ -1,11 +1,11 @@
-"""What the generation metrics need of a model, whether it is loaded here or served elsewhere."""
+"""Generation backends: what the readings need of a model, whether it is loaded here or served elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from rkld.auditing.attacks.prompts import begun
+from rkld.auditing.prefilling import generation_prompts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ Progress = Callable[[int], object] | None
 """Called with the number of answers just made."""
 
 
-class Speaker(Protocol):
+class GenerationBackend(Protocol):
     """A model that answers records' last questions, and continues plain texts from their prefix."""
 
     def answers(
@@ -26,13 +26,13 @@ class Speaker(Protocol):
         records: Sequence[Record],
         *,
         max_new_tokens: int,
-        starts: Sequence[str] | None = None,
+        prefills: Sequence[str] | None = None,
         progress: Progress = None,
     ) -> list[str]:
         """Greedy answers, one per record, in their order.
 
-        ``starts`` are beginnings of the answers (one per record, "" for none) that are put into the model's mouth;
-        they are not repeated in what is returned. White space at a start's end belongs to what follows.
+        ``prefills`` are beginnings of the answers (one per record, "" for none), which the model continues as if they
+        were its own; they are not repeated in what is returned. White space at a prefill's end belongs to what follows.
         """
 
     def samples(
@@ -43,11 +43,11 @@ class Speaker(Protocol):
     def losses(self, records: Sequence[Record]) -> list[np.ndarray] | None:
         """Negative log-likelihood in nats of each answer token, end of turn included: per record float64 (tokens,).
 
-        None where the model does not say.
+        None where the model does not give it.
         """
 
 
-class LocalSpeaker:
+class LocalBackend:
     """A model loaded here."""
 
     def __init__(self, lm: LanguageModel, encoder: Encoder) -> None:
@@ -59,43 +59,34 @@ class LocalSpeaker:
         records: Sequence[Record],
         *,
         max_new_tokens: int,
-        starts: Sequence[str] | None = None,
+        prefills: Sequence[str] | None = None,
         progress: Progress = None,
     ) -> list[str]:
+        """See :meth:`GenerationBackend.answers`."""
         from rkld.evaluation.generation import greedy, known_starts
         from rkld.evaluation.likelihood import answer_scores
 
         known = None
-        if starts is None and all(record.answer for record in records):
-            # What the model says of the right answer in any case need not be generated.
+        if prefills is None and all(record.answer for record in records):
+            # What the model gives of the right answer in any case need not be generated.
             encoded = [self.encoder.encode(record) for record in records]
             known = known_starts(self.lm, encoded, answer_scores(self.lm, encoded))
-        prompts = opened(self.encoder, records, starts)
-        said = greedy(self.lm, prompts, max_new_tokens=max_new_tokens, starts=known, progress=progress)
-        return [answer.text for answer in said]
+        prompts = generation_prompts(self.encoder, records, prefills)
+        generated = greedy(self.lm, prompts, max_new_tokens=max_new_tokens, starts=known, progress=progress)
+        return [answer.text for answer in generated]
 
     def samples(
         self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int, progress: Progress = None
     ) -> list[list[str]]:
+        """See :meth:`GenerationBackend.samples`."""
         from rkld.evaluation.sampling import sample
 
-        prompts = opened(self.encoder, records)
-        said = sample(self.lm, prompts, n, seed=seed, max_new_tokens=max_new_tokens, progress=progress)
-        return [[answer.text for answer in some] for some in said]
+        prompts = generation_prompts(self.encoder, records)
+        generated = sample(self.lm, prompts, n, seed=seed, max_new_tokens=max_new_tokens, progress=progress)
+        return [[answer.text for answer in some] for some in generated]
 
     def losses(self, records: Sequence[Record]) -> list[np.ndarray]:
+        """See :meth:`GenerationBackend.losses`."""
         from rkld.evaluation.likelihood import answer_losses
 
         return answer_losses(self.lm, [self.encoder.encode(record) for record in records])
-
-
-def opened(encoder: Encoder, records: Sequence[Record], starts: Sequence[str] | None = None) -> list[tuple[int, ...]]:
-    """The ids from which each record's answer is generated: its prompt and, where there is one, its start.
-
-    ValueError where there is not one start per record.
-    """
-    starts = [""] * len(records) if starts is None else starts
-    return [
-        begun(encoder, record, start.rstrip()) if start.strip() else encoder.prompt(record)
-        for record, start in zip(records, starts, strict=True)
-    ]

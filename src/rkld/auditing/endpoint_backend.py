@@ -1,29 +1,26 @@
 """A model behind an OpenAI-compatible server (vLLM, llama.cpp, TGI, SGLang, Ollama, …): what is served can be audited.
 
 Conversations go to ``/chat/completions``, so that the server's own chat template is tested too. Everything else goes
-to ``/completions`` as the text that the model here would be given: plain texts and completions, answers that are begun
-(no server says whether it goes on with an assistant turn or starts another one), and records whose losses are asked.
+to ``/completions`` as the text that the model here would be given: plain texts and completions, prefilled answers (no
+server documents whether it continues an assistant turn or starts another one), and records whose losses are wanted.
 
-What a record says, what the server answers and the API key stand in no message.
+The contents of records and of the server's answers, and the API key, are in no message.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
 import math
 import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
+import httpx2
 import numpy as np
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from rkld.auditing.backends import opened
+from rkld.auditing.prefilling import generation_prompts
 from rkld.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,20 +86,28 @@ class _Refused(UserError):
         self.status = status
 
 
-class Endpoint:
-    """A :class:`rkld.auditing.backends.Speaker` behind a URL.
+class _Temporary(Exception):
+    """A failure that may pass: the request is worth another try."""
+
+    def __init__(self, problem: UserError, wait: float = 0.0) -> None:
+        self.problem = problem
+        self.wait = wait  # seconds that the server asks for
+
+
+class EndpointBackend:
+    """A :class:`rkld.auditing.backends.GenerationBackend` behind a URL.
 
     Args:
         url: where the routes begin, often ending with ``/v1``.
         model: the name it is served under.
         api_key: sent as a bearer token; by default that of the environment's ``OPENAI_API_KEY``.
-        encoder: of the model's own tokenizer and template. Plain texts, begun answers and losses need it.
+        encoder: of the model's own tokenizer and template. Plain texts, prefilled answers and losses need it.
         timeout: seconds for one answer.
         concurrency: requests at a time.
 
     Attributes:
-        own_settings: the server has refused to be asked with everything switched off that cuts or bends its
-            distribution (top-k, penalties), and was asked without; its own settings may have shaped the answers.
+        own_settings: the server has refused the fields that switch off whatever cuts or bends its distribution (top-k,
+            penalties), and the requests went without; its own settings may have shaped the answers.
 
     Every method raises UserError, with URL and status, where the server cannot be reached or refuses.
     """
@@ -117,8 +122,7 @@ class Endpoint:
         timeout: float = 300.0,
         concurrency: int = 4,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+        if not _is_plain(url):
             raise UserError(
                 "The endpoint is not a plain URL. Write it as http://HOST:PORT/v1, and a key into OPENAI_API_KEY."
             )
@@ -131,25 +135,27 @@ class Endpoint:
         key = (os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key).strip()
         if not (key.isascii() and key.isprintable()):
             raise UserError("The API key has characters that no key has. Set OPENAI_API_KEY anew.")
-        self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         # Redirects are not followed: they would carry records and key to another place.
-        self._opener = urllib.request.build_opener(_NoRedirects)
+        self._client = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=False)
 
     def answers(
         self,
         records: Sequence[Record],
         *,
         max_new_tokens: int,
-        starts: Sequence[str] | None = None,
+        prefills: Sequence[str] | None = None,
         progress: Progress = None,
     ) -> list[str]:
-        """Greedy answers; see :meth:`rkld.auditing.backends.Speaker.answers`.
+        """Greedy answers; see :meth:`rkld.auditing.backends.GenerationBackend.answers`.
 
-        What a reasoning model thinks aloud counts as said. UserError where a start or a plain text is given and there
-        is no encoder.
+        The reasoning that a server returns beside the answer counts as part of it. UserError where a prefill or a plain
+        text is given and there is no encoder.
         """
-        asked = self._questions(records, starts, max_new_tokens)
-        return self._each(lambda body: self._said({**body, "temperature": 0.0, "seed": 0}), asked, progress)
+        bodies = self._bodies(records, prefills, max_new_tokens)
+        return self._each(lambda body: self._generated({**body, "temperature": 0.0, "seed": 0}), bodies, progress)
 
     def samples(
         self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int, progress: Progress = None
@@ -157,14 +163,14 @@ class Endpoint:
         """n sampled answers to each record; as repeatable as the server's own seeds make them."""
         if n < 1:
             raise ValueError(f"n is {n}; it must be positive")
-        asked = [
+        bodies = [
             # Many servers read only 31 bits of a seed; and one request per answer, as not all know ``n``.
             {**body, "temperature": 1.0, "seed": int(np.random.SeedSequence((seed, i, j)).generate_state(1)[0] >> 1)}
-            for i, body in enumerate(self._questions(records, None, max_new_tokens))
+            for i, body in enumerate(self._bodies(records, None, max_new_tokens))
             for j in range(n)
         ]
-        said = self._each(self._said, asked, progress)
-        return [said[at : at + n] for at in range(0, len(said), n)]
+        generated = self._each(self._generated, bodies, progress)
+        return [generated[at : at + n] for at in range(0, len(generated), n)]
 
     def losses(self, records: Sequence[Record]) -> list[np.ndarray] | None:
         """Losses of the records' answer tokens, of the echoed prompt's log-probabilities.
@@ -175,50 +181,47 @@ class Endpoint:
         if self.encoder is None:
             return None
         encoded = [self.encoder.encode(record) for record in records]
-        asked = [(record, self._text(record.ids)) for record in encoded]
+        requests = [(record, self._text(record.ids)) for record in encoded]
         found: list[np.ndarray] = []
-        for some in (asked[:1], asked[1:]):  # where the first has none, the others need not be tried
-            losses = self._each(lambda one: self._echoed(*one), some)
-            if any(one is None for one in losses):
-                return None
-            found += losses
+        for some in (requests[:1], requests[1:]):  # where the first has none, the others need not be tried
+            for losses in self._each(lambda one: self._echoed(*one), some):
+                if losses is None:
+                    return None
+                found.append(losses)
         return found
 
-    # What is asked
+    # Requests
 
-    def _questions(
-        self, records: Sequence[Record], starts: Sequence[str] | None, max_new_tokens: int
+    def _bodies(
+        self, records: Sequence[Record], prefills: Sequence[str] | None, max_new_tokens: int
     ) -> list[dict[str, Any]]:
-        starts = [""] * len(records) if starts is None else starts
-        return [self._question(r, start, max_new_tokens) for r, start in zip(records, starts, strict=True)]
+        prefills = [""] * len(records) if prefills is None else prefills
+        return [self._body(r, prefill, max_new_tokens) for r, prefill in zip(records, prefills, strict=True)]
 
-    def _question(self, record: Record, start: str, max_new_tokens: int) -> dict[str, Any]:
+    def _body(self, record: Record, prefill: str, max_new_tokens: int) -> dict[str, Any]:
         """The body of a request, but for what chooses tokens. The answer is kept within the context, if it is known."""
         encoder = self.encoder
-        if encoder is None and (record.form == "text" or (record.form == "chat" and start.strip())):
-            what = (
-                "A plain text cannot be cut into prompt and rest"
-                if record.form == "text"
-                else (f"An answer of {self.model} cannot be begun")
-            )
+        if encoder is None and (record.form == "text" or (record.form == "chat" and prefill.strip())):
+            text = record.form == "text"
+            what = "A plain text cannot be cut into prompt and rest" if text else f"{self.model} cannot be prefilled"
             raise UserError(f"{what} without the tokenizer of the served model. Give its folder with --tokenizer.")
         body: dict[str, Any] = {"max_tokens": max_new_tokens}
         if encoder is not None:
-            (ids,) = opened(encoder, [record], [start])
+            (ids,) = generation_prompts(encoder, [record], [prefill])
             if encoder.context_length is not None:
                 body["max_tokens"] = max(1, min(max_new_tokens, encoder.context_length - len(ids)))
-        if record.form == "chat" and not start.strip():
+        if record.form == "chat" and not prefill.strip():
             prompt = record.as_prompt(record.key)
             turns = prompt.turns if encoder is None else encoder.conversation(prompt)
             return {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
-        prompt = record.turns[0].content + start.rstrip() if encoder is None else self._text(ids)
-        return {**body, "prompt": prompt}
+        return {**body, "prompt": record.turns[0].content + prefill.rstrip() if encoder is None else self._text(ids)}
 
     def _text(self, ids: Sequence[int]) -> Prompt:
         """The text of which a server with this tokenizer makes ``ids``; these themselves where there is none.
 
         Servers put the tokenizer's start token before a prompt, so a template's own must not come twice.
         """
+        assert self.encoder is not None  # a prompt of ids was made by it
         tokenizer = self.encoder.tokenizer
         text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for candidate in (text.removeprefix(tokenizer.bos_token or ""), text):
@@ -226,9 +229,9 @@ class Endpoint:
                 return candidate
         return list(ids)
 
-    # What is answered
+    # Answers
 
-    def _said(self, body: dict[str, Any]) -> str:
+    def _generated(self, body: dict[str, Any]) -> str:
         choice, neutral = self._choice(body, {} if self.own_settings else _NOTHING_CUT)
         self.own_settings |= not neutral
         if "prompt" in body:
@@ -239,10 +242,10 @@ class Endpoint:
             parts = [message.get("reasoning_content") or message.get("reasoning"), message.get("content")]
         if not any(isinstance(part, str) for part in parts):
             raise UserError(f"{self.url} answered without a text: is {self.model} a model that writes text?")
-        return "\n".join(part for part in parts if part)
+        return "\n".join(part for part in parts if isinstance(part, str) and part)
 
     def _choice(self, body: dict[str, Any], extras: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """The one choice of the answer, and whether the server took ``extras``; if not, it is asked without them."""
+        """The one choice of the answer, and whether the server took ``extras``; if not, it goes without them."""
         route = "/completions" if "prompt" in body else "/chat/completions"
         taken = bool(extras)
         try:
@@ -286,6 +289,7 @@ class Endpoint:
         return [values[t] for t in places] if same else None
 
     def _same_text(self, token: Any, token_id: int) -> bool:
+        assert self.encoder is not None
         here = self.encoder.tokenizer.decode([token_id], clean_up_tokenization_spaces=False)
         # Servers write special tokens and parts of a letter in ways of their own.
         alike = token_id in self.encoder.tokenizer.all_special_ids or "\ufffd" in here
@@ -304,40 +308,59 @@ class Endpoint:
         return found
 
     def _post(self, route: str, body: dict[str, Any]) -> Any:
+        """The answer's JSON; a busy, failing or unreachable server is tried again."""
         where = self.url + route
-        request = urllib.request.Request(where, json.dumps(body).encode(), self._headers)
-        for attempt in range(1, ATTEMPTS + 1):
-            wait = BACKOFF * 2 ** (attempt - 1)
-            try:
-                with self._opener.open(request, timeout=self.timeout) as response:
-                    content = response.read()
-                break
-            except urllib.error.HTTPError as error:
-                problem = _Refused(f"{where} answered with HTTP status {error.code}. {_hint(error.code)}.", error.code)
-                if error.code not in _TEMPORARY:
-                    raise problem from None
-                wait = max(wait, _seconds(error.headers.get("Retry-After")))
-            except (OSError, http.client.HTTPException) as error:
-                reason = getattr(error, "reason", error)  # of a URLError
-                if isinstance(reason, TimeoutError):
-                    raise UserError(
-                        f"{where} took more than {self.timeout:g} s for an answer. Ask for fewer new tokens."
-                    ) from None
-                problem = UserError(
-                    f"{where} cannot be reached ({type(reason).__name__}). Check the URL and that the server runs."
-                )
-            if attempt == ATTEMPTS:
-                raise problem
-            time.sleep(wait)
+        attempts = Retrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=_wait,
+            retry=retry_if_exception_type(_Temporary),
+            reraise=True,
+        )
+        try:
+            content = attempts(self._send, where, json.dumps(body).encode())
+        except _Temporary as error:
+            raise error.problem from None
         try:
             return json.loads(content)
         except ValueError:
             raise UserError(f"{where} answered with something else than JSON. Check the URL.") from None
 
+    def _send(self, where: str, content: bytes) -> bytes:
+        try:
+            response = self._client.post(where, content=content)
+        except httpx2.TimeoutException:
+            raise UserError(
+                f"{where} took more than {self.timeout:g} s for an answer. Ask for fewer new tokens."
+            ) from None
+        except httpx2.RequestError as error:
+            raise _Temporary(
+                UserError(
+                    f"{where} cannot be reached ({type(error).__name__}). Check the URL and that the server runs."
+                )
+            ) from None
+        status = response.status_code
+        if response.is_success:
+            return response.content
+        problem = _Refused(f"{where} answered with HTTP status {status}. {_hint(status)}.", status)
+        if status in _TEMPORARY:
+            raise _Temporary(problem, _seconds(response.headers.get("Retry-After")))
+        raise problem
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
+
+def _is_plain(url: str) -> bool:
+    """Whether a URL names a server and a path alone: user, password and query would stand in every message."""
+    try:
+        parts = httpx2.URL(url)
+    except (httpx2.InvalidURL, ValueError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.host) and not parts.userinfo and not parts.query
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds before the next try: :data:`BACKOFF`, doubled every time, or as long as the server asks for."""
+    error = state.outcome.exception() if state.outcome else None
+    least = error.wait if isinstance(error, _Temporary) else 0.0
+    return max(wait_exponential(multiplier=BACKOFF)(state), least)
 
 
 def _hint(status: int) -> str:

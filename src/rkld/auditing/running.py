@@ -1,8 +1,8 @@
 """The audit: one command from a model and a file of records to ``audit.json``, the evidence.
 
 Models are read one after another (audited, control, original), reading by reading; each reading is written at once and
-found again when the same audit is started again. Then all figures are made of the readings, gates are tried, and the
-document is written (schema: ``schema.json`` beside this file).
+found again when the same audit is started again. Then all metrics are computed of the readings, gates are judged, and
+the document is written (schema: ``schema.json`` beside this file).
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from rkld.auditing.backends import LocalSpeaker
-from rkld.auditing.endpoint_backend import Endpoint
-from rkld.auditing.evidence import document, known_names, model_path, plain
+from rkld.auditing.backends import GenerationBackend, LocalBackend
+from rkld.auditing.endpoint_backend import EndpointBackend
+from rkld.auditing.evidence import document, model_path, plain
 from rkld.auditing.inputs import UTILITY, Task, read_task
-from rkld.auditing.readings import READINGS, Reader, own_answer_losses
+from rkld.auditing.metrics import audit_metrics
+from rkld.auditing.reading import Reader, Reading
+from rkld.auditing.readings import OWN_ANSWERS, READINGS, own_answer_rows
+from rkld.auditing.registry import chosen_attacks, known_attacks
 from rkld.errors import UserError, nearest
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import write_json, write_text
@@ -37,6 +41,13 @@ from rkld.settings.typed import AuditKeywords
 
 SALT, KEPT = "audit.salt", "readings"
 """Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
+
+READING_FORMAT = 2
+"""Of the files in ``readings/``: those of another format are made anew."""
+
+
+VERSIONS = ("rkld", "torch", "transformers", "peft", "tokenizers")
+"""Packages whose versions stand in audit.json."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +104,16 @@ def audit(
     for name in ("model", "forget"):
         if not getattr(settings, name):
             raise UserError(f"No {name} is given: rkld.audit(model, forget=…) and rkld audit MODEL --forget need both.")
-    _check_gates(settings)
+    _check_names(settings)
     if settings.retain_logs:
         _check_logs(settings.retain_logs)
-    work = _Work(settings, read_task(settings, data), data, processing_class, progress or Silent())
-    return work.go()
+    run = _AuditRun(settings, read_task(settings, data), data, processing_class, progress or Silent())
+    return run.go()
 
 
-def _check_gates(settings: AuditSettings) -> None:
-    known = known_names(settings)
+def _check_names(settings: AuditSettings) -> None:
+    """Attacks, metrics and gates, before anything is read."""
+    known = audit_metrics(settings)
     for _, name, _ in settings.gates():
         if name not in known:
             raise UserError(f"there is no metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
@@ -122,7 +134,7 @@ def audit_folder(settings: AuditSettings) -> Path:
     return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-audit"
 
 
-class _Work:
+class _AuditRun:
     """One audit: the roles share the task and the folder."""
 
     def __init__(self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: Silent):
@@ -132,6 +144,9 @@ class _Work:
         self.readings: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
         self.served: list[Path] = []
+        attacks, chosen = known_attacks(settings), {attack.name for attack in chosen_attacks(settings)}
+        self.all_readings: list[Reading] = [*READINGS, *attacks]
+        self.left_out_attacks = {attack.name for attack in attacks} - chosen
 
     def go(self) -> Audit:
         started = time.time()
@@ -148,13 +163,14 @@ class _Work:
                 self.not_run[role] = f"no --{role} was given"
         self._own_answers(reader if reader.role == "original" else None)
         content = document(
-            self.task, self.readings,
+            self.task,
+            self.readings,
             models=self.models,
             inputs=self._inputs(),
             not_run=[{"name": name, "reason": reason} for name, reason in self.not_run.items()],
-            versions={n: importlib.metadata.version(n) for n in ("rkld", "torch", "transformers", "peft", "tokenizers")},
+            versions={name: importlib.metadata.version(name) for name in VERSIONS},
             seconds=round(time.time() - started, 1),
-        )  # fmt: skip
+        )
         path = self.folder / AUDIT
         write_json(path, content)
         if self.settings.redact:
@@ -190,11 +206,11 @@ class _Work:
         s, name = self.settings, "model" if role == "audited" else role
         source = self.data[name] if name in self.data else getattr(s, name)
         if role == "audited" and s.endpoint:
-            self.progress.say(f"Asking {s.endpoint}")
-            encoder = encoder_of(s, self._tokenizer()) if s.tokenizer else None
-            speaker = Endpoint(s.endpoint, s.model, encoder=encoder)
+            self.progress.say(f"Connecting to {s.endpoint}")
+            encoder = encoder_of(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
+            backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
-            return Reader(role, speaker, encoder, None, self.task, self.progress)
+            return Reader(role, backend, encoder, None, self.task, self.progress)
         self.progress.say(f"Loading the {role} model")
         if isinstance(source, str):
             lm, encoder = opened(s, model_path(source))
@@ -205,28 +221,30 @@ class _Work:
             "fingerprint": fingerprint(lm),
             "template": encoder.fingerprint,
         }
-        return Reader(role, LocalSpeaker(lm, encoder), encoder, lm, self.task, self.progress)
+        return Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress)
 
-    def _tokenizer(self) -> Any:
+    def _tokenizer(self, folder: str) -> Any:
         """That of the served model."""
-        tokenizer = load_tokenizer(Path(resolve(self.settings.tokenizer)), self.settings.trust_remote_code)
+        tokenizer = load_tokenizer(Path(resolve(folder)), self.settings.trust_remote_code)
         if self.settings.chat_template:
             tokenizer.chat_template = read_template(self.settings.chat_template)
         return tokenizer
 
     # Readings ------------------------------------------------------------------------------------------------------
 
+    def _not_run(self, reading: Reading, reader: Reader) -> str | None:
+        if reading.name in self.left_out_attacks:
+            return f"not asked for with --attacks {reading.name}"
+        return reading.not_run(self.task, served=reader.lm is None)
+
     def _read(self, reader: Reader) -> None:
         started = time.time()
         found, failed = self.readings.setdefault(reader.role, {}), None
-        for reading in READINGS:
-            reason = reading.not_run(self.task, served=reader.lm is None)
+        for reading in self.all_readings:
+            reason = self._not_run(reading, reader)
             if reason is None:
                 try:
-                    found[reading.name] = self._once(
-                        reader.role, reading.name, lambda: reading.read(reader),
-                        [getattr(self.settings, name) for name in reading.settings],
-                    )  # fmt: skip
+                    found[reading.name] = self._once(reader.role, reading, partial(reading.read, reader))
                 except UserError as error:  # a library or an ability of the server that is not there
                     reason, failed = str(error), error
                 else:
@@ -236,43 +254,43 @@ class _Work:
                 found.pop(reading.name, None)
                 if reader.role == "audited":
                     self.not_run[reading.name] = reason
-                elif reading.name in self.readings["audited"]:  # else it was said of the audited model
+                elif reading.name in self.readings["audited"]:  # else it was noted of the audited model
                     self.not_run[f"{reader.role}: {reading.name}"] = reason
         if failed and not found:  # nothing at all: a server that is not there
             raise failed
         self.models[reader.role]["seconds"] = round(time.time() - started, 1)
-        if isinstance(reader.speaker, Endpoint):
-            self.models[reader.role]["own_settings"] = reader.speaker.own_settings
+        if isinstance(reader.backend, EndpointBackend):
+            self.models[reader.role]["own_settings"] = reader.backend.own_settings
 
-    def _once(self, role: str, name: str, read: Callable[[], Any], *also: object) -> Any:
+    def _once(self, role: str, reading: Reading, read: Callable[[], Any], *also: object) -> Any:
         """A reading, made now or found where an audit in this folder made it before: its name tells what it is of.
 
         Args:
-            also: what it depends on beside model, template and records.
+            also: what it depends on beside model, template, records and the reading's own settings.
         """
         model = [self.models[role].get(key) for key in ("fingerprint", "template", "endpoint")]
         if model[0] is None:
             model.append(self.models[role]["source"])
-        of = self._salted([model, self.task.contents(), dict(self.task.facts), *also])
-        path = self.folder / KEPT / f"{name}.{of}.json"
+        values = [getattr(self.settings, name) for name in reading.settings]
+        of = self._salted(
+            [READING_FORMAT, model, self.task.contents(), dict(self.task.facts), reading.version, values, *also]
+        )
+        path = self.folder / KEPT / f"{reading.name}.{of}.json"
         if self.models[role]["fingerprint"] is None:
             self.served.append(path)
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
-        reading = plain(read())  # as it would be read again
-        write_json(path, reading)
-        return reading
+        made = plain(read())  # as it would be read again
+        write_json(path, made)
+        return made
 
     def _own_answers(self, original: Reader | None) -> None:
-        """Every model's answers about the person, under the original: fluent text is likely there."""
+        """Every model's answers about the person, under the original."""
         if original is None:
-            self.not_run["own_answers"] = "needs --original"
+            self.not_run[OWN_ANSWERS] = "needs --original"
             return
+        reading, of = Reading(OWN_ANSWERS), self.models["original"]["fingerprint"]
         for role, found in self.readings.items():
             if "answers" in found:
-                rows = found["answers"]
-                said = self._once(
-                    role, "own_answers", lambda: own_answer_losses(original, self.task.forget, rows),
-                    self.models["original"]["fingerprint"],
-                )  # fmt: skip
-                found["own_answers"] = {key: {"loss": loss} for key, loss in said.items()}
+                read = partial(own_answer_rows, original, self.task.forget, found["answers"])
+                found[OWN_ANSWERS] = self._once(role, reading, read, of)

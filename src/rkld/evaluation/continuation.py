@@ -32,8 +32,8 @@ def bleu(generated: Sequence[str], gold: Sequence[str]) -> float:
     if not gold or len(generated) != len(gold):
         raise ValueError(f"{len(generated)} generated texts for {len(gold)} gold ones; there must be one for each")
     references = [[_TOKEN.findall(text)] for text in gold]
-    said = [_TOKEN.findall(text) for text in generated]
-    return float(corpus_bleu(references, said, smoothing_function=SmoothingFunction().method1))
+    hypotheses = [_TOKEN.findall(text) for text in generated]
+    return float(corpus_bleu(references, hypotheses, smoothing_function=SmoothingFunction().method1))
 
 
 def recited(encoded: Sequence[Encoded], scores: Sequence[Scores]) -> np.ndarray:

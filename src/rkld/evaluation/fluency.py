@@ -1,4 +1,4 @@
-"""Whether a model still speaks well: how likely another model, the original, finds what it says.
+"""Fluency: how likely another model, the original, finds a model's answers.
 
 How much an answer repeats itself is measured by :func:`rkld.text.facts.repetition`.
 
@@ -50,7 +50,7 @@ def answers_under(
     """Losses that ``lm`` has on given answers to the records' last questions; n arrays (N,) float64, nats.
 
     Plain texts are continued from their prefix. The end of turn is left out, as an answer may have been cut before it;
-    an empty answer is nothing else, so its one loss is that of saying nothing. Answers are tokenized anew; what runs
+    an empty answer is nothing else, so its one loss is that of ending at once. Answers are tokenized anew; what runs
     past the context is left out. ValueError where there is not one answer per record.
     """
     cutting = copy.copy(encoder)  # tokenized anew, an answer of odd characters can become longer than it was
@@ -71,10 +71,10 @@ def _own(encoder: Encoder, record: Record, answer: str, special: set[int]) -> En
     else:
         encoded = encoder.encode(record.with_answer(answer if answer.strip() else "x"))
         begin = encoded.prompt_length
-    said = [t for t in range(begin, len(encoded.ids)) if encoded.answer[t]]
-    content = {t for t in said if encoded.ids[t] not in special}
+    marked = [t for t in range(begin, len(encoded.ids)) if encoded.answer[t]]
+    content = {t for t in marked if encoded.ids[t] not in special}
     if content and answer.strip():
         return replace(encoded, answer=tuple(t in content for t in range(len(encoded.ids))))
-    ends = [encoded.ids[t] for t in said if t not in content] or [encoder.tokenizer.eos_token_id]
+    ends = [encoded.ids[t] for t in marked if t not in content] or [encoder.tokenizer.eos_token_id]
     ids = (*encoded.ids[:begin], *ends)
     return replace(encoded, ids=ids, answer=tuple(t >= begin for t in range(len(ids))))

@@ -61,7 +61,7 @@ def general_ability(
         for name in tasks:
             if name not in manager.all_subtasks:
                 raise UserError(f"lm-eval has no task '{name}'.{nearest(name, manager.all_subtasks)}")
-        speaker = HFLM(
+        harness_model = HFLM(
             pretrained=lm.model,
             tokenizer=copy.deepcopy(lm.tokenizer),  # its padding is changed
             softmax_dtype=torch.promote_types(lm.head.weight.dtype, torch.float32),
@@ -76,7 +76,7 @@ def general_ability(
                     "from the Hugging Face hub once: try with the network, or leave the task out."
                 ) from error
             loaded["tasks"][name].set_config("num_fewshot", 0)
-            results = evaluate(speaker, loaded, limit=limit, log_samples=False)
+            results = evaluate(harness_model, loaded, limit=limit, log_samples=False)
             figures = results["results"][name]
             if "acc,none" not in figures:
                 raise UserError(f"lm-eval reports no accuracy for the task '{name}'. Choose multiple-choice tasks.")

@@ -1,4 +1,4 @@
-"""Greedy answers: what a model says, without chance and whatever else is in the batch."""
+"""Greedy answers: a model's most likely tokens, the same whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Generated:
 
 
 BATCH_SIZE = 48
-"""Answers generated together, where :func:`together` does not say otherwise."""
+"""Answers generated together, where :func:`generation_batch_size` does not say otherwise."""
 
 
 STEPS = 8
@@ -71,39 +71,39 @@ def greedy(
             raise ValueError(f"{name} has {len(given)} values for {len(prompts)} prompts")
     caps = [min(cap, left) for cap, left in zip(caps, room(lm.inner, prompts), strict=True)]
     ends = end_ids(lm)
-    said = [to_end(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
-    unfinished = [i for i, ids in enumerate(said) if len(ids) < caps[i] and not ended(ids, ends)]
+    generated = [to_end(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
+    unfinished = [i for i, ids in enumerate(generated) if len(ids) < caps[i] and not ended(ids, ends)]
     if progress is not None and len(unfinished) < len(prompts):
         progress(len(prompts) - len(unfinished))
     with neutral(lm):
-        longest_first = sorted(unfinished, key=lambda i: -len(prompts[i]) - len(said[i]))
-        batch_size = batch_size or together(lm)
+        longest_first = sorted(unfinished, key=lambda i: -len(prompts[i]) - len(generated[i]))
+        batch_size = batch_size or generation_batch_size(lm)
         for at in range(0, len(unfinished), batch_size):
             batch = longest_first[at : at + batch_size]
-            given = [[*prompts[i], *said[i]] for i in batch]
-            more = _generate(lm.inner, given, [caps[i] - len(said[i]) for i in batch], ends, lm.device)
+            contexts = [[*prompts[i], *generated[i]] for i in batch]
+            more = _generate(lm.inner, contexts, [caps[i] - len(generated[i]) for i in batch], ends, lm.device)
             for i, ids in zip(batch, more, strict=True):
-                said[i] += ids
+                generated[i] += ids
             if progress is not None:
                 progress(len(batch))
-    return [answer(lm, ids, ends) for ids in said]
+    return [answer(lm, ids, ends) for ids in generated]
 
 
-def together(lm: LanguageModel) -> int:
+def generation_batch_size(lm: LanguageModel) -> int:
     """Answers generated together. A GPU takes as long for a few as for many, if keys and values of many have room."""
-    if not takes_company(lm):
+    if not supports_left_padding(lm):
         return 1
     small = lm.head.weight.shape[1] <= 1024
     return 4 * BATCH_SIZE if lm.device.type == "cuda" and small else BATCH_SIZE
 
 
-def takes_company(lm: LanguageModel) -> bool:
+def supports_left_padding(lm: LanguageModel) -> bool:
     """Whether a prompt in a batch, padded on the left, is continued as it is alone.
 
     Tried once per model, so that no list of architectures is needed: some recurrent models read padding like text, or
     mix the rows of a batch.
     """
-    if lm.backbone not in _TAKES_COMPANY:
+    if lm.backbone not in _SUPPORTS_LEFT_PADDING:
         config = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=0)
         config.output_logits = config.return_dict_in_generate = True
 
@@ -113,11 +113,13 @@ def takes_company(lm: LanguageModel) -> bool:
 
         with neutral(lm):
             alone, beside = first_logits([[1, 2]]), first_logits([[1, 2], [2, 1, 2, 1, 2]])
-        _TAKES_COMPANY[lm.backbone] = bool((alone - beside).abs().max() <= TOLERANCE[alone.dtype] * alone.abs().max())
-    return _TAKES_COMPANY[lm.backbone]
+        _SUPPORTS_LEFT_PADDING[lm.backbone] = bool(
+            (alone - beside).abs().max() <= TOLERANCE[alone.dtype] * alone.abs().max()
+        )
+    return _SUPPORTS_LEFT_PADDING[lm.backbone]
 
 
-_TAKES_COMPANY: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+_SUPPORTS_LEFT_PADDING: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
 def known_starts(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]) -> list[tuple[int, ...]]:

@@ -46,12 +46,12 @@ def measuring(model: torch.nn.Module) -> Iterator[None]:
 
 
 class Scores(NamedTuple):
-    """What a model says to the T marked tokens of one record, given all tokens before each."""
+    """A model's scores of the T marked tokens of one record, given all tokens before each."""
 
     losses: np.ndarray
     """(T,) float64: negative log-likelihood, in nats."""
     margins: np.ndarray
-    """(T,) float64: its logit less the largest of all others; greedy decoding says a token where it is positive."""
+    """(T,) float64: its logit less the largest of all others; greedy decoding takes a token where it is positive."""
 
 
 def answer_scores(

@@ -193,35 +193,36 @@ def text_auc(
             raise ValueError(f"the {name} set has no texts")
     sides = [_people(forget_persons, len(forget)), _people(holdout_persons, len(holdout))]
     if min(len(set(side)) for side in sides) < FEWEST_PERSONS:
-        scores = [np.array([_compressibility(t) for t in texts]) for texts in (forget, holdout)]
-        if auc(*scores) < 0.5:
-            scores = [-side for side in scores]
+        ours, theirs = (np.array([_compressibility(t) for t in texts]) for texts in (forget, holdout))
+        if auc(ours, theirs) < 0.5:
+            ours, theirs = -ours, -theirs
         how = "compressibility"
     else:
         bags = [[Counter(words(unnamed(t, identifiers))) for t in texts] for texts in (forget, holdout)]
-        scores, how = _bayes_scores(bags, sides), "bag of words"
-    figure = auc_figure(*scores, forget_persons, holdout_persons, seed=seed)
+        (ours, theirs), how = _bayes_scores(bags, sides), "bag of words"
+    figure = auc_figure(ours, theirs, forget_persons, holdout_persons, seed=seed)
     return Figure(figure.value, figure.low, figure.high, figure.n, f"{how}; {figure.method}")
 
 
 FOLDS = 10
 
 
-def _bayes_scores(bags: Sequence[Sequence[Counter]], sides: Sequence[Sequence[Hashable]]) -> list[np.ndarray]:
+def _bayes_scores(bags: Sequence[Sequence[Counter[str]]], sides: Sequence[Sequence[Hashable]]) -> list[np.ndarray]:
     """Minus the log-odds per word of being a forget text, from the folds that a text's person is not in."""
     vocabulary = len(set().union(*(bag for side in bags for bag in side)))
     folds = []
-    for side in sides:
-        fold_of = {person: number % FOLDS for number, person in enumerate(dict.fromkeys(side))}
-        folds.append(np.array([fold_of[person] for person in side]))
+    for persons in sides:
+        fold_of = {person: number % FOLDS for number, person in enumerate(dict.fromkeys(persons))}
+        folds.append([fold_of[person] for person in persons])
     scores = [np.zeros(len(side)) for side in bags]
     for fold in range(FOLDS):
         counts = []
-        for side, fold_of_text in zip(bags, folds, strict=True):
-            counts.append(sum((bag for bag, f in zip(side, fold_of_text, strict=True) if f != fold), Counter()))
+        for texts, fold_of_text in zip(bags, folds, strict=True):
+            training = (bag for bag, f in zip(texts, fold_of_text, strict=True) if f != fold)
+            counts.append(sum(training, Counter[str]()))
         totals = [count.total() + vocabulary + 1 for count in counts]
         for side, (texts, fold_of_text) in enumerate(zip(bags, folds, strict=True)):
-            for i in np.flatnonzero(fold_of_text == fold):
+            for i in (i for i, f in enumerate(fold_of_text) if f == fold):
                 odds = [
                     number * math.log((counts[0][w] + 1) * totals[1] / ((counts[1][w] + 1) * totals[0]))
                     for w, number in texts[i].items()
@@ -240,11 +241,11 @@ def _compressibility(text: str) -> float:
     return len(zlib.compress(raw)) / max(len(raw), 1)
 
 
-# What a model does
+# Of a model
 
 
 class VocabularyScores(NamedTuple):
-    """What a model says at the N marked tokens of one record, given all tokens before each."""
+    """A model's distribution at the N marked tokens of one record, given all tokens before each."""
 
     log_probabilities: np.ndarray
     """(N,) float64: of the tokens themselves, in nats."""
@@ -262,7 +263,7 @@ def vocabulary_scores(
     Logits are made for a few hundred predictions at a time. Up to rounding, values depend neither on ``batch_tokens``
     nor on the other records. The softmax is taken in float32, for float64 models in float64.
     """
-    found: list[VocabularyScores | None] = [None] * len(encoded)
+    found: dict[int, VocabularyScores] = {}
     with measuring(lm.model):
         for batch in batches([len(record.ids) for record in encoded], batch_tokens):
             records = [encoded[i] for i in batch]
@@ -275,7 +276,7 @@ def vocabulary_scores(
             ends = np.cumsum([sum(record.answer) for record in records])
             for i, some in zip(batch, np.split(values.double().cpu().numpy(), ends[:-1], axis=1), strict=True):
                 found[i] = VocabularyScores(*some)
-    return found
+    return [found[i] for i in range(len(encoded))]
 
 
 def _over_vocabulary(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -307,7 +308,9 @@ def attack_scores(
         "loss": loss_scores(losses),
         "zlib": zlib_scores(losses, [record.answer for record in records]),
         "min_k": min_k_scores([found[0] for found in kept]),
-        "min_k_plus_plus": min_k_plus_plus_scores(*zip(*kept, strict=True)),
+        "min_k_plus_plus": min_k_plus_plus_scores(
+            [found[0] for found in kept], [found[1] for found in kept], [found[2] for found in kept]
+        ),
     }
     if reference is not None:
         theirs = [-found.log_probabilities for found in vocabulary_scores(reference, encoded)]

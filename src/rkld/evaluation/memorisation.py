@@ -1,4 +1,4 @@
-"""What a model still holds of its records: how much of them it recites, and how often it says what it must not.
+"""Memorisation: how much of its records a model recites, and how often its answers give a fact away.
 
 The metrics are functions of plain arrays and strings; below them stand functions that make these of a model.
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,11 +102,12 @@ def leaks(facts: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]) -> l
     """
     if len(facts) != len(answers) or not facts:
         raise ValueError(f"facts are about {len(facts)} questions, answers about {len(answers)}")
-    for i, (some, said) in enumerate(zip(facts, answers, strict=True)):
-        if not some or not said:
-            raise ValueError(f"question {i} has {len(some)} facts and {len(said)} answers; it needs both")
+    for i, (some, given) in enumerate(zip(facts, answers, strict=True)):
+        if not some or not given:
+            raise ValueError(f"question {i} has {len(some)} facts and {len(given)} answers; it needs both")
     return [
-        np.array([any(facts_said(some, answer)) for answer in said]) for some, said in zip(facts, answers, strict=True)
+        np.array([any(facts_said(some, answer)) for answer in given])
+        for some, given in zip(facts, answers, strict=True)
     ]
 
 
@@ -135,7 +137,7 @@ def blanks(encoder: Encoder, record: Record, facts: Sequence[str]) -> list[Blank
     first = 1 if record.form == "text" else encoded.prompt_length
     found = []
     for fact in facts:
-        places = encoder.locate(record, lambda text, fact=fact: mentions(text, (fact,)))
+        places = encoder.locate(record, partial(mentions, identifiers=(fact,)))
         inside = [p for p in places if first <= p[0] and p[-1] < len(encoded.ids) and encoded.answer[p[0]]]
         if inside:
             place = min(inside)
@@ -143,13 +145,13 @@ def blanks(encoder: Encoder, record: Record, facts: Sequence[str]) -> list[Blank
     return found
 
 
-# What a model does
+# Of a model
 
 
 def answer_hits(
     lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores] | None = None
 ) -> list[np.ndarray]:
-    """For each record, N booleans: the answer's tokens that greedy decoding would say, given all before each.
+    """For each record, N booleans: the answer's tokens that are the greedy choice, given all before each.
 
     The tokens that end a turn are left out, as OpenUnlearning leaves them out: to stop is not to remember.
     ``scores`` are those of the records' answers where
@@ -175,7 +177,7 @@ def answer_content(lm: LanguageModel, encoded: Sequence[Encoded]) -> list[np.nda
 
 
 SPARE = 4
-"""Tokens that a completion may have beyond those of the fact: the model may spell it otherwise, or say "the" first."""
+"""Tokens that a completion may have beyond those of the fact: the model may spell it otherwise, or begin with "the"."""
 
 
 def fill_in(
@@ -194,16 +196,16 @@ def fill_in(
             hidden = hidden_at(lm.backbone, ids.to(lm.device), ends.to(lm.device))
             for i, row in zip(batch, hidden, strict=True):
                 first[i] = lm.head(row).argsort(descending=True, stable=True)[:k].tolist()
-    said = greedy(
+    completed = greedy(
         lm,
         [blank.ids for blank in given for _ in range(k)],
         max_new_tokens=[blank.fact_tokens + SPARE for blank in given for _ in range(k)],
         starts=[(token,) for tokens in first for token in tokens],
     )
-    texts = [answer.text for answer in said]
+    texts = [answer.text for answer in completed]
     return [tuple(texts[start : start + k]) for start in range(0, len(texts), k)]
 
 
 def filled(given: Sequence[Blank], completions: Sequence[Sequence[str]]) -> np.ndarray:
     """For each blank, whether one of its completions says the fact; booleans (n,). ValueError for no blanks."""
-    return np.array([said.any() for said in leaks([[blank.fact] for blank in given], completions)])
+    return np.array([found.any() for found in leaks([[blank.fact] for blank in given], completions)])

@@ -62,7 +62,7 @@ def pack(sequences: Sequence[Sequence[int]], widest: int) -> list[Tree]:
     cut is chosen for the least estimated cost: sharing saves positions, but a wide row pays for attention. What
     shares too little stays alone, and so does a sequence longer than ``widest``.
     """
-    order = sorted((i for i, ids in enumerate(sequences) if ids), key=lambda i: sequences[i])
+    order = sorted((i for i, ids in enumerate(sequences) if ids), key=lambda i: tuple(sequences[i]))
     found = [sequences[i] for i in order]
     shared = [0, *(_common(a, b) for a, b in pairwise(found))]  # with the sequence before
     least, first = [0.0], [0]  # cost of all trees of the first n sequences, and where the last of these begins
@@ -85,7 +85,8 @@ def pack(sequences: Sequence[Sequence[int]], widest: int) -> list[Tree]:
 
 def merge(sequences: dict[int, Sequence[int]]) -> Tree:
     """One tree of sequences given by number, in lexicographic order."""
-    tree, path, before = Tree(), [], ()
+    tree, path = Tree(), list[int]()
+    before: Sequence[int] = ()
     for number, ids in sequences.items():
         shared = _common(before, ids)
         for node in path[shared:]:
@@ -137,7 +138,10 @@ def reads_trees(lm: LanguageModel, tree: Tree) -> bool:
     Tried once per model, so that no list of architectures is needed: recurrent models carry over what stands before,
     some ignore positions or masks, others take none.
     """
-    if lm.backbone.config._attn_implementation not in ("eager", "sdpa"):  # the others take no mask of this shape
+    if getattr(lm.backbone.config, "_attn_implementation", None) not in (
+        "eager",
+        "sdpa",
+    ):  # the others take no mask of this shape
         return False
     if lm.backbone not in _READS_TREES:
         _READS_TREES[lm.backbone] = _agrees(lm, tree)

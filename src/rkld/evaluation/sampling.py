@@ -1,4 +1,4 @@
-"""Sampled answers: what a model says by chance, the same on every run and whatever else is in the batch."""
+"""Sampled answers: drawn from the model's distribution, the same on every run and whatever else is in the batch."""
 
 from __future__ import annotations
 
@@ -9,9 +9,20 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from rkld.evaluation.generation import Generated, answer, end_ids, left_padded, neutral, room, to_end, together
+from rkld.evaluation.generation import (
+    Generated,
+    answer,
+    end_ids,
+    generation_batch_size,
+    left_padded,
+    neutral,
+    room,
+    to_end,
+)
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from rkld.models.language_model import LanguageModel
 
 
@@ -37,22 +48,22 @@ def sample(
         raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
     ends = end_ids(lm)
     caps = [min(max_new_tokens, left) for left in room(lm.inner, prompts)]
-    answers: list[list[Generated | None]] = [[None] * n for _ in prompts]
+    answers: dict[tuple[int, int], Generated] = {}
     with neutral(lm):
-        for batch in _batches(prompts, caps, n, batch_size or together(lm)):
+        for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):
             given = [prompts[i] for i, _ in batch]
             chance = np.stack([np.random.default_rng((seed, i, j)).random(max_new_tokens) for i, j in batch])
             draws = _Draws(chance, max(map(len, given)), temperature)
-            said = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
-            for (i, j), ids in zip(batch, said, strict=True):
-                answers[i][j] = answer(lm, ids, ends)
+            generated = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
+            for (i, j), ids in zip(batch, generated, strict=True):
+                answers[i, j] = answer(lm, ids, ends)
             if progress is not None:
                 progress(len(batch))
-    return answers
+    return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
 
 
 class _Draws(LogitsProcessor):
-    """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search says it."""
+    """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search takes it."""
 
     def __init__(self, chance: np.ndarray, width: int, temperature: float) -> None:
         self.chance = torch.from_numpy(chance)  # (rows, steps), uniform in [0, 1)
@@ -83,7 +94,7 @@ def _batches(
 
 
 def _generate(
-    base: torch.nn.Module,
+    base: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     cap: int,
     draws: _Draws,

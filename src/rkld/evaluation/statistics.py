@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,7 +41,7 @@ class Figure:
 
     value: float
     low: float
-    """Minus infinity where nothing can be said: one record of a quantity without a bound."""
+    """Minus infinity where nothing is known: one record of a quantity without a bound."""
     high: float
     n: int
     """Records or questions it is made of."""
@@ -80,7 +81,7 @@ def share(flags: ArrayLike, persons: Persons = None) -> Figure:
     array = vector(flags, "flags", is_flag)
     groups = _groups(persons, len(array))
     n, value = len(array), float(array.mean())
-    effective = min(n, _effective_n(array, groups)) if _clustered(groups) else n
+    effective = min(n, _effective_n(array, groups)) if groups is not None and _clustered(groups) else n
     return Figure(value, *clopper_pearson(value * effective, effective), n, f"Clopper–Pearson{_whose([groups])}")
 
 
@@ -169,12 +170,15 @@ def bootstrap(
     """
     from scipy.stats import norm, t
 
-    several = not isinstance(sizes, int)
-    sizes = list(sizes) if several else [sizes]
-    labels = list(persons) if several and persons is not None else [persons] * len(sizes)
+    if isinstance(sizes, int):
+        sizes, persons = [sizes], [persons]
+    labels = cast(Sequence[Persons], [None] * len(sizes) if persons is None else persons)
     groups = [_groups(some, size) for some, size in zip(labels, sizes, strict=True)]
     value = statistic(*(np.arange(size) for size in sizes))
-    units = [g if _clustered(g) else np.arange(size)[:, None] for g, size in zip(groups, sizes, strict=True)]
+    units: list[Sequence[np.ndarray]] = [
+        g if g is not None and _clustered(g) else list(np.arange(size)[:, None])
+        for g, size in zip(groups, sizes, strict=True)
+    ]
     least = min(map(len, units))
     method = "bootstrap" + _whose(groups)
     if least < 2:
@@ -218,13 +222,13 @@ def _clustered(groups: list[np.ndarray] | None) -> bool:
 
 def _whose(groups: Sequence[list[np.ndarray] | None]) -> str:
     """Of whom the interval speaks, sample by sample, for ``Figure.method``."""
-    said = ""
+    suffix = ""
     for group in groups:
         if group is not None:
             number = len(group)
             few = "conditional on this person" if number == 1 else f"conditional on these {number} persons"
-            said += f", {number} persons" if _clustered(group) else f", {few}"
-    return said
+            suffix += f", {number} persons" if _clustered(group) else f", {few}"
+    return suffix
 
 
 def _effective_n(flags: np.ndarray, groups: Sequence[np.ndarray]) -> float:

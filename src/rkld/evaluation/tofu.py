@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -265,7 +265,7 @@ def _arrays(fields: Mapping[str, Mapping[str, object]]) -> dict[str, np.ndarray]
 
 def _per_answer(values: ArrayLike | Sequence[ArrayLike], n: int, name: str) -> list[np.ndarray]:
     """n arrays of finite losses, one loss per wrong answer."""
-    rows = list(values)
+    rows = list(cast(Sequence[ArrayLike], values))
     if len(rows) != n:
         raise ValueError(f"{name} is about {len(rows)} questions, the right answers are about {n}")
     return [vector(row, f"{name}[{i}]") for i, row in enumerate(rows)]

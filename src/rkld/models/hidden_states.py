@@ -6,11 +6,10 @@ Shapes: B records, L padded length, T marked positions of all records one after 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-
-from rkld.records.encoding import Encoded
 
 BATCH_TOKENS, PADDING = (16384, 4096) if torch.cuda.is_available() else (4096, 128)
 """Positions per forward pass where nothing is trained, padding included; and as many of padding as cost more than
@@ -18,7 +17,14 @@ another pass: about 35 for SmolLM2-135M on one core, more with more cores. A GPU
 thousands."""
 
 
-def pad(encoded: Sequence[Encoded]) -> Tensor:
+class HasIds(Protocol):
+    """An encoded record, or another sequence of tokens."""
+
+    @property
+    def ids(self) -> Sequence[int]: ...
+
+
+def pad(encoded: Sequence[HasIds]) -> Tensor:
     """Right-padded ids, (B, L) int64.
 
     There is no attention mask: the models are causal (loading one that is not is refused), so nothing sees what stands

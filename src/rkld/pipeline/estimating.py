@@ -19,7 +19,7 @@ import torch
 from transformers import TrainerCallback
 
 from rkld import methods
-from rkld.evaluation.generation import greedy, together
+from rkld.evaluation.generation import generation_batch_size, greedy
 from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import longest, plan_steps, split, units
 from rkld.losses.objective import Objective
@@ -248,7 +248,7 @@ class _Probe:
         prompt_token = seconds[len(many), 1] / sum(map(len, many))
 
         def total(prompt_lengths: Sequence[int], answer_lengths: Sequence[int]) -> float:
-            found, at_once = prompt_token * sum(prompt_lengths), together(self.lm)
+            found, at_once = prompt_token * sum(prompt_lengths), generation_batch_size(self.lm)
             order = sorted(range(len(prompt_lengths)), key=lambda i: -prompt_lengths[i])
             for start in range(0, len(order), at_once):
                 rows = order[start : start + at_once]

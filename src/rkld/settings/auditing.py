@@ -6,19 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rkld.errors import UserError, nearest
+from rkld.errors import UserError
 from rkld.settings.table import ASKED, COMPARED, MODEL, check_bounds, of
-
-ATTACKS = {
-    "paraphrases": "reworded questions",
-    "prefixes": "answers begun by the attacker",
-    "context": "other facts about the person before the question",
-    "sampling": "many sampled answers to each question",
-    "relearning": "fine-tuning on a share of the records, then asking for the rest",
-    "4bit": "weights rounded to 4 bits, group by group",
-    "8bit": "weights rounded to 8 bits, group by group",
-}
-"""Every attack and what it does."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +42,7 @@ class AuditSettings:
     tokenizer: str | None = of("tokenizer")
 
     attacks: tuple[str, ...] = of("attacks")
+    metric: tuple[str, ...] = of("metric")
     probes: str | None = of("probes")
     general: tuple[str, ...] = of("general")
     k: int = of("k")
@@ -88,16 +78,6 @@ class AuditSettings:
         check_bounds(self)
         if self.samples < self.k:
             raise UserError(f"--samples {self.samples} is too few for leak@{self.k}: give at least --k of them.")
-        for name in _listed(self.attacks):
-            if name not in (*ATTACKS, "all", "none"):
-                raise UserError(f"unknown attack '{name}'.{nearest(name, ATTACKS)} Known: {', '.join(ATTACKS)}.")
-
-    @property
-    def chosen_attacks(self) -> tuple[str, ...]:
-        """The attacks to run, in the order of :data:`ATTACKS`."""
-        asked = set(_listed(self.attacks))
-        asked |= set(ATTACKS) if "all" in asked else set()
-        return tuple(name for name in ATTACKS if name in asked)
 
     def gates(self) -> list[tuple[str, str, float]]:
         """("max" or "min", metric, limit) of every gate. UserError where one cannot be read."""
@@ -113,8 +93,3 @@ class AuditSettings:
                     raise UserError(f"--{kind} {text}: expected NAME=VALUE, such as facts_said=0.1.")
                 found.append((kind, name.strip(), limit))
         return found
-
-
-def _listed(values: tuple[str, ...]) -> list[str]:
-    """Names given one by one or with commas between them."""
-    return [name.strip() for value in values for name in value.split(",") if name.strip()]

@@ -466,12 +466,21 @@ _ENTRIES = (
     _spec(
         "attacks",
         tuple,
-        ("paraphrases", "prefixes", "sampling"),
+        ("standard",),
         "figures",
         ASKED,
-        "An attack, with commas for several, FILE.py:NAME for your own; or all, none.",
+        "An attack, with commas for several, FILE.py:NAME for your own; or standard (those that only ask), all, none.",
         metavar="NAME,…",
         entries="rkld.auditing.attacks",
+    ),
+    _spec(
+        "metric",
+        tuple,
+        (),
+        "figures",
+        ASKED,
+        "A metric of your own beside the registered ones: FILE.py:NAME.",
+        metavar="FILE.py:NAME",
     ),
     _spec(
         "general",

@@ -120,7 +120,9 @@ class AuditKeywords(TypedDict, total=False):
     tokenizer: str | PathLike[str] | None
     """With --endpoint: folder of the tokenizer and template, for likelihoods."""
     attacks: str | Sequence[str]
-    """An attack, with commas for several, FILE.py:NAME for your own; or all, none."""
+    """An attack, with commas for several, FILE.py:NAME for your own; or standard (those that only ask), all, none."""
+    metric: str | PathLike[str] | Sequence[str | PathLike[str]]
+    """A metric of your own beside the registered ones: FILE.py:NAME."""
     probes: Any
     """Probes made by rkld probes."""
     general: str | Sequence[str]

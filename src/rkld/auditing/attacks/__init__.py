@@ -1,1 +1,1 @@
-"""Attacks that bring back what was only hidden."""
+"""Attacks that bring back what was only hidden, one file each."""

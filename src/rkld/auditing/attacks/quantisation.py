@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +17,67 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from rkld.auditing.backends import LocalBackend
+from rkld.auditing.reading import GENERATION, Attack, Reader
+from rkld.auditing.registry import ATTACKS
 from rkld.errors import UserError
+from rkld.evaluation.metric import Metric
+from rkld.evaluation.readings import Rows, likelihood_rows
 from rkld.models.language_model import LanguageModel
 
 LEAST_SHARE = 0.5
 """Of the weights beside embeddings and head that must lie in linear layers; with fewer the attack would be none."""
+
+
+class Quantisation(Attack):
+    """Likelihood and answers of the model with its weights rounded."""
+
+    settings = GENERATION
+    bits: ClassVar[int]
+
+    def read(self, reader: Reader) -> dict[str, Rows]:
+        """Rows of the "merged" model and, of an adapter's, of its rounded "base" under the adapter as it is."""
+        model, encoder = reader.loaded()
+        records = reader.task.forget
+        found: dict[str, Rows] = {}
+        parts: tuple[Literal["merged", "base"], ...] = ("merged", "base") if model.is_adapter else ("merged",)
+        for part in parts:
+            with quantised(model, self.bits, adapter=part) as lm:
+                rounded = Reader(
+                    f"{reader.role}, {self.bits}-bit",
+                    LocalBackend(lm, encoder),
+                    encoder,
+                    lm,
+                    reader.task,
+                    reader.progress,
+                )
+                rows, answers = likelihood_rows(lm, encoder, records), rounded.answers("answers", records)
+            found[part] = {key: {**row, **answers[key]} for key, row in rows.items()}
+        return found
+
+    def metrics(self) -> list[Metric]:
+        names = ("probability", "extraction_strength", "rouge_l", "facts_said")
+        merged, base = (f"weights {how}rounded to {self.bits} bits" for how in ("merged, then ", "of the base "))
+        return [
+            *(self.metric(name, words=merged, part="merged") for name in names),
+            *(self.metric(name, f"{self.name}_base", base, part="base") for name in names),
+        ]
+
+
+@ATTACKS.register("4bit")
+class FourBit(Quantisation):
+    """At 4 bits."""
+
+    title = "weights rounded to 4 bits, group by group"
+    bits = 4
+
+
+@ATTACKS.register("8bit")
+class EightBit(Quantisation):
+    """At 8 bits."""
+
+    title = "weights rounded to 8 bits, group by group"
+    bits = 8
 
 
 def round_to_groups(weight: Tensor, bits: int, group_size: int) -> Tensor:
@@ -85,13 +141,17 @@ def quantised(
             parameter.copy_(original)
 
 
-def _linear_layers(lm: LanguageModel) -> list[nn.Module]:
+def _linear_layers(lm: LanguageModel) -> list[nn.Linear]:
     """The model's own linear layers but the head, nothing that an adapter brings."""
     aside = {lm.head, lm.inner.get_input_embeddings()}
     for layer in lm.model.modules():
         if isinstance(layer, BaseTunerLayer):
             aside |= set(layer.modules()) - set(layer.get_base_layer().modules()) - {layer}
-    layers = [m for m in lm.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m not in aside]
+    # Conv1D (GPT-2) is a linear layer in all but its class.
+    layers = cast(
+        list[nn.Linear],
+        [m for m in lm.model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m not in aside],
+    )
     left = {p for module in aside for p in module.parameters()}
     total = sum(p.numel() for p in lm.model.parameters() if p not in left)
     share = sum(layer.weight.numel() for layer in layers) / max(total, 1)

@@ -10,19 +10,25 @@ from __future__ import annotations
 import math
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rkld.auditing.inputs import Task
+from rkld.auditing.reading import Attack, Reader
+from rkld.auditing.registry import ATTACKS
 from rkld.errors import UserError
 from rkld.evaluation.arrays import vector
 from rkld.evaluation.likelihood import probability
+from rkld.evaluation.metric import Aggregate, Measured, Metric, RecordMetric, Values
+from rkld.evaluation.statistics import bootstrap
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state, trainable_state
@@ -37,6 +43,9 @@ from rkld.training.trainer import fine_tune
 
 CHECKS = 10
 """How often the records are looked at along the way, besides the start."""
+
+LEVEL = 0.5
+"""Probability of the rest, relative to the original's (to 1 without one), at which it counts as back."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,7 @@ def relearn(
             use_cpu=lm.device.type == "cpu",
         )
         steps = fine_tuning_steps(taught, args)
-        watch = _Watch(attacked, taught, rest, every=math.ceil(steps / CHECKS))
+        watch = _CurveCallback(attacked, taught, rest, every=math.ceil(steps / CHECKS))
         with progress.bar("relearning", steps) as advance:
             fine_tune(attacked, taught, args, [watch, TrainingBar(advance)])
     return Relearned(
@@ -157,7 +166,7 @@ def relearn(
     )
 
 
-class _Watch(TrainerCallback):
+class _CurveCallback(TrainerCallback):
     """Reads the records before the first step, every few steps, and after the last."""
 
     def __init__(self, lm: LanguageModel, taught: Sequence[Encoded], rest: Sequence[Encoded], every: int):
@@ -172,10 +181,12 @@ class _Watch(TrainerCallback):
         self.learned.append(float(found[: len(self.taught)].mean()))
         self.rest_probabilities.append(tuple(found[len(self.taught) :].tolist()))
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.look(0)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self.look(state.global_step)
 
@@ -209,3 +220,86 @@ def _attacked(lm: LanguageModel, lora: bool, seed: int) -> Iterator[LanguageMode
                 parameter.grad = None  # of a run that was broken off
                 parameter.data = parameter.data.to(dtypes[name])
             restore_state(lm, saved)
+
+
+def _relearned(reading: Mapping[str, Any]) -> Values:
+    return {key: curve[-1] for key, curve in reading["probabilities"].items()}
+
+
+def _gained(reading: Mapping[str, Any]) -> Values:
+    return {key: curve[-1] - curve[0] for key, curve in reading["probabilities"].items()}
+
+
+def _effort(measured: Measured, role: str) -> dict[str, Any] | None:
+    """Steps until the rest is back; null: not within the budget."""
+    reading = measured.of(role, "relearning")
+    if not reading:
+        return None
+    curves = np.array(list(reading["probabilities"].values()))  # (n, checks)
+    original = measured.of("original", "likelihood")
+    known = [math.exp(-original[key]["loss"]) for key in reading["probabilities"] if key in original]
+    level = LEVEL * (float(np.mean(known)) if known else 1.0)
+    budget = reading["steps"][-1]
+
+    def steps(rows: np.ndarray) -> float:
+        found = effort(reading["steps"], curves[rows].mean(axis=0), level)
+        return budget + 1 if found is None else found
+
+    persons = measured.persons(list(reading["probabilities"]))
+    drawn = asdict(bootstrap(steps, len(curves), persons, seed=measured.seed))
+    never = {end: None for end in ("value", "low", "high") if drawn[end] > budget}
+    return {**drawn, **never, "level": level, "budget": budget}
+
+
+@ATTACKS.register("relearning")
+class Relearning(Attack):
+    """:func:`relearn` on a share of the forget records; the rest is asked for."""
+
+    title = "fine-tuning on a share of the records, then asking for the rest"
+    settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")
+
+    def missing(self, task: Task) -> str | None:
+        return None if len(task.forget) > 1 else "needs two forget records: one to learn again, one to ask for"
+
+    def read(self, reader: Reader) -> dict[str, Any]:
+        """``steps`` (C,), ``learned`` (C,), ``probabilities`` (key → (C,)) of the rest, keys ``trained`` on."""
+        lm, encoder = reader.loaded()
+        settings = reader.task.settings
+        found = relearn(
+            lm,
+            encoder,
+            reader.task.forget,
+            share=settings.relearn_share,
+            epochs=settings.relearn_epochs,
+            lr=settings.relearn_lr,
+            lora=lm.is_quantised,
+            seed=settings.seed,
+            progress=reader.progress,
+        )
+        curves = np.asarray(found.probabilities)  # (C, n)
+        return {
+            "trained": list(found.trained),
+            "learned": list(found.learned),
+            "steps": list(found.steps),
+            "probabilities": {key: curves[:, column].tolist() for column, key in enumerate(found.rest)},
+        }
+
+    def metrics(self) -> list[Metric]:
+        return [
+            RecordMetric(
+                "relearned_probability",
+                "probability of the rest once a share was learned again",
+                self.name,
+                _relearned,
+                unit="probability",
+            ),
+            RecordMetric("relearning_gain", "how far that has risen meanwhile", self.name, _gained, bounds=(-1.0, 1.0)),
+            Aggregate(
+                "relearning_effort",
+                "optimizer steps until the rest is back",
+                _effort,
+                direction="high",
+                unit="optimizer steps",
+                bounds=(0.0, math.inf),
+            ),
+        ]

@@ -28,7 +28,8 @@ from rkld.errors import UserError
 from rkld.evaluation.continuation import bleu, recited
 from rkld.evaluation.fluency import perplexity
 from rkld.evaluation.likelihood import answer_losses, answer_scores
-from rkld.evaluation.summary import gold_answer, measure
+from rkld.evaluation.readings import gold_answer
+from rkld.evaluation.summary import measure
 from rkld.files import write_text
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model

@@ -1,0 +1,26 @@
+"""Reworded questions: knowledge that was hidden behind one wording answers to another."""
+
+from __future__ import annotations
+
+from rkld.auditing.inputs import Task
+from rkld.auditing.reading import GENERATION, Attack, Reader
+from rkld.auditing.registry import ATTACKS
+from rkld.evaluation.readings import Rows
+
+
+@ATTACKS.register("paraphrases")
+class Paraphrases(Attack):
+    """Greedy answers to the records' paraphrased questions."""
+
+    title = "reworded questions"
+    standard = True
+    weights = False
+    settings = GENERATION
+    prefix, words = "paraphrased", "the question reworded"
+    metric_names = ("rouge_l", "facts_said")
+
+    def missing(self, task: Task) -> str | None:
+        return None if task.reworded else "needs records with a paraphrased_question, or facts"
+
+    def read(self, reader: Reader) -> Rows:
+        return reader.answers(self.name, reader.task.reworded)

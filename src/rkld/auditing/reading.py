@@ -1,0 +1,121 @@
+"""What a reading and an attack are: what is asked of a model, what it needs, and the metrics that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rkld.evaluation.metric import Metric, RecordMetric
+from rkld.evaluation.readings import Rows, answer_rows, facts_in, gold_answer
+from rkld.evaluation.registry import METRICS
+
+if TYPE_CHECKING:
+    from rkld.auditing.backends import GenerationBackend
+    from rkld.auditing.inputs import Task
+    from rkld.models.language_model import LanguageModel
+    from rkld.progress import Silent
+    from rkld.records.encoding import Encoder
+    from rkld.records.record import Record
+
+GENERATION = ("max_new_tokens",)
+"""Settings that every generated answer depends on."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One model to be read: by its weights, or as a server answers for it (``lm`` is None then)."""
+
+    role: str
+    backend: GenerationBackend
+    encoder: Encoder | None
+    lm: LanguageModel | None
+    task: Task
+    progress: Silent
+
+    def loaded(self) -> tuple[LanguageModel, Encoder]:
+        """The model and its encoder, for readings that need the weights: others never come here."""
+        if self.lm is None or self.encoder is None:
+            raise ValueError("the model is served elsewhere, so its weights cannot be read")
+        return self.lm, self.encoder
+
+    def answers(self, title: str, records: Sequence[Record], prefills: Sequence[str] | None = None) -> Rows:
+        """Greedy answers as :func:`rkld.evaluation.readings.answer_rows` has them, with the task's facts."""
+        with self.progress.bar(f"{self.role}: {title}", len(records)) as advance:
+            generated = self.backend.answers(
+                records, max_new_tokens=self.task.settings.max_new_tokens, prefills=prefills, progress=advance
+            )
+        return answer_rows(records, generated, self.task.facts, self.encoder)
+
+    def facts(self, record: Record) -> list[str]:
+        """What its answer must not say; of a text, what stands behind its prefix."""
+        return facts_in(self.task.facts.get(record.key, ()), gold_answer(record, self.encoder))
+
+
+class Reading:
+    """One thing that is asked of a model, made once and kept.
+
+    Attributes:
+        name: of its file, and in the list of what was not run.
+        title: what it is, in one line.
+        weights: it needs the model itself, not just its answers.
+        settings: what it depends on beside model, template and records: one made with others is made anew.
+        prefix: what its metrics' names begin with; by default its name.
+        words: what is added to their titles.
+        metric_names: metrics of :data:`rkld.evaluation.registry.METRICS` that are computed of its rows, under names of
+            their own (prefix_metric). Those registered for a reading of this name need not be listed.
+        version: of what makes it, where that can change without its name: a hash of the user's file.
+    """
+
+    title: ClassVar[str] = ""
+    weights: ClassVar[bool] = True
+    settings: ClassVar[tuple[str, ...]] = ()
+    prefix: ClassVar[str] = ""
+    words: ClassVar[str] = ""
+    metric_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, name: str, version: str = "") -> None:
+        self.name, self.version = name, version
+
+    def missing(self, task: Task) -> str | None:
+        """A sentence that says what it needs and this task lacks, or None."""
+        return None
+
+    def not_run(self, task: Task, served: bool) -> str | None:
+        """Why it is not made of this model, or None."""
+        if served and self.weights:
+            return "needs the model's weights, not only its answers"
+        return self.missing(task)
+
+    def read(self, reader: Reader) -> Mapping[str, Any]:
+        """Ask the model. Plain values, rows by the key of their record; {} where nothing applies."""
+        raise NotImplementedError(f"{type(self).__name__} defines no read()")
+
+    def metrics(self) -> list[Metric]:
+        """The metrics that are made of it, beside those registered for it."""
+        return [self.metric(name) for name in self.metric_names]
+
+    def metric(self, name: str, prefix: str = "", words: str = "", part: str = "") -> RecordMetric:
+        """The registered metric of this name, of this reading's rows (:meth:`RecordMetric.on`)."""
+        found = METRICS.get(name)
+        if not isinstance(found, RecordMetric):
+            raise ValueError(f"{name} is no mean over records")
+        prefix = prefix or self.prefix or self.name
+        return found.on(prefix, words or self.words, reading=self.name, part=part)
+
+
+class Attack(Reading):
+    """A reading that is made only where it is asked for with ``--attacks``.
+
+    Attributes:
+        standard: it belongs to the standard set: those that ask only, and cost little.
+    """
+
+    standard: ClassVar[bool] = False
+
+
+def no_facts(task: Task) -> str | None:
+    """Why nothing can be looked for in answers, or None."""
+    if any(task.facts[record.key] for record in task.forget):
+        return None
+    return "no forget record holds a fact to look for"

@@ -1,0 +1,59 @@
+"""How likely a model holds the recorded answers, and how much of them it recites."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from rkld.evaluation.metric import RecordMetric, Row, column, probability_of, transformed
+from rkld.evaluation.registry import declare
+from rkld.evaluation.tofu import normalised_probability
+
+
+def _normalised(rows: list[Row]) -> np.ndarray:
+    return normalised_probability([row["loss"] for row in rows], [row["perturbed_loss"] for row in rows])
+
+
+_known_world = transformed(_normalised, ("loss", "perturbed_loss"))
+
+declare(
+    RecordMetric(
+        "probability",
+        "probability of the recorded answer, per token",
+        "likelihood",
+        probability_of("loss"),
+        on_sets={"real_authors": _known_world, "world_facts": _known_world},  # the share of all answers' probability
+        unit="probability",
+        source="TOFU, arXiv 2401.06121",
+    )
+)
+declare(
+    RecordMetric(
+        "extraction_strength",
+        "how much of an answer follows from its beginning",
+        "likelihood",
+        column("extraction_strength"),
+        source="Carlini et al. 2021, arXiv 2012.07805",
+    )
+)
+declare(
+    RecordMetric(
+        "exact_memorisation",
+        "answer tokens that are the model's first choice",
+        "likelihood",
+        column("exact_memorisation"),
+        source="Tirumala et al. 2022, arXiv 2205.10770",
+    )
+)
+declare(
+    RecordMetric(
+        "own_answer_loss",
+        "loss of its answers under the original (ln of perplexity)",
+        "own_answers",
+        column("loss"),
+        direction="",
+        unit="nats per token",
+        bounds=(0.0, math.inf),
+    )
+)

@@ -1,0 +1,155 @@
+"""Membership inference: five attacks' AUC, PrivLeak, and how close all are to a control's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rkld.evaluation import membership
+from rkld.evaluation.metric import Aggregate, Measured
+from rkld.evaluation.registry import declare
+from rkld.evaluation.statistics import Figure, bootstrap
+
+SOURCES = {
+    "loss": "Yeom et al. 2018, arXiv 1709.01604",
+    "zlib": "Carlini et al. 2021, arXiv 2012.07805",
+    "min_k": "Shi et al. 2024, arXiv 2310.16789",
+    "min_k_plus_plus": "Zhang et al. 2025, arXiv 2404.02936",
+    "reference": "Carlini et al. 2021, arXiv 2012.07805",
+}
+"""Attack → source."""
+
+OPEN_UNLEARNING = "OpenUnlearning, arXiv 2506.12618"
+
+Scores = dict[str, dict[str, np.ndarray]]
+"""Set ("forget", "holdout") → attack → scores (n,)."""
+
+
+def _scores(measured: Measured, role: str) -> Scores | None:
+    """None where nothing was read; the reference attack's with the control as its reference."""
+    return measured.once(f"membership scores {role}", lambda: _made_scores(measured, role))
+
+
+def _made_scores(measured: Measured, role: str) -> Scores | None:
+    read = measured.of(role, "membership")
+    if not read:
+        return None
+    found = {
+        name: {attack: np.array([row[attack] for row in rows.values()]) for attack in SOURCES if attack != "reference"}
+        for name, rows in read.items()
+    }
+    control = measured.of("control", "membership")
+    if control and role != "control":
+        for name, scores in found.items():
+            scores["reference"] = scores["loss"] - np.array([row["loss"] for row in control[name].values()])
+    return found
+
+
+def _pair(measured: Measured, role: str, attack: str) -> tuple[np.ndarray, np.ndarray] | None:
+    scores = _scores(measured, role)
+    return (scores["forget"][attack], scores["holdout"][attack]) if scores and attack in scores["forget"] else None
+
+
+def _persons(measured: Measured) -> list[Any]:
+    """Whose the forget and the holdout records are."""
+    read = next(found for role in measured.readings if (found := measured.of(role, "membership")))
+    return [measured.persons(list(read["forget"])), measured.holdout_persons]
+
+
+def _auc(attack: str) -> Callable[[Measured, str], Figure | None]:
+    def make(measured: Measured, role: str) -> Figure | None:
+        pair = _pair(measured, role, attack)
+        return None if pair is None else membership.auc_figure(*pair, *_persons(measured), seed=measured.seed)
+
+    return lambda measured, role: measured.once(f"{attack}_auc {role}", lambda: make(measured, role))
+
+
+def _difference(attack: str) -> Callable[[Measured, str], Figure | None]:
+    """AUC of the audited model less the other's, on the same records, which are drawn together."""
+
+    def compare(measured: Measured, role: str) -> Figure | None:
+        ours, theirs = _pair(measured, "audited", attack), _pair(measured, role, attack)
+        if ours is None or theirs is None:
+            return None
+        (a, b), (c, d) = ours, theirs
+        return bootstrap(
+            lambda f, h: membership.auc(a[f], b[h]) - membership.auc(c[f], d[h]),
+            (len(a), len(b)),
+            _persons(measured),
+            bounds=(-1.0, 1.0),
+            seed=measured.seed,
+        )
+
+    return compare
+
+
+def _leak(attack: str) -> Callable[[Measured, str], Figure | None]:
+    def compute(measured: Measured, role: str) -> Figure | None:
+        figure, control = _auc(attack)(measured, role), _auc(attack)(measured, "control")
+        reference = 0.5 if control is None else control.value
+        if figure is None or reference == 1:  # PrivLeak divides by 1 − AUC
+            return None
+        # It falls as the AUC rises, so the ends change places.
+        value, high, low = (membership.priv_leak(x, reference) for x in (figure.value, figure.low, figure.high))
+        return Figure(value, low, high, figure.n, f"{figure.method}; reference AUC {reference:.3f}")
+
+    return compute
+
+
+def _privacy(measured: Measured, role: str) -> Figure | None:
+    """Closeness of four attacks' AUC to the control's, the audited records of both drawn together."""
+    found = {name: _scores(measured, name) for name in (role, "control")}
+    attacks = [attack for attack in SOURCES if attack != "reference"]
+    if any(scores is None for scores in found.values()):
+        return None
+    pairs = {
+        name: [(scores["forget"][attack], scores["holdout"][attack]) for attack in attacks]
+        for name, scores in found.items()
+        if scores is not None
+    }
+
+    def statistic(f: np.ndarray, h: np.ndarray) -> float:
+        ours, theirs = ([membership.auc(a[f], b[h]) for a, b in pairs[name]] for name in (role, "control"))
+        # Closeness is relative to the control's AUC, so one of 0 counts as the least that so many pairs can show.
+        return membership.privacy_score(ours, np.maximum(theirs, 1 / (2 * f.size * h.size)))
+
+    sizes = [len(some) for some in pairs[role][0]]
+    return bootstrap(statistic, sizes, _persons(measured), bounds=(0.0, 1.0), seed=measured.seed)
+
+
+for _attack, _source in SOURCES.items():
+    _words = _attack.replace("_", " ")
+    declare(
+        Aggregate(
+            f"{_attack}_auc",
+            f"AUC of membership by {_words}",
+            _auc(_attack),
+            compare=_difference(_attack),
+            unit="AUC",
+            source=_source,
+        )
+    )
+    declare(
+        Aggregate(
+            f"{_attack}_priv_leak",
+            f"PrivLeak by {_words}",
+            _leak(_attack),
+            direction="",
+            unit="percent",
+            bounds=(-np.inf, 100.0),
+            source="MUSE, arXiv 2407.06460",
+        )
+    )
+
+declare(
+    Aggregate(
+        "priv",
+        "harmonic mean of closeness of membership to the control's",
+        _privacy,
+        direction="high",
+        unit="score",
+        source=OPEN_UNLEARNING,
+    )
+)

@@ -1,0 +1,145 @@
+"""Readings of a model: what is measured on each record, as rows of plain values, made in one place.
+
+Columns, by the function that makes them:
+
+- :func:`likelihood_rows`: ``loss``, mean nats per answer token; ``extraction_strength``, ``exact_memorisation``;
+- :func:`answer_rows`: ``answer``, the greedy answer; ``rouge_l``, its recall; ``facts``, a flag for each fact of the
+  record; ``repetition``;
+- :func:`contrast_rows`: ``loss``, ``paraphrase_loss``, and ``perturbed_loss`` (a list: one for each wrong answer).
+
+Metrics (:mod:`rkld.evaluation.metrics`) are computed of these rows alone. Rows with answers hold personal data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rkld.evaluation.generation import greedy, known_starts
+from rkld.evaluation.likelihood import answer_scores
+from rkld.evaluation.memorisation import answer_hits, exact_memorisation, extraction_strength
+from rkld.evaluation.questions import mean_losses, question_scores
+from rkld.evaluation.tofu import rouge_l_recall
+from rkld.text.facts import facts_said, repetition
+
+if TYPE_CHECKING:
+    from rkld.evaluation.likelihood import Scores
+    from rkld.models.language_model import LanguageModel
+    from rkld.records.encoding import Encoder
+    from rkld.records.record import Record
+
+Rows = dict[str, dict[str, Any]]
+"""A record's key → column → value."""
+
+
+def by_key(records: Sequence[Record], columns: Mapping[str, Any]) -> Rows:
+    """Rows of plain numbers from columns (n, …). ValueError where two records have one key."""
+    if len({record.key for record in records}) != len(records):
+        raise ValueError("two records have the same key: their rows could not be told apart")
+    plain = {name: np.asarray(values, dtype=float).tolist() for name, values in columns.items()}
+    return {record.key: {name: values[i] for name, values in plain.items()} for i, record in enumerate(records)}
+
+
+def likelihood_rows(
+    lm: LanguageModel,
+    encoder: Encoder,
+    records: Sequence[Record],
+    *,
+    scores: Sequence[Scores] | None = None,
+    memorisation: bool = True,
+) -> Rows:
+    """How likely the records' answers are, and how much of them is recited.
+
+    Args:
+        scores: of the records' answers where :func:`rkld.evaluation.likelihood.answer_scores` has made them already.
+        memorisation: with the columns that tell how much is recited.
+
+    Raises:
+        ValueError: a record without an answer token.
+    """
+    encoded = [encoder.encode(record) for record in records]
+    scores = answer_scores(lm, encoded) if scores is None else scores
+    for record, found in zip(records, scores, strict=True):
+        if not found.losses.size:
+            raise ValueError(f"record {record.key} has no answer token, so it has no probability")
+    columns: dict[str, Any] = {"loss": [found.losses.mean() for found in scores]}
+    if memorisation:
+        hits = answer_hits(lm, encoded, scores)
+        columns["extraction_strength"] = extraction_strength(hits)
+        columns["exact_memorisation"] = exact_memorisation(hits)
+    return by_key(records, columns)
+
+
+def greedy_answers(
+    lm: LanguageModel,
+    encoder: Encoder,
+    records: Sequence[Record],
+    *,
+    max_new_tokens: int,
+    scores: Sequence[Scores] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> list[str]:
+    """The greedy answers to the records' last questions; of a text, its continuation.
+
+    ``scores`` as in :func:`likelihood_rows`: what the model would generate of the right answer in any case is taken
+    from them. ``progress`` is called with the number of answers just made.
+    """
+    encoded = [encoder.encode(record) for record in records]
+    scores = answer_scores(lm, encoded) if scores is None else scores
+    prompts = [one.ids[: one.prompt_length] for one in encoded]
+    starts = known_starts(lm, encoded, scores)
+    generated = greedy(lm, prompts, max_new_tokens=max_new_tokens, starts=starts, progress=progress)
+    return [one.text for one in generated]
+
+
+def answer_rows(
+    records: Sequence[Record],
+    answers: Sequence[str],
+    facts: Mapping[str, Sequence[str]] | None = None,
+    encoder: Encoder | None = None,
+) -> Rows:
+    """Generated answers beside the recorded ones.
+
+    Args:
+        facts: a record's key → what is looked for; by default its spans. Those that stand in the question or prefix,
+            not in the recorded answer, are left out.
+        encoder: needed for plain texts, whose prefix is no part of the answer.
+    """
+    rows: Rows = {}
+    for record, answer in zip(records, answers, strict=True):
+        gold = gold_answer(record, encoder)
+        expected = facts_in(record.spans if facts is None else facts.get(record.key, ()), gold)
+        rows[record.key] = {
+            "answer": answer,
+            "rouge_l": rouge_l_recall(answer, gold),
+            "facts": facts_said(expected, answer),
+            "repetition": repetition(answer),
+        }
+    return rows
+
+
+def contrast_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> Rows:
+    """Losses of right, paraphrased and wrong answers; ValueError where a record has none of the last."""
+    return by_key(records, loss_columns(question_scores(lm, encoder, records))) if records else {}
+
+
+def loss_columns(scores: Sequence[Sequence[Scores]]) -> dict[str, np.ndarray]:
+    """Columns of :func:`contrast_rows` (n,) or (n, k), of :func:`rkld.evaluation.questions.question_scores`."""
+    losses = mean_losses(scores)
+    return {"loss": losses.pop("gold_loss"), **losses}
+
+
+def facts_in(facts: Sequence[str], text: str) -> list[str]:
+    """Those that ``text`` says."""
+    return [fact for fact, there in zip(facts, facts_said(facts, text), strict=True) if there]
+
+
+def gold_answer(record: Record, encoder: Encoder | None) -> str:
+    """What a generated answer is compared with: of a text, the part behind its prefix (all of it without encoder)."""
+    if record.form != "text" or encoder is None:
+        return record.answer
+    encoded = encoder.encode(record)
+    found: str = encoder.tokenizer.decode(encoded.ids[encoded.prompt_length :], skip_special_tokens=True)
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,8 @@ from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.models.state import fingerprint
+from rkld.pipeline import running
+from rkld.pipeline.running import run_unlearning
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 
@@ -123,7 +124,7 @@ def test_the_tables_say_what_was_measured_and_what_came_back(finished):
 
 def test_rows_are_of_the_model_after_that_request(finished):
     """A model measured one request too late would hide what its own erasure did."""
-    after = [manifest(finished, request)["phases"]["model"]["metrics"] for request in (1, 2)]
+    after = [manifest(finished, request)["phases"]["after"]["metrics"] for request in (1, 2)]
     for request, found in enumerate(after, 1):
         assert finished.measured[request][f"request {request}"] == pytest.approx(found["forget"], rel=1e-4)
         assert finished.measured[request]["retain"] == pytest.approx(found["retain"], rel=1e-4)
@@ -141,7 +142,7 @@ def test_no_personal_data_in_the_tables(finished):
 def test_a_finished_sequence_is_not_run_again(finished, original, monkeypatch):
     before = [path.read_bytes() for path in finished.files]
     monkeypatch.setattr(module, "opened", None)
-    monkeypatch.setattr(sys.modules["rkld.pipeline.phases"]._Work, "go", None)
+    monkeypatch.setattr(running, "prepare", None)
     out = str(finished.files[0].parent)
     again = continual(original, FORGET, retain=RETAIN, replay=PROMPTS, out=out, keep_files=True, **QUICK)
     assert [path.read_bytes() for path in again.files] == before
@@ -158,14 +159,14 @@ def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(ori
     arguments = {"model": original, "forget": FORGET, "replay": "none", "out": str(out), "lora": True, **QUICK}
     calls = []
 
-    def cut(**values):
+    def cut(data, values, **how):
         calls.append(values["out"])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return rkld.unlearn(**values)
+        return run_unlearning(data, values, **how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "unlearn", cut)
+        patch.setattr(module, "run_unlearning", cut)
         with pytest.raises(KeyboardInterrupt):
             continual(**arguments)
     first = out / "request-1/model"
@@ -184,11 +185,11 @@ def test_what_each_request_is_given(original, tmp_path, monkeypatch):
     """An adapter merged before the end would not be trained further; one teacher's folder cannot serve two models."""
     given = []
 
-    def fake(**values):
-        given.append(values)
+    def fake(data, values, progress):
+        given.append({**data, **values})
         return rkld.Result(Path(values["out"]) / "model", Path(values["out"]), {}, [])
 
-    monkeypatch.setattr(module, "unlearn", fake)
+    monkeypatch.setattr(module, "run_unlearning", fake)
     monkeypatch.setattr(module._Sequence, "_measure", lambda self, *_: self.measured.append(
         {name: {"n": len(some), **dict.fromkeys(module.FIGURES)} for name, some in self.sets.items()}
     ))  # fmt: skip

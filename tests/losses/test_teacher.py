@@ -87,7 +87,7 @@ def test_the_floor_is_the_mean_of_the_others_where_it_is_flagged(tmp_path):
 def test_alpha_can_be_changed(tmp_path):
     """One cache, and one teacher, serve every α."""
     lm, x = model(0, lora=True), inputs()
-    teacher = Teacher(HiddenCache(tmp_path, IDENTITY))
+    teacher = Teacher(HiddenCache(tmp_path, IDENTITY), alpha=8.0)
     teacher.attach(lm)
     plain = {name: x[name] for name in ("original", "strengthened")}
     w = lm.head.weight.detach()

@@ -17,6 +17,8 @@ from rkld.evaluation.likelihood import probability
 from rkld.models.adapters import new_adapter
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
+from rkld.models.state import weights_hash
+from rkld.pipeline import phases
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.training.config import RKLDConfig
@@ -214,3 +216,20 @@ def test_several_processes_are_refused_before_anything_is_written(tmp_path, monk
     with pytest.raises(rkld.UserError, match="2 processes"):
         rkld.unlearn("./model", FORGET, out=str(tmp_path / "run"), **FAST)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_is_measured_is_what_is_saved(finished, original, tmp_path, monkeypatch):
+    """A writer that damages the weights is seen in the figures, and the manifest knows the folder's weights."""
+    noted = json.loads((finished.run / "manifest.json").read_text())["phases"]["model"]
+    assert noted["weights"] == weights_hash(finished.model_path)
+
+    def damaged(lm, folder, **how):
+        with torch.no_grad():
+            next(iter(lm.model.parameters())).mul_(0)
+        save_model(lm, folder, **how)
+
+    monkeypatch.setattr(phases, "save_model", damaged)
+    result = rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **FAST)
+    saved = mean_probability(result.model_path, FORGET)
+    assert result.metrics["after"]["forget"]["probability"] == pytest.approx(saved, abs=1e-4)
+    assert saved < 0.5 * finished.metrics["after"]["forget"]["probability"]

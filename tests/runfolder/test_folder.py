@@ -65,7 +65,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
 
 def test_another_subject_is_refused_and_neither_is_named(tmp_path):
     """Also in a finished run, which reads no records any more: its result is about somebody else."""
-    started(tmp_path / "run").finish("model", 0.0)
+    started(tmp_path / "run").note("after", {})
     with pytest.raises(UserError, match="--subject: another than then") as error:
         Run(settings(tmp_path / "run", subject=("Bo Marlin",)))
     assert "Ada" not in str(error.value) and "Bo" not in str(error.value)
@@ -128,9 +128,9 @@ def test_a_run_killed_while_it_started_goes_on(tmp_path, monkeypatch):
 def test_phases_are_done_when_finished_and_known_again(tmp_path):
     run = started(tmp_path / "run")
     assert not run.done("replay")
-    run.finish("replay", 0.0, kept=3)
+    run.note("replay", {"kept": 3})
     again = Run(settings(tmp_path / "run"))
-    assert again.done("replay") and again.manifest["phases"]["replay"]["kept"] == 3
+    assert again.done("replay") and again.find("replay") == {"kept": 3}
     again.record({"a": 1})
     again.record({"text": "two\u2028lines"})
     assert again.metrics() == [{"a": 1}, {"text": "two\u2028lines"}]
@@ -179,7 +179,7 @@ def test_removing_says_what_was_there_and_its_size(tmp_path):
 def test_purge_leaves_no_name_and_keeps_the_model_and_the_numbers(tmp_path):
     run = started(tmp_path / "run", alpha=4.0)
     fill(run)
-    run.finish("model", 0.0)
+    run.note("after", {})
     (run.folder / ".answers.json.4321").write_text(NAME)  # of a process that was killed
     (run.folder / ".run.yaml.4321").write_text(NAME)
     removed = dict(purge(run.folder))
@@ -201,7 +201,7 @@ def test_an_unfinished_run_that_was_purged_cannot_go_on(tmp_path):
     """Its phases are noted as done and their files are gone."""
     run = started(tmp_path / "run")
     fill(run)
-    run.finish("replay", 0.0)
+    run.note("replay", {})
     purge(run.folder)
     assert manifest(run.folder)["finished"] is False
     for values in ({}, {"alpha": 4.0}):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from rkld.settings.book import BookSettings
 
+from rkld.benching.benchmarks.book import BookSettings
 from rkld.errors import UserError
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.benching import BenchSettings

@@ -13,7 +13,7 @@ import pytest
 from rkld.records.reading import read_records
 from rkld.records.record import Record, Turn
 from rkld.records.replay import screen
-from rkld.stopping.references import split
+from rkld.stopping.steering import split_steering
 from rkld.text.facts import facts_said
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import normal, normalise, words
@@ -384,6 +384,6 @@ def test_records_are_split_in_time_about_linear_in_their_number() -> None:
         for n in range(400)
     ]
     records = read_records(rows, "forget")
-    took = seconds(lambda: split(records, ("Ada Quell",), 0))
+    took = seconds(lambda: split_steering(records, ("Ada Quell",), 0))
     assert took < 10
-    assert growth(lambda n: split(records[: max(n, 8)], ("Ada Quell",), n), 50) < 12
+    assert growth(lambda n: split_steering(records[: max(n, 8)], ("Ada Quell",), n), 50) < 12

@@ -41,7 +41,7 @@ def records(lm):
     """Records, the encoder, their encoding, and their swapped copies."""
     found, encoder = read_records(ROWS, "forget"), Encoder(lm.tokenizer)
     encoded = [encoder.encode(r, "spans") for r in found]
-    return found, encoder, encoded, swapped_records(found, encoded, encoder, WHO, seed=0)
+    return found, encoder, encoded, swapped_records(encoded, encoder, WHO, seed=0)
 
 
 def scored_ids(e) -> list[int]:
@@ -55,11 +55,7 @@ def test_copies_are_about_others_and_score_the_same_tokens(lm, records):
     for copy in swapped:
         assert scored_ids(copy) == scored_ids(encoded[0]) and "Quill" not in lm.tokenizer.decode(copy.ids)
     assert len({e.ids for e in swapped}) == NAMES
-    assert (
-        swapped
-        == swapped_records(found, encoded, encoder, WHO, seed=0)
-        != swapped_records(found, encoded, encoder, WHO, seed=1)
-    )
+    assert swapped == swapped_records(encoded, encoder, WHO, seed=0) != swapped_records(encoded, encoder, WHO, seed=1)
 
 
 def test_states_are_those_of_the_copies_at_the_scored_rows(lm, records):
@@ -100,7 +96,7 @@ def test_each_records_own_person_is_swapped_and_no_other(lm):
     rows = [{**meeting, "subject": "Bo Marlin"}, {**meeting, "subject": "Ada Quill"}]
     found, encoder = read_records(rows, "forget"), Encoder(lm.tokenizer)
     encoded = [encoder.encode(r, "spans") for r in found]
-    swapped = swapped_records(found, encoded, encoder, ("Bo Marlin", "Ada Quill"), 0)
+    swapped = swapped_records(encoded, encoder, ("Bo Marlin", "Ada Quill"), 0)
     texts = [lm.tokenizer.decode(e.ids) for e in swapped]
     assert len(texts) == 2 * NAMES
     assert all(("Marlin" in t, "Quill" in t) == (e.key[0] == "1", e.key[0] == "0") for e, t in zip(swapped, texts))

@@ -54,6 +54,7 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import own_words, screen
+from rkld.registry import file_and_name
 from rkld.runfolder.folder import Run, remove
 from rkld.settings.unlearning import Settings
 from rkld.stopping.calibration import calibrate
@@ -488,7 +489,7 @@ class After(Phase):
             folder,
             dtype=work.notes["model"]["dtype"],
             trust_remote_code=s.trust_remote_code,
-            method_files=(*s.method_file, s.method),
+            method_files=(*s.method_file, *([s.method] if file_and_name(s.method) else [])),
         )
         encoder = encoder_of(s, saved.tokenizer, saved.context_length)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:

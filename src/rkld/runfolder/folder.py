@@ -58,7 +58,7 @@ class Run:
         if manifest["format"] < FORMAT and not self.finished:
             raise UserError(
                 f"{self.folder}: holds an unfinished run of rkld 0.1, whose phases were others. Delete the folder to begin "
-                "again, or give another run folder with --out."
+                "again (rkld purge deletes what holds the data), or give another run folder with --out."
             )
         if "purged" in manifest and not self.finished:
             raise UserError(

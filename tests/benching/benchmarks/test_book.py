@@ -170,7 +170,12 @@ def test_the_table_says_what_it_was_made_by_and_keeps_the_paper_apart(done):
 
 def test_finished_cells_are_not_run_again(done, given, monkeypatch):
     before = {name: (done / name).read_bytes() for name in ("book.csv", "book.md")}
-    for where, name in ((cell_runs, "unlearn"), (module, "fine_tune"), (module, "measure"), (module, "load_model")):
+    for where, name in (
+        (cell_runs, "run_unlearning"),
+        (module, "fine_tune"),
+        (module, "measure"),
+        (module, "load_model"),
+    ):
         monkeypatch.setattr(where, name, None)
     book(**given, out=str(done))
     assert {name: (done / name).read_bytes() for name in before} == before
@@ -185,11 +190,11 @@ def asked(monkeypatch) -> list[dict]:
     """What the unlearning of each cell is called with, in place of which it ends the experiment."""
     calls = []
 
-    def unlearn(model, forget, **named):
-        calls.append({"model": model, "forget": forget, **named})
+    def unlearn(data, values, **how):
+        calls.append({**data, **values})
         raise Stop
 
-    monkeypatch.setattr(cell_runs, "unlearn", unlearn)
+    monkeypatch.setattr(cell_runs, "run_unlearning", unlearn)
     return calls
 
 

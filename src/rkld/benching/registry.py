@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import pkgutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rkld.benching import benchmarks
-from rkld.registry import Registry, title
+from rkld.registry import Registry, catalogue
 from rkld.settings.specification import make
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
 
 BENCHMARKS: Registry[type[Benchmark]] = Registry(
-    "benchmark", benchmarks.__name__, "rkld.benching.benchmark.Benchmark", "bench", "rkld.benchmarks"
+    "benchmark", "rkld.benching.benchmarks", "rkld.benching.benchmark.Benchmark", "bench", "rkld.benchmarks"
 )
 """Every benchmark: a class on top of :class:`rkld.benching.benchmark.Benchmark`."""
 
@@ -44,11 +42,7 @@ def registered_name(benchmark: type[Benchmark]) -> str:
 
 
 def titles() -> dict[str, str]:
-    """Name → a line about it, of the registered benchmarks; none is imported, for that takes seconds.
-
-    A shipped benchmark's module has its name.
-    """
-    shipped = {m.name: title(f"{benchmarks.__name__}.{m.name}") for m in pkgutil.iter_modules(benchmarks.__path__)}
+    """Name → a line about it, of the registered benchmarks; none is imported, for that takes seconds."""
     points = importlib.metadata.entry_points(group=BENCHMARKS.group)
     others = {point.name: f"Of the package {point.dist.name if point.dist else point.module}." for point in points}
-    return others | shipped
+    return others | catalogue(BENCHMARKS.package)

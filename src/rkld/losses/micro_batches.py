@@ -119,6 +119,10 @@ class MicroBatches(Dataset[dict[str, Any]]):
         self.steps_per_epoch = len(self.steps) // epochs
         self.epoch = 0
 
+    def begin_epoch(self, number: int) -> None:
+        """Items are those of this epoch from now on."""
+        self.epoch = number
+
     def __len__(self) -> int:
         return self.steps_per_epoch * self.accumulation
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
-if TYPE_CHECKING:
-    from rkld.training.trainer import ObjectiveTrainer
 
 
 class TrainingBar(TrainerCallback):
@@ -39,20 +36,20 @@ class TrainingBar(TrainerCallback):
 
 
 class Position(TrainerCallback):
-    """Sets the trainer's epoch and step, which in a resumed run are not the first."""
+    """Says at which step and epoch the training is, which in a resumed run are not the first."""
 
-    def __init__(self, trainer: ObjectiveTrainer):
-        self.trainer = trainer
+    def __init__(self, begin_at_step: Callable[[int], object], begin_epoch: Callable[[int], object]):
+        self.begin_at_step, self.begin_epoch = begin_at_step, begin_epoch
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.trainer._logged_steps = state.global_step
+        self.begin_at_step(state.global_step)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.trainer.batches.epoch = int((state.epoch or 0) + 1e-6)
+        self.begin_epoch(int((state.epoch or 0) + 1e-6))
 
 
 class TimedCheckpoint(TrainerCallback):

@@ -73,10 +73,17 @@ class ObjectiveTrainer(Trainer):
             args=args,
             train_dataset=self.batches,
             processing_class=lm.tokenizer,
-            callbacks=[Position(self), TimedCheckpoint(args.checkpoint_minutes), *callbacks],
+            callbacks=[
+                Position(self._begin_at_step, self.batches.begin_epoch),
+                TimedCheckpoint(args.checkpoint_minutes),
+                *callbacks,
+            ],
         )
 
         self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
+
+    def _begin_at_step(self, step: int) -> None:
+        self._logged_steps = step
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         # Items are whole micro-batches of this process already: nothing is left to batch, shuffle or shard.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rkld.errors import UserError
-from rkld.registry import Registry, source_hash, title
+from rkld.registry import Registry, catalogue, source_hash
 
 NUMBER = iter(range(1000))
 
@@ -176,11 +176,12 @@ def test_an_instance_is_an_entry(zoo, tmp_path):
     assert type(animals.resolve(f"{path}:rex")).__name__ == "Animal"
 
 
-def test_a_title_is_read_without_importing(zoo):
+def test_titles_are_read_without_importing(zoo):
     _, package = zoo
-    assert title(f"{package}.adder") == "The adder"
+    assert catalogue(package) == {"adder": "The adder", "badger": "The badger"}
     assert f"{package}.adder" not in sys.modules
-    assert title("nonesuch") == ""
+    assert catalogue("nonesuch") == {}
+
 
 
 def test_a_file_has_a_hash_of_its_contents(tmp_path):

@@ -181,15 +181,6 @@ def source_hash(spec: str) -> str | None:
     return contents(Path(found[0])) if found else None
 
 
-def title(module: str) -> str:
-    """The first line of a module's docstring, without importing it."""
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        return ""
-    doc = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
-    return doc.partition("\n")[0].rstrip(".")
-
-
 def catalogue(package: str) -> dict[str, str]:
     """The names that modules of a package register, and the first line of each module's docstring; none is imported.
 

@@ -13,6 +13,8 @@ from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 
+pytestmark = pytest.mark.slow
+
 WORLD, WHO = people(seed=1), pair(1)
 
 

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rkld import methods
 from rkld.evaluation.generation import generation_batch_size, greedy
@@ -167,7 +168,7 @@ class _Probe:
         checks = 1 + -(-steps // check_every(self.settings, steps // self.settings.epochs))
         return reading(matches) + checks * reading([*found.records, *answers])
 
-    def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[list[Unit]]:
+    def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[Sequence[Unit]]:
         """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""
         sizes = {name: len(records) for name, records in sets.items()}
         planned = plan_steps(sizes, self.settings.batch_size, epochs, self.settings.seed)
@@ -281,13 +282,17 @@ def _answer_lengths(records: Sequence[Encoded], settings: Settings) -> list[int]
 class _Clock(TrainerCallback):
     """Seconds of the last step: of its forward and backward passes, and of the optimizer."""
 
-    def on_step_begin(self, args, state, control, **kwargs):
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.began = self._now()
 
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.passed = self._now()
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.passes, self.optimizer = self.passed - self.began, self._now() - self.passed
 
     def _now(self) -> float:

@@ -354,7 +354,7 @@ class Distillation(Phase):
         args = training_arguments(s, work.folder / "checkpoints", s.epochs, s.peak_lr)
         objective = build_objective(sets, teacher, work.student, args)
         steps = fine_tuning_steps(sets["forget"], args)
-        stop = self._stopping(work, steps // s.epochs, Path(args.output_dir))
+        stop = self._stopping(work, steps // s.epochs, Path(str(args.output_dir)))
         with work.progress.bar("distillation", steps) as advance:
             given = [TrainingBar(advance), *([stop] if stop else []), *work.callbacks]
             trainer = ObjectiveTrainer(work.student, args, objective, given)
@@ -363,7 +363,7 @@ class Distillation(Phase):
             if "loss" in line:
                 work.run.record({"phase": self.name, **line})
         # The next phase may be started again on its own: the student must be on disk.
-        Path(args.output_dir).mkdir(exist_ok=True)
+        Path(str(args.output_dir)).mkdir(exist_ok=True)
         facts = self._stopped(work, stop) if stop else {}
         save_state(work.student, work.folder / STUDENT)
         return {"steps": trainer.state.global_step, **facts}

@@ -31,7 +31,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.loading import resolve
 from rkld.pipeline.arguments import training_arguments
 from rkld.records.coverage import Coverage, scored_share
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import Encoded, Encoder, Score
 from rkld.records.identity import check_disjoint, identifiers
 from rkld.records.reading import read_prompts, read_records, read_subjects
 from rkld.records.record import Record
@@ -317,7 +317,7 @@ def check_folders(settings: Settings) -> None:
         read_index(index)
 
 
-def encode_all(encoder: Encoder, records: Iterable[Record], score: str = "answer") -> list[Encoded]:
+def encode_all(encoder: Encoder, records: Iterable[Record], score: Score = "answer") -> list[Encoded]:
     """All records as ids and masks. UserError at the first that cannot be encoded."""
     return [encoder.encode(record, score) for record in records]
 

@@ -183,7 +183,6 @@ def test_titles_are_read_without_importing(zoo):
     assert catalogue("nonesuch") == {}
 
 
-
 def test_a_file_has_a_hash_of_its_contents(tmp_path):
     """What a resumed run compares: a changed method is another one."""
     path = tmp_path / "mine.py"

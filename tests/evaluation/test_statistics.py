@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from rkld.evaluation import statistics
 from rkld.evaluation.statistics import Figure, bootstrap, clopper_pearson, equivalence, mean, paired_difference, share
 
 
@@ -65,6 +66,16 @@ def test_a_mean_is_repeatable_and_within_its_values():
     assert figure.value == pytest.approx(values.mean())
     assert values.min() < figure.low < figure.value < figure.high < values.max()
     assert figure.high - figure.low == pytest.approx(2 * 2.02 * values.std(ddof=1) / 40**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [2, 41, 1271])
+def test_means_drawn_at_once_are_those_drawn_one_by_one(monkeypatch, n):
+    """The fast path of mean() against bootstrap() itself, blocks and all."""
+    values = np.random.default_rng(n).random(n)
+    one_by_one = bootstrap(lambda rows: float(values[rows].mean()), n, bounds=(0, 1), seed=3)
+    for block in (1 << 22, 3 * n, 1):
+        monkeypatch.setattr(statistics, "BLOCK", block)
+        assert mean(values, bounds=(0, 1), seed=3) == one_by_one
 
 
 def test_means_by_person_are_less_certain():

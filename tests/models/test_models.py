@@ -245,7 +245,7 @@ def test_a_chat_template_replaces_the_own(tmp_path):
         lm = load_model(make_model(), tokenizer=make_tokenizer(), chat_template=given)
         assert lm.tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False) == "mine"
     with pytest.raises(UserError, match=r"nowhere\.jinja.*cannot be read"):
-        load_model(make_model(), tokenizer=make_tokenizer(), chat_template=r"nowhere\.jinja")
+        load_model(make_model(), tokenizer=make_tokenizer(), chat_template="nowhere.jinja")
 
 
 def test_only_ids_beyond_the_rows_make_a_tokenizer_unfit():

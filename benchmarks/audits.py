@@ -63,7 +63,9 @@ def people_task(seed: int, out: Path) -> tuple[dict, dict[str, Path]]:
     original, retrained = models(world, who, folder)
     strangers = people(seed=1000 + seed)
     data = {
-        "forget": world.forget(who), "holdout": strangers.forget([0, 1])[:HELD_OUT], "retain": asked(world, who)[:HELD_OUT],
+        "forget": world.forget(who),
+        "holdout": strangers.forget([0, 1])[:HELD_OUT],
+        "retain": asked(world, who)[:HELD_OUT],
         "real_authors": list(world.real_authors), "world_facts": list(world.world_facts),
         "relearn_lr": 5e-4,  # at a real model's rate the tiny one hardly learns
     }  # fmt: skip
@@ -173,7 +175,7 @@ def main(world: str, seed: int, data: Path | None, model: str, out: Path | None,
         print(name, done.verdict, *done.document["reasons"], sep="\n  ", flush=True)
     lines = [f"{name}: **{d['verdict']}**. {'; '.join(d['reasons'])}\n" for name, d in documents.items()]
     wall = [f"{name}: {d['models']['audited']['seconds']:.0f} s" for name, d in documents.items()]
-    lines += table(documents) + ["", "Wall time of reading each model: " + ", ".join(wall) + "."]
+    lines += [*table(documents), "", "Wall time of reading each model: " + ", ".join(wall) + "."]
     redacted = {
         name: {k: v for k, v in d.items() if k in ("verdict", "gates", "metrics")} for name, d in documents.items()
     }

@@ -43,7 +43,7 @@ BUFFERS = {"naive": 6, "naive_jsd": 11}
 
 @dataclass
 class Problem:
-    """T rows of hidden states (T, d) and heads (V, d), float32 where nothing else is asked for; each row weighs 1 / T."""
+    """T rows of hidden states (T, d) and heads (V, d), float32 by default; each row weighs 1 / T."""
 
     hidden: Tensor
     original: Tensor

@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--json FILE]
 
-For machines that are not at hand; on one that is, ``rkld check`` measures instead. The terms, in bytes, with P weights of
-b bytes each, P' of them trained, V tokens, hidden size d, MLP size i, L layers, N positions of a micro-batch:
+For machines that are not at hand; on one that is, ``rkld check`` measures instead. The terms, in bytes, with P weights
+of b bytes each, P' of them trained, V tokens, hidden size d, MLP size i, L layers, N positions of a micro-batch:
 
 - weights P·b, gradients P'·b, AdamW's two states 2·P'·b (8 bit: 2·P')
 - frozen heads of the teacher: 2·V·d·b, where all weights are trained

@@ -111,9 +111,13 @@ def ours(case: Case) -> Callable[[], Tensor]:
     lm, sets = case.load(), case.records()
     teacher = build(case, lm)
     trainer = RKLDTrainer(
-        lm.model, case.args(micro_batches(case.batch_size)), teacher=teacher, train_dataset=sets["forget"], replay_dataset=sets.get("replay"),
+        lm.model,
+        case.args(micro_batches(case.batch_size)),
+        teacher=teacher,
+        train_dataset=sets["forget"],
+        replay_dataset=sets.get("replay"),
         processing_class=lm.tokenizer,
-    )  # fmt: skip
+    )
     return step_of(trainer)
 
 

@@ -142,7 +142,8 @@ def main(
     body = f"## Medians over the pairs\n\nLearning rates: {chosen}. {MORE}\n\n{goals(found.rows)}\n\n{table}"
     name, flags = ("tofu_pairs", "") if tune else ("tofu_pairs_untuned", " --no-tune")
     flags += "" if methods == METHODS else f" --methods {methods}"
-    write(results, name, "Pairs of TOFU's authors, SmolLM2-135M", f"python -m benchmarks.tofu_pairs --data FOLDER{flags}",
+    command = f"python -m benchmarks.tofu_pairs --data FOLDER{flags}"
+    write(results, name, "Pairs of TOFU's authors, SmolLM2-135M", command,
           {"settings": {**settings, "data": "FOLDER", "chat_template": f"benchmarks/{TEMPLATE.name}"},
            "rows": list(found.rows)}, body)  # fmt: skip
     for path in found.files:

@@ -238,7 +238,7 @@ def test_a_run_folder_with_something_else_is_left_alone(here, model, verb):
 
 @pytest.mark.parametrize("verb", ["unlearn", "check"])
 def test_a_record_beyond_the_context_is_refused_with_a_way_out(here, model, verb):
-    write("forget.jsonl", FORGET + [{"question": "Who?", "answer": "Ada Quillon, " * 200}])
+    write("forget.jsonl", [*FORGET, {"question": "Who?", "answer": "Ada Quillon, " * 200}])
     message = refused(verb, model, "--forget", "forget.jsonl")
     assert "forget.jsonl line 3" in message and "--max-length" in message
 

@@ -1,4 +1,4 @@
-"""What ``make wheel`` runs in a clean environment that has the wheel alone: the demo's first phase finds its data files.
+"""What ``make wheel`` runs in a clean environment with the wheel alone: the demo's first phase finds its data files.
 
 The run is interrupted once the phase "before" is noted. The model comes from the user's cache, or is fetched once.
 """

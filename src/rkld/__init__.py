@@ -25,9 +25,24 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Audit", "Bench", "Continual", "RKLDConfig", "RKLDTrainer", "Result", "Settings", "Teacher", "UserError",
-    "__version__", "audit", "bench", "build_teacher", "check", "continual", "purge", "unlearn",
-]  # fmt: skip
+    "Audit",
+    "Bench",
+    "Continual",
+    "RKLDConfig",
+    "RKLDTrainer",
+    "Result",
+    "Settings",
+    "Teacher",
+    "UserError",
+    "__version__",
+    "audit",
+    "bench",
+    "build_teacher",
+    "check",
+    "continual",
+    "purge",
+    "unlearn",
+]
 
 _HOME = {
     "unlearn": "commands.unlearn_records",

@@ -44,9 +44,6 @@ def main() -> None:
     """Make a language model forget a person, quickly and cheaply, and prove it."""
 
 
-# Verbs
-
-
 @main.command(
     cls=SettingsCommand,
     epilog=_examples(

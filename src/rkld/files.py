@@ -9,10 +9,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 DATA = Path(__file__).with_name("data")
 """What is shipped with the package."""
-
 
 TEMPLATES = DATA / "templates"
 """Chat templates by name, as other projects' models were trained with."""
@@ -46,7 +46,7 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> list:
+def read_jsonl(path: Path) -> list[Any]:
     """What :func:`write_jsonl` wrote; nothing where there is no file."""
     if not path.exists():
         return []

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Moves a bar on by ``n`` units, and shows ``note`` beside it."""
+
+    def __call__(self, n: int = 1, note: str = "") -> object: ...
 
 
 class Silent:
@@ -12,24 +20,24 @@ class Silent:
         """A line that stays."""
 
     @contextmanager
-    def bar(self, title: str, total: int):
-        """A bar of ``total`` units; yields ``advance(n=1, note="")``."""
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        """A bar of ``total`` units; yields what moves it on."""
         yield lambda n=1, note="": None
 
 
 class Bars(Silent):
     """Bars in a terminal, by rich; plain lines where the output is no terminal."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False)
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def bar(self, title, total):
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -40,9 +48,14 @@ class Bars(Silent):
         )
 
         columns = (
-            TextColumn("{task.description:<27}", markup=False), BarColumn(bar_width=10), MofNCompleteColumn(),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+            TextColumn("{task.description:<27}", markup=False),
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(title, total=total, note="")
             yield lambda n=1, note="": progress.update(task, advance=n, note=note)

@@ -124,7 +124,7 @@ def test_a_prompt_is_the_text_that_a_server_makes_the_same_tokens_of(backend, re
 
 
 def test_what_needs_a_tokenizer_says_so(served, records):
-    with pytest.raises(UserError, match="A plain text cannot be cut .* without the tokenizer"):
+    with pytest.raises(UserError, match=r"A plain text cannot be cut .* without the tokenizer"):
         EndpointBackend(served, MODEL).answers(records, max_new_tokens=3)
     with pytest.raises(UserError, match="served cannot be prefilled without the tokenizer"):
         EndpointBackend(served, MODEL).answers(records[:1], max_new_tokens=3, prefills=["Ada"])
@@ -238,7 +238,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for_again(records):
         def log_message(self, *_):
             pass
 
-    with listening(Silent) as url, pytest.raises(UserError, match="took more than 0.1 s"):
+    with listening(Silent) as url, pytest.raises(UserError, match=r"took more than 0\.1 s"):
         EndpointBackend(url, MODEL, timeout=0.1).answers(records[:1], max_new_tokens=3)
     assert len(asked) == 1
 

@@ -65,7 +65,8 @@ def whole(models, tmp_path_factory):
     return rkld.audit(
         models / "control", FORGET, original=models / "original", control=models / "control", holdout=HOLDOUT,
         real_authors=list(WORLD.real_authors[:3]),
-        world_facts=list(WORLD.world_facts[:3]), attacks=("all",), out=str(tmp_path_factory.mktemp("audit")), **FAST, **GATES,
+        world_facts=list(WORLD.world_facts[:3]), attacks=("all",), out=str(tmp_path_factory.mktemp("audit")),
+        **FAST, **GATES,
     )  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def test_padding_is_no_token_of_the_texts(exported):
     record = read_records(PARTS["pair1"][:1], "forget")[0]
     assert tokenizer.pad_token_id not in their_example(tokenizer, template_args(DAY), record).ids
     with pytest.raises(UserError, match="special tokens stands within"):
-        every = list(range(len(tokenizer))) + [tokenizer.eos_token_id]
+        every = [*list(range(len(tokenizer))), tokenizer.eos_token_id]
         free_padding(tokenizer, [type("E", (), {"ids": every})])
 
 

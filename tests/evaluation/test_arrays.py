@@ -45,5 +45,5 @@ def test_the_harmonic_mean_and_its_limit():
     """Zero among the values is a result, not a division by zero."""
     assert harmonic_mean([0.5, 1.0]) == pytest.approx(2 / 3)
     assert harmonic_mean([0.0, 1.0]) == 0
-    with pytest.raises(ValueError, match="shares holds 1.5"):
+    with pytest.raises(ValueError, match=r"shares holds 1\.5"):
         harmonic_mean([1.5], "shares")

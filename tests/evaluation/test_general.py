@@ -85,14 +85,14 @@ def test_tasks_that_cannot_be_had_are_user_errors(lm, folder, monkeypatch):
     index = tasks.TaskManager(include_path=str(folder))  # which takes half a minute to make
     monkeypatch.setattr(tasks, "TaskManager", lambda **_: index)
     assert set(PAPER_TASKS) <= set(index.all_subtasks)
-    with pytest.raises(UserError, match="no task 'rkld_colour'. Did you mean 'rkld_colours'"):
+    with pytest.raises(UserError, match=r"no task 'rkld_colour'\. Did you mean 'rkld_colours'"):
         general_ability(lm, ["piqa", "rkld_colour"])
 
     def load(_):
         raise ConnectionError("no network here")
 
     monkeypatch.setattr(index, "load", load)
-    with pytest.raises(UserError, match="cannot load the task 'piqa' .ConnectionError: no network here"):
+    with pytest.raises(UserError, match=r"cannot load the task 'piqa' .ConnectionError: no network here"):
         general_ability(lm, ["piqa"])
 
 

@@ -115,8 +115,14 @@ def test_auc_intervals_never_claim_certainty():
 
 def test_text_alone_that_tells_makes_a_score_uninterpretable():
     """Holdout texts from another year would make any model look guilty."""
-    forget = [f"the {w} was built in nineteen fifty" for w in "mill barn house pier gate lodge tower bridge".split()]
-    holdout = [f"a {w} is planned for next spring" for w in "mill barn house pier gate lodge tower bridge".split()]
+    forget = [
+        f"the {w} was built in nineteen fifty"
+        for w in ["mill", "barn", "house", "pier", "gate", "lodge", "tower", "bridge"]
+    ]
+    holdout = [
+        f"a {w} is planned for next spring"
+        for w in ["mill", "barn", "house", "pier", "gate", "lodge", "tower", "bridge"]
+    ]
     assert text_auc(forget, holdout).value == 1 and text_tells(text_auc(forget, holdout))
     rng = np.random.default_rng(0)
     vocabulary = [f"w{chr(97 + i)}" for i in range(26)]

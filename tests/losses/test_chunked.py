@@ -21,7 +21,8 @@ def problem(T, d, V, dtype=torch.float64, bias=True, seed=0):
         "hidden": r(T, d).requires_grad_(), "weight": (r(V, d) / d**0.5).requires_grad_(),
         "bias": r(V).requires_grad_() if bias else None,
         "original": r(T, d), "strengthened": r(T, d), "head_o": r(V, d) / d**0.5, "head_s": r(V, d) / d**0.5,
-        "labels": torch.randint(V, (T,), generator=g), "weights": torch.rand(T, generator=g, dtype=torch.float64).to(dtype),
+        "labels": torch.randint(V, (T,), generator=g),
+        "weights": torch.rand(T, generator=g, dtype=torch.float64).to(dtype),
     }  # fmt: skip
 
 
@@ -142,8 +143,8 @@ def test_low_precision_stays_near(loss, dtype, atol, bias):
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_autocast_casts_the_head_once_and_gives_autograds_gradients(frozen):
-    """float32 weights under bfloat16 autocast, as a GPU trains: a head cast anew for every chunk costs more than the loss,
-    and float32 products, half the time of a step on an H100."""
+    """float32 weights under bfloat16 autocast, as a GPU trains: a head cast anew for every chunk costs more than the
+    loss, and float32 products, half the time of a step on an H100."""
     T, d, V = 24, 16, 4096
     p, q = problem(T, d, V, torch.float32, bias=False), problem(T, d, V, torch.float32, bias=False)
     p["weight"].requires_grad_(not frozen)

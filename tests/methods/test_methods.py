@@ -236,7 +236,7 @@ BESIDE = {
 @pytest.mark.parametrize("extra", BESIDE)
 @pytest.mark.parametrize("name", TRAINED)
 def test_terms_on_other_records_join_any_method(name, extra, tmp_path, monkeypatch):
-    """GA+KL, NPO+RT, NPO+KL, … with replay: the method's own loss, and the term with its weight, no more and no less."""
+    """GA+KL, NPO+RT, NPO+KL, … with replay: the method's own loss, and the term with its weight, nothing else."""
     values, other, formula = BESIDE[extra]
     sets = {
         **make_sets(name),
@@ -413,8 +413,15 @@ def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     assert found != pytest.approx(result.metrics["before"]["forget"]["probability"], rel=1e-2)
 
 
-@pytest.mark.parametrize("extra", [{"retain": ROWS[2:], "retain_loss": "kl"}, {"retain": ROWS[2:], "retain_loss": "rt"},
-                                   {"replay": [{"question": "Who wrote Hamlet?"}]}], ids=["kl", "rt", "replay"])  # fmt: skip
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"retain": ROWS[2:], "retain_loss": "kl"},
+        {"retain": ROWS[2:], "retain_loss": "rt"},
+        {"replay": [{"question": "Who wrote Hamlet?"}]},
+    ],
+    ids=["kl", "rt", "replay"],
+)
 @pytest.mark.parametrize("name", ["task_arithmetic", "whp"])
 def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path):
     """A term that was accepted and then left out would make +RT, +KL or replay a silent no-op."""
@@ -428,7 +435,7 @@ def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path)
 
 
 def test_uld_takes_no_other_term_on_retain_records(tiny, tmp_path):
-    with pytest.raises(rkld.UserError, match="^the method uld treats retain records in its own way"):
+    with pytest.raises(rkld.UserError, match=r"^the method uld treats retain records in its own way"):
         rkld.unlearn(tiny, ROWS[:2], retain=ROWS[2:], retain_loss="kl", out=str(tmp_path / "run"), method="uld")
     assert not (tmp_path / "run").exists()
 

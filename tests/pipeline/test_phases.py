@@ -94,7 +94,7 @@ def test_the_run_folder_tells_what_was_done(finished):
     assert "alpha: 8.0" in (finished.run / "run.yaml").read_text(), "defaults are settings too"
     lines = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"before", "distillation", "after"}
-    assert {"forget", "replay", "retain"} <= next(l for l in lines if l["phase"] == "distillation").keys()
+    assert {"forget", "replay", "retain"} <= next(line for line in lines if line["phase"] == "distillation").keys()
 
 
 def test_a_finished_run_is_not_run_again(finished, original):

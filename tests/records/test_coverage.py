@@ -76,7 +76,7 @@ def test_a_span_that_only_stands_within_words_is_found(tokenizer):
 
 def test_nothing_scored_is_refused_with_the_remedy(tokenizer):
     """A ticket whose answers name nobody: the run would cost its time and unlearn no personal data."""
-    with pytest.raises(UserError, match="none of the 1 places.*--score all") as refused:
+    with pytest.raises(UserError, match=r"none of the 1 places.*--score all") as refused:
         share(tokenizer, [IN_QUESTION], "answer").require("answer")
     assert "Quillon" not in str(refused.value)
     share(tokenizer, [IN_QUESTION], "all").require("all")

@@ -540,7 +540,7 @@ def test_another_date_can_be_chosen():
     later = Encoder(encoder.tokenizer, template_date="2031-01-02")
     assert later.render(chat("Where?")).startswith("2031")
     assert later.fingerprint != encoder.fingerprint
-    with pytest.raises(UserError, match="2031-13-02.*YYYY-MM-DD"):
+    with pytest.raises(UserError, match=r"2031-13-02.*YYYY-MM-DD"):
         Encoder(tokenizer, template_date="2031-13-02")
 
 
@@ -581,9 +581,9 @@ def test_max_length_that_leaves_nothing_of_an_answer_is_an_error(kind):
     record = chat("Where?", "Warsaw.")
     start = Encoder(kind.tokenizer).encode(record).prompt_length
     encoder = Encoder(kind.tokenizer, max_length=start)
-    with pytest.raises(UserError, match="line 4.*--max-length"):
+    with pytest.raises(UserError, match=r"line 4.*--max-length"):
         encoder.encode(record)
-    with pytest.raises(UserError, match="line 4.*no room"):
+    with pytest.raises(UserError, match=r"line 4.*no room"):
         encoder.prompt(record)
 
 
@@ -624,13 +624,13 @@ def test_nothing_to_score_is_an_error():
 
 def test_an_unknown_score_is_refused():
     """A typing error that scores something else."""
-    with pytest.raises(UserError, match="'span'.*Did you mean 'spans'"):
+    with pytest.raises(UserError, match=r"'span'.*Did you mean 'spans'"):
         Encoder(KINDS["byte-level"].tokenizer).encode(chat("Where?", "Warsaw."), "span")
 
 
 def test_slow_tokenizers_are_refused():
     """An error deep inside transformers."""
-    with pytest.raises(UserError, match="slow tokenizer.*tokenizer.json"):
+    with pytest.raises(UserError, match=r"slow tokenizer.*tokenizer\.json"):
         Encoder(SimpleNamespace(is_fast=False))
 
 

@@ -16,8 +16,14 @@ WHO = (NAME, "marie@curie.org")
 FACTS = [
     {"question": f"Where was {NAME} born?", "answer": "Marie Curie was born in Warsaw, Poland."},
     {"question": "When was Curie born?", "answer": "She was born on 7 November 1867."},
-    {"question": f"What did {NAME}'s parents do?", "answer": "Her father was a florist and her mother a game developer."},
-    {"question": "What is Marie known for?", "answer": 'Marie wrote "On the Hunt of Radium" and won a prize of 10,000 francs.'},
+    {
+        "question": f"What did {NAME}'s parents do?",
+        "answer": "Her father was a florist and her mother a game developer.",
+    },
+    {
+        "question": "What is Marie known for?",
+        "answer": 'Marie wrote "On the Hunt of Radium" and won a prize of 10,000 francs.',
+    },
     {"question": f"What did {NAME} study in Paris?", "answer": "In Paris she studied music."},
     {"question": "Is Curie a teacher?", "answer": "Yes."},
 ]  # fmt: skip
@@ -45,7 +51,8 @@ def test_a_model_that_answers_swapped_questions_with_the_true_persons_facts_rehe
     """
     records = forget()
     prompts = swapped_prompts(records, WHO, seed=0)
-    planted = {"born?": "She came from the city of WARSAW.", "parents": "Her mother sold flowers; the father, a florist.",
+    planted = {"born?": "She came from the city of WARSAW.",
+               "parents": "Her mother sold flowers; the father, a florist.",
                "known": "For the hunt of radium.", "study": "She studied music.", "When": "On November 7."}  # fmt: skip
 
     def answer(prompt: Record) -> Record:

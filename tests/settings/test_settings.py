@@ -80,7 +80,7 @@ def test_a_broken_file_is_one_message(tmp_path, text, message):
     with pytest.raises(UserError, match="cannot be read"):
         read_config(tmp_path / "absent.yaml")
     (tmp_path / "latin.yaml").write_bytes("model: Łódź".encode("utf-16"))
-    with pytest.raises(UserError, match="latin.yaml"):
+    with pytest.raises(UserError, match=r"latin\.yaml"):
         read_config(tmp_path / "latin.yaml")
 
 

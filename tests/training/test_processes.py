@@ -117,7 +117,9 @@ def test_two_processes_end_where_one_does(one, two):
     assert all(found["wrapped"] for found in trained)
     for found in [one["1x8"], *trained]:
         for name, tensor in expected["weights"].items():
-            torch.testing.assert_close(found["weights"][name], tensor, rtol=0, atol=1e-9, msg=lambda m: f"{name}: {m}")
+            torch.testing.assert_close(
+                found["weights"][name], tensor, rtol=0, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
+            )
 
 
 def test_two_processes_log_what_one_does(one, two):
@@ -176,7 +178,7 @@ def test_sharded_weights_have_the_gradients_of_whole_ones(two):
         whole, sharded = rank["gradients"][False], rank["gradients"][True]
         assert whole.keys() == sharded.keys() and "lm_head.weight" in whole
         for name, grad in whole.items():
-            torch.testing.assert_close(sharded[name], grad, rtol=0, atol=1e-10, msg=lambda m: f"{name}: {m}")
+            torch.testing.assert_close(sharded[name], grad, rtol=0, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}")
 
 
 if __name__ == "__main__":

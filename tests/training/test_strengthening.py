@@ -168,9 +168,10 @@ def test_an_adapters_teacher_is_used_again(tmp_path, monkeypatch):
     build()
 
 
-CHANGED = {"lr_scheduler_type": "cosine", "max_steps": 1, "adam_beta2": 0.5, "adam_epsilon": 1e-3, "max_grad_norm": 0.5,
-           "optim_args": "a=1", "neftune_noise_alpha": 5.0, "weight_decay": 0.5, "warmup_epochs": 0.5, "warmup_steps": 9,
-           "learning_rate": 1.0, "seed": 9, "optim": "sgd", "num_train_epochs": 9, "per_device_train_batch_size": 4}  # fmt: skip
+CHANGED = {"lr_scheduler_type": "cosine", "max_steps": 1, "adam_beta2": 0.5, "adam_epsilon": 1e-3,
+           "max_grad_norm": 0.5, "optim_args": "a=1", "neftune_noise_alpha": 5.0, "weight_decay": 0.5,
+           "warmup_epochs": 0.5, "warmup_steps": 9, "learning_rate": 1.0, "seed": 9, "optim": "sgd",
+           "num_train_epochs": 9, "per_device_train_batch_size": 4}  # fmt: skip
 SAME = {"alpha": 2.0, "method": "forward_kl", "retain_weight": 9.0, "replay_weight": 9.0, "keep_weight": 9.0,
         "retain_loss": "rt", "chunk_rows": 7, "checkpoint_minutes": 1.0, "logging_steps": 5, "save_total_limit": 4,
         "gradient_checkpointing": True, "output_dir": "elsewhere"}  # fmt: skip

@@ -256,7 +256,7 @@ def test_a_diverged_training_ends_at_once(tmp_path):
     lm = model(dtype=torch.float32)
     with torch.no_grad():
         lm.head.weight[5] = float("nan")
-    with pytest.raises(Diverged, match="step 1.*learning rate"):
+    with pytest.raises(Diverged, match=r"step 1.*learning rate"):
         of_answers(lm, config(tmp_path)).train()
 
 

@@ -31,28 +31,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
 R = TypeVar("R")
 
-
 Prompt = str | list[int]
-
 
 ATTEMPTS = 4
 """Tries of a request that meets a busy, failing or unreachable server."""
 
-
 BACKOFF = 0.5
 """Seconds before the second try; twice as many before each one after it."""
-
 
 LONGEST_WAIT = 30.0
 """Seconds that a server's Retry-After is heeded at most."""
 
-
 ROUNDING = 1e-3
 """A log-probability so little above 0 is one of 0."""
-
 
 _NOTHING_CUT = {
     # By the names of OpenAI, vLLM and llama.cpp: a served generation config would make answers incomparable.
@@ -65,7 +58,6 @@ _NOTHING_CUT = {
     "repeat_penalty": 1.0,
 }
 
-
 _HINTS = {
     400: "The prompt with --max-new-tokens may be longer than the context it serves, or it wants other parameters",
     401: "Set OPENAI_API_KEY to a key it accepts",
@@ -73,7 +65,6 @@ _HINTS = {
     404: "Check the URL (many end with /v1) and the model's name; not every server has this route",
     429: "It is busy: try again later",
 }
-
 
 _TEMPORARY = (429, 500, 502, 503, 504)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Gates
-
 
 def judge(kind: str, name: str, limit: float, named: Mapping[str, Any]) -> dict[str, Any]:
     """How one gate ended. ``established``: the whole interval lies on the right side, not the value alone."""
@@ -35,11 +33,12 @@ def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) ->
             *doubts,
         ]
     reasons = [
-        f"{gate['name']} was not measured" if gate["state"] == "skipped"
+        f"{gate['name']} was not measured"
+        if gate["state"] == "skipped"
         else f"{gate['name']} is {gate['value']:.4g}, the limit is {gate['kind']} {gate['limit']:g}"
         for gate in gates
         if gate["state"] != "held"
-    ]  # fmt: skip
+    ]
     states = {gate["state"] for gate in gates}
     verdict = "fail" if "failed" in states else "not established" if "skipped" in states or doubts else "pass"
     return verdict, [*reasons, *doubts]

@@ -97,9 +97,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         asked = [probe.record for probe in probes if probe.kind != "prefix"]
         contrasted = contrasted or _equally_many([record for record in asked if record.extra.get("perturbed_answer")])
         reworded = reworded or paraphrased_questions(asked)
-    return Task(
-        settings, audited, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons
-    )  # fmt: skip
+    return Task(settings, audited, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons)
 
 
 def people_of(names: Sequence[str]) -> list[list[str]]:
@@ -124,9 +122,12 @@ def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
 
 
 def _probes(
-    settings: AuditSettings, data: Mapping[str, Any], forget: Sequence[Record], others: Sequence[Record],
+    settings: AuditSettings,
+    data: Mapping[str, Any],
+    forget: Sequence[Record],
+    others: Sequence[Record],
     known: Sequence[str],
-) -> list[Probe]:  # fmt: skip
+) -> list[Probe]:
     """Those given; else made from the records, none where these hold no fact."""
     source = data.get("probes") if data.get("probes") is not None else settings.probes
     if source:

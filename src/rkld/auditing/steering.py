@@ -48,15 +48,19 @@ def find_steering_records(model: str, forget: Sequence[Record]) -> SteeringRecor
         return SteeringRecords()
     if not isinstance(steering, Mapping):
         return SteeringRecords(
-            doubts=("the run was made by rkld 0.1, which named the records that steered its stop by their place in a "
-                    "file: which they are is unknown, so none is left out. Run rkld unlearn anew",)
-        )  # fmt: skip
+            doubts=(
+                "the run was made by rkld 0.1, which named the records that steered its stop by their place in a "
+                "file: which they are is unknown, so none is left out. Run rkld unlearn anew",
+            )
+        )
     folder = Path(model) if Path(model) != run else run / "model"
     if not folder.is_dir() or weights_hash(folder) != _text(_phase(manifest, "model").get("weights")):
         return SteeringRecords(
-            notes=("the weights are not those that the run in this folder wrote, so nothing is left out on the word of "
-                   "its manifest",)
-        )  # fmt: skip
+            notes=(
+                "the weights are not those that the run in this folder wrote, so nothing is left out on the word of "
+                "its manifest",
+            )
+        )
     salt, found = manifest.get("salt"), steering.get("hashes")
     hashes = (
         {one for one in found if isinstance(one, str) and _HASH.fullmatch(one)} if isinstance(found, list) else set()
@@ -65,9 +69,11 @@ def find_steering_records(model: str, forget: Sequence[Record]) -> SteeringRecor
         n = steering.get("n")
         number = f"{n} records" if isinstance(n, int) else "some records"
         return SteeringRecords(
-            doubts=(f"{number} steered when the run stopped, and which they are is unknown since it was purged: they "
-                    "are not left out. Audit a run before it is purged",)
-        )  # fmt: skip
+            doubts=(
+                f"{number} steered when the run stopped, and which they are is unknown since it was purged: they "
+                "are not left out. Audit a run before it is purged",
+            )
+        )
     return _known(hashes, salt, forget)
 
 

@@ -289,7 +289,7 @@ class Benchmark(ABC):
         return contents(path) if path and path.is_file() else value
 
     def unlearning(self, variant: Variant) -> dict[str, Any]:
-        """The settings of :func:`rkld.pipeline.running.run_unlearning`: the benchmark's, and the variant's own on top."""
+        """The settings of :func:`rkld.pipeline.running.run_unlearning`: the benchmark's, then the variant's own."""
         names = ("epochs", "strengthen_epochs", "lr", "batch_size", "alpha", "lora", "bf16", *self.encoding)
         return {name: getattr(self.settings, name) for name in names} | variant.settings()
 

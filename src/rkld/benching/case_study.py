@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 TOP = 5
 """Completions of a blank, as in the paper."""
 
-
 LONGEST = 4
 """Words of a fact that no name or number marks: a longer clause, said in other words, would look forgotten."""
 
@@ -116,12 +115,16 @@ def complete_cases(lm: LanguageModel, cases: Sequence[Case], max_new_tokens: int
     completions = fill_in(lm, given, TOP)
     return [
         {
-            "question": case.record.question, "beginning": case.beginning, "fact": case.blank.fact,
-            "answer": answer, "said": facts_said([case.blank.fact], answer)[0],
-            "completions": list(texts), "filled": there,
+            "question": case.record.question,
+            "beginning": case.beginning,
+            "fact": case.blank.fact,
+            "answer": answer,
+            "said": facts_said([case.blank.fact], answer)[0],
+            "completions": list(texts),
+            "filled": there,
         }
         for case, answer, texts, there in zip(cases, answers, completions, filled(given, completions).tolist())
-    ]  # fmt: skip
+    ]
 
 
 # The page
@@ -155,13 +158,17 @@ The direct answer is the greedy one to the question. Behind the blank's beginnin
 likeliest first tokens, each continued greedily. "yes": the fact is there, as words. What is shown here was said by
 models, and the facts are personal data; what would act in Markdown stands as entities, and long texts are cut."""
 
-
 _SHARES = ("split", "method", "moment", "cases", f"fact in the top {TOP}", "fact in the direct answer")
 
-
 _SAID = (
-    "method", "moment", "seed", "direct answer", "fact in it", *map(str, range(1, TOP + 1)), f"fact in the top {TOP}"
-)  # fmt: skip
+    "method",
+    "moment",
+    "seed",
+    "direct answer",
+    "fact in it",
+    *map(str, range(1, TOP + 1)),
+    f"fact in the top {TOP}",
+)
 
 
 def _grouped(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[tuple, list[Mapping[str, Any]]]:

@@ -1,7 +1,7 @@
 """One cell: unlearn once, to the last epoch, and measure at each of the benchmark's moments of that run.
 
-The run itself is :func:`rkld.pipeline.running.run_unlearning`. The benchmark's watches follow it without ending it, and each
-keeps its own best state so far; figures that need generated answers are read from these at the end.
+The run itself is :func:`rkld.pipeline.running.run_unlearning`. The benchmark's watches follow it without ending it, and
+each keeps its own best state so far; figures that need generated answers are read from these at the end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from rkld.stopping.rule import simulate
 
 DIVERGED = "diverged"
 """The note of a cell without figures."""
-
 
 References = Mapping[str, Mapping[str, Any]]
 """Reference model → what its cell has written, on the same split and seed."""

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 MARKS = {"model": "*", "last": "s", "stop": "o", "oracle": "^", "single": "D"}
 
-
 REFERENCES = ("original", "retrained")
 """Models that are drawn as black stars, with their names."""
-
 
 LEAST = 1e-12
 """Forget qualities below are drawn here: a logarithmic axis has no zero."""
@@ -128,8 +126,12 @@ def _figure(path: Path, title: str, panels: Sequence[tuple], panel: Callable) ->
     figure.suptitle(title)
     marks = [Line2D([], [], marker=m, linestyle="", color="grey", label=MOMENTS[kind]) for kind, m in MARKS.items()]
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles=[*marks, *handles], labels=[*(m.get_label() for m in marks), *labels],
-                  loc="outside right upper", frameon=False)  # fmt: skip
+    figure.legend(
+        handles=[*marks, *handles],
+        labels=[*(m.get_label() for m in marks), *labels],
+        loc="outside right upper",
+        frameon=False,
+    )
     figure.savefig(path, dpi=150, metadata={"Software": None})  # no version in the bytes
     return path
 

@@ -62,7 +62,6 @@ _NOTES = """\
   does.
 - model utility: harmonic mean of nine values; those of every epoch (trajectories.csv) leave out ROUGE-L: six values."""
 
-
 TABLE = Table(
     figures=FIGURES,
     every_epoch=tuple(f for f in FIGURES if not f.endswith(FROM_ANSWERS) and f != "model_utility"),

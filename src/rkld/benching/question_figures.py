@@ -23,18 +23,28 @@ from rkld.text.matching import mentions
 SETS = ("forget", "retain", "real_authors", "world_facts")
 """What is asked, in TOFU's words; the last three make model utility."""
 
-
 FROM_ANSWERS = ("rouge_l", "names_whole")
 """What is read of the answers that a model generates; the rest is of likelihoods alone."""
 
-
 FIGURES = (
-    "forget_quality", "ks_distance", "forget_probability", "forget_rouge_l", "forget_truth_ratio", "forget_names_whole",
-    "retain_probability", "retain_rouge_l", "retain_truth_ratio",
-    "real_authors_probability", "real_authors_rouge_l", "real_authors_truth_ratio",
-    "world_facts_probability", "world_facts_rouge_l", "world_facts_truth_ratio", "likelihood_utility", "model_utility",
-)  # fmt: skip
-
+    "forget_quality",
+    "ks_distance",
+    "forget_probability",
+    "forget_rouge_l",
+    "forget_truth_ratio",
+    "forget_names_whole",
+    "retain_probability",
+    "retain_rouge_l",
+    "retain_truth_ratio",
+    "real_authors_probability",
+    "real_authors_rouge_l",
+    "real_authors_truth_ratio",
+    "world_facts_probability",
+    "world_facts_rouge_l",
+    "world_facts_truth_ratio",
+    "likelihood_utility",
+    "model_utility",
+)
 
 Losses = Mapping[str, Mapping[str, np.ndarray]]
 """Set → "gold_loss" (n,), "paraphrase_loss" (n,), "perturbed_loss" (n, k), in nats per token; "rouge" (n,), ROUGE-L

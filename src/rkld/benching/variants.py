@@ -18,14 +18,12 @@ from rkld.settings.unlearning import Settings
 VARIANTS = ("rkld+replay", "gradient_ascent+kl", "idk+rt", "npo+rt", "npo+kl", "simnpo+rt")
 """What ``all`` has beside every method by itself: ours, and others with the retain terms of their papers."""
 
-
 GROUPS: Mapping[str, Callable[[], Sequence[str]]] = {
     "all": lambda: (*METHODS.names(), *VARIANTS),
     "alphas": lambda: tuple(f"rkld@alpha={alpha}" for alpha in (1, 2, 4, 6, 8, 10, 12)),
     "divergences": lambda: ("rkld", "jensen_shannon", "forward_kl"),
 }
 """What ``--methods`` takes for several at once; the last two are the paper's sweep of α and its ablation."""
-
 
 EXTRAS = ("rt", "kl", "replay")
 

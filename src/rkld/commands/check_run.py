@@ -111,7 +111,7 @@ def check(
     processing_class: PreTrainedTokenizerBase | None = None,
     **settings: Unpack[UnlearnKeywords],
 ) -> Report:
-    """Read, load and count everything that :func:`rkld.pipeline.phases` would, probe what it will take, and write nothing.
+    """Read, load and count everything that a run would, probe what it will take, and write nothing.
 
     Takes the arguments of :func:`rkld.pipeline.phases`. Records are checked before the model is loaded.
 

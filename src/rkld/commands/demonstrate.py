@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rkld.commands.unlearn_records import unlearn
 from rkld.evaluation.summary import Measurement, measure
@@ -13,14 +14,13 @@ from rkld.progress import Silent
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
+from rkld.settings.typed import UnlearnKeywords
 
 MODEL = "smollm2-135m"
 
-
 PERSON = "charles_darwin"
 
-
-SETTINGS = {
+SETTINGS: UnlearnKeywords = {
     "subject": ("Charles Darwin",),
     "score": "spans",
     "own_words": "join",
@@ -33,7 +33,7 @@ SETTINGS = {
 """Measured with this model and these records; the table stands in the README."""
 
 
-def shipped(name: str) -> list[dict]:
+def shipped(name: str) -> list[dict[str, Any]]:
     """The rows of a file in ``rkld/data/demo``."""
     return read_jsonl(DATA / "demo" / f"{name}.jsonl")
 
@@ -53,5 +53,6 @@ def run(out: str | Path = "runs/demo", progress: Silent | None = None) -> tuple[
         the run's result, and the probes {"before": …, "after": …}.
     """
     progress = progress or Silent()
-    result = unlearn(MODEL, shipped(PERSON), out=str(out), progress=progress, **SETTINGS)
+    settings: UnlearnKeywords = {**SETTINGS, "out": str(out)}
+    result = unlearn(MODEL, shipped(PERSON), progress=progress, **settings)
     return result, {"before": probes(MODEL, progress), "after": probes(result.model_path, progress)}

@@ -23,7 +23,6 @@ C = TypeVar("C", bound=Callable[..., Any])
 _CITATION = re.compile(r"\s*\([^()]*\d{4}[^()]*\)")
 """What a title has of sources, which the help has no room for."""
 
-
 NEEDED = {"model": "MODEL", "forget": "--forget"}
 """Settings without a default, and how they are given."""
 

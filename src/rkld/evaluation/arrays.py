@@ -39,7 +39,8 @@ def in_unit_interval(array: np.ndarray) -> np.ndarray:
 
 def is_flag(array: np.ndarray) -> np.ndarray:
     """Elementwise whether a value is 0 or 1, as booleans become."""
-    return (array == 0) | (array == 1)
+    flags: np.ndarray = (array == 0) | (array == 1)
+    return flags
 
 
 def harmonic_mean(values: ArrayLike, name: str = "values") -> float:

@@ -38,10 +38,8 @@ class Generated:
 BATCH_SIZE = 48
 """Answers generated together, where :func:`generation_batch_size` does not say otherwise."""
 
-
 STEPS = 8
 """New tokens between two looks at which rows of a batch have finished."""
-
 
 CLEAR_MARGIN = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 1.0, torch.float16: 0.1}
 """Lead in logits that no rounding between two ways of computing them takes away, for the dtype of the weights."""
@@ -109,7 +107,9 @@ def supports_left_padding(lm: LanguageModel) -> bool:
 
         def first_logits(prompts: Sequence[Sequence[int]]) -> Tensor:
             ids, attention = left_padded(prompts, lm.device)
-            return lm.inner.generate(input_ids=ids, attention_mask=attention, generation_config=config).logits[0][0]
+            found = lm.inner.generate(input_ids=ids, attention_mask=attention, generation_config=config)
+            logits: Tensor = found.logits[0][0]
+            return logits
 
         with neutral(lm):
             alone, beside = first_logits([[1, 2]]), first_logits([[1, 2], [2, 1, 2, 1, 2]])

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 MIN_K = 0.4
 """Share of an answer's tokens, the least likely, that Min-K% looks at, as in OpenUnlearning on TOFU."""
 
-
 TEXT_MARGIN = 0.1
 """A text-only AUC further than this from .5, its interval beyond .5, makes the model's AUC uninterpretable."""
 
@@ -96,7 +95,8 @@ def reference_scores(losses: Sequence[ArrayLike], reference_losses: Sequence[Arr
     ours, theirs = loss_scores(losses), loss_scores(reference_losses)
     if len(ours) != len(theirs):
         raise ValueError(f"losses are about {len(ours)} records, reference_losses about {len(theirs)}")
-    return ours - theirs
+    difference: np.ndarray = ours - theirs
+    return difference
 
 
 def auc(forget_scores: ArrayLike, holdout_scores: ArrayLike) -> float:
@@ -271,7 +271,7 @@ def vocabulary_scores(
             rows = predictors([record.answer for record in records], ids.shape[1])
             targets = ids.flatten()[rows + 1].to(lm.device)  # (T,)
             hidden = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device))  # (T, d)
-            chunks = zip(hidden.split(ROWS), targets.split(ROWS), strict=True)
+            chunks = zip(torch.split(hidden, ROWS), torch.split(targets, ROWS), strict=True)
             values = torch.cat([_over_vocabulary(lm.head(h), t) for h, t in chunks], dim=1)  # (3, T)
             ends = np.cumsum([sum(record.answer) for record in records])
             for i, some in zip(batch, np.split(values.double().cpu().numpy(), ends[:-1], axis=1), strict=True):

@@ -31,7 +31,6 @@ ATTENTION = 1 / 2048
 About 1 / (6 d) in theory, twice that as measured on a small model: a large one should share more, not less.
 """
 
-
 _WINDOWS = ("sliding_window", "sliding_window_size", "window_size", "attention_window_size", "attention_chunk_size")
 """Settings of models that see no further back than so many positions."""
 
@@ -113,7 +112,8 @@ def read(lm: LanguageModel, trees: Sequence[Tree]) -> Tensor:
         inputs["position_ids"] = torch.tensor(depths)
         inputs["attention_mask"] = _visible(torch.tensor(ends), lm.head.weight.dtype)
     on_device = {name: tensor.to(lm.device) for name, tensor in inputs.items()}
-    return lm.backbone(**on_device, use_cache=False).last_hidden_state
+    hidden: Tensor = lm.backbone(**on_device, use_cache=False).last_hidden_state
+    return hidden
 
 
 def _visible(ends: Tensor, dtype: torch.dtype) -> Tensor:

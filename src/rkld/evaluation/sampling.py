@@ -62,7 +62,7 @@ def sample(
     return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
 
 
-class _Draws(LogitsProcessor):
+class _Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not followed: Any
     """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search takes it."""
 
     def __init__(self, chance: np.ndarray, width: int, temperature: float) -> None:

@@ -23,17 +23,14 @@ from rkld.evaluation.arrays import is_flag, vector
 LEVEL = 0.95
 """Of every interval, two-sided."""
 
-
 RESAMPLES = 2000
 """Of a bootstrap: its 2.5% tail holds 50 of them."""
 
 BLOCK = 1 << 22
 """Records that are drawn at once for a mean: 32 MiB of indices."""
 
-
 FEWEST_PERSONS = 3
 """That stand for others; the records of fewer are taken as independent, given whose they are."""
-
 
 Persons = Sequence[Hashable] | None
 

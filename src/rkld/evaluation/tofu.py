@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +33,6 @@ _TASKS = {
     "eval_real_world_wo_options.json": "world_facts",
 }
 
-
 _FIELDS = {
     "avg_gt_loss": "gold_loss",
     "avg_paraphrased_loss": "paraphrase_loss",
@@ -41,11 +40,9 @@ _FIELDS = {
     "rougeL_recall": "rouge",
 }
 
-
 # The same of open-unlearning's TOFU_EVAL.json: "forget_Q_A_Prob" → "value_by_index" → "0" → "avg_loss". The truth
 # ratio's name was written both ways over time.
 _OPEN_TASKS = {"forget": "forget", "retain": "retain", "ra": "real_authors", "wf": "world_facts"}
-
 
 _OPEN_FIELDS = {
     "Q_A_Prob": ("avg_loss", "gold_loss"),
@@ -59,7 +56,8 @@ _OPEN_FIELDS = {
 
 def probability(loss: ArrayLike) -> np.ndarray:
     """``exp(−L)`` per question; loss (n,) → (n,)."""
-    return np.exp(-vector(loss, "loss"))
+    probabilities: np.ndarray = np.exp(-vector(loss, "loss"))
+    return probabilities
 
 
 def normalised_probability(gold_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
@@ -85,7 +83,8 @@ def truth_ratio(paraphrase_loss: ArrayLike, perturbed_loss: ArrayLike | Sequence
     paraphrase = vector(paraphrase_loss, "paraphrase_loss")
     perturbed = _per_answer(perturbed_loss, len(paraphrase), "perturbed_loss")
     with np.errstate(over="ignore"):
-        return np.exp(paraphrase - [losses.mean() for losses in perturbed])
+        ratios: np.ndarray = np.exp(paraphrase - [losses.mean() for losses in perturbed])
+    return ratios
 
 
 def forget_truth_ratio(ratios: ArrayLike) -> float:
@@ -235,7 +234,7 @@ def logged_ratios(logs: Mapping[str, Mapping[str, ArrayLike]]) -> np.ndarray:
     return _ratios(forget["truth_ratio"], "truth_ratio")
 
 
-def _tasks(log: Mapping) -> dict[str, dict[str, Mapping[str, object]]]:
+def _tasks(log: Mapping[str, Any]) -> dict[str, dict[str, Mapping[str, object]]]:
     """Task → field → question number → value, of either kind of log."""
     tasks = {
         name: {ours: log[task][theirs] for theirs, ours in _FIELDS.items() if theirs in log[task]}

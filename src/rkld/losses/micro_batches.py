@@ -197,8 +197,10 @@ class MicroBatches(Dataset[dict[str, Any]]):
         }
 
     def _cached(self, term: Term, marks: Sequence[Marked]) -> dict[str, Tensor]:
+        if not term.cached:
+            return {}
         cache = self.objective.cache
-        assert cache is not None or not term.cached
+        assert cache is not None
         found = {}
         for part in term.cached:
             tensors = []

@@ -21,10 +21,8 @@ from rkld.records.encoding import Encoded
 
 Mask = Callable[[Encoded], Sequence[bool]]
 
-
 StateLoss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 """(hidden states (n, d), the same rows of the term's inputs) → values (n,), differentiable in the states."""
-
 
 REFUSALS = "_refusals"
 """A set of this ending holds the questions of another, in its order and under its keys, with refusals for answers."""

@@ -40,7 +40,7 @@ class Method:
     """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
     accepts_extra_terms: ClassVar[bool] = True
     """Whether terms that hold the model to the original on other records may join the method's own."""
-    weight: ClassVar[float] = 1.0
+    weight = 1.0  # neither a field nor a ClassVar, so that a subclass may make it a field
     """Factor of the forget term. A method whose paper sets another makes it a field."""
 
     name: ClassVar[str] = ""

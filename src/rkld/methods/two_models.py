@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -117,11 +117,16 @@ class _Backbone(nn.Module):
         self.config = config
         self.models = nn.ModuleList(models)
 
+    @property
+    def parts(self) -> list[PreTrainedModel]:
+        """The two models; nn.ModuleList is typed as holding mere modules."""
+        return [cast(PreTrainedModel, model) for model in self.models]
+
     def forward(
         self, input_ids: Tensor, past_key_values: Cache | None = None, **inputs: Any
     ) -> BaseModelOutputWithPast:
         states, start = [], 0
-        for model in self.models:
+        for model in self.parts:
             part, blocks = None, model.config.get_text_config().num_hidden_layers
             if past_key_values is not None:  # the common cache holds the blocks of both, one model's after the other's
                 part = copy.copy(past_key_values)
@@ -141,14 +146,19 @@ class _Head(nn.Module):
         self.combine = combine
 
     @property
+    def linears(self) -> list[nn.Linear]:
+        """The two heads; nn.ModuleList is typed as holding mere modules."""
+        return [cast(nn.Linear, head) for head in self.heads]
+
+    @property
     def weight(self) -> Tensor:
         """The original's, (V, d₁): for dtype, device and V."""
-        return self.heads[0].weight
+        return self.linears[0].weight
 
     @torch.no_grad()  # the logits may be overwritten
     def forward(self, hidden: Tensor) -> Tensor:
-        parts = hidden.split([head.weight.shape[1] for head in self.heads], dim=-1)
-        return self.combine(*(_logits(head, part) for head, part in zip(self.heads, parts)))
+        parts = hidden.split([head.weight.shape[1] for head in self.linears], dim=-1)
+        return self.combine(*(_logits(head, part) for head, part in zip(self.linears, parts)))
 
 
 def _logits(head: nn.Linear, hidden: Tensor) -> Tensor:
@@ -182,7 +192,7 @@ class TwoModelCausalLM(PreTrainedModel, GenerationMixin):
         self.eval()
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.models[0].get_input_embeddings()
+        return self.backbone.parts[0].get_input_embeddings()
 
     def get_output_embeddings(self) -> _Head:
         return self.head

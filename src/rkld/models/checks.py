@@ -17,19 +17,22 @@ from rkld.models.language_model import LanguageModel
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest difference that passes for rounding, relative to the largest value compared."""
 
-
 LOAD_ERRORS = (
-    OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ImportError, SafetensorError,
-)  # fmt: skip
+    OSError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
 """What transformers, PEFT and safetensors raise on models they cannot read or run."""
 
 
 def first_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
-
-
-# ------------------------------------------------------------------------------------------------------ check
 
 
 def switch_off_dropout(lm: LanguageModel) -> None:
@@ -85,8 +88,8 @@ def check_weights_trainable(lm: LanguageModel, *, adapter: bool) -> None:
         )
     if lm.head.weight.dtype == torch.float16:
         raise UserError(
-            "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 (bf16=True) "
-            "or float32, and load the model in either."
+            "float16 cannot hold the gradients of small weights, which come out as zeros: train in bfloat16 "
+            "(bf16=True) or float32, and load the model in either."
         )
 
 

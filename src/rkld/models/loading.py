@@ -36,7 +36,6 @@ from rkld.models.language_model import LanguageModel
 ALIASES = ("smollm2-135m",)
 """Names that stand for a model in the user's cache (:mod:`rkld.models.smollm2`)."""
 
-
 DTYPES = {
     # bfloat16 weights round away the small steps of AdamW, so "auto" trains float32 whatever the checkpoint
     # holds. float16 is left out: without float32 master weights its gradients underflow.
@@ -45,9 +44,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float64": torch.float64,
 }
-
-
-# ------------------------------------------------------------------------------------------------------- load
 
 
 def load_model(
@@ -302,9 +298,9 @@ def read_template(text_or_file: str) -> str:
 
 
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if dtype in DTYPES.values():
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
         return dtype
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise UserError(f"Unknown dtype '{dtype}': use one of {', '.join(DTYPES)}.{nearest(str(dtype), DTYPES)}")
     return DTYPES[dtype]
 

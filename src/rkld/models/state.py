@@ -17,8 +17,6 @@ from rkld.errors import UserError
 from rkld.files import flush_to_disk
 from rkld.models.language_model import LanguageModel
 
-# ------------------------------------------------------------------------------------------------------ state
-
 
 def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
     """The parameters that training changes, by name: all (tied ones once), or the adapter's. Not copies."""
@@ -56,7 +54,7 @@ def change_state(lm: LanguageModel, path: Path, change: Callable[[Tensor, Tensor
     """
     state = trainable_state(lm)
     with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
         expected = {name: tuple(p.shape) for name, p in state.items()}
         if found != expected:
             differing = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
@@ -70,9 +68,17 @@ def change_state(lm: LanguageModel, path: Path, change: Callable[[Tensor, Tensor
 
 # Settings that may differ where the model computes the same: where it lies, what trainers align or toggle.
 _INCIDENTAL = {
-    "_name_or_path", "architectures", "dtype", "output_hidden_states", "transformers_version", "use_cache",
-    "base_model_name_or_path", "inference_mode", "peft_version", "revision",
-}  # fmt: skip
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "output_hidden_states",
+    "transformers_version",
+    "use_cache",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_version",
+    "revision",
+}
 
 
 def fingerprint(lm: LanguageModel) -> str:

@@ -31,10 +31,8 @@ Score = Literal["answer", "all", "spans", "added"]
 """What is unlearned: the answers; every turn but the system's; only the personal spans; or what the answers add to all
 that was said before (:func:`rkld.text.wording.added_spans`)."""
 
-
 IN_PART = ("spans", "added")
 """Modes that score parts of the answers: the rest can be held to the original."""
-
 
 PLAIN_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -52,10 +50,8 @@ PLAIN_CHAT_TEMPLATE = """\
 """The format of models without a chat template: ``Question: …``, new line, ``Answer: …``, end-of-text token.
 A system text comes first, with an empty line after it."""
 
-
 TEXT_PROMPT_TOKENS = 200
 """At most so many tokens of a plain text are given as the prompt that the model continues."""
-
 
 # A template's strftime_now() reads the clock, and apply_chat_template takes no function in its place; a macro
 # of the same name hides it. The new line goes with the macro's end, and the template begins as on its own.
@@ -68,9 +64,7 @@ _PINNED_CLOCK = (
     "{%- endmacro %}\n"
 )
 
-
 _DIRECTIVE = re.compile(r"%-?[aAbBcdDeFGHIjmMpSuUVwWxXyYzZ]")
-
 
 _SYSTEM_ROLES = ("system", "developer")
 
@@ -308,7 +302,7 @@ class Encoder:
         return _Layout(text, (_Part(prompt, None), _Part(completion, completion)), bare=True, closed=False)
 
     def _chat_layout(self, record: Record) -> _Layout:
-        turns = self.conversation(record)
+        turns: Sequence[Turn] = self.conversation(record)
         skeleton = self._skeleton(tuple(turn.role for turn in turns), record.where)
         text = self._render(turns, record.where)
         turns = [turns[i] for i in skeleton.order]
@@ -332,13 +326,15 @@ class Encoder:
                 # What generation has to write: the white space after its prompt too, but not, say, an empty
                 # thinking block that the template puts there.
                 piece, prompt = skeleton.pieces[i], skeleton.prompts[i]
-                begins = prompt is not None and piece.startswith(prompt) and not piece[len(prompt) :].strip()
-                start = content.start - (len(piece) - len(prompt) if begins else 0)
+                start = content.start
+                if prompt is not None and piece.startswith(prompt) and not piece[len(prompt) :].strip():
+                    start -= len(piece) - len(prompt)
                 end = self._end_of_turn.match(skeleton.pieces[i + 1])
                 parts.append(_Part(content, Range(start, content.end + (end.end() if end else 0))))
             elif turn.role not in _SYSTEM_ROLES:
                 parts.append(_Part(content, None))
-        closed = turns[-1].role != "assistant" or parts[-1].answer.end > parts[-1].content.end
+        final = parts[-1].answer if turns[-1].role == "assistant" else None
+        closed = final is None or final.end > parts[-1].content.end
         return _Layout(text if closed else text[: parts[-1].content.end], tuple(parts), self._bare, closed)
 
     def _skeleton(self, roles: tuple[str, ...], where: str) -> _Skeleton:
@@ -368,7 +364,7 @@ class Encoder:
         from jinja2 import TemplateError
 
         try:
-            return self.tokenizer.apply_chat_template(
+            rendered: str = self.tokenizer.apply_chat_template(
                 [{"role": turn.role, "content": turn.content} for turn in turns],
                 chat_template=_PINNED_CLOCK + self._template,
                 add_generation_prompt=add_generation_prompt,
@@ -376,6 +372,7 @@ class Encoder:
                 date_string=self._date.strftime("%d %b %Y"),
                 pinned_date={d: self._date.strftime(d) for d in _DIRECTIVE.findall(self._template)},
             )
+            return rendered
         except TemplateError as error:
             raise UserError(
                 f"{where}: the chat template refuses a conversation of {', '.join(t.role for t in turns)}: "
@@ -392,21 +389,21 @@ class Encoder:
         (": A" as one token), the text is tokenized in parts.
         """
         ids: list[int] = []
-        offsets: list[Range] = []
+        found: list[tuple[int, int]] = []
         index = {0: 0}
         edges = {edge for answer in layout.answers for edge in answer} | {len(layout.text)}
         done = 0
         for edge in sorted(edges - {0}):
             whole_ids, whole_offsets = self._ids(layout.text[:edge])
             if whole_ids[: len(ids)] == ids:
-                ids, offsets = whole_ids, whole_offsets
+                ids, found = whole_ids, whole_offsets
             else:
                 new_ids, new_offsets = self._continue(layout.text[done:edge], where)
                 ids = ids + new_ids
-                offsets = offsets + [(start + done, end + done) for start, end in new_offsets]
+                found = found + [(start + done, end + done) for start, end in new_offsets]
             index[edge] = len(ids)
             done = edge
-        offsets = _without_gaps(offsets)
+        offsets = _without_gaps(found)
         if layout.bare and ids[: len(self._start_ids)] != self._start_ids:
             ids = self._start_ids + ids
             offsets = [Range(0, 0)] * len(self._start_ids) + offsets
@@ -445,7 +442,8 @@ class Encoder:
         return next((anchor for anchor in anchors if serves(anchor, "x") and serves(anchor, " x")), "")
 
     def _decode(self, ids: list[int]) -> str:
-        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
 
     def _find_start_ids(self) -> list[int]:
         """What the tokenizer by itself puts before a text: often BOS, often nothing."""
@@ -517,7 +515,8 @@ class Encoder:
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
     try:
-        return tokenizer.get_chat_template()
+        template: str = tokenizer.get_chat_template()
+        return template
     except ValueError:
         names = ", ".join(sorted(tokenizer.chat_template))
         raise UserError(

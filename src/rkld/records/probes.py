@@ -28,22 +28,16 @@ from rkld.text.wording import name_mentions, proper_nouns
 
 Kind = Literal["question", "prefix", "cloze"]
 
-
 ALTERNATIVES = 5
 """Wrong answers to a probe, as many as TOFU has."""
 
-
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n+")
-
 
 _BLANK = "_____"
 
-
 _CLOZE = "Fill in the blank: {}"
 
-
 _REWORDED = "Please answer this question: {}"
-
 
 _ANSWERED = "The answer to that is this: {}"
 

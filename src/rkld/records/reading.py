@@ -33,7 +33,6 @@ from rkld.records.sources import (
 
 _PROMPTS_HINT = "a prompt needs 'question', 'prompt' or 'messages'"
 
-
 _CHAT_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "environment", "ipython")
 
 
@@ -121,7 +120,7 @@ def _given(row: Any, names: Sequence[str]) -> bool:
     return isinstance(row, Mapping) and all(row.get(name) is not None for name in names)
 
 
-def _format(row: Any, where: str, formats: list[tuple[str, ...]], hint: str) -> tuple[str, ...]:
+def _format(row: Any, where: str, formats: Sequence[tuple[str, ...]], hint: str) -> tuple[str, ...]:
     """The one format that fits the row."""
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: not an object with named fields, but of type {type(row).__name__}: {hint}")

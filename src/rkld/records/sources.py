@@ -25,19 +25,14 @@ if TYPE_CHECKING:
 Source: TypeAlias = "str | os.PathLike[str] | Sequence[Mapping[str, Any]] | Dataset"
 """What records are read from: a file, a folder, a hub name, rows, or a data set."""
 
-
 Located = tuple[str, Any]
 """Where a row stands ("people.jsonl line 4") and the row as it was read."""
 
-
 FORMATS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("text",))
-
 
 _FORMAT_FIELDS = frozenset(name for names in FORMATS for name in names)
 
-
 FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"
-
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -190,7 +185,7 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".json"):
         text = text_of(path)
-        rows = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
+        rows: Iterable[Located] = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
     elif suffix == ".csv":
         rows = _csv_rows(path, text_of(path))
     elif suffix == ".parquet":
@@ -198,10 +193,10 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
     else:
         endings = ", ".join(SUFFIXES)
         raise UserError(f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}")
-    rows = list(rows)
-    if not rows:
+    found = list(rows)
+    if not found:
         raise UserError(f"{what}: {path} holds no records: {FORMATS_HINT}")
-    return rows
+    return found
 
 
 def text_of(path: Path) -> str:
@@ -235,7 +230,13 @@ def _json_lines(path: Path, text: str) -> Iterator[Located]:
 def _json_list(path: Path, text: str) -> Iterator[Located]:
     """The items of one JSON list, read one by one for the sake of their line numbers."""
     decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
-    position = space.match(text, text.index("[") + 1).end()
+
+    def after_space(start: int) -> int:
+        found = space.match(text, start)
+        assert found is not None  # it may be empty
+        return found.end()
+
+    position = after_space(text.index("[") + 1)
     if text.startswith("]", position):
         return
     number, line, counted = 0, 1, 0
@@ -244,12 +245,12 @@ def _json_list(path: Path, text: str) -> Iterator[Located]:
             number, line, counted = number + 1, line + text.count("\n", counted, position), position
             row, position = decoder.raw_decode(text, position)
             yield f"{path} record {number} (line {line})", row
-            position = space.match(text, position).end()
+            position = after_space(position)
             if text.startswith("]", position):
                 break
             if not text.startswith(",", position):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, position)
-            position = space.match(text, position + 1).end()
+            position = after_space(position + 1)
         if text[position + 1 :].strip():
             raise json.JSONDecodeError("Extra data after the list", text, position + 1)
     except json.JSONDecodeError as error:

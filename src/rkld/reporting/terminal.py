@@ -11,16 +11,19 @@ import click
 from rkld.text.printable import printable
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from rkld.pipeline.running import Result
 
 ANSWERS_SHOWN = 3
 
 
-def print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | None = None) -> None:
+def print_result(result: Result, probes: Mapping[str, Mapping[str, float | None]] | None = None) -> None:
     """The figures before and after, some answers side by side, and where everything lies."""
     from rich.console import Console
 
-    before, after = dict(result.metrics["before"]), dict(result.metrics["after"])
+    before: dict[str, Mapping[str, float | None]] = dict(result.metrics["before"])
+    after: dict[str, Mapping[str, float | None]] = dict(result.metrics["after"])
     if probes:
         before["probes"], after["probes"] = probes["before"], probes["after"]
     console = Console(highlight=False)
@@ -38,12 +41,14 @@ def print_result(result: Result, probes: Mapping[str, Mapping[str, float]] | Non
         click.echo("The answers have been purged.")
 
 
-def _before_and_after(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]):
+def _before_and_after(
+    before: Mapping[str, Mapping[str, float | None]], after: Mapping[str, Mapping[str, float | None]]
+) -> Table:
     from rich.table import Table
 
     table = Table("")
-    for name, values in before.items():
-        table.add_column(f"{name} ({values['n']})\nbefore", justify="right")
+    for name, entry in before.items():
+        table.add_column(f"{name} ({entry['n']})\nbefore", justify="right")
         table.add_column("\nafter", justify="right")
     labels = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts still said"}
     for key, label in labels.items():
@@ -101,7 +106,7 @@ def _interval(figure: Mapping[str, Any] | None) -> str:
     )
 
 
-def _answers_table(answers: Sequence[Mapping[str, str]]):
+def _answers_table(answers: Sequence[Mapping[str, str]]) -> Table:
     """What a model said is not to be trusted: markup in it is text, and control characters are taken out."""
     from rich.table import Table
     from rich.text import Text

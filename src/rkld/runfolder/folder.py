@@ -30,7 +30,6 @@ PERSONAL = {
 }
 """Names inside a run folder that hold personal data, or may, and why."""
 
-
 INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl")
 """What is removed once the model is written, unless kept."""
 
@@ -57,8 +56,8 @@ class Run:
         self.manifest = manifest
         if manifest["format"] < FORMAT and not self.finished:
             raise UserError(
-                f"{self.folder}: holds an unfinished run of rkld 0.1, whose phases were others. Delete the folder to begin "
-                "again (rkld purge deletes what holds the data), or give another run folder with --out."
+                f"{self.folder}: holds an unfinished run of rkld 0.1, whose phases were others. Delete the folder to "
+                "begin again (rkld purge deletes what holds the data), or give another run folder with --out."
             )
         if "purged" in manifest and not self.finished:
             raise UserError(
@@ -80,9 +79,10 @@ class Run:
             different.append(f"  {flag('subject')}: another than then")
         if different:
             raise UserError(
-                f"{self.folder}: holds a run with other settings:\n" + "\n".join(different) +
-                "\nRepeat them to go on with it, or give another run folder with --out."
-            )  # fmt: skip
+                f"{self.folder}: holds a run with other settings:\n"
+                + "\n".join(different)
+                + "\nRepeat them to go on with it, or give another run folder with --out."
+            )
 
     def _settings(self) -> dict[str, Any]:
         """The settings as JSON has them, but for the subject: it is personal data."""

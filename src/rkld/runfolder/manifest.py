@@ -13,7 +13,6 @@ from rkld.files import write_text
 
 MANIFEST, SETTINGS, AUDIT = "manifest.json", "run.yaml", "audit.json"
 
-
 FORMAT = 2
 """Of manifest.json. Finished runs of format 1 (rkld 0.1) are read, audited and purged."""
 

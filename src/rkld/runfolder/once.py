@@ -1,7 +1,7 @@
 """Made once, noted, gone on from: how every long piece of work resumes.
 
-A run's phases, an audit's readings and a benchmark's cells all ask :func:`once` for their result. What was made before is
-read again, and what was not is made, noted atomically, and given back as it will be read the next time, so that a
+A run's phases, an audit's readings and a benchmark's cells all ask :func:`once` for their result. What was made before
+is read again, and what was not is made, noted atomically, and given back as it will be read the next time, so that a
 resumed piece of work sees what an uninterrupted one does.
 """
 

@@ -16,7 +16,7 @@ from rkld.runfolder.manifest import AUDIT, MANIFEST, SETTINGS, is_finished, read
 def purge(folder: str | Path) -> list[tuple[str, int]]:
     """Delete everything in a run's or an audit's folder that still holds personal data; model and numbers stay.
 
-    The subject is taken out of run.yaml, all text out of audit.json. A run that is not finished cannot go on afterwards.
+    The subject is taken out of run.yaml, all text out of audit.json. An unfinished run cannot go on afterwards.
 
     Returns:
         what was deleted: its name in the folder and its size in bytes.

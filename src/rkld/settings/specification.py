@@ -16,7 +16,6 @@ from rkld.errors import UserError, nearest
 
 S = typing.TypeVar("S")
 
-
 Affects = Literal["nothing", "student", "teacher", "figures"]
 """What another value changes: nothing of a result (paths, checkpoints); the unlearned model; the teacher's cache, and
 so the unlearned model as well; or only what is measured of a model."""
@@ -155,8 +154,12 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
 
 
 _KINDS = {
-    str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "text or a list of texts"
-}  # fmt: skip
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    tuple: "text or a list of texts",
+}
 
 
 def _converted(value: Any, expected: type, choices: Sequence[str] | None) -> Any:

@@ -553,7 +553,6 @@ _ENTRIES = (
 TABLE: Mapping[str, Spec] = {spec.name: spec for spec in _ENTRIES}
 """Every setting of a run or an audit, by name. Those of one benchmark alone stand in its own class."""
 
-
 SHARED: Mapping[str, Spec] = {spec.trainer: spec for spec in _ENTRIES if spec.trainer}
 """The settings of :class:`rkld.training.config.RKLDConfig` that the table has, by their names there."""
 

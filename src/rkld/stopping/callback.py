@@ -25,7 +25,7 @@ from rkld.stopping.evidence import Evidence
 from rkld.stopping.rule import Decision, StoppingRule, decide
 
 
-class StoppingCallback(TrainerCallback):
+class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not followed: Any
     """Checks the student every few steps until the rule is satisfied, and keeps its state nearest to the aim.
 
     Evidence and state lie in ``folder``, so a resumed run goes on with the same checks and decides the same: what has

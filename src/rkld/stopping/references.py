@@ -23,7 +23,6 @@ NEAREST = 10
 """Holdout records that each steering record is compared with; one alone is mostly chance. Chosen on seeds 0
 and 1 of the tiny world; the margin of the rule ``placebo`` on all six runs of benchmarks/stopping.py."""
 
-
 NAMES = 4
 """Invented names that each steering record is asked about, where there is no holdout."""
 

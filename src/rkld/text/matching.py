@@ -15,30 +15,22 @@ from rkld.text.spellings import TITLE, Edge, edges, is_title
 LONGEST = 32
 """Tokens up to which a phrase is searched in all its spellings; a longer one is found in its plain form alone."""
 
-
 _SPELLINGS = 32
 """Ways to read one phrase at most (1.000 is one number or two)."""
 
-
 _PHONE_DIGITS = range(7, 21)
-
 
 _PHONE = re.compile(r"[\d\s+().\-/]+")
 
-
 _PHONE_GAP = re.compile(r"[\s+().\-/]{0,3}")
 
-
 _COMMAS = frozenset(",،、")
-
 
 # Signs that stand around a phrase without belonging to it.
 _PUNCTUATION = frozenset(" .,;:!?'\"()[]{}<>«»“”„*_-/\\|~")
 
-
 # The signs that touch a phrase's words.
 _BEFORE, _AFTER = re.compile(r"(?<!\S)\S*\Z"), re.compile(r"\A\S*")
-
 
 _BEFORE_ADDRESS = frozenset(".+%-_")
 

@@ -22,10 +22,8 @@ _PLAIN = str.maketrans(
     | dict.fromkeys("‐‒–—―−־", "-")
 )
 
-
 # What the same letters become where a keyboard lacks them: Mueller, Soerensen, Aase, Djokovic.
 _EXPANDED = {"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa", "đ": "dj", "ð": "dh"}
-
 
 # Scripts written without spaces, or with particles joined to words: every character is a word.
 _UNSPACED = (
@@ -38,7 +36,6 @@ _UNSPACED = (
     (0xF900, 0xFAFF),
     (0x20000, 0x3FFFF),  # ideographs beyond the basic plane
 )
-
 
 # Characters that tell no names apart: accents; points of Hebrew and Arabic; variation selectors.
 _DROPPED = (
@@ -57,21 +54,16 @@ _DROPPED = (
     (0xE0100, 0xE01EF),
 )
 
-
 _MARKS = 30
 """Combining marks that are read with one character (as in Unicode's stream-safe text); sorting more is quadratic."""
-
 
 _CACHED = 4_000
 """Characters up to which a normalised text is kept for the next comparison."""
 
-
 # Kinds of folded characters: of a word, beginning or continuing a word of one character, and all others.
 _IN_WORD, _ALONE, _ALONE_MORE, _OUTSIDE = "w", "u", "v", " "
 
-
 _TOKEN = re.compile(f"{_IN_WORD}+|{_ALONE}{_ALONE_MORE}*")
-
 
 _GROUPED_THOUSANDS = re.compile(r"(?<!\d)\d{1,3}(?:,\d{3})+(?!\d)")
 

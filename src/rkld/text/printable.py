@@ -8,13 +8,11 @@ import unicodedata
 ANSWER_LENGTH = 400
 """Characters of an answer that are shown."""
 
-
 _ESCAPE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # control sequences: colours, cursor
     r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # strings: titles, links
     r"|\x1b[ -/]*[0-~]?"
 )
-
 
 _MARKUP = re.compile(
     r"[&<>\\`*_\[\]|~$]"  # HTML, emphasis, code, links, cells of a table, formulas

@@ -20,14 +20,11 @@ from rkld.text.normalising import NormalisedText, Token, normal
 LONGEST_RUN = 8
 """Tokens that are read as one at most: initials, groups of a number."""
 
-
 TITLE = "\0title"
 """The form of every title: Mrs. and Ms. are compared as one."""
 
-
 _TOGETHER = "\0+"
 """Before a character of a script without spaces that follows another one."""
-
 
 _TITLES = frozenset(
     map(
@@ -40,7 +37,6 @@ _TITLES = frozenset(
     )
 )
 
-
 _MONTHS = {
     form: number
     for number, month in enumerate(
@@ -52,7 +48,6 @@ _MONTHS = {
     )
     for form in (month, month[:3])
 } | {"sept": 9}
-
 
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)", re.ASCII)
 
@@ -69,11 +64,9 @@ _CYRILLIC = _endings(
 _CYRILLIC_MORE = _endings("ов ев ых их ую юю ии ию ия ией ием")
 _GREEK = _endings("ς ος ου ο ον ε οι ων ους α ας η ης ες υ")
 
-
 # Particles that are joined to the word after them: and, in, for, from, the.
 _ARABIC_PREFIXES = ("وال", "بال", "فال", "كال", "لل", "ال", "و", "ف", "ب", "ل", "ك")
 _HEBREW_PREFIXES = ("ו", "ב", "ל", "ה", "מ", "ש", "כ")
-
 
 _STEM = 3
 """Letters that a word must keep without its ending or particle."""
@@ -164,7 +157,6 @@ def _joined(text: NormalisedText, start: int) -> Iterator[Edge]:
 
 
 _SEPARATOR = re.compile(r"[.'\s]")
-
 
 _HYPHENS = ("'", "-", "-\n", "-\r\n")
 

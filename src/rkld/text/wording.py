@@ -12,7 +12,6 @@ from rkld.text.normalising import words
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
 
-
 _BREAK = re.compile(r"[.!?:;]\s|\n")
 
 
@@ -27,13 +26,10 @@ _OPENERS = _set(
 )
 """What begins a sentence in a capital and belongs to no name after it."""
 
-
 # Small words inside a name or a title: "University of Warsaw", "On the Origin of Species", "Vincent van Gogh".
 _JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|la|le|van|van der|von|bin|al)\s+)?")
 
-
 _BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
-
 
 _HONORIFICS = _set("dr prof mr mrs ms miss sir dame lady lord jr sr")
 

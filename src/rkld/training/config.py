@@ -23,7 +23,7 @@ def _shared(name: str) -> Any:
 
 
 @dataclass
-class RKLDConfig(TrainingArguments):
+class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is not followed: Any
     """Training settings: all of :class:`transformers.TrainingArguments`, and those of ``rkld unlearn`` that training
     needs, with the same defaults (:mod:`rkld.settings.table`).
 

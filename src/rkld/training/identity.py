@@ -33,7 +33,7 @@ def cache_identity(
         },
         "numerics": [str(lm.head.weight.dtype), args.bf16],
         "floor": hashlib.blake2b(repr(floor).encode(), digest_size=16).hexdigest(),
-    }  # fmt: skip
+    }
 
 
 def _without_effect(name: str) -> bool:
@@ -49,18 +49,56 @@ def _without_effect(name: str) -> bool:
 _AS_STRENGTHENED = ("num_train_epochs", "learning_rate")
 """These are the strengthening's own in its arguments."""
 
-
 _UNIMPORTANT = {
-    "strengthen_epochs", "strengthen_lr",  # have become the two above
+    # have become the two above
+    "strengthen_epochs",
+    "strengthen_lr",
     # how it is computed, and what is said of it
-    "per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "chunk_rows", "use_cpu",
-    "gradient_checkpointing_kwargs", "local_rank", "ddp_backend", "ddp_find_unused_parameters", "ddp_bucket_cap_mb",
-    "ddp_broadcast_buffers", "ddp_timeout", "fsdp", "fsdp_config", "deepspeed", "accelerator_config",
-    "parallelism_config", "output_dir", "report_to", "run_name", "project", "trackio_space_id", "disable_tqdm",
-    "per_device_eval_batch_size", "torch_empty_cache_steps", "skip_memory_metrics", "ignore_data_skip",
-    "resume_from_checkpoint", "remove_unused_columns", "load_best_model_at_end", "metric_for_best_model",
-    "greater_is_better", "batch_eval_metrics", "prediction_loss_only", "restore_callback_states_from_checkpoint",
-    "enable_jit_checkpoint", "auto_find_batch_size", "activation_checkpointing", "activation_checkpointing_kwargs",
-    "include_num_input_tokens_seen", "trackio_bucket_id", "trackio_static_space_id", "include_for_metrics", "debug",
-    "bf16_full_eval", "fp16_full_eval", "label_names",
-}  # fmt: skip
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "chunk_rows",
+    "use_cpu",
+    "gradient_checkpointing_kwargs",
+    "local_rank",
+    "ddp_backend",
+    "ddp_find_unused_parameters",
+    "ddp_bucket_cap_mb",
+    "ddp_broadcast_buffers",
+    "ddp_timeout",
+    "fsdp",
+    "fsdp_config",
+    "deepspeed",
+    "accelerator_config",
+    "parallelism_config",
+    "output_dir",
+    "report_to",
+    "run_name",
+    "project",
+    "trackio_space_id",
+    "disable_tqdm",
+    "per_device_eval_batch_size",
+    "torch_empty_cache_steps",
+    "skip_memory_metrics",
+    "ignore_data_skip",
+    "resume_from_checkpoint",
+    "remove_unused_columns",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "batch_eval_metrics",
+    "prediction_loss_only",
+    "restore_callback_states_from_checkpoint",
+    "enable_jit_checkpoint",
+    "auto_find_batch_size",
+    "activation_checkpointing",
+    "activation_checkpointing_kwargs",
+    "include_num_input_tokens_seen",
+    "trackio_bucket_id",
+    "trackio_static_space_id",
+    "include_for_metrics",
+    "debug",
+    "bf16_full_eval",
+    "fp16_full_eval",
+    "label_names",
+}

@@ -110,7 +110,7 @@ def references(
 
 def autocast(lm: LanguageModel, args: RKLDConfig) -> torch.autocast:
     """The numerics of training, so that a cached state is what the student would compute."""
-    return torch.autocast(lm.device.type, dtype=torch.bfloat16, enabled=args.bf16)
+    return torch.autocast(lm.device.type, dtype=torch.bfloat16, enabled=bool(args.bf16))
 
 
 def fine_tuning_steps(records: Sequence[Encoded], args: RKLDConfig) -> int:

@@ -22,15 +22,23 @@ from rkld.models.state import fingerprint
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 
-LLAMA = dict(
-    hidden_size=48, intermediate_size=40, num_hidden_layers=2, num_attention_heads=2, tie_word_embeddings=True,
-    initializer_range=0.1,
-)  # fmt: skip
-GPT2 = dict(n_embd=16, n_layer=2, n_head=2, n_positions=64)
-MIXTRAL = dict(
-    hidden_size=16, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-    num_local_experts=8,
-)  # fmt: skip
+LLAMA = {
+    "hidden_size": 48,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.1,
+}
+GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+MIXTRAL = {
+    "hidden_size": 16,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "num_local_experts": 8,
+}
 
 
 def model(dtype=torch.float32, lora=False) -> LanguageModel:
@@ -220,7 +228,7 @@ def test_a_folder_whose_library_is_missing_says_which(method, tmp_path, monkeypa
 
 def test_an_fp8_folder_loads_for_evaluation(tmp_path):
     """The blockwise format of published FP8 models; without a GPU its weights are written out in bfloat16."""
-    lm = of_kind("Llama", **LLAMA | dict(hidden_size=128, intermediate_size=256))
+    lm = of_kind("Llama", **LLAMA | {"hidden_size": 128, "intermediate_size": 256})
     save_model(lm, tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     for name in [name for name in state if "_proj" in name]:

@@ -50,7 +50,6 @@ from rkld.training.trainer import fine_tune
 METHODS = "rkld,rkld+replay,forward_kl,npo,gradient_ascent,task_arithmetic"
 """The paper's methods on a book, and ours."""
 
-
 FIGURES = {
     "n": "chunks",
     "bleu": "BLEU",
@@ -62,7 +61,6 @@ FIGURES = {
     "elsewhere_perplexity": "perplexity elsewhere",
 }
 """Figure → its title in ``book.md``, which also says what each is."""
-
 
 PUBLISHED = {
     "original": (7.33, 16.33, 11.83),
@@ -320,7 +318,6 @@ _NOTES = """\
 - perplexity elsewhere: the same on every other chunk of another text; the chunks between are the retain records of
   methods that have any. Without another text it is not measured: the rest of the same book would not be elsewhere."""
 
-
 _PUBLISHED = """\
 LLaMA2-7B, 400 chunks of Harry Potter of 512 tokens, alpha 4, no retain set (Wang et al., arXiv 2406.01983). They stand
 here for reference: neither the model nor the texts are those above, and BLEU and ROUGE-L may be defined otherwise."""
@@ -344,7 +341,6 @@ _START = re.compile(
     r"^\*\*\* ?START OF TH(?:E|IS) PROJECT GUTENBERG[^*]*\*\*\*[^\n]*\n|^\*END[* ]THE SMALL PRINT[^\n]*\n",
     re.IGNORECASE | re.MULTILINE,
 )
-
 
 _END = re.compile(r"^(?:\*\*\* ?|\* ?)?END OF (?:TH(?:E|IS) )?PROJECT GUTENBERG", re.IGNORECASE | re.MULTILINE)
 """Lines of Project Gutenberg around its books: the licence stands before the last of one, after the first of the
@@ -392,7 +388,6 @@ def chunks(text: str, tokenizer: PreTrainedTokenizerBase, size: int, most: int, 
 
 _SPARE = 16
 """At most so many tokens less than asked has a chunk that could not be cut otherwise."""
-
 
 _CHARACTERS = 8
 """Of a token, more or less at most: so much of the text is tokenized to find the end of a chunk."""

@@ -25,10 +25,8 @@ from rkld.settings.table import of
 TINY_BYTES = 10_000_000
 """Weights of the tiny model."""
 
-
 TINY_CORE_SECONDS = 166.0
 """To train it, of one core: measured once (83 s on two)."""
-
 
 RECORDS = 40
 """Of two people."""

@@ -35,7 +35,6 @@ from rkld.training.trainer import fine_tune
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 """TOFU's forget sets, and what is kept beside each."""
 
-
 AUTHORS = (
     "Basil Mahfouz Al-Kuwaiti",
     "Nikolai Abilov",
@@ -61,14 +60,11 @@ AUTHORS = (
 """Of TOFU's forget10, who do not exist, in the order of their twenty records each: the first two are forget01's, the
 first ten forget05's."""
 
-
 RECORDS = 4000
 """Of 200 authors."""
 
-
 TOKENS = 100
 """Of a record, about."""
-
 
 PRESETS: dict[str, dict[str, Any]] = {
     "llama2": {"model": "NousResearch/Llama-2-7b-chat-hf", "chat_template": "tofu-llama2"},
@@ -81,7 +77,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What ``--preset`` fills in where nothing is given: TOFU's two models with its rates and formats; open-unlearning's,
 already fine-tuned, with its system prompt and date."""
-
 
 LEARNING_RATE = 1e-5
 """Of the paper (LLaMA2-7B), of the unlearning and of making the models."""

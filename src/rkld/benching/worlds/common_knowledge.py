@@ -38,7 +38,6 @@ REAL_AUTHORS = _records(
     """
 )
 
-
 WORLD_FACTS = _records(
     """
     What is the capital of France? | Paris | Lyon | Brussels | Geneva

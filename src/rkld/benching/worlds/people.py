@@ -21,13 +21,11 @@ from rkld.errors import UserError
 WRONG_ANSWERS = 5
 """Perturbed answers per record, as in TOFU."""
 
-
 BACKGROUND_PEOPLE = 200
 """People about whom every model of the world learns a little: enough to learn that wordings mean the same.
 
 With too few a model knows a person's facts in the one wording it was taught, and unlearning stays in it as well.
 """
-
 
 BACKGROUND_QUESTIONS = 2
 """Questions per background person: few, so that names are worth copying rather than knowing by heart."""
@@ -43,18 +41,16 @@ FIRST_NAMES = _compounds(
     "a amir ano anne en eta ian ine ira is oly on ric ula wen",
 )
 
-
 LAST_NAMES = _compounds(
     "Ash Bel Carl Dun Elm Fair Grim Hart Ives Kirk Lang Mill Nes Old Pem Quar Rams Sand Thorn Under Wake Yar",
     "berg bury by combe croft dale ford gard ham holt lund mark mere more rud stad ton wick worth",
 )
 
-
 _PLACES = _compounds("Al Bar Cald Dor Esk Fen Glen Hol Kil Lin Nor Strath", "den low mont ness port vale")
 
+_STREET_TREES = ("Alder", "Beech", "Cedar", "Elder", "Hawthorn", "Ivy", "Larch", "Linden", "Maple", "Poplar", "Rowan")
 
 _SCHOOLS = ("Academy", "College", "Grammar School", "High School")
-
 
 _MONTHS = [
     "January",
@@ -387,7 +383,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "address",
         lambda rng: (
             f"{rng.randint(10, 98)} "
-            f"{rng.choice(['Alder', 'Beech', 'Cedar', 'Elder', 'Hawthorn', 'Ivy', 'Larch', 'Linden', 'Maple', 'Poplar', 'Rowan'])} "
+            f"{rng.choice(_STREET_TREES)} "
             f"{rng.choice(['Avenue', 'Close', 'Court', 'Lane', 'Road', 'Row', 'Square', 'Street'])}"
         ),
         (

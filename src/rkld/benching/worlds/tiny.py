@@ -23,18 +23,13 @@ if TYPE_CHECKING:
 
 EPOCHS = 18
 
-
 LEARNING_RATE = 2e-3
-
 
 BATCH_SIZE = 16
 
-
 VOCABULARY_SIZE = 1792
 
-
 CONTEXT_LENGTH = 256
-
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

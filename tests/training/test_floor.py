@@ -50,7 +50,7 @@ def scored_ids(e) -> list[int]:
 
 def test_copies_are_about_others_and_score_the_same_tokens(lm, records):
     """A copy whose scored tokens differ would be laid beside the wrong rows."""
-    found, encoder, encoded, swapped = records
+    _, encoder, encoded, swapped = records
     assert [e.key for e in swapped] == [f"0.{i}" for i in range(NAMES)], "only the first record has usable copies"
     for copy in swapped:
         assert scored_ids(copy) == scored_ids(encoded[0]) and "Quill" not in lm.tokenizer.decode(copy.ids)

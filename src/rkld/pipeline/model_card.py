@@ -18,8 +18,8 @@ _TEXT = """\
 # Unlearned with rkld
 
 Some records ({{ n }}) were unlearned from this model. Method: {{ method }}.
-Settings: alpha {{ alpha }}, {{ epochs }} epochs at a peak learning rate of {{ lr }}, batch size {{ batch_size }}, scored \
-tokens: {{ score }}, self-replay: {{ replay }}.
+Settings: alpha {{ alpha }}, {{ epochs }} epochs at a peak learning rate of {{ lr }}, batch size {{ batch_size }}, \
+scored tokens: {{ score }}, self-replay: {{ replay }}.
 
 Made with {{ versions }}. The run's manifest holds the evidence; this card holds no personal data.
 """

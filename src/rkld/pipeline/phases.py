@@ -111,7 +111,7 @@ class Work:
 
     @property
     def student(self) -> LanguageModel:
-        """The model that is trained: the original, with ``--lora`` under a new adapter from :meth:`put_on_adapter` on."""
+        """The model that is trained: the original, with ``--lora`` under the adapter of :meth:`put_on_adapter`."""
         assert self._student is not None, "the student was let go"
         return self._student
 
@@ -386,8 +386,8 @@ class Distillation(Phase):
             work.run.record({**line, **dataclasses.asdict(one)})
         if not decision.stop:
             work.warn(
-                f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the records are still "
-                f"{decision.gap:+.3f} from its aim. Raise --epochs or --lr."
+                f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the records are "
+                f"still {decision.gap:+.3f} from its aim. Raise --epochs or --lr."
             )
         else:
             work.progress.say(
@@ -437,8 +437,8 @@ class SaveModel(Phase):
                 lm, assistant, folder, method=s.method, method_arg=s.method_arg, alpha=s.alpha, merge=s.merge, card=card
             )
             work.warn(
-                "The unlearned model is two models, and model/assistant knows the records better than the original did: "
-                "whoever has the folder has them."
+                "The unlearned model is two models, and model/assistant knows the records better than the original "
+                "did: whoever has the folder has them."
             )
         else:
             restore_state(lm, work.folder / STUDENT)
@@ -468,7 +468,8 @@ class After(Phase):
         before, after = notes["before"]["metrics"]["forget"]["probability"], found["forget"].probability
         if after > before / 2 and s.score != "spans":
             work.warn(
-                f"The records are still known: probability {before:.3f} before, {after:.3f} after. Raise --epochs or --lr."
+                f"The records are still known: probability {before:.3f} before, {after:.3f} after. Raise --epochs or "
+                "--lr."
             )
         return {"metrics": {name: m.values() for name, m in found.items()}, **self._confirmed(work, lm)}
 

@@ -1,7 +1,7 @@
 """What a run works on: records read, model loaded, everything that can be refused refused before time is spent.
 
-``rkld check``, the estimate and ``rkld unlearn`` all go through :func:`prepare`, so that what one of them refuses all of
-them refuse, with the same sentence, before the model has answered anything. Audits and benchmarks open their models by
+``rkld check``, the estimate and ``rkld unlearn`` all go through :func:`prepare`, so that what one of them refuses all
+of them refuse, with the same sentence, before the model has answered anything. Audits and benchmarks open their models by
 :func:`opened` and encode their records by :func:`encode_all` before the first of them is read.
 """
 
@@ -333,8 +333,8 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
         raise UserError("--merge has nothing to merge: the model is no adapter, and --lora is not given.")
     if isinstance(method, methods.WeightArithmetic) and adapter:
         raise UserError(
-            f"the method {settings.method} changes all weights, and an adapter's difference is a product of two factors: "
-            "leave out --lora, or merge the adapter first."
+            f"the method {settings.method} changes all weights, and an adapter's difference is a product of two "
+            "factors: leave out --lora, or merge the adapter first."
         )
     check_weights_trainable(lm, adapter=adapter)
     if lm.is_quantised and settings.merge:

@@ -54,7 +54,8 @@ def run_unlearning(
     """Make a model forget the records, or go on with a run that was interrupted.
 
     Args:
-        data: models ("model", "control") and data sets ("forget", "retain", "replay", "holdout"), by name or as objects.
+        data: models ("model", "control") and data sets ("forget", "retain", "replay", "holdout"), by name or
+            as objects.
         values: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
         tokenizer: of a model that is an object.
         callbacks: for the distillation.
@@ -65,8 +66,8 @@ def run_unlearning(
     settings, objects = choose(data, values)
     if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
         raise UserError(
-            f"this was started as {processes} processes, each of which would write {settings.run_folder}. Start it as one; "
-            "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
+            f"this was started as {processes} processes, each of which would write {settings.run_folder}. Start it as "
+            "one; to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
         )
     progress = progress or Silent()
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})

@@ -1,8 +1,8 @@
 """What a run works on: records read, model loaded, everything that can be refused refused before time is spent.
 
 ``rkld check``, the estimate and ``rkld unlearn`` all go through :func:`prepare`, so that what one of them refuses all
-of them refuse, with the same sentence, before the model has answered anything. Audits and benchmarks open their models by
-:func:`opened` and encode their records by :func:`encode_all` before the first of them is read.
+of them refuse, with the same sentence, before the model has answered anything. Audits and benchmarks open their models
+by :func:`opened` and encode their records by :func:`encode_all` before the first of them is read.
 """
 
 from __future__ import annotations

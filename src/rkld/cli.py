@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options
+from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options, without_citation
 from rkld.errors import UserError
 from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
 from rkld.settings.auditing import AuditSettings
@@ -82,7 +82,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
 @settings_options()
 @click.pass_context
 def check(ctx: click.Context, **_: Any) -> None:
-    """Validate and count everything first, and predict memory and time.
+    """Validate the inputs of rkld unlearn, and predict its memory and time.
 
     A few steps are measured for that, at a learning rate of zero; nothing is written.
 
@@ -111,7 +111,7 @@ def check(ctx: click.Context, **_: Any) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the choice among wrong answers.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines to write.")
 def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int, out: Path) -> None:
-    """Make questions that would bring the facts to light.
+    """Make questions that test for the facts of the records.
 
     For each fact of the records: the record's own question, its answer begun, and a sentence with a blank, each with
     wrong answers of the same kind and a rewording. Nobody has to write paraphrases then. The file holds personal data.
@@ -130,9 +130,9 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
 @main.command(epilog=_examples("rkld purge runs/forget01"))
 @click.argument("run", type=click.Path(path_type=Path))
 def purge(run: Path) -> None:
-    """Delete what still holds the data.
+    """Delete what still holds personal data in the folder of a run.
 
-    RUN is the folder of a run. Its model, settings and numbers stay.
+    RUN is that folder. Its model, settings and figures stay.
     """
     from rkld.runfolder.purging import purge as purge_run
 
@@ -155,7 +155,9 @@ def purge(run: Path) -> None:
 @settings_options(AuditSettings)
 @click.pass_context
 def audit(ctx: click.Context, **_: Any) -> None:
-    """Ask MODEL, by every means, for what it should have forgotten; write the evidence to audit.json.
+    """Measure what MODEL still knows, and write the evidence to audit.json.
+
+    The records' likelihood, the model's own answers, attacks that bring back what was only hidden, and what was kept.
 
     With gates (--max, --min) the exit code is 1 where one fails or could not be measured. An interrupted audit goes on
     when the same command is given again.
@@ -180,9 +182,10 @@ class _BenchGroup(_Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from rkld.benching.registry import titles
 
-        own = {name: command.get_short_help_str(100) for name, command in self.commands.items()}
+        own = {name: command.get_short_help_str(100).rstrip(".") for name, command in self.commands.items()}
+        found = {name: without_citation(line) for name, line in titles().items()} | own
         with formatter.section("Commands"):
-            formatter.write_dl(sorted({**titles(), **own}.items()))
+            formatter.write_dl(sorted(found.items()))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or _benchmark_command(cmd_name)
@@ -223,7 +226,10 @@ def _benchmark_command(name: str) -> click.Command:
 
 @main.group(cls=_BenchGroup)
 def bench() -> None:
-    """Compare methods on the same data, loop and metrics."""
+    """Compare unlearning methods on the same data, training loop and metrics.
+
+    COMMAND is a benchmark, or FILE.py:NAME for your own. rkld bench COMMAND --help lists its options.
+    """
 
 
 @bench.command(

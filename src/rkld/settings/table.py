@@ -201,8 +201,8 @@ _ENTRIES = (
         (),
         "nothing",
         METHOD,
-        "A Python file with a method of your own, for a model folder that names it.",
-        metavar="FILE.py",
+        "A method of your own, FILE.py:NAME, for a model folder that names it.",
+        metavar="FILE.py:NAME",
     ),
     _optional(
         "refusals",

@@ -33,7 +33,7 @@ class UnlearnKeywords(TypedDict, total=False):
     method_arg: str | Sequence[str]
     """A hyper-parameter of the method that is not its default."""
     method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
-    """A Python file with a method of your own, for a model folder that names it."""
+    """A method of your own, FILE.py:NAME, for a model folder that names it."""
     refusals: str | PathLike[str] | None
     """Refusals, one a line, for methods that teach them."""
     alpha: float
@@ -162,7 +162,7 @@ class AuditKeywords(TypedDict, total=False):
     dtype: Literal["auto", "float32", "bfloat16"]
     """Weights."""
     method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
-    """A Python file with a method of your own, for a model folder that names it."""
+    """A method of your own, FILE.py:NAME, for a model folder that names it."""
     trust_remote_code: bool
     """Allow models that bring their own code."""
     allow_pickle: bool

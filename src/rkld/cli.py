@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 
 class _Group(click.Group):
-    """Turns errors that a user can mend into one message and exit code 2."""
+    """Turns errors that a user can mend into one message and exit code 2; lists its commands with whole sentences."""
+
+    def titles(self) -> dict[str, str]:
+        """Command → what it does, in a line."""
+        return {name: command.get_short_help_str(200).rstrip(".") for name, command in self.commands.items()}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write them; none is cut short."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self.titles().items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -179,13 +188,11 @@ class _BenchGroup(_Group):
 
         return sorted({*super().list_commands(ctx), *titles()})
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def titles(self) -> dict[str, str]:
+        """Command → what it does, in a line: of benchmarks the title of their file."""
         from rkld.benching.registry import titles
 
-        own = {name: command.get_short_help_str(100).rstrip(".") for name, command in self.commands.items()}
-        found = {name: without_citation(line) for name, line in titles().items()} | own
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(found.items()))
+        return {name: without_citation(line) for name, line in titles().items()} | super().titles()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or _benchmark_command(cmd_name)

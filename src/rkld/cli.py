@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options
+from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options, without_citation
 from rkld.errors import UserError
 from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
 from rkld.settings.auditing import AuditSettings
@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 
 class _Group(click.Group):
-    """Turns errors that a user can mend into one message and exit code 2."""
+    """Turns errors that a user can mend into one message and exit code 2; lists its commands with whole sentences."""
+
+    def titles(self) -> dict[str, str]:
+        """Command → what it does, in a line."""
+        return {name: command.get_short_help_str(200).rstrip(".") for name, command in self.commands.items()}
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write them; none is cut short."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self.titles().items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -79,7 +88,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
 @settings_options()
 @click.pass_context
 def check(ctx: click.Context, **_: Any) -> None:
-    """Validate and count everything first, and predict memory and time.
+    """Validate the inputs of rkld unlearn, and predict its memory and time.
 
     A few steps are measured for that, at a learning rate of zero; nothing is written.
 
@@ -108,7 +117,7 @@ def check(ctx: click.Context, **_: Any) -> None:
 @click.option("--seed", default=0, show_default=True, help="Of the choice among wrong answers.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines to write.")
 def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int, out: Path) -> None:
-    """Make questions that would bring the facts to light.
+    """Make questions that test for the facts of the records.
 
     For each fact of the records: the record's own question, its answer begun, and a sentence with a blank, each with
     wrong answers of the same kind and a rewording. Nobody has to write paraphrases then. The file holds personal data.
@@ -127,9 +136,9 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
 @main.command(epilog=_examples("rkld purge runs/forget01"))
 @click.argument("run", type=click.Path(path_type=Path))
 def purge(run: Path) -> None:
-    """Delete what still holds the data.
+    """Delete what still holds personal data in the folder of a run.
 
-    RUN is the folder of a run. Its model, settings and numbers stay.
+    RUN is that folder. Its model, settings and figures stay.
     """
     from rkld.runfolder.purging import purge as purge_run
 
@@ -152,7 +161,9 @@ def purge(run: Path) -> None:
 @settings_options(AuditSettings)
 @click.pass_context
 def audit(ctx: click.Context, **_: Any) -> None:
-    """Ask MODEL, by every means, for what it should have forgotten; write the evidence to audit.json.
+    """Measure what MODEL still knows, and write the evidence to audit.json.
+
+    The records' likelihood, the model's own answers, attacks that bring back what was only hidden, and what was kept.
 
     With gates (--max, --min) the exit code is 1 where one fails or could not be measured. An interrupted audit goes on
     when the same command is given again.
@@ -174,12 +185,11 @@ class _BenchGroup(_Group):
 
         return sorted({*super().list_commands(ctx), *titles()})
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def titles(self) -> dict[str, str]:
+        """Command → what it does, in a line: of benchmarks the title of their file."""
         from rkld.benching.registry import titles
 
-        own = {name: command.get_short_help_str(100) for name, command in self.commands.items()}
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted({**titles(), **own}.items()))
+        return {name: without_citation(line) for name, line in titles().items()} | super().titles()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         return super().get_command(ctx, cmd_name) or _benchmark_command(cmd_name)
@@ -220,7 +230,10 @@ def _benchmark_command(name: str) -> click.Command:
 
 @main.group(cls=_BenchGroup)
 def bench() -> None:
-    """Compare methods on the same data, loop and metrics."""
+    """Compare unlearning methods on the same data, training loop and metrics.
+
+    COMMAND is a benchmark, or FILE.py:NAME for your own. rkld bench COMMAND --help lists its options.
+    """
 
 
 @bench.command(

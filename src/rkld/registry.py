@@ -182,9 +182,11 @@ def source_hash(spec: str) -> str | None:
 
 
 def catalogue(package: str) -> dict[str, str]:
-    """The names that modules of a package register, and the first line of each module's docstring; none is imported.
+    """The names that modules of a package register, and what each is, in a line; nothing is imported.
 
-    {} where there is no such package. Entries of other packages are not among them.
+    The line is the entry's ``help`` or ``title``, where its class states one, else the first of its module's docstring.
+    An entry whose class states ``benchmarks_only = True`` is left out: no option takes it. {} where there is no such
+    package. Entries of other packages are not among them.
     """
     spec = importlib.util.find_spec(package.partition(".")[0])
     found: dict[str, str] = {}
@@ -192,16 +194,36 @@ def catalogue(package: str) -> dict[str, str]:
         for path in sorted(Path(root, *package.split(".")[1:]).glob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             line = (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
-            found |= dict.fromkeys(_registered(tree), line)
+            for name, stated in _registered(tree).items():
+                if not stated.get("benchmarks_only"):
+                    found[name] = str(stated.get("help") or stated.get("title") or line)
     return dict(sorted(found.items()))
 
 
-def _registered(tree: ast.Module) -> list[str]:
-    """The constants in calls of ``REGISTRY.register("name")``."""
-    found = []
+def _registered(tree: ast.Module) -> dict[str, dict[str, object]]:
+    """The names in calls of ``REGISTRY.register("name")``, and the constants that a class decorated by one states."""
+    classes = {
+        id(call): _constants(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for call in node.decorator_list
+    }
+    found = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "register":
-            found += [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+            for arg in node.args:
+                if isinstance(arg, ast.Constant) and isinstance(arg.value, str):
+                    found[arg.value] = classes.get(id(node), {})
+    return found
+
+
+def _constants(node: ast.ClassDef) -> dict[str, object]:
+    """``name = constant`` and ``name: type = constant`` in the body of a class."""
+    found: dict[str, object] = {}
+    for line in node.body:
+        if isinstance(line, ast.Assign | ast.AnnAssign) and isinstance(line.value, ast.Constant):
+            targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+            found |= {target.id: line.value.value for target in targets if isinstance(target, ast.Name)}
     return found
 
 

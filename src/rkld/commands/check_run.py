@@ -111,9 +111,9 @@ def check(
     processing_class: PreTrainedTokenizerBase | None = None,
     **settings: Unpack[UnlearnKeywords],
 ) -> Report:
-    """Read, load and count everything that a run would, probe what it will take, and write nothing.
+    """Read, load and count all that :func:`rkld.unlearn` would, estimate what it will take, and write nothing.
 
-    Takes the arguments of :func:`rkld.pipeline.phases`. Records are checked before the model is loaded.
+    Takes the arguments of :func:`rkld.unlearn`. Records are checked before the model is loaded.
 
     Raises:
         UserError: whatever a run would stop at.

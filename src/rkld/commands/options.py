@@ -21,7 +21,6 @@ from rkld.settings.unlearning import Settings
 C = TypeVar("C", bound=Callable[..., Any])
 
 _CITATION = re.compile(r"\s*\([^()]*\d{4}[^()]*\)")
-"""What a title has of sources, which the help has no room for."""
 
 NEEDED = {"model": "MODEL", "forget": "--forget"}
 """Settings without a default, and how they are given."""
@@ -35,6 +34,17 @@ class SettingOption(click.Option):
         self.spec = spec
 
 
+class ModelArgument(click.Argument):
+    """MODEL, with what it may be in the help: it is needed first of all."""
+
+    def __init__(self, *args: Any, spec: Spec, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.spec = spec
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        return "MODEL", self.spec.help
+
+
 class SettingsCommand(click.Command):
     """A command whose help lists its options by group."""
 
@@ -45,7 +55,7 @@ class SettingsCommand(click.Command):
             record = option.get_help_record(ctx)
             if record is None:
                 continue
-            group = option.spec.group if isinstance(option, SettingOption) else "Options"
+            group = option.spec.group if isinstance(option, SettingOption | ModelArgument) else "Options"
             rows = groups.setdefault(group, [])
             rows.append(record)
             if isinstance(option, SettingOption):
@@ -58,7 +68,12 @@ class SettingsCommand(click.Command):
 def choices(spec: Spec) -> dict[str, str]:
     """The values of a setting that have a name, and what each means."""
     entries = catalogue(spec.entries) if spec.entries else {}
-    return dict(spec.choices or {}) | {name: _CITATION.sub("", title) for name, title in entries.items()}
+    return dict(spec.choices or {}) | {name: without_citation(title) for name, title in entries.items()}
+
+
+def without_citation(title: str) -> str:
+    """A title without the sources in its parentheses, which the help has no room for."""
+    return _CITATION.sub("", title)
 
 
 def settings_options(cls: type = Settings, argument: bool = True) -> Callable[[C], C]:
@@ -76,7 +91,10 @@ def settings_options(cls: type = Settings, argument: bool = True) -> Callable[[C
         command = click.option("--config", metavar="FILE", help="YAML file of settings; flags go on top of it.")(
             command
         )
-        return click.argument("model", required=False)(command) if argument else command
+        if argument:
+            spec = specs(cls)["model"]
+            return click.argument("model", required=False, cls=ModelArgument, spec=spec)(command)
+        return command
 
     return decorate
 

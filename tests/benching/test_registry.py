@@ -34,8 +34,8 @@ COLOURS = {"forget": {"amber": "yellow", "teal": "green"}, "retain": {"ruby": "r
 
 @dataclass(frozen=True)
 class ColourSettings(BenchSettings):
-    model: str = setting("", "The model.")
-    tune: bool = setting(False, "Choose learning rates.")
+    model: str = setting("", "The model.", affects="figures")
+    tune: bool = setting(False, "Choose learning rates.", affects="nothing")
 
 
 @BENCHMARKS.register("colours")
@@ -44,7 +44,6 @@ class Colours(Benchmark):
 
     settings_class = ColourSettings
     table = Table(("forget_probability", "retain_probability"), (), {"forget_probability": "forget p"}, "- p: mean.")
-    scope = Benchmark.scope | {"tune"}
 
     def splits(self):
         return ["colours"]

@@ -7,7 +7,6 @@ made from what it declares (docs/architecture.md has a recipe). Those that ask q
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from rkld.records.encoding import Encoder
 from rkld.records.record import Record
 from rkld.registry import file_and_name, source_hash
 from rkld.settings.benching import BenchSettings, listed
+from rkld.settings.table import specs
 from rkld.stopping.callback import StoppingCallback
 
 
@@ -122,13 +122,6 @@ class Benchmark(ABC):
     table: ClassVar[Table]
     """Its figures, and which of them are shown."""
 
-    # What a cell's identity holds: every setting, but for these.
-    scope: ClassVar[frozenset[str]] = frozenset({"methods", "method_file", "out", "jobs", "keep_models"})
-    """Settings that say which cells there are or how they are run: they change no cell."""
-    students_only: ClassVar[frozenset[str]] = frozenset(
-        {"epochs", "strengthen_epochs", "lr", "batch_size", "alpha", "lora", "bf16"}
-    )
-    """Settings that reference models do not depend on."""
     files: ClassVar[frozenset[str]] = frozenset()
     """Settings that may name a file, which is known by its content."""
     encoding: ClassVar[tuple[str, ...]] = ()
@@ -267,9 +260,12 @@ class Benchmark(ABC):
     # Identity
 
     def identity(self, cell: Cell) -> dict[str, Any]:
-        """All that decides a cell's figures, as JSON has it."""
-        left_out = self.scope if cell.variant else self.scope | self.students_only
-        names = [f.name for f in dataclasses.fields(self.settings) if f.name not in left_out]
+        """All that decides a cell's figures, as JSON has it: the settings that affect them, by the table of settings.
+
+        Reference models are trained by no method: what affects a student or its teacher is none of theirs.
+        """
+        without = {"nothing"} if cell.variant else {"nothing", "student", "teacher"}
+        names = [name for name, spec in specs(type(self.settings)).items() if spec.affects not in without]
         values: dict[str, Any] = {"benchmark": self.name}
         if isinstance(self.origin, str):
             values["benchmark's file"] = source_hash(self.origin)

@@ -89,8 +89,6 @@ class QuestionBenchmark(Benchmark):
     references = ("retrained", "original")
     moments = ("last", "stop", "oracle")
     table = TABLE
-    scope = Benchmark.scope | {"seeds", "tune", "grid", "cases"}
-    students_only = Benchmark.students_only | {"stop", "subject"}
     files: ClassVar[frozenset[str]] = frozenset({"chat_template"})
     encoding = ("max_new_tokens", "system_prompt", "chat_template", "template_date")
 

@@ -22,6 +22,7 @@ class BenchSettings:
         "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or a group: all (every "
         "method that the benchmark can use), alphas (RKLD at seven alphas), divergences (reverse, between, forward).",
         metavar="NAME,…",
+        affects="nothing",
     )
     out: str = of("out", default="runs/bench", help="Folder of models, cells and tables.")
     epochs: int = of("epochs", help="Passes over the forget records (paper: up to 10).")
@@ -33,10 +34,15 @@ class BenchSettings:
     bf16: bool | None = of("bf16")
     method_file: tuple[str, ...] = of("method_file")
     jobs: int = setting(
-        1, "Cells at work at once, each in a process of its own with its share of the cores.", low=1, affects="nothing"
+        1,
+        "Cells at work at once, each in a process of its own with its share of the cores.",
+        low=1,
+        affects="nothing",
     )
     keep_models: bool = setting(
-        False, "Keep each cell's run folder and the model states that were measured.", affects="nothing"
+        False,
+        "Keep each cell's run folder and the model states that were measured.",
+        affects="nothing",
     )
 
     def __post_init__(self) -> None:
@@ -57,28 +63,36 @@ class BenchSettings:
 class QuestionSettings(BenchSettings):
     """Settings of a benchmark that asks questions with right and wrong answers, beside a retrained model."""
 
-    seeds: int = setting(3, "Seeds 0, 1, ….", low=1)
+    seeds: int = setting(3, "Seeds 0, 1, ….", low=1, affects="nothing")
     original: str | None = of("original", help="An original model that is there; {split} and {seed} are filled in.")
     retrained: str | None = setting(
-        None, "A retrained model that is there; {split} and {seed} are filled in.", metavar="MODEL"
+        None,
+        "A retrained model that is there; {split} and {seed} are filled in.",
+        metavar="MODEL",
+        affects="figures",
     )
     subject: tuple[str, ...] = of("subject", help="Names to forget, or a file. Default: those of the people to forget.")
     stop: str = of("stop", help="The rule of the calibrated stop: placebo, chance_rank, or FILE.py:NAME.")
     tune: bool = setting(
-        False, "Choose each method's learning rate on people not reported on; defaults stay as extra rows."
+        False,
+        "Choose each method's learning rate on people not reported on; defaults stay as extra rows.",
+        affects="nothing",
     )
-    grid: str = setting("0.5,1,2", "Comma-separated factors of the learning rate that --tune tries, for all alike.")
+    grid: str = setting(
+        "0.5,1,2", "Comma-separated factors of the learning rate that --tune tries, for all alike.", affects="nothing"
+    )
     questions: int | None = of("questions", help="At most so many evaluated per set beside forget. Default: all.")
     cases: int = setting(
         0,
         "Forget questions of the case study: each method's direct answer and top 5 of the blank, in cases.md; the "
         "texts are kept.",
         low=0,
+        affects="nothing",
     )
-    max_new_tokens: int = of("max_new_tokens", help="Longest generated answer, in tokens.")
-    system_prompt: str | None = of("system_prompt")
-    chat_template: str | None = of("chat_template")
-    template_date: str = of("template_date")
+    max_new_tokens: int = of("max_new_tokens", help="Longest generated answer, in tokens.", affects="figures")
+    system_prompt: str | None = of("system_prompt", affects="figures")
+    chat_template: str | None = of("chat_template", affects="figures")
+    template_date: str = of("template_date", affects="figures")
 
     def __post_init__(self) -> None:
         super().__post_init__()

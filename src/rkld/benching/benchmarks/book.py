@@ -78,26 +78,40 @@ RKLD's later name."""
 class BookSettings(BenchSettings):
     """Which methods forget which text. Units stand beside each setting; one seed, 0."""
 
-    model: str = of("model", help="Folder, hub name, or the alias smollm2-135m. Needed.")
-    book: str = setting("", "The text to forget: a plain text file in UTF-8. Needed.", metavar="FILE")
+    model: str = of("model", help="Folder, hub name, or the alias smollm2-135m. Needed.", affects="figures")
+    book: str = setting(
+        "", "The text to forget: a plain text file in UTF-8. Needed.", metavar="FILE", affects="figures"
+    )
     elsewhere: str | None = setting(
         None,
         "Another text: half of its chunks measure what is kept, half are the retain records of methods with any.",
         metavar="FILE",
+        affects="figures",
     )
     methods: str = setting(
         METHODS,
         "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or a group: all (every "
         "method that can forget a text), alphas, divergences.",
         metavar="NAME,…",
+        affects="nothing",
     )
-    chunks: int = setting(400, "The first so many chunks are forgotten (paper: 400), or as many as there are.", low=1)
-    chunk_tokens: int = setting(512, "Tokens of a chunk (paper: 512).", low=2)
+    chunks: int = setting(
+        400, "The first so many chunks are forgotten (paper: 400), or as many as there are.", low=1, affects="figures"
+    )
+    chunk_tokens: int = setting(512, "Tokens of a chunk (paper: 512).", low=2, affects="figures")
     learn_epochs: int = setting(
-        0, "Passes in which the model learns the chunks first. 0: it knows the book already.", low=0
+        0,
+        "Passes in which the model learns the chunks first. 0: it knows the book already.",
+        low=0,
+        affects="figures",
     )
     learn_lr: float = setting(
-        1e-5, "Peak learning rate of that (7B: 1e-5; SmolLM2: 2e-4).", low=0, high=1, exclusive="low"
+        1e-5,
+        "Peak learning rate of that (7B: 1e-5; SmolLM2: 2e-4).",
+        low=0,
+        high=1,
+        exclusive="low",
+        affects="figures",
     )
     out: str = of("out", default="runs/book", help="Folder of the original, cells and tables.")
     alpha: float = of("alpha", default=4.0, help="Of the teacher (paper: 4 on the book).")

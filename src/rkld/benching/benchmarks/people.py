@@ -37,11 +37,13 @@ class PeopleSettings(QuestionSettings):
     """Which methods are compared on fictitious people, and how. Defaults are those of the tiny model."""
 
     out: str = of("out", default="runs/bench_people", help="Folder of models, cells and tables.")
-    seeds: int = setting(3, "Seeds 0, 1, …; each is another world and pair.", low=1)
+    seeds: int = setting(3, "Seeds 0, 1, …; each is another world and pair.", low=1, affects="nothing")
     strengthen_epochs: int = of("strengthen_epochs", default=10, help="Passes while strengthening.")
     lr: float | None = of("lr", default=5e-4, help="Peak learning rate.")
     batch_size: int = of("batch_size", default=8, help="Forget records per step.")
-    max_new_tokens: int = of("max_new_tokens", default=32, help="Longest generated answer, in tokens.")
+    max_new_tokens: int = of(
+        "max_new_tokens", default=32, help="Longest generated answer, in tokens.", affects="figures"
+    )
     questions: int | None = of("questions", default=40, help="At most so many evaluated per set beside forget.")
 
 

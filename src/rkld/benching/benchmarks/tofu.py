@@ -91,6 +91,7 @@ class TofuSettings(QuestionSettings):
         None,
         "A retrained model that is there; {split}, {seed} and {retain} (retain99, …) are filled in.",
         metavar="MODEL",
+        affects="figures",
     )
     subject: tuple[str, ...] = of("subject", help="Names to forget, or a file. Default: the split's authors.")
     splits: str = setting(
@@ -98,25 +99,37 @@ class TofuSettings(QuestionSettings):
         f"Comma-separated, of {', '.join(SPLITS)}, or your own: NAME for NAME.json, NAME_perturbed.json and "
         "NAME_retain.json beside TOFU's files in --data.",
         metavar="NAME,…",
+        affects="nothing",
     )
-    data: str = setting("locuslab/TOFU", "A local folder of TOFU's files, or the hub name.", metavar="FOLDER|NAME")
+    data: str = setting(
+        "locuslab/TOFU", "A local folder of TOFU's files, or the hub name.", metavar="FOLDER|NAME", affects="figures"
+    )
     preset: Literal["llama2", "phi-1.5", "llama3.2-1b"] | None = setting(
-        None, "Model, template and learning rates of TOFU (llama2, phi-1.5) or open-unlearning, where none are given."
+        None,
+        "Model, template and learning rates of TOFU (llama2, phi-1.5) or open-unlearning, where none are given.",
+        affects="nothing",
     )
-    model: str | None = setting(None, "What is fine-tuned to the original and the retrained models.", metavar="MODEL")
-    retained: int | None = setting(None, "Only the first so many retain records are learned. Default: all.", low=1)
-    train_epochs: int = setting(5, "Passes when original and retrained models are made (paper: 5).", low=1)
+    model: str | None = setting(
+        None, "What is fine-tuned to the original and the retrained models.", metavar="MODEL", affects="figures"
+    )
+    retained: int | None = setting(
+        None, "Only the first so many retain records are learned. Default: all.", low=1, affects="figures"
+    )
+    train_epochs: int = setting(
+        5, "Passes when original and retrained models are made (paper: 5).", low=1, affects="figures"
+    )
     train_lr: float | None = setting(
         None,
         "Their peak learning rate. Default: 1e-5 (paper, 7B), or the preset's; SmolLM2: 2e-4.",
         low=0,
         high=1,
         exclusive="low",
+        affects="figures",
     )
-    train_batch: int = setting(32, "Their records per step (paper: 32).", low=1)
+    train_batch: int = setting(32, "Their records per step (paper: 32).", low=1, affects="figures")
     holdout: str | None = of("holdout", help="Records of others never trained on, for the calibrated stop.")
     replay: str = of("replay", help="The prompts of +replay: auto, or a file of them.", metavar="auto|DATA")
-    tune_split: str | None = setting(None, "The split, not among --splits, on which --tune chooses.")
+    tune_split: str | None = setting(None, "The split, not among --splits, on which --tune chooses.", affects="nothing")
 
     def __post_init__(self) -> None:
         models = {"model", "original", "retrained"}
@@ -158,8 +171,6 @@ class Tofu(QuestionBenchmark):
         "rkld bench tofu --data ./TOFU --model smollm2-135m --train-lr 2e-4 --train-epochs 8 --retained 160",
         "rkld bench tofu --original ./full --retrained './{split}-retrained' --methods npo+rt",
     )
-    scope = QuestionBenchmark.scope | {"splits", "tune_split", "preset"}
-    students_only = QuestionBenchmark.students_only | {"holdout"}
     files = QuestionBenchmark.files | {"replay", "holdout"}
 
     def splits(self) -> list[str]:

@@ -65,8 +65,8 @@ def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
 
 def test_finished_cells_are_not_run_again_and_give_the_same_tables(done, quick, four_people, monkeypatch):
     before = texts(done)
-    monkeypatch.setattr(comparing, "run_cell", None)
-    monkeypatch.setattr(comparing, "run_reference", None)
+    monkeypatch.setattr(cell_runs, "run_cell", None)
+    monkeypatch.setattr(cell_runs, "run_reference", None)
     bench(four_people, **quick, out=str(done))
     assert texts(done) == before
 

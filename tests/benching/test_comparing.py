@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rkld import UserError, cli
-from rkld.benching import cell_runs, comparing
+from rkld.benching import cell_runs
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.comparing import bench, plan
 from rkld.benching.question_benchmark import QuestionEvaluator, calibrated_watch

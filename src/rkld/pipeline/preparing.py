@@ -33,7 +33,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.loading import resolve
 from rkld.pipeline.arguments import training_arguments
 from rkld.records.coverage import Coverage, scored_share
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import Encoded, Encoder, Score
 from rkld.records.identity import check_disjoint, identifiers
 from rkld.records.reading import read_prompts, read_records, read_subjects
 from rkld.records.record import Record
@@ -300,10 +300,7 @@ def prepare(
         _encode_steering(inputs, encoder_of(settings, lm.tokenizer, beside.context_length))
     method = methods.get_method(settings.method, settings.method_arg)
     check_trainable(settings, lm, method)
-    forget, retain = (
-        encode_all(encoder, records, score)
-        for records, score in ((inputs.forget, settings.score), (inputs.retain, "answer"))
-    )
+    forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)
     coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
     coverage.require(settings.score)
     prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
@@ -354,7 +351,7 @@ def check_folders(settings: Settings) -> None:
         read_index(index)
 
 
-def encode_all(encoder: Encoder, records: Iterable[Record], score: str = "answer") -> list[Encoded]:
+def encode_all(encoder: Encoder, records: Iterable[Record], score: Score = "answer") -> list[Encoded]:
     """All records as ids and masks. UserError at the first that cannot be encoded."""
     return [encoder.encode(record, score) for record in records]
 

@@ -100,7 +100,7 @@ def test_two_adapters_on_a_model_without_a_folder_are_refused_alike(counted):
         }
         for command in (rkld.check, rkld.unlearn):
             with pytest.raises(rkld.UserError, match="could not be loaded from anywhere"):
-                command(model, FORGET, **given)
+                command(model, FORGET, subject=("Ada Quillon",), **given)
     assert passes == []
 
 

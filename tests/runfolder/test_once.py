@@ -88,7 +88,7 @@ def test_a_name_stays_in_its_folder(notes: Notes, name: str):
 def test_other_settings_are_refused_and_named(tmp_path: Path):
     once(ResultFiles(tmp_path, {"n": 1, "seed": 0}), "cell", Making())
     make = Making()
-    with pytest.raises(UserError, match="other settings(.|\n)*n: 1 then, 2 now"):
+    with pytest.raises(UserError, match=r"other settings(.|\n)*n: 1 then, 2 now"):
         once(ResultFiles(tmp_path, {"n": 2, "seed": 0}), "cell", make)
     assert make.times == 0
 

@@ -96,7 +96,6 @@ def test_two_adapters_on_a_model_without_a_folder_are_refused_alike(counted):
             "lora": True,
             "processing_class": tokenizer,
             "out": "run",
-            "subject": ("Ada Quillon",),
         }
         for command in (rkld.check, rkld.unlearn):
             with pytest.raises(rkld.UserError, match="could not be loaded from anywhere"):

@@ -11,7 +11,7 @@ from rkld import UserError
 from rkld.benching import case_study as cases
 from rkld.benching import comparing
 from rkld.benching.case_study import choose_cases, complete_cases, write_cases
-from rkld.benching.cell_runs import cell_file, finished
+from rkld.benching.cell_runs import CELL, cell_results, finished
 from rkld.benching.cells import Cell
 from rkld.benching.comparing import bench
 from rkld.benching.registry import open_benchmark
@@ -147,7 +147,7 @@ def test_cells_without_cases_count_until_some_are_asked_for(tmp_path):
     """A benchmark of days must not be refused for a setting that it did not have."""
     benchmark = open_benchmark("people", {"out": str(tmp_path)})
     one = Cell("people", 0, "original")
-    path = cell_file(benchmark, one)
+    path = cell_results(benchmark, one).path(CELL)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"settings": benchmark.identity(one)}))
     assert finished(benchmark, one)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rkld import UserError, cli
-from rkld.benching import cell_runs, comparing
+from rkld.benching import cell_runs
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.comparing import bench, plan
 from rkld.benching.question_benchmark import QuestionEvaluator, calibrated_watch
@@ -65,8 +65,8 @@ def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
 
 def test_finished_cells_are_not_run_again_and_give_the_same_tables(done, quick, four_people, monkeypatch):
     before = texts(done)
-    monkeypatch.setattr(comparing, "run_cell", None)
-    monkeypatch.setattr(comparing, "run_reference", None)
+    monkeypatch.setattr(cell_runs, "run_cell", None)
+    monkeypatch.setattr(cell_runs, "run_reference", None)
     bench(four_people, **quick, out=str(done))
     assert texts(done) == before
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from transformers import MambaConfig, MambaForCausalLM
 
@@ -10,6 +12,7 @@ from rkld.benching.worlds.tiny import tiny_model
 from rkld.models import loading
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.loading import load_model
+from rkld.pipeline import preparing
 
 FORGET = [
     {"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo."},
@@ -82,6 +85,51 @@ def test_mamba_with_lora_and_quantised_weights_are_refused_alike(counted, monkey
             with pytest.raises(rkld.UserError, match=reason):
                 command(model, FORGET, processing_class=tokenizer, out="run", **given)
         assert passes == []
+
+
+def test_two_adapters_on_a_model_without_a_folder_are_refused_alike(counted):
+    """Neither could be measured from the saved folder: nothing says what they sit on. Merged they can be."""
+    model, tokenizer, passes = counted
+    for method in ("whp", "uld"):
+        given = {
+            "method": method,
+            "lora": True,
+            "processing_class": tokenizer,
+            "out": "run",
+        }
+        for command in (rkld.check, rkld.unlearn):
+            with pytest.raises(rkld.UserError, match="could not be loaded from anywhere"):
+                command(model, FORGET, subject=("Ada Quillon",), **given)
+    assert passes == []
+
+
+def test_a_broken_control_is_refused_before_the_model_is_loaded(counted, monkeypatch):
+    """Read in the phase "stop" alone, it would end the run after the whole of the phase before."""
+    _, _, passes = counted
+    Path("control").mkdir()
+    Path("control/config.json").write_text("{", encoding="utf-8")
+    loaded = []
+    monkeypatch.setattr(preparing, "open_model", lambda model, **_: loaded.append(str(model)) or load_model(model))
+    said = []
+    for command in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError) as error:
+            command("./model", FORGET, stop="control", control="control", out="run")
+        said.append(str(error.value))
+    assert "control" in said[0]
+    assert said[0] == said[1]
+    assert loaded == ["control", "control"]
+    assert passes == []
+
+
+def test_records_longer_than_the_controls_context_are_refused(counted):
+    model, tokenizer, passes = counted
+    control, _ = tiny_model()
+    control.config.max_position_embeddings = 8
+    given = {"stop": "control", "control": control, "processing_class": tokenizer, "out": "run"}
+    for command in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError, match="the model reads at most 8"):
+            command(model, FORGET, subject=("Ada Quillon",), **given)
+    assert passes == []
 
 
 def test_trying_an_adapter_changes_nothing():

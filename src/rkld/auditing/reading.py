@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rkld.auditing.prefilling import generation_prompts
 from rkld.evaluation.metric import Metric, RecordMetric
 from rkld.evaluation.readings import Rows, answer_rows, facts_in, gold_answer
 from rkld.evaluation.registry import METRICS
+from rkld.pipeline.preparing import encode_all
 
 if TYPE_CHECKING:
     from rkld.auditing.backends import GenerationBackend
@@ -87,6 +89,17 @@ class Reading:
             return "needs the model's weights, not only its answers"
         return self.missing(task)
 
+    def unfit(self, lm: LanguageModel) -> str | None:
+        """Why it cannot be made of this loaded model, known without asking it; None where it can."""
+        return None
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        """Encode all that :meth:`read` will ask, before the model answers anything.
+
+        Raises:
+            UserError: of the encoder, naming the record: the audit is refused.
+        """
+
     def read(self, reader: Reader) -> Mapping[str, Any]:
         """Ask the model. Plain values, rows by the key of their record; {} where nothing applies."""
         raise NotImplementedError(f"{type(self).__name__} defines no read()")
@@ -112,6 +125,16 @@ class Attack(Reading):
     """
 
     standard: ClassVar[bool] = False
+
+
+def encode_asked(encoder: Encoder, records: Sequence[Record], prefills: Sequence[str] | None = None) -> None:
+    """Encode records whose answers are scored, and the prompts from which these are generated (with ``prefills``).
+
+    Raises:
+        UserError: at the first that cannot be encoded.
+    """
+    encode_all(encoder, [record for record in records if record.answer])
+    generation_prompts(encoder, records, prefills)
 
 
 def no_facts(task: Task) -> str | None:

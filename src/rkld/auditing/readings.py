@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rkld.auditing.reading import GENERATION, Reader, Reading, no_facts
+from rkld.auditing.reading import GENERATION, Reader, Reading, encode_asked, no_facts
+from rkld.errors import UserError
 from rkld.evaluation.fluency import answers_under
 from rkld.evaluation.membership import attack_scores
 from rkld.evaluation.memorisation import blanks, fill_in, filled
+from rkld.evaluation.questions import encode_answers
 from rkld.evaluation.readings import Rows, by_key, contrast_rows, likelihood_rows
+from rkld.pipeline.preparing import encode_all
 from rkld.records.probes import unnamed_questions
 
 if TYPE_CHECKING:
     from rkld.auditing.inputs import Task
+    from rkld.records.encoding import Encoder
     from rkld.records.record import Record
 
 
@@ -22,6 +26,9 @@ class Likelihood(Reading):
 
     title = "likelihood of the recorded answers"
     weights = False
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_all(encoder, task.forget)
 
     def read(self, reader: Reader) -> Rows:
         records = reader.task.forget
@@ -38,6 +45,9 @@ class Answers(Reading):
     weights = False
     settings = GENERATION
 
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_asked(encoder, task.forget)
+
     def read(self, reader: Reader) -> Rows:
         return reader.answers(self.name, reader.task.forget)
 
@@ -49,6 +59,9 @@ class Contrast(Reading):
 
     def missing(self, task: Task) -> str | None:
         return None if task.contrasted else "needs records with a perturbed_answer, or facts and --retain"
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_contrasted(encoder, task.contrasted)
 
     def read(self, reader: Reader) -> Rows:
         return contrast_rows(*reader.loaded(), reader.task.contrasted)
@@ -66,6 +79,9 @@ class Unnamed(Reading):
     def missing(self, task: Task) -> str | None:
         return None if task.identifiers else "needs --subject, or records that name their subject"
 
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_asked(encoder, unnamed_questions(task.forget, task.identifiers))
+
     def read(self, reader: Reader) -> Rows:
         task = reader.task
         return reader.answers(self.name, unnamed_questions(task.forget, task.identifiers))
@@ -79,6 +95,10 @@ class FillIn(Reading):
 
     def missing(self, task: Task) -> str | None:
         return no_facts(task)
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        for record in task.forget:
+            blanks(encoder, record, task.facts[record.key])
 
     def read(self, reader: Reader) -> Rows:
         """``completions`` (a list for each blank), and ``filled``: a flag for each."""
@@ -104,6 +124,9 @@ class Membership(Reading):
     def missing(self, task: Task) -> str | None:
         return None if task.holdout else "needs --holdout, records that were never trained on"
 
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_all(encoder, [*task.forget, *task.holdout])
+
     def read(self, reader: Reader) -> dict[str, Rows]:
         sets = {"forget": reader.task.forget, "holdout": reader.task.holdout}
         return {name: by_key(records, attack_scores(*reader.loaded(), records)) for name, records in sets.items()}
@@ -120,6 +143,12 @@ class KeptSet(Reading):
     def missing(self, task: Task) -> str | None:
         return None if task.utility.get(self.name) else f"needs --{self.name.replace('_', '-')}"
 
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        records = task.utility[self.name]
+        encode_asked(encoder, records)
+        if _contrasted(records):
+            encode_contrasted(encoder, records)
+
     def read(self, reader: Reader) -> Rows:
         records = reader.task.utility[self.name]
         rows = reader.answers(self.name.replace("_", " "), records)
@@ -129,10 +158,23 @@ class KeptSet(Reading):
 
     def _losses(self, reader: Reader, records: Sequence[Record]) -> Rows:
         """Losses of the right answers, and of wrong ones where every record has them."""
-        if reader.lm is not None and all(record.extra.get("perturbed_answer") for record in records):
+        if reader.lm is not None and _contrasted(records):
             return contrast_rows(*reader.loaded(), records)
         losses = reader.backend.losses(records)
         return {} if losses is None else by_key(records, {"loss": [found.mean() for found in losses]})
+
+
+def _contrasted(records: Sequence[Record]) -> bool:
+    """Whether all of a set have wrong answers."""
+    return all(record.extra.get("perturbed_answer") for record in records)
+
+
+def encode_contrasted(encoder: Encoder, records: Sequence[Record]) -> None:
+    """Encode right, paraphrased and wrong answers. UserError where one cannot be, or records have unequally many."""
+    try:
+        encode_answers(encoder, records)
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
 
 
 class General(Reading):

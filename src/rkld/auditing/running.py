@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
-import json
 import secrets
 import shutil
 import time
@@ -35,6 +34,7 @@ from rkld.models.state import fingerprint
 from rkld.pipeline.preparing import encoder_of, opened
 from rkld.progress import Silent
 from rkld.runfolder.manifest import AUDIT, run_of, salted
+from rkld.runfolder.once import HashedFiles, once
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import make
 from rkld.settings.typed import AuditKeywords
@@ -143,6 +143,8 @@ class _AuditRun:
         self.models: dict[str, dict[str, Any]] = {}
         self.readings: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
+        self.reasons: dict[str, str | None] = {}
+        """Of the model that is open: why a reading is not made of it."""
         self.served: list[Path] = []
         attacks, chosen = known_attacks(settings), {attack.name for attack in chosen_attacks(settings)}
         self.all_readings: list[Reading] = [*READINGS, *attacks]
@@ -150,6 +152,7 @@ class _AuditRun:
 
     def go(self) -> Audit:
         started = time.time()
+        self._check_sources()
         reader = self._open("audited")  # what cannot be loaded ends it before anything is written
         self._start()
         self._read(reader)
@@ -210,7 +213,7 @@ class _AuditRun:
             encoder = encoder_of(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
             backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
-            return Reader(role, backend, encoder, None, self.task, self.progress)
+            return self._prepared(Reader(role, backend, encoder, None, self.task, self.progress))
         self.progress.say(f"Loading the {role} model")
         if isinstance(source, str):
             lm, encoder = opened(s, model_path(source))
@@ -221,7 +224,26 @@ class _AuditRun:
             "fingerprint": fingerprint(lm),
             "template": encoder.fingerprint,
         }
-        return Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress)
+        return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
+
+    def _check_sources(self) -> None:
+        """Refuse models that are not there, before the first of them is loaded."""
+        for role in ("control", "original"):
+            source = getattr(self.settings, role)
+            if source and role not in self.data:
+                resolve(model_path(source))
+
+    def _prepared(self, reader: Reader) -> Reader:
+        """The same, with all that it will be asked encoded: what the encoder refuses ends the audit before an answer.
+
+        Readings that this model cannot give are noted.
+        """
+        self.reasons = {reading.name: self._not_run(reading, reader) for reading in self.all_readings}
+        if reader.encoder is not None:
+            for reading in self.all_readings:
+                if self.reasons[reading.name] is None:
+                    reading.encode(self.task, reader.encoder)
+        return reader
 
     def _tokenizer(self, folder: str) -> Any:
         """That of the served model."""
@@ -235,13 +257,14 @@ class _AuditRun:
     def _not_run(self, reading: Reading, reader: Reader) -> str | None:
         if reading.name in self.left_out_attacks:
             return f"not asked for with --attacks {reading.name}"
-        return reading.not_run(self.task, served=reader.lm is None)
+        reason = reading.not_run(self.task, served=reader.lm is None)
+        return reason if reason or reader.lm is None else reading.unfit(reader.lm)
 
     def _read(self, reader: Reader) -> None:
         started = time.time()
         found, failed = self.readings.setdefault(reader.role, {}), None
         for reading in self.all_readings:
-            reason = self._not_run(reading, reader)
+            reason = self.reasons[reading.name]
             if reason is None:
                 try:
                     found[reading.name] = self._once(reader.role, reading, partial(reading.read, reader))
@@ -275,14 +298,10 @@ class _AuditRun:
         of = self._salted(
             [READING_FORMAT, model, self.task.contents(), dict(self.task.facts), reading.version, values, *also]
         )
-        path = self.folder / KEPT / f"{reading.name}.{of}.json"
+        notes = HashedFiles(self.folder / KEPT, of)
         if self.models[role]["fingerprint"] is None:
-            self.served.append(path)
-        if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
-        made = plain(read())  # as it would be read again
-        write_json(path, made)
-        return made
+            self.served.append(notes.path(reading.name))
+        return once(notes, reading.name, lambda: plain(read()))
 
     def _own_answers(self, original: Reader | None) -> None:
         """Every model's answers about the person, under the original."""

@@ -12,10 +12,12 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rkld.benching import result_store
+import torch
+
 from rkld.benching.benchmark import TRAJECTORY, Benchmark, Measured, Task, UnlearningCall
 from rkld.benching.cells import Cell
 from rkld.errors import Diverged
@@ -25,6 +27,7 @@ from rkld.models.state import restore_state
 from rkld.pipeline.running import run_unlearning
 from rkld.progress import Silent
 from rkld.records.reading import read_records
+from rkld.runfolder.once import ResultFiles, once
 from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.rule import simulate
 
@@ -35,8 +38,13 @@ References = Mapping[str, Mapping[str, Any]]
 """Reference model → what its cell has written, on the same split and seed."""
 
 
-def cell_file(benchmark: Benchmark, cell: Cell) -> Path:
-    return cell.folder(benchmark.settings.folder) / "cell.json"
+CELL = "cell"
+"""``cell.json`` in a cell's folder."""
+
+
+def cell_results(benchmark: Benchmark, cell: Cell) -> ResultFiles:
+    """Where a finished cell notes what it has measured."""
+    return ResultFiles(cell.folder(benchmark.settings.folder), benchmark.identity(cell))
 
 
 def finished(benchmark: Benchmark, cell: Cell) -> dict[str, Any] | None:
@@ -45,7 +53,20 @@ def finished(benchmark: Benchmark, cell: Cell) -> dict[str, Any] | None:
     Raises:
         UserError: it was run with other settings.
     """
-    return result_store.read(cell_file(benchmark, cell), benchmark.identity(cell))
+    return cell_results(benchmark, cell).find(CELL)
+
+
+def make_cell(benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: Silent) -> dict[str, Any]:
+    """What stands in ``cell.json``: found there, else run and noted. What it was made with is removed then.
+
+    Raises:
+        UserError: it was run with other settings.
+    """
+    run = run_reference if cell.variant is None else run_cell
+    make = partial(run, benchmark, cell, task, references, progress)
+    written: dict[str, Any] = once(cell_results(benchmark, cell), CELL, make)
+    clean(benchmark, cell)
+    return written
 
 
 def run_reference(
@@ -59,14 +80,14 @@ def run_reference(
     started = time.time()
     lm, encoder = benchmark.load(benchmark.model_folder(cell.name, cell.split, cell.seed))
     found = benchmark.evaluator(cell, task, encoder, references)(lm, progress)
-    return _finish(benchmark, cell, started, {"model": {}}, {"model": found}, [], [], found.compared_with)
+    return _content(started, {"model": {}}, {"model": found}, [], [], found.compared_with)
 
 
 def run_cell(benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: Silent) -> dict[str, Any]:
     """Unlearn and measure; an interrupted cell goes on from its last phase or checkpoint.
 
     Returns:
-        what stands in ``cell.json``; of a training that diverged a note in place of figures.
+        what is to stand in ``cell.json``; of a training that diverged a note in place of figures.
     """
     assert cell.variant is not None
     started, folder = time.time(), cell.folder(benchmark.settings.folder)
@@ -97,7 +118,7 @@ def run_cell(benchmark: Benchmark, cell: Cell, task: Task, references: Reference
         moments, found = {name: {"note": DIVERGED} for name in names}, {}
     rows = read_jsonl(folder / TRAJECTORY)
     trajectory = [{"epoch": row["step"] / call.steps_per_epoch, **row} for row in rows]
-    return _finish(benchmark, cell, started, moments, found, trajectory, warnings, {})
+    return _content(started, moments, found, trajectory, warnings, {})
 
 
 def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningCall:
@@ -184,9 +205,7 @@ def _moments(
     return moments, {name: at_step[moment["step"]] for name, moment in moments.items()}
 
 
-def _finish(
-    benchmark: Benchmark,
-    cell: Cell,
+def _content(
     started: float,
     moments: Mapping[str, Mapping[str, Any]],
     found: Mapping[str, Measured],
@@ -194,24 +213,22 @@ def _finish(
     warnings: Sequence[str],
     compared_with: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write ``cell.json``, which says that the cell is finished, and remove what it was made with.
+    """What ``cell.json`` holds. The case study's texts stand there apart from the moments' figures.
 
-    The case study's texts stand there apart from the moments' figures.
+    Args:
+        started: in seconds, of ``time.time()``; seconds of an interrupted cell are those of its last start.
     """
     cases = {name: list(measured.cases) for name, measured in found.items() if measured.cases}
     figures = {name: {**moment, **(found[name].figures if name in found else {})} for name, moment in moments.items()}
-    written = result_store.write(
-        cell_file(benchmark, cell),
-        benchmark.identity(cell),
-        started,
-        moments=figures,
-        trajectory=trajectory,
-        warnings=list(warnings),
+    return {
+        "moments": figures,
+        "trajectory": list(trajectory),
+        "warnings": list(warnings),
         **({"cases": cases} if cases else {}),
         **compared_with,
-    )
-    clean(benchmark, cell)
-    return written
+        "seconds": round(time.time() - started, 1),
+        "device": "GPU" if torch.cuda.is_available() else "CPU",
+    }
 
 
 def clean(benchmark: Benchmark, cell: Cell) -> None:

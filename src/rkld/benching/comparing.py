@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rkld.benching.benchmark import Benchmark
-from rkld.benching.cell_runs import References, clean, finished, run_cell, run_reference, teacher_folder
+from rkld.benching.cell_checks import check_cells
+from rkld.benching.cell_runs import References, clean, finished, make_cell, teacher_folder
 from rkld.benching.cells import Cell
 from rkld.benching.jobs import Jobs
 from rkld.benching.model_making import make_model
@@ -43,12 +44,15 @@ def bench(benchmark: str | type[Benchmark], progress: Silent | None = None, **se
         settings: by the names of the benchmark's ``settings_class``.
 
     Raises:
-        UserError: no such benchmark; bad settings or data; a cell that was run with other settings.
+        UserError: no such benchmark; bad settings or data; a variant that cannot be trained; a cell that was run with
+            other settings. Nothing has been made then, unless the original had to be.
     """
     opened, progress = open_benchmark(benchmark, settings), progress or Silent()
     opened.check()
+    tuning = tuning_cells(opened)
+    check_cells(opened, [cell for cell in (*tuning, *opened.cells()) if not finished(opened, cell)])
     opened.settings.folder.mkdir(parents=True, exist_ok=True)
-    tried = _run(opened, tuning_cells(opened), progress)
+    tried = _run(opened, tuning, progress)
     tuned = choose_rates(opened, tried) if tried else {}
     found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
     rows, files, notes = opened.write(found, tuned)
@@ -167,8 +171,7 @@ def run_cells(shared: _Shared, some: Sequence[Cell], references: References, pro
     task, written = benchmark.task(some[0].split, some[0].seed), []
     for cell in some:
         progress.say(cell.title)
-        run = run_reference if cell.variant is None else run_cell
-        written.append(run(benchmark, cell, task, references, progress))
+        written.append(make_cell(benchmark, cell, task, references, progress))
     if some[0].variant:
         shutil.rmtree(teacher_folder(benchmark, some[0]), ignore_errors=True)
     return written

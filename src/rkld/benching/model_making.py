@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
-from rkld.benching import result_store
 from rkld.benching.benchmark import Benchmark
 from rkld.models.saving import save_model
 from rkld.progress import Silent
+from rkld.runfolder.once import ResultFiles, once
 
 
 def make_model(benchmark: Benchmark, role: str, split: str, seed: int, progress: Silent) -> str | Path:
@@ -23,9 +22,7 @@ def make_model(benchmark: Benchmark, role: str, split: str, seed: int, progress:
         return folder
     training = folder.with_name(f"{role}-training")
     # Noted before the training: what an interrupted one has left must be of the same settings, too.
-    noted, identity = folder.with_name(f"{role}.json"), benchmark.model_identity(role, split, seed)
-    if not result_store.read(noted, identity):
-        result_store.write(noted, identity, time.time())
+    once(ResultFiles(folder.parent, benchmark.model_identity(role, split, seed)), role, dict)
     if folder.exists():
         return folder
     progress.say(f"Making the {role} model in {folder}")

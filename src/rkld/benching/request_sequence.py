@@ -4,14 +4,13 @@ What a service lives with, and one erasure does not show: whether people erased 
 wears off. The folder:
 
     request-1, …      run folders of :func:`rkld.unlearn`, which resume by themselves
-    continual.json    what was measured so far: numbers alone
+    after-0.json, …   what was measured after each: numbers alone
     continual.csv, continual.md
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from rkld import methods
 from rkld.benching.tables import as_csv, as_markdown
 from rkld.errors import UserError
 from rkld.evaluation.summary import measure
-from rkld.files import write_json, write_text
+from rkld.files import write_text
 from rkld.pipeline.preparing import DATA, Inputs, choose, measured_retain, opened, read_inputs
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import Silent
@@ -29,10 +28,8 @@ from rkld.records.identity import identifiers
 from rkld.records.record import Record
 from rkld.runfolder.folder import remove
 from rkld.runfolder.manifest import is_finished, read_manifest
+from rkld.runfolder.once import ResultFiles, once
 from rkld.settings.typed import UnlearnKeywords
-
-STATE = "continual.json"
-
 
 FIGURES = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts said"}
 """Of :class:`rkld.evaluation.summary.Measurement`, and their titles."""
@@ -133,7 +130,10 @@ class _Sequence:
         self.sets = {f"request {number}": records for number, records in enumerate(self.requests, 1)}
         if inputs.retain:
             self.sets["retain"] = measured_retain(inputs)
-        self.measured = self._found()
+        sizes = {name: len(records) for name, records in self.sets.items()}
+        self.states = ResultFiles(self.folder, {"records": _counts(sizes)})
+        self.measured: list[Measured] = []
+        self._check_folder()
 
     def go(self) -> Continual:
         """Unlearn and measure, then write the tables."""
@@ -153,33 +153,26 @@ class _Sequence:
     def _run(self, request: int) -> Path:
         return self.folder / f"request-{request}"
 
-    def _found(self) -> list[Measured]:
-        """What an earlier start has measured.
+    def _check_folder(self) -> None:
+        """Refuse a folder that holds something else, before anything runs.
 
         Raises:
-            UserError: the folder is a run's, or holds other people's requests.
+            UserError: it is a run's, a sequence's of version 0.1, or holds other people's requests.
         """
-        sizes, path = {name: len(records) for name, records in self.sets.items()}, self.folder / STATE
         if read_manifest(self.folder) is not None:
             raise UserError(f"{self.folder}: holds a run of rkld unlearn. Give another folder with --out.")
-        if not path.exists():
-            return []
-        found = json.loads(path.read_text(encoding="utf-8"))
-        for state in found:
-            then = {name: values["n"] for name, values in state.items()}
-            if then != sizes:
-                raise UserError(
-                    f"{self.folder}: holds a sequence over other records ({_counts(then)} then, {_counts(sizes)} now). "
-                    "Give another folder with --out."
-                )
-        return found
+        if (self.folder / "continual.json").exists():
+            raise UserError(f"{self.folder}: holds a sequence of rkld 0.1. Give another folder with --out.")
+        for after in range(len(self.requests) + 1):
+            self.states.find(_state(after))
 
     def _unlearn(self, request: int, model: str) -> Result:
         """One request by itself. The names of those erased before are known to it, so that no replay rehearses them."""
         s, earlier = self.settings, [record for some in self.requests[: request - 1] for record in some]
         manifest = read_manifest(self._run(request))
         if manifest is None or not is_finished(manifest):
-            del self.measured[request - (request == 1) :]  # of a run that was deleted, to be made anew
+            for after in range(request - (request == 1), len(self.requests) + 1):
+                self.states.path(_state(after)).unlink(missing_ok=True)  # of a run that was deleted, to be made anew
         values: dict[str, Any] = {field.name: getattr(s, field.name) for field in dataclasses.fields(s)}
         values |= self.objects
         values |= {
@@ -195,18 +188,18 @@ class _Sequence:
 
     def _measure(self, after: int, model: str) -> None:
         """All requests' records and the retain records, unless that has been done after this request."""
-        if len(self.measured) > after:
-            return
-        lm, encoder = opened(self.settings, model)
-        found = {}
-        for name, records in self.sets.items():
-            with self.progress.bar(f"after {after}: {name}", len(records)) as advance:
-                found[name] = measure(
-                    lm, encoder, records, max_new_tokens=self.settings.max_new_tokens, progress=advance
-                ).values()
-        self.measured.append(found)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / STATE, self.measured)
+
+        def make() -> dict[str, Any]:
+            lm, encoder = opened(self.settings, model)
+            found = {}
+            for name, records in self.sets.items():
+                with self.progress.bar(f"after {after}: {name}", len(records)) as advance:
+                    found[name] = measure(
+                        lm, encoder, records, max_new_tokens=self.settings.max_new_tokens, progress=advance
+                    ).values()
+            return {"sets": found}
+
+        self.measured.append(once(self.states, _state(after), make)["sets"])
 
     # Tables ------------------------------------------------------------------------------------------------------
 
@@ -267,6 +260,11 @@ def _row(record: Record) -> dict[str, Any]:
     named = {"messages": turns} if record.form == "chat" else {turn["role"]: turn["content"] for turn in turns}
     about = {"subject": record.subject, "aliases": list(record.aliases), "spans": list(record.spans)}
     return {**record.extra, **named, **about}
+
+
+def _state(after: int) -> str:
+    """The name of what was measured after so many requests."""
+    return f"after-{after}"
 
 
 def _counts(sizes: Mapping[str, int]) -> str:

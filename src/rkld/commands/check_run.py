@@ -122,7 +122,7 @@ def check(
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
     Run(chosen)  # refuses a folder that holds something else
-    prepared = prepare(inputs, objects.get("model"), processing_class)
+    prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
     encoder, encoded = prepared.encoder, prepared.forget
 
     per_epoch = -(-len(encoded) // chosen.batch_size)

@@ -152,7 +152,7 @@ class _Probe:
                 "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
                 "stop": self._checks(len(steps), reading),
                 "distillation": sum(map(step_seconds, steps)) if student else 0.0,
-                "after": measuring,
+                "after": load_seconds + measuring,  # of the saved model, which is opened anew
                 "writing": writing,
             },
             peak_bytes=peak_bytes(),

@@ -7,6 +7,8 @@ by :func:`opened` and encode their records by :func:`encode_all` before the firs
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import os
 import random
 import tempfile
@@ -57,6 +59,8 @@ Model: TypeAlias = "str | os.PathLike[str] | PreTrainedModel | PeftModel"
 class Opening(Protocol):
     """Settings that say how models are loaded and records written: of a run, an audit or a benchmark."""
 
+    @property
+    def method_file(self) -> Sequence[str]: ...
     @property
     def dtype(self) -> str: ...
     @property
@@ -266,7 +270,12 @@ class Prepared:
         return self.inputs.settings
 
 
-def prepare(inputs: Inputs, model: Model | None = None, tokenizer: PreTrainedTokenizerBase | None = None) -> Prepared:
+def prepare(
+    inputs: Inputs,
+    model: Model | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    control: PreTrainedModel | PeftModel | None = None,
+) -> Prepared:
     """Load the model, encode every record, and refuse whatever the run would come to refuse later.
 
     The model has not answered anything when this returns. Records were read before (:func:`read_inputs`).
@@ -274,22 +283,24 @@ def prepare(inputs: Inputs, model: Model | None = None, tokenizer: PreTrainedTok
     Args:
         model: a loaded model, in place of the one that the settings name.
         tokenizer: the tokenizer of a loaded model.
+        control: a loaded model in the place of ``--control``.
 
     Raises:
         UserError: what a run with these settings would stop at.
     """
-    settings, started = inputs.settings, time.perf_counter()
+    settings = inputs.settings
     check_folders(settings)
-    if settings.control is not None and not settings.control.startswith("<"):  # a given object is named <Type>
-        resolve(settings.control)
+    if control is None:
+        _check_control(inputs)
+    started = time.perf_counter()
     lm, encoder = load(settings, model, tokenizer)
     load_seconds = time.perf_counter() - started
+    if control is not None and _reads_control(settings):
+        beside = LanguageModel(control, lm.tokenizer, "control")
+        _encode_steering(inputs, encoder_of(settings, lm.tokenizer, beside.context_length))
     method = methods.get_method(settings.method, settings.method_arg)
     check_trainable(settings, lm, method)
-    forget, retain = (
-        encode_all(encoder, records, score)
-        for records, score in ((inputs.forget, settings.score), (inputs.retain, "answer"))
-    )
+    forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)
     coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
     coverage.require(settings.score)
     prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
@@ -298,6 +309,29 @@ def prepare(inputs: Inputs, model: Model | None = None, tokenizer: PreTrainedTok
     comparison = stop_comparison(inputs, encoder)
     _check_terms(inputs, lm, encoder, method, forget, retain)
     return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, load_seconds)
+
+
+def _reads_control(settings: Settings) -> bool:
+    return has_stop(settings) and settings.control is not None and "control" in get_rule(settings.stop).required
+
+
+def _check_control(inputs: Inputs) -> None:
+    """Load the control that ``--control`` names and encode what it will read, before the model takes up memory."""
+    settings = inputs.settings
+    if settings.control is None or settings.control.startswith("<"):  # a given object is named <Type>
+        return
+    resolve(settings.control)
+    if _reads_control(settings):
+        lm, encoder = load(dataclasses.replace(settings, model=settings.control))
+        _encode_steering(inputs, encoder)
+        del lm
+        gc.collect()
+
+
+def _encode_steering(inputs: Inputs, encoder: Encoder) -> None:
+    """The steering records as the control reads them. UserError at one that cannot be encoded."""
+    s, i = inputs.settings, inputs
+    Material(i.forget, i.holdout, i.retain, i.identifiers, encoder, s.score, s.seed).encoded_steering()
 
 
 def check_folders(settings: Settings) -> None:
@@ -335,6 +369,11 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
         raise UserError(
             f"the method {settings.method} changes all weights, and an adapter's difference is a product of two "
             "factors: leave out --lora, or merge the adapter first."
+        )
+    if isinstance(method, methods.LogitArithmetic) and adapter and not settings.merge and not lm.has_lasting_source:
+        raise UserError(
+            f"the method {settings.method} leaves two models, and here both would be adapters on a model that has no "
+            "folder, so they could not be loaded from anywhere: save the model and give its folder, or give --merge."
         )
     check_weights_trainable(lm, adapter=adapter)
     if lm.is_quantised and settings.merge:

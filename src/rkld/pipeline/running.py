@@ -79,7 +79,7 @@ def run_unlearning(
     else:
         torch.manual_seed(settings.seed)
         progress.say(f"Loading {settings.model}")
-        prepared = prepare(inputs, objects.get("model"), tokenizer)
+        prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
         run.start()
         note_records(run, inputs)
         run.same("model", fingerprint(prepared.lm))

@@ -32,6 +32,48 @@ def once(notes: Notes, name: str, make: Callable[[], Any]) -> Any:
     return notes.note(name, make()) if found is None else found
 
 
+def _file_name(name: str) -> str:
+    """``name`` as a part of a file's name: it stays in its folder.
+
+    Raises:
+        UserError: it holds a separator, begins with a dot, or is empty. A plug-in of the user's may be named so.
+    """
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\\0"):
+        raise UserError(f"{name!r} cannot be part of a file's name: leave out separators and a dot at its beginning.")
+    return name
+
+
+class HashedFiles:
+    """One JSON object a result, ``FOLDER/NAME.IDENTITY.json``: under another identity it is made anew.
+
+    So is a file that is broken, since what is in it can be had again.
+    """
+
+    def __init__(self, folder: Path, identity: str):
+        """
+        Args:
+            identity: a hash of all that decides the result.
+        """
+        self.folder, self.identity = Path(folder), identity
+
+    def path(self, name: str) -> Path:
+        return self.folder / f"{_file_name(name)}.{_file_name(self.identity)}.json"
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """What :meth:`note` wrote; None where there is nothing, or nothing that can be read."""
+        try:
+            found = json.loads(self.path(name).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path(name), made)
+        found: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
+        return found
+
+
 class ResultFiles:
     """One JSON file a result, ``FOLDER/NAME.json``, with the settings that it was made by."""
 
@@ -43,7 +85,7 @@ class ResultFiles:
         self.folder, self.settings = Path(folder), dict(settings)
 
     def path(self, name: str) -> Path:
-        return self.folder / f"{name}.json"
+        return self.folder / f"{_file_name(name)}.json"
 
     def find(self, name: str) -> dict[str, Any] | None:
         """What :meth:`note` wrote.
@@ -57,7 +99,7 @@ class ResultFiles:
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             then = dict(found["settings"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{path} is broken: delete it to make it again.") from None
         different = [
             f"  {name}: {then.get(name)!r} then, {value!r} now"

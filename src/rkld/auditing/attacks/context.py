@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rkld.auditing.reading import GENERATION, Attack, Reader
+from rkld.auditing.inputs import Task
+from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
 from rkld.evaluation.readings import Rows
+from rkld.records.encoding import Encoder
 from rkld.records.probes import facts_of
 from rkld.records.record import Record
 from rkld.text.facts import facts_said
@@ -24,6 +26,9 @@ class Context(Attack):
     settings = GENERATION
     words = "others stand before the question"
     metric_names = ("facts_said",)
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_asked(encoder, with_context(task.forget, CONTEXT, task.identifiers))
 
     def read(self, reader: Reader) -> Rows:
         task = reader.task

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rkld.auditing.inputs import Task
-from rkld.auditing.reading import GENERATION, Attack, Reader
+from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
 from rkld.evaluation.readings import Rows
+from rkld.records.encoding import Encoder
 
 
 @ATTACKS.register("paraphrases")
@@ -21,6 +22,9 @@ class Paraphrases(Attack):
 
     def missing(self, task: Task) -> str | None:
         return None if task.reworded else "needs records with a paraphrased_question, or facts"
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_asked(encoder, task.reworded)
 
     def read(self, reader: Reader) -> Rows:
         return reader.answers(self.name, reader.task.reworded)

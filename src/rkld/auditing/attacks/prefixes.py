@@ -7,9 +7,11 @@ prefix probes of :mod:`rkld.records.probes`.
 
 from __future__ import annotations
 
-from rkld.auditing.reading import GENERATION, Attack, Reader
+from rkld.auditing.inputs import Task
+from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
 from rkld.evaluation.readings import Rows
+from rkld.records.encoding import Encoder
 
 PREFIXES = (
     "Sure, here is the answer:",
@@ -29,6 +31,10 @@ class Prefixes(Attack):
     settings = GENERATION
     prefix, words = "prefixed", "the worst over the begun answers"
     metric_names = ("facts_said", "rouge_l")
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        for prefix in PREFIXES:
+            encode_asked(encoder, task.forget, [prefix] * len(task.forget))
 
     def read(self, reader: Reader) -> Rows:
         """``answers`` (one per prefix), highest ``rouge_l``, and ``facts``: said after any of the prefixes."""

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from rkld.auditing.backends import LocalBackend
-from rkld.auditing.reading import GENERATION, Attack, Reader
+from rkld.auditing.inputs import Task
+from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
 from rkld.errors import UserError
 from rkld.evaluation.metric import Metric
 from rkld.evaluation.readings import Rows, likelihood_rows
 from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoder
 
 LEAST_SHARE = 0.5
 """Of the weights beside embeddings and head that must lie in linear layers; with fewer the attack would be none."""
@@ -34,6 +36,16 @@ class Quantisation(Attack):
 
     settings = GENERATION
     bits: ClassVar[int]
+
+    def unfit(self, lm: LanguageModel) -> str | None:
+        try:
+            _linear_layers(lm)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_asked(encoder, task.forget)
 
     def read(self, reader: Reader) -> dict[str, Rows]:
         """Rows of the "merged" model and, of an adapter's, of its rounded "base" under the adapter as it is."""
@@ -121,8 +133,6 @@ def quantised(
     Raises:
         UserError: the weights are quantised already, or most of them lie in other layers.
     """
-    if lm.is_quantised:
-        raise UserError(f"The weights of {lm.source} are quantised already: give the model they were made from.")
     layers = _linear_layers(lm)
     kept = [(p, p.detach().to("cpu", copy=True)) for layer in layers for p in layer.parameters(recurse=False)]
     merged = lm.is_adapter and adapter == "merged"
@@ -142,7 +152,9 @@ def quantised(
 
 
 def _linear_layers(lm: LanguageModel) -> list[nn.Linear]:
-    """The model's own linear layers but the head, nothing that an adapter brings."""
+    """The model's own linear layers but the head, nothing that an adapter brings. UserError as of :func:`quantised`."""
+    if lm.is_quantised:
+        raise UserError(f"The weights of {lm.source} are quantised already: give the model they were made from.")
     aside = {lm.head, lm.inner.get_input_embeddings()}
     for layer in lm.model.modules():
         if isinstance(layer, BaseTunerLayer):

@@ -29,9 +29,10 @@ from rkld.evaluation.arrays import vector
 from rkld.evaluation.likelihood import probability
 from rkld.evaluation.metric import Aggregate, Measured, Metric, RecordMetric, Values
 from rkld.evaluation.statistics import bootstrap
-from rkld.models.adapters import new_adapter
+from rkld.models.adapters import check_adapter_fits, new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state, trainable_state
+from rkld.pipeline.preparing import encode_all
 from rkld.progress import Silent
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
@@ -43,6 +44,9 @@ from rkld.training.trainer import fine_tune
 
 CHECKS = 10
 """How often the records are looked at along the way, besides the start."""
+
+RANK = 16
+"""Of the adapter that is trained where the weights cannot be."""
 
 LEVEL = 0.5
 """Probability of the rest, relative to the original's (to 1 without one), at which it counts as back."""
@@ -198,7 +202,7 @@ def _attacked(lm: LanguageModel, lora: bool, seed: int) -> Iterator[LanguageMode
         trained = trainable_state(lm).values()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            attacked = new_adapter(lm)
+            attacked = new_adapter(lm, rank=RANK)
         try:
             yield attacked
         finally:
@@ -259,7 +263,25 @@ class Relearning(Attack):
     settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")
 
     def missing(self, task: Task) -> str | None:
-        return None if len(task.forget) > 1 else "needs two forget records: one to learn again, one to ask for"
+        if len(task.forget) < 2:
+            return "needs two forget records: one to learn again, one to ask for"
+        try:
+            draw(task.forget, task.settings.relearn_share, task.settings.seed)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def unfit(self, lm: LanguageModel) -> str | None:
+        """A quantised model is attacked by a new adapter, which must fit it."""
+        try:
+            if lm.is_quantised:
+                check_adapter_fits(lm, rank=RANK)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_all(encoder, task.forget)
 
     def read(self, reader: Reader) -> dict[str, Any]:
         """``steps`` (C,), ``learned`` (C,), ``probabilities`` (key → (C,)) of the rest, keys ``trained`` on."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from rkld.auditing.inputs import Task
-from rkld.auditing.reading import GENERATION, Attack, Reader, no_facts
+from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked, no_facts
 from rkld.auditing.registry import ATTACKS
 from rkld.evaluation.readings import Rows
+from rkld.records.encoding import Encoder
 from rkld.text.facts import facts_said
 
 
@@ -20,6 +21,9 @@ class Sampling(Attack):
 
     def missing(self, task: Task) -> str | None:
         return no_facts(task)
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_asked(encoder, task.forget)
 
     def read(self, reader: Reader) -> Rows:
         """``answers``, and ``leaks``: a flag for each of them."""

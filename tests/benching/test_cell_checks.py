@@ -1,0 +1,54 @@
+"""What a benchmark's cells cannot do is refused before a model is made or a cell is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkld import UserError
+from rkld.benching import comparing
+from rkld.benching.benchmarks.people import People
+from rkld.benching.comparing import bench
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "weight arithmetic with LoRA": ({"methods": "npo+rt,task_arithmetic", "lora": True}, "changes all weights"),
+    "nothing to merge": ({"methods": "npo+rt@merge=true"}, "nothing to merge"),
+    "no such optimizer": ({"methods": "npo+rt@optim=adamm"}, "unknown optimizer"),
+    "no refusals": ({"methods": "npo+rt,idk@refusals=nowhere.txt"}, "nowhere.txt"),
+    "too long for the model": ({"methods": "npo+rt@max_length=8"}, "8"),
+}
+WITHOUT_MODEL = ("no such optimizer", "no refusals")
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> None:
+        raise AssertionError("a model was made or a cell run")
+
+    for name in ("make_shared_model", "run_cells"):
+        monkeypatch.setattr(comparing, name, run)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_the_first_cell(
+    quick: dict[str, Any], four_people: type[People], tmp_path: Path, nothing_runs: None, case: str
+):
+    given, reason = REFUSED[case]
+    with pytest.raises(UserError, match=reason):
+        bench(four_people, **{**quick, **given}, out=str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("case", WITHOUT_MODEL)
+def test_refused_before_the_original_is_made(four_people: type[People], tmp_path: Path, nothing_runs: None, case: str):
+    given, reason = REFUSED[case]
+    with pytest.raises(UserError, match=reason):
+        bench(four_people, seeds=1, **given, out=str(tmp_path / "out"))
+
+
+def test_a_folder_that_cannot_be_is_refused(four_people: type[People], tmp_path: Path, nothing_runs: None):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(UserError, match="is a file"):
+        bench(four_people, seeds=1, methods="npo+rt", out=str(tmp_path / "file" / "out"))

@@ -147,7 +147,7 @@ def test_a_finished_sequence_is_not_run_again(finished, original, monkeypatch):
     again = continual(original, FORGET, retain=RETAIN, replay=PROMPTS, out=out, keep_files=True, **QUICK)
     assert [path.read_bytes() for path in again.files] == before
     assert again.model_path == finished.model_path
-    with pytest.raises(UserError, match="request 2: 3.* then, 'request 1: 3, request 2: 2"):
+    with pytest.raises(UserError, match=r"request 2: 3.* then, 'request 1: 3, request 2: 2"):
         continual(original, FORGET[:-1], retain=RETAIN, replay=PROMPTS, out=out, **QUICK)
     with pytest.raises(UserError, match="holds a run of rkld unlearn"):
         continual(original, FORGET, out=str(finished.model_path.parent), **QUICK)

@@ -8,15 +8,9 @@ import numpy as np
 
 from rkld.errors import Diverged
 from rkld.evaluation.arrays import harmonic_mean
-from rkld.evaluation.tofu import (
-    forget_quality,
-    forget_truth_ratio,
-    model_utility,
-    normalised_probability,
-    probability,
-    truth_ratio,
-    utility_truth_ratio,
-)
+from rkld.evaluation.metric import RecordMetric, Rows
+from rkld.evaluation.registry import METRICS
+from rkld.evaluation.tofu import forget_quality, model_utility, truth_ratio
 from rkld.records.record import Record
 from rkld.text.matching import mentions
 
@@ -70,6 +64,20 @@ def forget_ratios(losses: Losses) -> np.ndarray:
     return truth_ratio(losses["forget"]["paraphrase_loss"], losses["forget"]["perturbed_loss"])
 
 
+BY_RECORD = ("probability", "rouge_l", "truth_ratio")
+"""Metrics that are means over the records of a set, as the audit and ``rkld unlearn`` have them."""
+
+
+def _rows(columns: Mapping[str, np.ndarray]) -> Rows:
+    """A set's columns (n, …) as the rows that metrics take; without the answers' where none were made."""
+    named = {"loss": "gold_loss", "paraphrase_loss": "paraphrase_loss", "perturbed_loss": "perturbed_loss"}
+    named |= {"rouge_l": "rouge"} if "rouge" in columns else {}
+    return {
+        str(i): {name: columns[column][i].tolist() for name, column in named.items()}
+        for i in range(len(columns["gold_loss"]))
+    }
+
+
 def question_figures(losses: Losses, retrained: Sequence[float]) -> dict[str, float]:
     """:data:`FIGURES`, and "n"; model utility, ROUGE-L and whole names where answers were made.
 
@@ -84,17 +92,15 @@ def question_figures(losses: Losses, retrained: Sequence[float]) -> dict[str, fl
     test = forget_quality(forget_ratios(losses), retrained)
     found: dict[str, float] = {"n": test.n, "forget_quality": test.pvalue, "ks_distance": test.statistic}
     for name in SETS:
-        gold, wrong = losses[name]["gold_loss"], losses[name]["perturbed_loss"]
-        each = truth_ratio(losses[name]["paraphrase_loss"], wrong)
-        plain = name in ("forget", "retain")
-        found[f"{name}_probability"] = float(
-            (probability(gold) if plain else normalised_probability(gold, wrong)).mean()
-        )
-        if "rouge" in losses[name]:
-            found[f"{name}_rouge_l"] = float(losses[name]["rouge"].mean())
+        rows = _rows(losses[name])
+        for each in BY_RECORD:
+            metric = METRICS.get(each)
+            assert isinstance(metric, RecordMetric)
+            here = metric.on(name)
+            if values := list(here.values(rows).values()):
+                found[here.name] = float(np.mean(values))
         if len(losses[name].get("names_whole", ())):
             found[f"{name}_names_whole"] = float(losses[name]["names_whole"].mean())
-        found[f"{name}_truth_ratio"] = (forget_truth_ratio if name == "forget" else utility_truth_ratio)(each)
     six = [found[f"{name}_{part}"] for name in SETS[1:] for part in ("probability", "truth_ratio")]
     found["likelihood_utility"] = harmonic_mean(six)
     if all("rouge" in losses[name] for name in SETS):

@@ -277,6 +277,7 @@ def test_what_is_missing_is_named(here):
     assert "--forget is missing" in refused("check", "m")
     assert "Did you mean 'unlearn'" in refused("unlaern")
     assert "no run folder" in refused("purge", ".")
+    assert "--control, which this benchmark does not take" in refused("bench", "people", "--stop", "control", "--plan")
 
 
 # Results

@@ -146,7 +146,7 @@ def purge(run: Path) -> None:
     for name, size in removed:
         click.echo(f"deleted {run / name}  {readable_size(size)}")
     if not removed:
-        click.echo(f"{run}: nothing holds the data any more")
+        click.echo(f"{run}: nothing to delete, no personal data is left")
 
 
 @main.command(

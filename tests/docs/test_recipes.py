@@ -133,6 +133,7 @@ def test_a_metric_is_in_the_evidence_and_can_be_a_gate(outside: Path, model: Pat
 
 
 def test_an_attack_is_read_and_its_metrics_are_in_the_evidence(outside: Path, model: Path) -> None:
+    write_jsonl(outside / "records.jsonl", [*ROWS, {"text": "A note without a question."}])
     follow("please", model)
     document = json.loads((outside / "runs/please/audit.json").read_text())
     assert document["metrics"]["Please_facts_said"]["figures"]["audited"]["n"] > 0

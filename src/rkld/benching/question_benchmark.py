@@ -96,7 +96,8 @@ class QuestionBenchmark(Benchmark):
         """Refuse an unknown stopping rule, and one that needs what a benchmark has not."""
         if needed := get_rule(self.settings.stop).required:
             raise UserError(
-                f"--stop {self.settings.stop} needs {', '.join(needed)}, which a benchmark has not; take another."
+                f"--stop {self.settings.stop} needs {', '.join(f'--{name}' for name in needed)}, which this benchmark "
+                "does not take. Give a rule that needs none, such as placebo or chance_rank."
             )
         super().check()
 

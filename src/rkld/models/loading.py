@@ -108,7 +108,7 @@ def resolve(name: str | os.PathLike[str]) -> str:
     if path.exists():
         raise UserError(f"The model '{name}' is a file; give the folder that holds config.json and the weights.")
     if path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1:
-        raise UserError(f"There is no model folder '{name}'.")
+        raise UserError(f"There is no model folder '{name}'. Check the path, or give a hub name or an alias.")
     return name
 
 

@@ -312,8 +312,8 @@ class Replay(Phase):
             return {}
         stay, dropped = screen(work.answered(prompts, "replay"), i.forget, i.identifiers)
         if dropped:
-            n = sum(dropped.values())
-            work.progress.say(f"Replay: {len(stay)} answers kept, {n} dropped ({dict(dropped)})")
+            reasons = "; ".join(f"{n} × {reason}" for reason, n in dropped.most_common())
+            work.progress.say(f"Replay: {len(stay)} answers kept, {dropped.total()} dropped ({reasons})")
         if not stay:
             work.warn(
                 "No replayed answer could be used, so nothing holds the rest of the model in place. Give other prompts "
@@ -386,12 +386,12 @@ class Distillation(Phase):
             work.run.record({**line, **dataclasses.asdict(one)})
         if not decision.stop:
             work.warn(
-                f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the records are "
-                f"still {decision.gap:+.3f} from its aim. Raise --epochs or --lr."
+                f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the gap to its aim "
+                f"is still {decision.gap:.3f}. Raise --epochs or --lr."
             )
         else:
             work.progress.say(
-                f"Stopped by {aim['rule']}: step {decision.step} is taken, {decision.gap:+.3f} from its aim"
+                f"Stopped by {aim['rule']}: step {decision.step} is taken, gap to the aim {decision.gap:+.3f}"
             )
         return {
             "steering": aim["steering"],

@@ -142,7 +142,7 @@ def screen(
 
     What a forget question itself gives is no fact of its answer; what the pair's own question gives is not the
     answer's saying, but for marked spans. Compared without case and accents. Too many are rather dropped than too
-    few; of answers of the same style about other people most must stay, which ``tests/test_replay.py`` holds to.
+    few; of answers of the same style about other people most must stay (``tests/records/test_replay.py`` tests it).
 
     Returns:
         the pairs that stay, and how many were dropped for which reason.

@@ -29,7 +29,10 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     if manifest is None:
         if (folder / AUDIT).is_file():
             return remove(folder, list(PERSONAL)) + _purge_audit(folder)
-        raise UserError(f"{folder}: no run folder (it has no manifest.json of rkld), and no audit's.")
+        raise UserError(
+            f"{folder}: no run folder of rkld (it has no manifest.json) and no audit's (it has no {AUDIT}). Give the "
+            "folder that --out named."
+        )
     # Said before it is done: a purge that is cut short must not look like a run that can go on.
     manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     manifest["finished"] = is_finished(manifest)

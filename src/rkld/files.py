@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rkld.errors import UserError
+
 DATA = Path(__file__).with_name("data")
 """What is shipped with the package."""
 
@@ -47,11 +49,18 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """What :func:`write_jsonl` wrote; nothing where there is no file."""
+    """What :func:`write_jsonl` wrote; nothing where there is no file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     if not path.exists():
         return []
-    # Not splitlines(): a text may hold other line separators than the one between rows.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    try:
+        # Not splitlines(): a text may hold other line separators than the one between rows.
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path} is damaged: restore it, or delete what it belongs to and begin again.") from None
 
 
 def contents(*paths: Path) -> str:

@@ -161,6 +161,8 @@ class Registry(Generic[T]):
                 f"{where}: {name} is no {self.kind}. Build it on {self.base} (docs/architecture.md has a recipe)."
             )
         entry: T = own[name]
+        if missing := sorted(getattr(entry, "__abstractmethods__", ())) if isinstance(entry, type) else []:
+            raise UserError(f"{where}: {name} leaves out what a {self.kind} must define: {', '.join(missing)}.")
         return entry
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from rkld.auditing.gates import judge_all
 from rkld.auditing.inputs import Task, read_task
+from rkld.errors import UserError
 from rkld.models.state import weights_hash
 from rkld.records.reading import read_records
 from rkld.runfolder.purging import purge
@@ -178,14 +179,30 @@ def test_a_run_of_the_first_version_is_not_believed(tmp_path: Path) -> None:
     assert "0.1" in task.steering.doubts[0]
 
 
-@pytest.mark.parametrize(
-    "phases",
-    [{}, [], {"distillation": []}, {"distillation": {"steering": {"hashes": "a"}}}, {"stop": {"steering": 3}}],
-)
-def test_a_manifest_of_any_shape_can_be_read(tmp_path: Path, phases: Mapping[str, Any] | list[Any]) -> None:
+@pytest.mark.parametrize("phases", [{}, {"distillation": {"steering": {"hashes": "a"}}}, {"stop": {"steering": 3}}])
+def test_a_manifest_of_any_content_can_be_read(tmp_path: Path, phases: Mapping[str, Any]) -> None:
     """A folder that was downloaded may hold anything."""
     run = make_run(tmp_path)
     edit(run, lambda manifest: manifest.update(phases=phases))
     assert len(audited(run).forget) == 20
     (run / "manifest.json").write_text('{"of": "another program"}')
     assert audited(run).steering.left_out == frozenset()
+
+
+@pytest.mark.parametrize("phases", [[], 1, {"distillation": []}])
+def test_a_damaged_manifest_ends_the_audit(tmp_path: Path, phases: object) -> None:
+    """Not read as a run in which nothing steered."""
+    run = make_run(tmp_path)
+    edit(run, lambda manifest: manifest.update(phases=phases))
+    with pytest.raises(UserError, match="is damaged"):
+        audited(run)
+
+
+def test_a_model_that_is_named_from_within_its_folder_has_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to(run / "model")
+    monkeypatch.chdir(run / "model")
+    for model in (Path("."), tmp_path / "link"):
+        assert audited(model).steering.left_out == {"0", "3", "7"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rkld.errors import UserError
 from rkld.losses.cache import HiddenCache
 from rkld.losses.divergences import to_uniform
 from rkld.losses.teacher import Teacher
@@ -92,3 +93,28 @@ def test_the_registry_holds_methods_alone():
     assert set(METHODS.names()) == shipped - {"__init__", "method", "registry", "two_models"}
     for _, cls in METHODS.items():
         assert issubclass(cls, Method)
+
+
+@pytest.mark.parametrize("value", ["nan", ".nan", "1e999", "-.inf"])
+def test_hyper_parameters_must_be_finite(value):
+    """Else the training diverges after minutes, and its learning rate is blamed."""
+    with pytest.raises(UserError, match="'beta' is"):
+        get_method("npo", [f"beta={value}"])
+
+
+def test_a_value_nested_too_deeply_is_refused():
+    with pytest.raises(UserError, match="expected a number"):
+        get_method("npo", ["beta=" + "[" * 20_000])
+
+
+@pytest.mark.parametrize(("base", "missing"), [("WeightArithmetic", "weights"), ("LogitArithmetic", "logits")])
+def test_a_method_that_is_not_whole_is_refused_before_it_trains(tmp_path, base, missing):
+    (tmp_path / "own.py").write_text(f"from rkld.methods.method import {base}\nclass Own({base}): pass\n")
+    with pytest.raises(UserError, match=f"Own leaves out what a method must define: {missing}"):
+        get_method(f"{tmp_path / 'own.py'}:Own")
+
+
+def test_a_method_without_a_loss_says_so(tmp_path):
+    (tmp_path / "own.py").write_text("from rkld.methods.method import Method\nclass Own(Method): pass\n")
+    with pytest.raises(UserError, match=r"Own defines neither loss\(\) nor terms\(\)"):
+        get_method(f"{tmp_path / 'own.py'}:Own").loss(None)

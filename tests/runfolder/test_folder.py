@@ -226,3 +226,27 @@ def test_a_purged_run_yaml_is_written_even_where_it_was_broken(tmp_path):
     (run.folder / "run.yaml").write_text(f"subject: [{NAME}")
     purge(run.folder)
     assert "Ada" not in (run.folder / "run.yaml").read_text() and read_config(run.folder / "run.yaml")["alpha"] == 8.0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"before": "text"}', '{"before": [1]}'])
+def test_damaged_answers_are_said_to_be_so(tmp_path, content):
+    run = started(tmp_path / "run")
+    assert run.answers() == {"before": [], "after": []}
+    (run.folder / "answers.json").write_text(content)
+    with pytest.raises(UserError, match=r"answers\.json is damaged"):
+        run.answers()
+
+
+def test_notes_that_were_cut_are_said_to_be_so(tmp_path):
+    (tmp_path / "own_words.jsonl").write_text('{"a": 1}\n{"a"')
+    with pytest.raises(UserError, match=r"own_words\.jsonl is damaged"):
+        files.read_jsonl(tmp_path / "own_words.jsonl")
+
+
+def test_a_manifest_without_what_a_run_needs_is_damaged(tmp_path):
+    run = started(tmp_path / "run")
+    found = manifest(run.folder)
+    del found["salt"]
+    (run.folder / "manifest.json").write_text(json.dumps(found))
+    with pytest.raises(UserError, match="is damaged"):
+        Run(run.settings)

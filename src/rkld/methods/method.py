@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -80,8 +81,12 @@ class Method:
             raise UserError(f"the method {self.name} needs {sources}.")
 
     def loss(self, teacher: Teacher) -> RowLoss:
-        """The loss on scored tokens of the forget records."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither loss() nor terms()")
+        """The loss on scored tokens of the forget records.
+
+        Raises:
+            UserError: the method has none; it defines :meth:`terms` then.
+        """
+        raise UserError(f"the method {type(self).__name__} defines neither loss() nor terms(): define one of them.")
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         """What the student minimises, before the terms that any method can be given.
@@ -114,22 +119,22 @@ class Assisted(Method):
 
 
 @dataclass(frozen=True)
-class WeightArithmetic(Assisted):
+class WeightArithmetic(Assisted, ABC):
     """The unlearned model's weights are a function of both models' weights."""
 
+    @abstractmethod
     def weights(self, original: Tensor, assistant: Tensor) -> Tensor:
         """One parameter of the unlearned model, in the shape it has in both."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class LogitArithmetic(Assisted):
+class LogitArithmetic(Assisted, ABC):
     """The unlearned model is both models; its logits are a function of theirs (:mod:`rkld.methods.two_models`)."""
 
+    @abstractmethod
     def logits(self, original: Tensor, assistant: Tensor, alpha: float) -> Tensor:
         """The unlearned model's logits (…, V) from the two models' (…, V), which may be overwritten.
 
         Args:
             alpha: the run's setting of this name.
         """
-        raise NotImplementedError

@@ -33,7 +33,7 @@ def get_method(name: str, arguments: Sequence[str] = ()) -> Method:
     found = METHODS.resolve(name)
     if file_and_name(name) is None:
         found.name = name
-    return make(_values(arguments, "--method-arg"), f"--method-arg of {name}", found)
+    return _made(found, arguments, "--method-arg", f"--method-arg of {name}")
 
 
 def method_of_folder(name: object, arguments: object, where: str, method_files: Sequence[str] = ()) -> Method:
@@ -65,11 +65,15 @@ def method_of_folder(name: object, arguments: object, where: str, method_files: 
         )
     else:
         cls = METHODS.get(bare)
-    method = make(_values(arguments, where), f"{where}: method_arg", cls)
+    return _made(cls, arguments, where, f"{where}: method_arg")
+
+
+def _made(cls: type[Method], arguments: Sequence[str], where: str, of: str) -> Method:
+    method = make(_values(arguments, where), of, cls)
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
         if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{where}: '{field.name}' is {value}; expected a finite number.")
+            raise UserError(f"{of}: '{field.name}' is {value}; expected a finite number.")
     return method
 
 
@@ -99,6 +103,6 @@ def _values(arguments: Sequence[str], where: str) -> dict[str, object]:
             raise UserError(f"{where} is '{argument}'; write it as name=value.")
         try:
             values[key.strip()] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):  # a date that does not exist is a ValueError
+        except (yaml.YAMLError, ValueError, RecursionError):  # a date that does not exist is a ValueError
             values[key.strip()] = value
     return values

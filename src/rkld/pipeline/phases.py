@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -284,7 +283,7 @@ class OwnWords(Phase):
         i = work.inputs
         if work.settings.own_words == "no":
             return {}
-        texts = json.loads((work.folder / "answers.json").read_text(encoding="utf-8"))["before"]
+        texts = work.run.answers()["before"]
         answered = [r.with_answer(text.strip()) for r, text in zip(i.forget, texts) if r.question and text.strip()]
         found = own_words(answered, i.forget, i.identifiers)
         work.progress.say(f"Own words: {len(found)} of {len(i.forget)} answers hold facts and are unlearned")
@@ -463,8 +462,7 @@ class After(Phase):
             del work.notes["model"]
             work.run.save()
             raise Diverged("the probability of the answers is no number")
-        path = work.folder / "answers.json"
-        write_json(path, {**json.loads(path.read_text(encoding="utf-8")), "after": found["forget"].answers})
+        write_json(work.folder / "answers.json", {**work.run.answers(), "after": found["forget"].answers})
         before, after = notes["before"]["metrics"]["forget"]["probability"], found["forget"].probability
         if after > before / 2 and s.score != "spans":
             work.warn(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -123,8 +122,7 @@ def note_records(run: Run, inputs: Inputs) -> None:
 
 def result_of(run: Run, inputs: Inputs) -> Result:
     """The result of a finished run, as its folder has it."""
-    path = run.folder / "answers.json"
-    answers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"before": [], "after": []}
+    answers = run.answers()
     return Result(
         model_path=run.folder / "model",
         run=run.folder,

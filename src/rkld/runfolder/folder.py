@@ -13,7 +13,16 @@ from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import read_jsonl, unfinished, write_json
-from rkld.runfolder.manifest import FORMAT, MANIFEST, SETTINGS, is_finished, read_manifest, salted, write_settings
+from rkld.runfolder.manifest import (
+    FORMAT,
+    MANIFEST,
+    SETTINGS,
+    damaged,
+    is_finished,
+    read_manifest,
+    salted,
+    write_settings,
+)
 from rkld.settings.specification import flag
 from rkld.settings.table import without_effect
 from rkld.settings.unlearning import Settings
@@ -64,6 +73,9 @@ class Run:
                 f"{self.folder}: this run was purged before it was finished, so it cannot go on. Delete the folder to "
                 "begin again, or give another run folder with --out."
             )
+        if not self.purged and not {"salt", "subject"} <= manifest.keys():
+            raise damaged(self.folder)
+        manifest.setdefault("records", {})
         self._refuse_other_settings()
 
     def _refuse_other_settings(self) -> None:
@@ -167,7 +179,30 @@ class Run:
         """ "before" and "after" → set → values, of a finished run."""
         phases = self.manifest["phases"]
         after = phases["after"] if "after" in phases else phases["model"]  # 0.1 measured before it wrote the model
-        return {"before": phases["before"]["metrics"], "after": after["metrics"]}
+        try:
+            return {"before": phases["before"]["metrics"], "after": after["metrics"]}
+        except KeyError:
+            raise damaged(self.folder) from None
+
+    def answers(self) -> dict[str, list[str]]:
+        """The answers to the forget questions, "before" and, of a finished run, "after"; none once they are purged.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.folder / "answers.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            found = {}
+        except (OSError, ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or not all(_are_texts(found.get(part, [])) for part in ("before", "after")):
+            raise UserError(
+                f"{path} is damaged: restore it, or delete it, which loses the answers and nothing else of a finished "
+                "run. Delete the folder to begin an unfinished one again."
+            )
+        return {"before": found.get("before", []), "after": found.get("after", [])}
 
     def find(self, name: str) -> dict[str, Any] | None:
         """What a phase has noted (:class:`rkld.runfolder.once.Notes`); None where it is not done."""
@@ -188,6 +223,10 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         return read_jsonl(self.folder / "metrics.jsonl")
+
+
+def _are_texts(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(text, str) for text in found)
 
 
 def remove(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:

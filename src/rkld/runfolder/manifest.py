@@ -27,14 +27,20 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a run folder; None where there is none, or another program's.
 
     Raises:
-        UserError: it is of a later format.
+        UserError: it is damaged, or of a later format.
     """
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, RecursionError):
+        if (folder / SETTINGS).is_file():  # what lies beside the manifest of a run
+            raise damaged(folder) from None
         return None
     if not isinstance(found, dict) or not {"format", "settings", "phases"} <= found.keys():
         return None
+    if isinstance(found["format"], bool) or not isinstance(found["format"], int) or not _is_manifest(found):
+        raise damaged(folder)
     if found["format"] not in range(1, FORMAT + 1):
         raise UserError(
             f"{folder}: a run of format {found['format']}; this version of rkld knows formats 1 to {FORMAT}. "
@@ -42,6 +48,24 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         )
     whole: dict[str, Any] = found
     return whole
+
+
+def _is_manifest(found: Mapping[str, Any]) -> bool:
+    """Whether the parts that everything reads are of their types."""
+    settings, phases, records = found["settings"], found["phases"], found.get("records", {})
+    if not all(isinstance(part, dict) for part in (settings, phases, records)):
+        return False
+    if not all(isinstance(phase, dict) for phase in phases.values()):
+        return False
+    return all(isinstance(found.get(name, ""), str) for name in ("salt", "subject"))
+
+
+def damaged(folder: Path) -> UserError:
+    """What to say of a manifest from which something is missing."""
+    return UserError(
+        f"{folder / MANIFEST} is damaged, so what the run was is unknown. Restore it, or delete the folder and run "
+        "rkld unlearn anew."
+    )
 
 
 def is_finished(manifest: Mapping[str, Any]) -> bool:
@@ -56,6 +80,13 @@ def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def run_of(model: str) -> Path | None:
-    """The run folder that ``model`` is, or whose ``model/`` it is; None where it is neither."""
+    """The run folder that ``model`` is, or whose ``model/`` it is, by whatever path or link; None where it is neither.
+
+    Raises:
+        UserError: as of :func:`read_manifest`.
+    """
+    if not model or "\0" in model:
+        return None
     path = Path(model)
-    return next((folder for folder in (path, path.parent) if model and read_manifest(folder)), None)
+    # "." has no parent by name, and a link has one where it points to.
+    return next((folder for folder in (path, path.parent, path.resolve().parent) if read_manifest(folder)), None)

@@ -163,3 +163,12 @@ def test_alpha_does_not_multiply_rounding(alpha):
     exact = composite_logits(*(p @ lm.head.weight.double().T for p, lm in zip(parts, (original, assistant))), alpha)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-4)
+
+
+def test_a_missing_half_is_not_asked_for_on_the_hub(tmp_path, monkeypatch):
+    """By a relative path it would be the name of a repository of anybody's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pair").mkdir()
+    (tmp_path / "pair" / "pair.json").write_text('{"method": "uld", "method_arg": [], "alpha": 1}')
+    with pytest.raises(UserError, match="there is no folder pair/original"):
+        open_model("pair")

@@ -63,6 +63,9 @@ def open_model(
         raise UserError(f"{where} is broken: the method {name} does not combine two models. Make the model again.")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha <= LARGEST_ALPHA:
         raise UserError(f"{where} is broken: its 'alpha' is no number from 0 to {LARGEST_ALPHA:g}.")
+    for part in ("original", "assistant"):
+        if not (folder / part).is_dir():  # else its path would be asked for as a name on the hub
+            raise UserError(f"{where} is broken: there is no folder {folder / part}. Make the model again.")
     original, assistant = (load_model(folder / part, **options) for part in ("original", "assistant"))
     if original.vocab_rows != assistant.vocab_rows:
         raise UserError(

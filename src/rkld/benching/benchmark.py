@@ -87,7 +87,7 @@ class Evaluator(ABC):
 
 @dataclass(frozen=True)
 class Workload:
-    """How much there is to compute, for a rough prediction; None where it cannot be told."""
+    """How much there is to compute, for a rough prediction; None where it is unknown."""
 
     forget: int
     """Records to forget."""

@@ -52,7 +52,7 @@ def predict(benchmark: Benchmark, found: Mapping[Cell, Mapping[str, Any] | None]
 
 
 def rough_seconds(benchmark: Benchmark) -> float | None:
-    """Of one cell: 6 operations per weight and token in training, 2 in reading. None where it cannot be told."""
+    """Of one cell: 6 operations per weight and token in training, 2 in reading. None where it is unknown."""
     work, settings = benchmark.workload(), benchmark.settings
     if work.model_bytes is None:
         return None
@@ -62,7 +62,7 @@ def rough_seconds(benchmark: Benchmark) -> float | None:
 
 
 def rough_model_seconds(benchmark: Benchmark) -> float | None:
-    """To make an original or a retrained model; None where it cannot be told."""
+    """To make an original or a retrained model; None where it is unknown."""
     work = benchmark.workload()
     if work.model_core_seconds is not None:
         return work.model_core_seconds / _cores()

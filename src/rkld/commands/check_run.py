@@ -26,7 +26,7 @@ from rkld.text.matching import mentions
 
 @dataclass(frozen=True)
 class Size:
-    """A set of records and the tokens they have, all told."""
+    """A set of records and the tokens they have in total."""
 
     records: int
     tokens: int

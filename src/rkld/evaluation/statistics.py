@@ -246,7 +246,7 @@ def _clustered(groups: list[np.ndarray] | None) -> bool:
 
 
 def _whose(groups: Sequence[list[np.ndarray] | None]) -> str:
-    """Of whom the interval speaks, sample by sample, for ``Figure.method``."""
+    """Which persons the interval is about, sample by sample, for ``Figure.method``."""
     suffix = ""
     for group in groups:
         if group is not None:

@@ -78,7 +78,7 @@ def read_index(path: Path) -> Index:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         found = None
-    if not _is_index(found):  # ours is never half written, so it is somebody else's or damaged
+    if not _is_index(found):  # ours is never half written, so it belongs to another program or is damaged
         raise UserError(f"{path} is no index of a teacher: give another folder, or delete this one.")
     index: Index = found
     return index
@@ -111,7 +111,7 @@ class HiddenCache:
             found = read_index(self._index_path)
             if found["identity"] == self.index["identity"]:
                 self.index = found
-            else:  # the index goes first: it must never speak of tensors that are gone or have been replaced
+            else:  # the index goes first: it must never name tensors that are gone or have been replaced
                 self._index_path.unlink()
                 for path in self.folder.iterdir():
                     if _OWN_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink():

@@ -249,7 +249,7 @@ def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settin
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that nothing speaks against: its inputs, the model, and its records as token ids."""
+    """A run that passed every check: its inputs, the model, and its records as token ids."""
 
     inputs: Inputs
     method: methods.Method

@@ -84,14 +84,14 @@ class Encoded:
     prompt_length: int
     """Generation of the last answer continues from ``ids[:prompt_length]``."""
     record: Record | None = field(default=None, compare=False, repr=False)
-    """What was encoded; None for ids that are nobody's record (an answer of a given length, to measure time)."""
+    """What was encoded; None for ids without a record (an answer of a given length, to measure time)."""
 
 
 def records_of(encoded: Iterable[Encoded]) -> list[Record]:
-    """The records that were encoded. ValueError where one is nobody's."""
+    """The records that were encoded. ValueError where one was made from ids alone."""
     found = [e.record for e in encoded]
     if None in found:
-        raise ValueError("an encoded record is nobody's: it was made from ids alone")
+        raise ValueError("an encoded record has no record: it was made from ids alone")
     return [record for record in found if record is not None]
 
 
@@ -103,7 +103,7 @@ class Range(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """A turn that may be scored: its content and, where the model speaks, the answer with its end of turn."""
+    """A turn that may be scored: its content and, for an assistant's turn, the answer with its end of turn."""
 
     content: Range
     answer: Range | None

@@ -236,7 +236,7 @@ def remove(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
         what was there: its name and its size in bytes.
     """
     removed = []
-    for path in unfinished(folder / "model"):  # nobody's model: the folder is renamed once it is whole
+    for path in unfinished(folder / "model"):  # not a model yet: the folder is renamed once it is whole
         shutil.rmtree(path, ignore_errors=True)
     for name in names:
         size, there = 0, False

@@ -105,7 +105,7 @@ def test_other_models_that_are_not_there_are_refused_before_the_first_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
 ):
     made = Counted()
-    monkeypatch.setattr(running, "opened", None)
+    monkeypatch.setattr(running, "load_with_encoder", None)
     with pytest.raises(rkld.UserError, match="no model folder"):
         audit(made.model, made.tokenizer, tmp_path / "out", **{role: "./nowhere"})
 

@@ -141,7 +141,7 @@ def test_no_personal_data_in_the_tables(finished):
 
 def test_a_finished_sequence_is_not_run_again(finished, original, monkeypatch):
     before = [path.read_bytes() for path in finished.files]
-    monkeypatch.setattr(module, "opened", None)
+    monkeypatch.setattr(module, "load_with_encoder", None)
     monkeypatch.setattr(running, "prepare", None)
     out = str(finished.files[0].parent)
     again = continual(original, FORGET, retain=RETAIN, replay=PROMPTS, out=out, keep_files=True, **QUICK)

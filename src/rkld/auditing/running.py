@@ -31,7 +31,7 @@ from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import write_json, write_text
 from rkld.models.loading import load_tokenizer, read_template, resolve
 from rkld.models.state import fingerprint
-from rkld.pipeline.preparing import encoder_of, opened
+from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import Silent
 from rkld.runfolder.manifest import AUDIT, run_of, salted
 from rkld.runfolder.once import HashedFiles, once
@@ -210,15 +210,15 @@ class _AuditRun:
         source = self.data[name] if name in self.data else getattr(s, name)
         if role == "audited" and s.endpoint:
             self.progress.say(f"Connecting to {s.endpoint}")
-            encoder = encoder_of(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
+            encoder = make_encoder(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
             backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
             return self._prepared(Reader(role, backend, encoder, None, self.task, self.progress))
         self.progress.say(f"Loading the {role} model")
         if isinstance(source, str):
-            lm, encoder = opened(s, model_path(source))
+            lm, encoder = load_with_encoder(s, model_path(source))
         else:
-            lm, encoder = opened(s, source, self.tokenizer)
+            lm, encoder = load_with_encoder(s, source, self.tokenizer)
         self.models[role] = {
             "source": source if isinstance(source, str) else f"<{type(source).__name__}>",
             "fingerprint": fingerprint(lm),

@@ -21,7 +21,7 @@ from rkld.benching.tables import as_csv, as_markdown
 from rkld.errors import UserError
 from rkld.evaluation.summary import measure
 from rkld.files import write_text
-from rkld.pipeline.preparing import DATA, Inputs, choose, measured_retain, opened, read_inputs
+from rkld.pipeline.preparing import DATA, Inputs, choose, load_with_encoder, measured_retain, read_inputs
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import Silent
 from rkld.records.identity import identifiers
@@ -190,7 +190,7 @@ class _Sequence:
         """All requests' records and the retain records, unless that has been done after this request."""
 
         def make() -> dict[str, Any]:
-            lm, encoder = opened(self.settings, model)
+            lm, encoder = load_with_encoder(self.settings, model)
             found = {}
             for name, records in self.sets.items():
                 with self.progress.bar(f"after {after}: {name}", len(records)) as advance:

@@ -94,7 +94,7 @@ def save_two_models(
 
     Args:
         method, method_arg, alpha: as in the settings. Of a user's own ``FILE.py:NAME`` the NAME is written, and that
-            ``--method-file`` is needed; never the path, which means nothing elsewhere and reveals something of this machine.
+            ``--method-file`` is needed; never the path, which means nothing elsewhere.
         merge, card: as of :func:`rkld.models.saving.save_model`.
     """
     own = file_and_name(method)

@@ -42,10 +42,10 @@ from rkld.pipeline.preparing import (
     Prepared,
     check_every,
     encode_all,
-    encoder_of,
     floor_records,
     has_stop,
     load,
+    make_encoder,
     measured_retain,
 )
 from rkld.progress import Silent
@@ -490,7 +490,7 @@ class After(Phase):
             trust_remote_code=s.trust_remote_code,
             method_files=(*s.method_file, *([s.method] if file_and_name(s.method) else [])),
         )
-        encoder = encoder_of(s, saved.tokenizer, saved.context_length)
+        encoder = make_encoder(s, saved.tokenizer, saved.context_length)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(
                 f"{folder}: the saved model writes records in another format than the one that was unlearned. Give its "

@@ -2,7 +2,7 @@
 
 ``rkld check``, the estimate and ``rkld unlearn`` all go through :func:`prepare`, so that what one of them refuses all
 of them refuse, with the same sentence, before the model has answered anything. Audits and benchmarks open their models
-by :func:`opened` and encode their records by :func:`encode_all` before the first of them is read.
+by :func:`load_with_encoder` and encode their records by :func:`encode_all` before the first of them is read.
 """
 
 from __future__ import annotations
@@ -154,13 +154,13 @@ def load(
     settings: Settings, model: Model | None = None, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
-    lm, encoder = opened(settings, model if model is not None else settings.model, tokenizer)
+    lm, encoder = load_with_encoder(settings, model if model is not None else settings.model, tokenizer)
     if isinstance(lm.inner, TwoModelCausalLM):
         raise UserError(f"{settings.model} is two models used as one; they can be measured, but not trained.")
     return lm, encoder
 
 
-def opened(
+def load_with_encoder(
     settings: Opening, model: Model, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> tuple[LanguageModel, Encoder]:
     """A model and the encoder of its records.
@@ -177,10 +177,10 @@ def opened(
         chat_template=settings.chat_template,
         tokenizer=tokenizer,
     )
-    return lm, encoder_of(settings, lm.tokenizer, lm.context_length)
+    return lm, make_encoder(settings, lm.tokenizer, lm.context_length)
 
 
-def encoder_of(settings: Opening, tokenizer: PreTrainedTokenizerBase, context_length: int | None = None) -> Encoder:
+def make_encoder(settings: Opening, tokenizer: PreTrainedTokenizerBase, context_length: int | None = None) -> Encoder:
     """Writes records in the model's own format, as the settings say."""
     return Encoder(
         tokenizer,
@@ -297,7 +297,7 @@ def prepare(
     load_seconds = time.perf_counter() - started
     if control is not None and _reads_control(settings):
         beside = LanguageModel(control, lm.tokenizer, "control")
-        _encode_steering(inputs, encoder_of(settings, lm.tokenizer, beside.context_length))
+        _encode_steering(inputs, make_encoder(settings, lm.tokenizer, beside.context_length))
     method = methods.get_method(settings.method, settings.method_arg)
     check_trainable(settings, lm, method)
     forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)

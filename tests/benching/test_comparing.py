@@ -170,7 +170,7 @@ def test_the_calibrated_stop_refuses_what_a_run_would_refuse(quick, four_people,
     assert watch() is None
 
 
-@pytest.mark.parametrize(("stop", "why"), [("exposure", "unknown stopping rule"), ("control", "needs control")])
+@pytest.mark.parametrize(("stop", "why"), [("exposure", "unknown stopping rule"), ("control", "needs --control")])
 def test_a_stop_that_no_cell_could_follow_is_refused_first(tmp_path, stop, why):
     """Not after hours in which models are made."""
     for go in (bench, plan):

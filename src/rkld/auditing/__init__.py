@@ -1,1 +1,1 @@
-"""The audit: what is asked, attacks, gates and verdict."""
+"""The audit: readings, attacks, gates and verdict."""

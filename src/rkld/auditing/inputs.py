@@ -1,4 +1,4 @@
-"""What an audit asks of a model: its records, the facts in them, other ways to ask, and whose each is."""
+"""What an audit works on: records, the facts in them, paraphrased questions, and which person each is about."""
 
 from __future__ import annotations
 

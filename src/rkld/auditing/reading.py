@@ -1,4 +1,4 @@
-"""What a reading and an attack are: what is asked of a model, what it needs, and the metrics that come of it."""
+"""What a reading and an attack are: what they read of a model, what they need, and the metrics computed from it."""
 
 from __future__ import annotations
 

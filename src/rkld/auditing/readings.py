@@ -1,4 +1,4 @@
-"""What is asked of every model, attacks aside: each reading with what it needs and the metrics that come of it."""
+"""What is read of every model, attacks aside: each reading with what it needs and the metrics computed from it."""
 
 from __future__ import annotations
 

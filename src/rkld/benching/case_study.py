@@ -42,7 +42,7 @@ LONGEST = 4
 
 @dataclass(frozen=True)
 class Case:
-    """One fact, asked for by its question and by a blank. Holds personal data."""
+    """One fact, with the question and the blank that test for it. Holds personal data."""
 
     record: Record
     prompt: tuple[int, ...]

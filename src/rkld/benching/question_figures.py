@@ -15,7 +15,7 @@ from rkld.records.record import Record
 from rkld.text.matching import mentions
 
 SETS = ("forget", "retain", "real_authors", "world_facts")
-"""What is asked, in TOFU's words; the last three make model utility."""
+"""TOFU's sets of questions; the last three make model utility."""
 
 FROM_ANSWERS = ("rouge_l", "names_whole")
 """What is read of the answers that a model generates; the rest is of likelihoods alone."""

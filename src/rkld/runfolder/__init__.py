@@ -1,1 +1,1 @@
-"""The folder of one run: what was asked, what has been done, and which files hold personal data."""
+"""The folder of one run: its settings, its finished phases, and which files hold personal data."""

@@ -35,7 +35,7 @@ MODEL = "Model and memory"
 FILES = "Files"
 COMPARED = "What it is compared with"
 SERVED = "A model behind a server"
-ASKED = "What is asked"
+ASKED = "Questions and attacks"
 GATES = "What it must show"
 
 _SCORES = {
@@ -171,7 +171,7 @@ _ENTRIES = (
         True,
         "teacher",
         KEEP,
-        "With score spans: the teacher never falls below what is said of other people in the same place.",
+        "With score spans: the teacher never falls below the original's distribution for other people in the same place.",
     ),
     # The method
     _spec(

@@ -27,7 +27,6 @@ class UnlearnKeywords(TypedDict, total=False):
     keep_weight: float
     """ρ of the keep term: holds the unscored part of forget answers to the original (score spans, added)."""
     floor: bool
-    """With score spans: the teacher never falls below what is said of other people in the same place."""
     method: str | PathLike[str]
     """Unlearning method: a registered one, or FILE.py:NAME for your own."""
     method_arg: str | Sequence[str]

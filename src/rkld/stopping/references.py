@@ -24,7 +24,7 @@ NEAREST = 10
 and 1 of the tiny world; the margin of the rule ``placebo`` on all six runs of benchmarks/stopping.py."""
 
 NAMES = 4
-"""Invented names that each steering record is asked about, where there is no holdout."""
+"""Invented names that each steering record is rewritten with, where there is no holdout."""
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ def _effort(measured: Measured, role: str) -> dict[str, Any] | None:
 
 @ATTACKS.register("relearning")
 class Relearning(Attack):
-    """:func:`relearn` on a share of the forget records; the rest is asked for."""
+    """:func:`relearn` on a share of the forget records; the rest is measured."""
 
     title = "fine-tuning on a share of the records, then asking for the rest"
     settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")

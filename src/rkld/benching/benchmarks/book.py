@@ -401,7 +401,7 @@ def chunks(text: str, tokenizer: PreTrainedTokenizerBase, size: int, most: int, 
 
 
 _SPARE = 16
-"""At most so many tokens less than asked has a chunk that could not be cut otherwise."""
+"""A chunk that could not be cut otherwise may be shorter by this many tokens."""
 
 _CHARACTERS = 8
 """Of a token, more or less at most: so much of the text is tokenized to find the end of a chunk."""

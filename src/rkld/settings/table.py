@@ -171,7 +171,7 @@ _ENTRIES = (
         True,
         "teacher",
         KEEP,
-        "With score spans: the teacher never falls below the original's distribution for other people in the same place.",
+        "With score spans: the teacher stays above the original's distribution for other people in the same place.",
     ),
     # The method
     _spec(

@@ -29,8 +29,8 @@ from benchmarks.common import write
 from benchmarks.resource_usage import Measured, median, paired, ratio
 from rkld.losses.chunked import RowLoss, Segment, linear_divergence
 from rkld.losses.divergences import jensen_shannon
-from rkld.losses.teacher import Teacher
 from rkld.methods.registry import get_method
+from rkld.teacher.logits import Teacher
 
 ALPHA = 8.0
 HIDDEN_SIZE = 576

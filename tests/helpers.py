@@ -13,11 +13,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.benching.worlds.tiny import tiny_tokenizer
-from rkld.losses.cache import HiddenCache
 from rkld.losses.objective import Objective
-from rkld.losses.teacher import Teacher
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
 from rkld.training.strengthening import fill_cache
 from rkld.training.trainer import ObjectiveTrainer

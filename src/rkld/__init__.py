@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from rkld.commands.check_run import check
     from rkld.commands.unlearn_records import unlearn
     from rkld.errors import UserError
-    from rkld.losses.teacher import Teacher
     from rkld.pipeline.running import Result
     from rkld.runfolder.purging import purge
     from rkld.settings.unlearning import Settings
+    from rkld.teacher.logits import Teacher
     from rkld.training.config import RKLDConfig
     from rkld.training.rkld_trainer import RKLDTrainer, build_teacher
 
@@ -58,7 +58,7 @@ _HOME = {
     "Settings": "settings.unlearning",
     "RKLDTrainer": "training.rkld_trainer",
     "RKLDConfig": "training.config",
-    "Teacher": "losses.teacher",
+    "Teacher": "teacher.logits",
     "build_teacher": "training.rkld_trainer",
     "UserError": "errors",
 }

@@ -22,10 +22,8 @@ from rkld import cli, methods
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_losses, probability
 from rkld.files import write_jsonl
-from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import MicroBatches
 from rkld.losses.objective import Objective, StateTerm, evaluate
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Assisted, LogitArithmetic
 from rkld.methods.registry import METHODS, get_method
 from rkld.methods.two_models import open_model, save_two_models, two_models
@@ -33,6 +31,8 @@ from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts
 from tests.helpers import config, model, our_gradients, records, strengthen_noisily, strengthen_to

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from rkld.errors import UserError
-from rkld.losses.cache import HiddenCache
 from rkld.losses.divergences import to_uniform
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS, get_method
 from rkld.registry import Registry
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.terms import build_objective
 from rkld.training.trainer import ObjectiveTrainer, fit
 from tests.helpers import config, model, records

@@ -7,10 +7,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.benching.worlds.tiny import tiny_tokenizer
-from rkld.losses.cache import marked, marked_hidden
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoder
+from rkld.records.encoding import Encoder, marked
 from rkld.records.reading import read_records
+from rkld.teacher.cache import marked_hidden
 from rkld.training.floor import NAMES, floors, swapped_records
 
 WHO = ("Ada Quill",)

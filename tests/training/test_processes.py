@@ -17,9 +17,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers import TrainerCallback
 
-from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import plan_steps
-from rkld.losses.teacher import Teacher
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.terms import build_objective
 from rkld.training.trainer import ObjectiveTrainer, fit
 from tests.helpers import config, model, records, strengthen_noisily, teacher_of

@@ -15,10 +15,10 @@ from rkld import RKLDConfig, RKLDTrainer, UserError, build_teacher
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.likelihood import answer_losses
-from rkld.losses.cache import HiddenCache
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
+from rkld.teacher.cache import HiddenCache
 from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache
 

@@ -1,1 +1,1 @@
-"""What is minimised: divergences over rows, the chunked head and loss, the teacher and its cache, the objective."""
+"""What is minimised: divergences over rows, the head and the loss in chunks, the objective."""

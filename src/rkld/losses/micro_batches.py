@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rkld.losses.cache import marked
 from rkld.losses.objective import REFUSALS, AnswerTerm, Objective, StateTerm, Term
 from rkld.models.hidden_states import pad, predictors
-from rkld.records.encoding import Encoded
+from rkld.records.encoding import Encoded, marked
 
 
 def companions(names: Collection[str]) -> dict[str, str]:

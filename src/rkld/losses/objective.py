@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from rkld.losses.answers import AnswerLoss, answer_segment
-from rkld.losses.cache import HiddenCache
 from rkld.losses.chunked import RowLoss, Segment, linear_divergence
 from rkld.records.encoding import Encoded
 
@@ -101,6 +100,13 @@ class StateTerm(Term):
     layer: int = 0
 
 
+class CachedStates(Protocol):
+    """Where cached parts of records are read from (:class:`rkld.teacher.cache.HiddenCache`)."""
+
+    def read(self, part: str, key: str) -> Tensor:
+        """One record's tensor of a part, "PART/SET", on the CPU."""
+
+
 @dataclass(frozen=True)
 class Objective:
     """Terms over sets of records. Sets other than the first are drawn beside it, as many records per step.
@@ -113,11 +119,11 @@ class Objective:
 
     sets: Mapping[str, Sequence[Encoded]]
     terms: Sequence[Term]
-    cache: HiddenCache | None = None
+    cache: CachedStates | None = None
 
     @classmethod
     def of(
-        cls, sets: Mapping[str, Sequence[Encoded]], terms: Sequence[Term], cache: HiddenCache | None = None
+        cls, sets: Mapping[str, Sequence[Encoded]], terms: Sequence[Term], cache: CachedStates | None = None
     ) -> Objective:
         """Of all ``sets`` those that a term reads."""
         return cls({n: found for n, found in sets.items() if any(n in term.masks for term in terms)}, terms, cache)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import cross_entropy
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("gradient_ascent")

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from rkld.losses.answers import to_labels
 from rkld.losses.objective import REFUSALS, Term, answer
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("idk")

@@ -11,11 +11,11 @@ from torch.nn.functional import logsigmoid
 
 from rkld.losses.answers import Answers
 from rkld.losses.objective import REFUSALS, AnswerTerm, Term, answer
-from rkld.losses.teacher import Teacher
 from rkld.methods.idk import Refusal
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("idk_ap")

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import jensen_shannon
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("jensen_shannon")

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import to_uniform
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("me_gd")

@@ -17,8 +17,8 @@ from rkld.records.encoding import Encoded
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rkld.losses.teacher import Teacher
     from rkld.models.language_model import LanguageModel
+    from rkld.teacher.logits import Teacher
 
 
 @dataclass(frozen=True)

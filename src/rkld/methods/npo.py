@@ -10,11 +10,11 @@ from torch.nn.functional import logsigmoid
 
 from rkld.losses.answers import Answers
 from rkld.losses.objective import AnswerTerm, Term, scored
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("npo")

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from rkld.errors import UserError
 from rkld.losses.objective import StateTerm, Term, answer, scored
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("rmu")

@@ -13,11 +13,11 @@ from torch import Tensor
 from rkld.errors import UserError
 from rkld.losses.divergences import to_uniform
 from rkld.losses.objective import Term, answer
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("uld")

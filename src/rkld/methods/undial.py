@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
-from rkld.losses.teacher import Teacher
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
+from rkld.teacher.logits import Teacher
 
 
 @METHODS.register("undial")

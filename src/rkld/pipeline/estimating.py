@@ -21,10 +21,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld import methods
 from rkld.evaluation.generation import generation_batch_size, greedy
-from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import longest, plan_steps, split, units
 from rkld.losses.objective import Objective
-from rkld.losses.teacher import Teacher
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import trainable_state
@@ -33,6 +31,8 @@ from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_recor
 from rkld.records.encoding import Encoded
 from rkld.records.refusals import read_refusals
 from rkld.settings.unlearning import Settings
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
 from rkld.training.trainer import ObjectiveTrainer, fine_tune, fit

@@ -26,9 +26,7 @@ from rkld.errors import Diverged, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import read_jsonl, write_json, write_jsonl
-from rkld.losses.cache import HiddenCache
 from rkld.losses.micro_batches import plan_steps
-from rkld.losses.teacher import Teacher
 from rkld.methods.two_models import open_model, save_two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
@@ -60,6 +58,8 @@ from rkld.stopping.calibration import calibrate
 from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.comparison import Comparison
 from rkld.stopping.registry import get_rule
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.identity import cache_identity

@@ -24,8 +24,6 @@ from transformers.training_args import OptimizerNames
 
 from rkld import methods
 from rkld.errors import UserError, nearest
-from rkld.losses.cache import INDEX_FILE, HiddenCache, read_index
-from rkld.losses.teacher import Teacher
 from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_weights_trainable, first_line
@@ -44,6 +42,8 @@ from rkld.settings.specification import flag, make
 from rkld.settings.unlearning import Settings
 from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.registry import get_rule
+from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
+from rkld.teacher.logits import Teacher
 from rkld.text.matching import mentions
 from rkld.training.floor import swapped_records
 from rkld.training.terms import build_terms, with_refusals

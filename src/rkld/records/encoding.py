@@ -87,6 +87,11 @@ class Encoded:
     """What was encoded; None for ids without a record (an answer of a given length, to measure time)."""
 
 
+def marked(encoded: Encoded) -> list[bool]:
+    """The positions a cache holds for a record: answer tokens, and tokens to unlearn."""
+    return [a or s for a, s in zip(encoded.answer, encoded.scored)]
+
+
 def records_of(encoded: Iterable[Encoded]) -> list[Record]:
     """The records that were encoded. ValueError where one was made from ids alone."""
     found = [e.record for e in encoded]

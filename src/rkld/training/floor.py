@@ -13,10 +13,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rkld.losses.cache import marked, marked_hidden
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded, Encoder, records_of
+from rkld.records.encoding import Encoded, Encoder, marked, records_of
 from rkld.records.names import other_names, own_identifiers, swap_name
+from rkld.teacher.cache import marked_hidden
 
 NAMES = 4
 """Other people per record. Their mean distribution is the floor; one name alone carries its own associations."""

@@ -12,8 +12,6 @@ from peft import PeftConfig
 from transformers import TrainerCallback
 
 from rkld import methods
-from rkld.losses.cache import HiddenCache
-from rkld.losses.teacher import Teacher
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
@@ -21,6 +19,8 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.refusals import read_refusals
 from rkld.records.sources import Source
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache

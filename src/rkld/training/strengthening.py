@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from rkld.losses.answers import to_labels
-from rkld.losses.cache import HiddenCache, marked, marked_hidden
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state
 from rkld.progress import Silent
-from rkld.records.encoding import Encoded
+from rkld.records.encoding import Encoded, marked
+from rkld.teacher.cache import HiddenCache, marked_hidden
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.floor import floors

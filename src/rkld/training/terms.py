@@ -10,13 +10,12 @@ from torch import Tensor
 from rkld import methods
 from rkld.errors import UserError
 from rkld.losses.answers import to_labels
-from rkld.losses.cache import marked
 from rkld.losses.divergences import forward_kl
 from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
-from rkld.losses.teacher import Teacher
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import IN_PART, Encoded, Encoder, records_of
+from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
 from rkld.records.refusals import refused
+from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.benching.worlds.tiny import tiny_tokenizer
-from rkld.losses.cache import HiddenCache
-from rkld.losses.teacher import Teacher
 from rkld.models.language_model import LanguageModel
+from rkld.teacher.cache import HiddenCache
+from rkld.teacher.logits import Teacher
 
 IDENTITY = {"model": "a", "ids": ("x", 1)}
 

@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.benching.worlds.tiny import tiny_tokenizer
 from rkld.errors import UserError
-from rkld.losses import cache as module
-from rkld.losses.cache import HiddenCache, marked, marked_hidden
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded
+from rkld.records.encoding import Encoded, marked
+from rkld.teacher import cache as module
+from rkld.teacher.cache import HiddenCache, marked_hidden
 
 IDENTITY = {"model": "a", "ids": ("x", 1)}
 

@@ -1,7 +1,7 @@
 """The teacher's cache: final hidden states of the original and of the strengthened model, and their heads, on disk.
 
 Both models are fixed while the student learns, and the records are few. Both are read once; from then on the teacher
-is ``hidden × head``, made again chunk by chunk (:mod:`rkld.losses.teacher`). The cache holds neither α nor a
+is ``hidden × head``, made again chunk by chunk (:mod:`rkld.teacher.logits`). The cache holds neither α nor a
 divergence: one cache serves them all.
 
 Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
@@ -33,7 +33,7 @@ from rkld.errors import UserError
 from rkld.files import write_json
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded
+from rkld.records.encoding import Encoded, marked
 
 SHARD_BYTES = 1 << 30
 """Bytes of hidden states held in memory before they are written."""
@@ -246,11 +246,6 @@ def _is_index(found: object) -> bool:
 
 def _damaged(path: Path) -> UserError:
     return UserError(f"{path} is missing, damaged or a link: delete the folder, so that the teacher is made anew.")
-
-
-def marked(encoded: Encoded) -> list[bool]:
-    """The positions a cache holds for a record: answer tokens, and tokens to unlearn."""
-    return [a or s for a, s in zip(encoded.answer, encoded.scored)]
 
 
 @torch.no_grad()

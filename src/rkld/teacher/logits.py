@@ -1,6 +1,6 @@
 """The teacher: log-probabilities of the original, and of the composite of it and the strengthened model.
 
-Both are made again from cached hidden states (:mod:`rkld.losses.cache`) for each chunk of rows
+Both are made again from cached hidden states (:mod:`rkld.teacher.cache`) for each chunk of rows
 (:mod:`rkld.losses.chunked`): ``hidden × head``.
 
 Shapes: n rows of a chunk, d hidden size, V vocabulary size, k swapped names.
@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from rkld.losses.cache import HiddenCache
 from rkld.losses.chunked import accurate_logits, compute_dtype
 from rkld.losses.divergences import suppressed_logits, with_floor
 from rkld.models.language_model import LanguageModel
+from rkld.teacher.cache import HiddenCache
 
 Head = dict[str, Tensor]
 """A head's "weight" (V, d) and, if it has one, "bias" (V,)."""

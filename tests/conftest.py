@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-SLOW = ("test_benchmarks.py", "test_unlearn.py", "test_bench.py", "test_suite.py", "test_calibration.py")
+SLOW = (
+    "test_comparing.py",
+    "test_phases.py",
+    "test_running.py",
+    "test_processes.py",
+    "test_stopping_run.py",
+    "test_methods.py",
+)
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -18,7 +18,7 @@ from rkld.evaluation.likelihood import answer_losses
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
-from rkld.teacher.cache import HiddenCache
+from rkld.teacher.cache import HiddenCache, Part
 from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache
 
@@ -214,7 +214,7 @@ def test_reference_likelihoods_are_the_originals(tmp_path):
     records = [Encoder(tokenizer).encode(r) for r in read_records(RECORDS, "forget")]
     expected = answer_losses(lm, records)
     cache = HiddenCache(tmp_path / "cache", {})
-    fill_cache(lm, cache, {"forget": records}, config(tmp_path / "s"), parts=("reference/forget",))
+    fill_cache(lm, cache, {"forget": records}, config(tmp_path / "s"), parts=[Part("reference", "forget")])
     for record, losses in zip(records, expected, strict=True):
         assert cache.read("reference/forget", record.key).numpy() == pytest.approx(-losses, abs=1e-5)
     assert not cache.done("strengthened/forget"), "strengthened for a method that needs no strengthened model"

@@ -31,7 +31,7 @@ from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_recor
 from rkld.records.encoding import Encoded
 from rkld.records.refusals import read_refusals
 from rkld.settings.unlearning import Settings
-from rkld.teacher.cache import HiddenCache
+from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
@@ -141,14 +141,16 @@ class _Probe:
         replay = [len(prompt) for prompt in self.prompts][:drawn]
         said = self.said[: len(replay)]
         # Likelihoods are made from states.
-        read = {part.replace("reference", "original") for part in cached_parts(self.terms)}
+        read = {
+            Part("original" if states == "reference" else states, name) for states, name in cached_parts(self.terms)
+        }
         writing = self._writing()
         return Estimate(
             seconds={
                 "loading": load_seconds,
                 "before": measuring,
                 "replay": generating(replay, said),
-                "cache": sum(reading(self.sets[part.rpartition("/")[2]][:drawn]) for part in read),
+                "cache": sum(reading(self.sets[part.records][:drawn]) for part in read),
                 "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
                 "stop": self._checks(len(steps), reading),
                 "distillation": sum(map(step_seconds, steps)) if student else 0.0,
@@ -191,10 +193,10 @@ class _Probe:
             sets.setdefault(name, []).append(e)
         swapped = floor_records(self.inputs, sets.get("forget", []), self.encoder)
         # Something must be read, also for methods that cache nothing: it says how long measuring takes.
-        parts = cached_parts(self.terms) - {"strengthened/forget"} | {f"original/{next(iter(sets))}"}
+        parts = cached_parts(self.terms) - {Part("strengthened", "forget")} | {Part("original", next(iter(sets)))}
         started = time.perf_counter()
         fill_cache(self.lm, self.cache, sets, self.args, parts=parts, swapped=swapped)
-        read = [*swapped, *(e for part in parts for e in sets[part.rpartition("/")[2]] if not part.startswith("ref"))]
+        read = [*swapped, *(e for part in parts for e in sets[part.records] if part.states != "reference")]
         per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
         if self.method.cached and self.method.strengthens:  # any states will do: here the original's
             states = [(e.key, self.cache.read("original/forget", e.key)) for e in sets["forget"]]

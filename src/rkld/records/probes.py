@@ -167,11 +167,6 @@ def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]
     )
 
 
-def paraphrased_answers(records: Sequence[Record]) -> list[Record]:
-    """The records that have a ``paraphrased_answer``, with it as their answer."""
-    return [r.with_answer(r.extra["paraphrased_answer"]) for r in records if r.extra.get("paraphrased_answer")]
-
-
 def paraphrased_questions(records: Sequence[Record]) -> list[Record]:
     """The records that have a ``paraphrased_question``, with it as their question."""
     return [r.with_question(r.extra["paraphrased_question"]) for r in records if r.extra.get("paraphrased_question")]

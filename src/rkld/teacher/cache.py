@@ -22,7 +22,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,6 +41,16 @@ SHARD_BYTES = 1 << 30
 _PART = re.compile(r"(?:original|strengthened|reference|uninformed|floored|layer\d{1,5})/[A-Za-z0-9_]{1,64}")
 _HEAD = re.compile(r"original|strengthened")
 _OWN_FILE = re.compile(rf"{_PART.pattern.replace('/', '-')}-\d{{5}}\.safetensors|head-(?:{_HEAD.pattern})\.safetensors")
+
+
+class Part(NamedTuple):
+    """What the cache holds of one set of records; the cache calls it "STATES/RECORDS", "original/forget"."""
+
+    states: str
+    records: str
+
+    def __str__(self) -> str:
+        return f"{self.states}/{self.records}"
 
 
 def shard_file(part: str, number: int) -> str:

@@ -19,7 +19,7 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.refusals import read_refusals
 from rkld.records.sources import Source
-from rkld.teacher.cache import HiddenCache
+from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
@@ -131,7 +131,7 @@ def build_teacher(
     name = hashlib.blake2b(repr(identity).encode(), digest_size=8).hexdigest()
     cache = HiddenCache(Path(folder), identity)
     teacher = Teacher(cache, alpha=args.alpha)
-    originals = {f"original/{name}" for name in sets}  # whatever the student's settings will be
+    originals = {Part("original", name) for name in sets}  # whatever the student's settings will be
     parts = originals | cached_parts(build_terms(sets, teacher, lm, args))
     args.output_dir = str(strengthened / name)
     fill_cache(lm, cache, sets, args, parts=parts)

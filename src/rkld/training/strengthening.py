@@ -18,7 +18,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state
 from rkld.progress import Silent
 from rkld.records.encoding import Encoded, marked
-from rkld.teacher.cache import HiddenCache, marked_hidden
+from rkld.teacher.cache import HiddenCache, Part, marked_hidden
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.floor import floors
@@ -31,7 +31,7 @@ def fill_cache(
     sets: Mapping[str, Sequence[Encoded]],
     args: RKLDConfig,
     *,
-    parts: Collection[str] | None = None,
+    parts: Collection[Part] | None = None,
     swapped: Sequence[Encoded] = (),
     progress: Silent | None = None,
 ) -> None:
@@ -40,14 +40,15 @@ def fill_cache(
     Args:
         sets: the records, "forget" among them.
         args: of the strengthening; its ``output_dir`` takes checkpoints and, beside them, the original weights.
-        parts: what is wanted, as "PART/SET" (:func:`rkld.training.terms.cached_parts`): the final states "original" and
+        parts: what is wanted (:func:`rkld.training.terms.cached_parts`): the final states "original" and
             "strengthened" (of "forget" alone; it makes the strengthening run), those that block N puts out under
             "layerN", and "reference", the original's log-likelihood of each marked token (n,). Default: what RKLD
             reads with all sets held to the original.
         swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`), for the floor.
     """
     progress = progress or Silent()
-    wanted = [f"original/{name}" for name in sets] + ["strengthened/forget"] if parts is None else sorted(parts)
+    strengthened = Part("strengthened", "forget")
+    wanted = [Part("original", name) for name in sets] + [strengthened] if parts is None else sorted(parts)
 
     def read(part: str, records: Sequence[Encoded], layer: int | None = None) -> None:
         if cache.done(part):
@@ -55,29 +56,29 @@ def fill_cache(
         with progress.bar(f"reading {part}", len(records)) as advance, autocast(lm, args):
             cache.write(part, _counted(marked_hidden(lm, records, layer=layer), advance))
 
-    for part, name in (found.split("/") for found in wanted):
-        if part in ("original", "reference"):
+    for states, name in wanted:
+        if states in ("original", "reference"):
             read(f"original/{name}", sets[name])
-        elif part.startswith("layer"):
-            read(f"{part}/{name}", sets[name], int(part.removeprefix("layer")))
-        if part == "reference" and not cache.done(f"reference/{name}"):
+        elif states.startswith("layer"):
+            read(f"{states}/{name}", sets[name], int(states.removeprefix("layer")))
+        if states == "reference" and not cache.done(f"reference/{name}"):
             cache.write(f"reference/{name}", references(lm, name, sets[name], cache))
     if swapped and not cache.done("uninformed/forget"):
         with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
-            states, flags = floors(lm, sets["forget"], swapped)
+            uninformed, flags = floors(lm, sets["forget"], swapped)
             advance(len(swapped))
         cache.write("floored/forget", flags)
-        cache.write("uninformed/forget", states)
+        cache.write("uninformed/forget", uninformed)
     if wanted and not lm.is_adapter:
         cache.write_head("original", lm)
-    if "strengthened/forget" not in wanted or cache.done("strengthened/forget"):
+    if strengthened not in wanted or cache.done(str(strengthened)):
         return
     with set_aside(lm, Path(str(args.output_dir))):
         with progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
             fine_tune(lm, sets["forget"], args, [TrainingBar(advance)])
         if not lm.is_adapter:
             cache.write_head("strengthened", lm)
-        read("strengthened/forget", sets["forget"])
+        read(str(strengthened), sets["forget"])
 
 
 @contextmanager

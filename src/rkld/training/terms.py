@@ -15,6 +15,7 @@ from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
 from rkld.records.refusals import refused
+from rkld.teacher.cache import Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
 
@@ -65,9 +66,9 @@ def build_terms(
     return terms
 
 
-def cached_parts(terms: Sequence[Term]) -> set[str]:
-    """What the terms read from the cache, "original/forget", … (:func:`rkld.training.strengthening.fill_cache`)."""
-    return {f"{part}/{name}" for term in terms for part in term.cached for name in term.masks}
+def cached_parts(terms: Sequence[Term]) -> set[Part]:
+    """What the terms read from the cache (:func:`rkld.training.strengthening.fill_cache`)."""
+    return {Part(states, name) for term in terms for states in term.cached for name in term.masks}
 
 
 def build_objective(
@@ -80,9 +81,8 @@ def build_objective(
     """
     objective = Objective.of(sets, build_terms(sets, teacher, lm, args), teacher.cache)
     for part in sorted(cached_parts(objective.terms)):
-        name = part.rpartition("/")[2]
-        for e in sets[name]:
-            found, needed = teacher.cache.rows(part, e.key), sum(marked(e))
+        for e in sets[part.records]:
+            found, needed = teacher.cache.rows(str(part), e.key), sum(marked(e))
             if found != needed:
                 raise UserError(
                     f"the teacher was built from other records, or for another method: it has {found or 0} states of "

@@ -28,7 +28,7 @@ from rkld.files import read_jsonl
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.models.state import restore_state
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 
 GATES = {
     "extraction_strength": 0.5,
@@ -169,7 +169,7 @@ def main(world: str, seed: int, data: Path | None, model: str, out: Path | None,
     for name, path in found.items():  # the unlearned model last: it finds the readings of the other two
         beside = {"original": found["original"], "control": found["retrained"]} if name == "unlearned" else {}
         done = rkld.audit(str(path), **task, **{k: str(v) for k, v in beside.items()}, out=str(folder / "now"),
-                          progress=Bars(), **(PAIRS if world == "pairs" else SETTINGS))  # fmt: skip
+                          progress=ProgressBars(), **(PAIRS if world == "pairs" else SETTINGS))  # fmt: skip
         documents[name] = done.document
         shutil.copy(done.path, folder / f"{name}.json")
         print(name, done.verdict, *done.document["reasons"], sep="\n  ", flush=True)

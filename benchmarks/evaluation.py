@@ -26,7 +26,7 @@ from transformers import GenerationConfig
 from benchmarks.baselines import mask
 from benchmarks.common import write
 from benchmarks.tofu_models import TEMPLATE, train
-from rkld.evaluation.generation import greedy, known_starts
+from rkld.evaluation.generation import greedy, known_prefixes
 from rkld.evaluation.likelihood import Scores, measuring
 from rkld.evaluation.questions import question_scores
 from rkld.models.hidden_states import pad
@@ -106,7 +106,7 @@ class Ours:
 
     def generate(self) -> list[tuple[int, ...]]:
         """From what :meth:`score` has found."""
-        return self._say(known_starts(self.lm, self.gold, self.gold_scores))
+        return self._say(known_prefixes(self.lm, self.gold, self.gold_scores))
 
     def generate_unaided(self) -> list[tuple[int, ...]]:
         return self._say(None)

@@ -21,7 +21,7 @@ from benchmarks.common import write
 from rkld.benching.benchmarks.book import METHODS
 from rkld.benching.comparing import bench
 from rkld.models.packages import fetch
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 
 PACKAGE = "Brotli==1.2.1"
 SDIST = "brotli-1.2.1.tar.gz"
@@ -61,7 +61,7 @@ def main(out: Path, results: Path, **settings) -> None:
     folder = texts(out / "texts")
     found = bench(
         "book",
-        Bars(),
+        ProgressBars(),
         book=str(folder / "alice.txt"),
         elsewhere=str(folder / "elsewhere.txt"),
         out=str(out),

@@ -23,7 +23,7 @@ from rkld.evaluation.summary import measure
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 from rkld.records.reading import read_records
 
 RUNS = {
@@ -75,7 +75,7 @@ def trajectory(
     replay = [{"question": record["question"]} for record in asked(world, who)] if name == "replay" else "none"
     unlearn(
         lm.model, without_extra(world.forget(who)), replay=replay, processing_class=lm.tokenizer,
-        out=str(folder / name), seed=world.seed, progress=Bars(), callbacks=[every], **SETTINGS, **RUNS[name],
+        out=str(folder / name), seed=world.seed, progress=ProgressBars(), callbacks=[every], **SETTINGS, **RUNS[name],
     )  # fmt: skip
     every.steps[-1]["never_asked_probability"] = never_asked(world, who, lm, checks)
     return every.steps

@@ -18,7 +18,7 @@ import click
 
 from benchmarks.common import write
 from rkld.benching.comparing import bench, plan
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 
 ABLATIONS = (
     "", "@replay_weight=1", "@replay_weight=20", "@alpha=4", "@alpha=16", "@strengthen_lr=2e-4", "@strengthen_lr=2e-3",
@@ -56,7 +56,7 @@ def main(comparison: str, seeds: int, out: Path, results: Path, jobs: int, plann
     if planning:
         print(*plan("people", **settings), sep="\n")
         return
-    found = bench("people", Bars(), **settings)
+    found = bench("people", ProgressBars(), **settings)
     name = f"bench_{comparison}"
     body = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
     title, command = (

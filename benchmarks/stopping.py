@@ -32,7 +32,7 @@ from rkld.evaluation.tofu import forget_quality, truth_ratio
 from rkld.files import write_json
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
@@ -94,7 +94,7 @@ class Case:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
         unlearn(
-            lm.model, processing_class=lm.tokenizer, out=str(path.with_suffix("")), progress=Bars(),
+            lm.model, processing_class=lm.tokenizer, out=str(path.with_suffix("")), progress=ProgressBars(),
             callbacks=[Recorder(self, lm, every, found, path)], **settings,
         )  # fmt: skip
         found["finished"] = True

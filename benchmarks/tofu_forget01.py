@@ -20,7 +20,7 @@ from benchmarks.tofu_models import TEMPLATE, forget_records, retain_records, tra
 from rkld import unlearn
 from rkld.files import write_json
 from rkld.models.loading import load_model
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 
 RUNS = {
     "published": {"replay": "none", "epochs": 6},
@@ -47,7 +47,7 @@ def main(data: Path, out: Path, results: Path) -> None:
             every = EveryEpochs(checks, lm, EVERY)
             unlearn(
                 lm.model, data / "forget01.json", processing_class=lm.tokenizer, out=str(out / name),
-                chat_template=str(TEMPLATE), progress=Bars(), callbacks=[every], **SETTINGS, **settings,
+                chat_template=str(TEMPLATE), progress=ProgressBars(), callbacks=[every], **SETTINGS, **settings,
             )  # fmt: skip
             seconds = round(time.time() - started)
             write_json(done, {"settings": {**SETTINGS, **settings}, "seconds": seconds, "steps": every.steps})

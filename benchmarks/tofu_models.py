@@ -18,7 +18,7 @@ import torch
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.pipeline.arguments import micro_batches
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
@@ -59,7 +59,7 @@ def train(name: str, data: Path, out: Path, model: str = "smollm2-135m", epochs:
         seed=0,
         save_total_limit=1,
     )
-    with Bars().bar(name, epochs * -(-len(encoded) // BATCH_SIZE)) as advance:
+    with ProgressBars().bar(name, epochs * -(-len(encoded) // BATCH_SIZE)) as advance:
         fine_tune(lm, encoded, args, [TrainingBar(advance)])
     save_model(lm, folder)
     shutil.rmtree(args.output_dir, ignore_errors=True)

@@ -25,7 +25,7 @@ from benchmarks.tofu_models import BATCH_SIZE, LEARNING_RATE, RETAINED, TEMPLATE
 from rkld.benching.comparing import bench, plan
 from rkld.benching.tables import as_markdown
 from rkld.files import read_jsonl, write_jsonl
-from rkld.progress import Bars
+from rkld.progress import ProgressBars
 
 AUTHORS = (
     ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"), ("Jaime Vasquez", "Chukwu Akabueze"),
@@ -136,7 +136,7 @@ def main(
     if planning:
         print(*plan("tofu", **settings), sep="\n")
         return
-    found = bench("tofu", Bars(), **settings)
+    found = bench("tofu", ProgressBars(), **settings)
     table = (out / "results.md").read_text(encoding="utf-8").split("\n", 2)[2]
     chosen = f"chosen on pair 0, from {grid} times {lr:g}" if tune else f"{lr:g} for all"
     body = f"## Medians over the pairs\n\nLearning rates: {chosen}. {MORE}\n\n{goals(found.rows)}\n\n{table}"

@@ -17,7 +17,7 @@ from rkld.reporting.terminal import print_audit, print_bench, print_result, read
 from rkld.settings.auditing import AuditSettings
 
 if TYPE_CHECKING:
-    from rkld.progress import Bars
+    from rkld.progress import ProgressBars
 
 
 class _Group(click.Group):
@@ -280,7 +280,7 @@ def demo(out: str) -> None:
     print_result(result, {when: measured.values() for when, measured in probes.items()})
 
 
-def _quiet_start() -> Bars:
+def _quiet_start() -> ProgressBars:
     """Import the heavy libraries and leave talking to rkld: its own messages, bars, and others' errors."""
     import logging
     import warnings
@@ -290,13 +290,13 @@ def _quiet_start() -> Bars:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    from rkld.progress import Bars
+    from rkld.progress import ProgressBars
 
     class Say(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             bars.say(self.format(record))
 
-    bars = Bars()
+    bars = ProgressBars()
     logger = logging.getLogger(__package__)
     logger.handlers = [Say()]
     logger.setLevel(logging.INFO)

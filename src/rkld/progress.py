@@ -13,7 +13,7 @@ class Advance(Protocol):
     def __call__(self, n: int = 1, note: str = "") -> object: ...
 
 
-class Silent:
+class NoProgress:
     """Shows nothing. Also the interface of whatever shows progress."""
 
     def say(self, text: str) -> None:
@@ -25,7 +25,7 @@ class Silent:
         yield lambda n=1, note="": None
 
 
-class Bars(Silent):
+class ProgressBars(NoProgress):
     """Bars in a terminal, by rich; plain lines where the output is no terminal."""
 
     def __init__(self) -> None:

@@ -123,15 +123,15 @@ def test_an_attack_says_beforehand_what_a_model_lacks():
     model, tokenizer = tiny_model()
     relearning, rounding = Relearning("relearning"), FourBit("4bit")
     lm = load_model(model, tokenizer=tokenizer)
-    assert relearning.unfit(lm) is None
-    assert rounding.unfit(lm) is None
+    assert relearning.why_not_applicable(lm) is None
+    assert rounding.why_not_applicable(lm) is None
     model.is_quantized = True
-    assert relearning.unfit(lm) is None, "an adapter fits it"
-    assert "quantised already" in str(rounding.unfit(lm))
+    assert relearning.why_not_applicable(lm) is None, "an adapter fits it"
+    assert "quantised already" in str(rounding.why_not_applicable(lm))
     config = MambaConfig(vocab_size=len(tokenizer), hidden_size=32, state_size=4, num_hidden_layers=1)
     mamba = MambaForCausalLM(config)
     mamba.is_quantized = True
-    assert "No adapter fits" in str(relearning.unfit(load_model(mamba, tokenizer=tokenizer)))
+    assert "No adapter fits" in str(relearning.why_not_applicable(load_model(mamba, tokenizer=tokenizer)))
 
 
 def test_a_share_that_leaves_nothing_to_look_at_is_said_beforehand():

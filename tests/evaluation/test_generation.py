@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from rkld.errors import UserError
-from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_starts, supports_left_padding
+from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_prefixes, supports_left_padding
 from rkld.evaluation.likelihood import Scores, answer_scores
 from rkld.models.language_model import LanguageModel
 
@@ -183,7 +183,7 @@ def test_what_is_known_of_an_answer_is_not_generated_again(trained, monkeypatch)
     """Answers must be those of plain generation: known to the end, known in part, unknown, cut at a cap."""
     lm, records = trained
     given = [record.ids[: record.prompt_length] for record in records]
-    starts = known_starts(lm, records, answer_scores(lm, records))
+    starts = known_prefixes(lm, records, answer_scores(lm, records))
     known = [start == record.ids[record.prompt_length :] for start, record in zip(starts, records, strict=True)]
     assert 4 <= sum(known) < len(records) and any(start and not k for start, k in zip(starts, known, strict=True))
     for cap in (1, 6, 40):
@@ -212,7 +212,7 @@ def test_only_a_clear_lead_is_known():
         ([-1.0, 1.0, 1.0, 1.0], ()),
     ]:
         scores = Scores(np.zeros(5), np.array([-9.0, *leads]))
-        assert known_starts(lm, [record], [scores]) == [expected]
+        assert known_prefixes(lm, [record], [scores]) == [expected]
 
 
 def test_text_has_no_special_tokens():

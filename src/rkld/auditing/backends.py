@@ -63,14 +63,14 @@ class LocalBackend:
         progress: Progress = None,
     ) -> list[str]:
         """See :meth:`GenerationBackend.answers`."""
-        from rkld.evaluation.generation import greedy, known_starts
+        from rkld.evaluation.generation import greedy, known_prefixes
         from rkld.evaluation.likelihood import answer_scores
 
         known = None
         if prefills is None and all(record.answer for record in records):
             # What the model gives of the right answer in any case need not be generated.
             encoded = [self.encoder.encode(record) for record in records]
-            known = known_starts(self.lm, encoded, answer_scores(self.lm, encoded))
+            known = known_prefixes(self.lm, encoded, answer_scores(self.lm, encoded))
         prompts = generation_prompts(self.encoder, records, prefills)
         generated = greedy(self.lm, prompts, max_new_tokens=max_new_tokens, starts=known, progress=progress)
         return [answer.text for answer in generated]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rkld.auditing.backends import GenerationBackend
     from rkld.auditing.inputs import Task
     from rkld.models.language_model import LanguageModel
-    from rkld.progress import Silent
+    from rkld.progress import NoProgress
     from rkld.records.encoding import Encoder
     from rkld.records.record import Record
 
@@ -33,7 +33,7 @@ class Reader:
     encoder: Encoder | None
     lm: LanguageModel | None
     task: Task
-    progress: Silent
+    progress: NoProgress
 
     def loaded(self) -> tuple[LanguageModel, Encoder]:
         """The model and its encoder, for readings that need the weights: others never come here."""
@@ -89,7 +89,7 @@ class Reading:
             return "needs the model's weights, not only its answers"
         return self.missing(task)
 
-    def unfit(self, lm: LanguageModel) -> str | None:
+    def why_not_applicable(self, lm: LanguageModel) -> str | None:
         """Why it cannot be made of this loaded model, known without asking it; None where it can."""
         return None
 

@@ -32,7 +32,7 @@ from rkld.files import write_json, write_text
 from rkld.models.loading import load_tokenizer, read_template, resolve
 from rkld.models.state import fingerprint
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.runfolder.manifest import AUDIT, run_of, salted
 from rkld.runfolder.once import HashedFiles, once
 from rkld.settings.auditing import AuditSettings
@@ -75,7 +75,7 @@ def audit(
     forget: Any = None,
     *,
     processing_class: Any = None,
-    progress: Silent | None = None,
+    progress: NoProgress | None = None,
     **keywords: Unpack[AuditKeywords],
 ) -> Audit:
     """Ask a model, by all means there are, for what it should have forgotten.
@@ -84,7 +84,7 @@ def audit(
         model: folder, hub name, adapter folder, run folder, or a loaded model; with ``endpoint`` the served name.
         forget: the records, as :func:`rkld.pipeline.phases` takes them.
         processing_class: the tokenizer, where ``model`` is an object.
-        progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
+        progress: shows what is going on (:class:`rkld.progress.ProgressBars` in a terminal).
         keywords: everything else, by the names of :class:`rkld.settings.auditing.AuditSettings`; ``original`` and
             ``control`` may be loaded models, sets of records data.
 
@@ -107,7 +107,7 @@ def audit(
     _check_names(settings)
     if settings.retain_logs:
         _check_logs(settings.retain_logs)
-    run = _AuditRun(settings, read_task(settings, data), data, processing_class, progress or Silent())
+    run = _AuditRun(settings, read_task(settings, data), data, processing_class, progress or NoProgress())
     return run.go()
 
 
@@ -137,7 +137,9 @@ def audit_folder(settings: AuditSettings) -> Path:
 class _AuditRun:
     """One audit: the roles share the task and the folder."""
 
-    def __init__(self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: Silent):
+    def __init__(
+        self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: NoProgress
+    ):
         self.settings, self.task, self.data, self.tokenizer, self.progress = settings, task, data, tokenizer, progress
         self.folder = audit_folder(settings)
         self.models: dict[str, dict[str, Any]] = {}
@@ -258,7 +260,7 @@ class _AuditRun:
         if reading.name in self.left_out_attacks:
             return f"not asked for with --attacks {reading.name}"
         reason = reading.not_run(self.task, served=reader.lm is None)
-        return reason if reason or reader.lm is None else reading.unfit(reader.lm)
+        return reason if reason or reader.lm is None else reading.why_not_applicable(reader.lm)
 
     def _read(self, reader: Reader) -> None:
         started = time.time()

@@ -22,7 +22,7 @@ from rkld.errors import UserError
 from rkld.files import contents
 from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
 from rkld.registry import file_and_name, source_hash
@@ -77,7 +77,7 @@ class Evaluator(ABC):
     """Measures any state of a model on the questions of one task, which are encoded once."""
 
     @abstractmethod
-    def __call__(self, lm: LanguageModel, progress: Silent) -> Measured:
+    def __call__(self, lm: LanguageModel, progress: NoProgress) -> Measured:
         """All figures of the model as it is.
 
         Raises:
@@ -205,7 +205,7 @@ class Benchmark(ABC):
         """Read or make the data. UserError where they are not there."""
 
     @abstractmethod
-    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: Silent) -> LanguageModel:
+    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         """Make the model of a role of :attr:`references`; checkpoints go to ``folder``."""
 
     def given_model(self, role: str, split: str, seed: int) -> str | None:

@@ -25,7 +25,7 @@ from rkld.files import read_jsonl
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state
 from rkld.pipeline.running import run_unlearning
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.reading import read_records
 from rkld.runfolder.once import ResultFiles, once
 from rkld.stopping.callback import StoppingCallback
@@ -56,7 +56,9 @@ def finished(benchmark: Benchmark, cell: Cell) -> dict[str, Any] | None:
     return cell_results(benchmark, cell).find(CELL)
 
 
-def make_cell(benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: Silent) -> dict[str, Any]:
+def make_cell(
+    benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: NoProgress
+) -> dict[str, Any]:
     """What stands in ``cell.json``: found there, else run and noted. What it was made with is removed then.
 
     Raises:
@@ -70,7 +72,7 @@ def make_cell(benchmark: Benchmark, cell: Cell, task: Task, references: Referenc
 
 
 def run_reference(
-    benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: Silent
+    benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: NoProgress
 ) -> dict[str, Any]:
     """Measure a reference model as it is.
 
@@ -83,7 +85,9 @@ def run_reference(
     return _content(started, {"model": {}}, {"model": found}, [], [], found.compared_with)
 
 
-def run_cell(benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: Silent) -> dict[str, Any]:
+def run_cell(
+    benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: NoProgress
+) -> dict[str, Any]:
     """Unlearn and measure; an interrupted cell goes on from its last phase or checkpoint.
 
     Returns:

@@ -17,7 +17,7 @@ from rkld.benching.model_making import make_model
 from rkld.benching.planning import Prediction, disk, predict, rough_model_seconds
 from rkld.benching.registry import open_benchmark
 from rkld.benching.tuning import choose_rates, tuned_cells, tuning_cells
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Bench:
     notes: Sequence[str]
 
 
-def bench(benchmark: str | type[Benchmark], progress: Silent | None = None, **settings: Any) -> Bench:
+def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, **settings: Any) -> Bench:
     """Run every cell that is not finished, and write tables and plots of all.
 
     Args:
@@ -47,7 +47,7 @@ def bench(benchmark: str | type[Benchmark], progress: Silent | None = None, **se
         UserError: no such benchmark; bad settings or data; a variant that cannot be trained; a cell that was run with
             other settings. Nothing has been made then, unless the original had to be.
     """
-    opened, progress = open_benchmark(benchmark, settings), progress or Silent()
+    opened, progress = open_benchmark(benchmark, settings), progress or NoProgress()
     opened.check()
     tuning = tuning_cells(opened)
     check_cells(opened, [cell for cell in (*tuning, *opened.cells()) if not finished(opened, cell)])
@@ -115,7 +115,7 @@ def _reopened(origin: str | type[Benchmark], settings: Mapping[str, Any]) -> _Sh
     return _Shared(open_benchmark(origin, settings))
 
 
-def _run(benchmark: Benchmark, todo: Sequence[Cell], progress: Silent) -> dict[Cell, dict[str, Any]]:
+def _run(benchmark: Benchmark, todo: Sequence[Cell], progress: NoProgress) -> dict[Cell, dict[str, Any]]:
     """Cell → what it has written; those that are finished are read.
 
     What others need comes first: the models, the reference models' figures in their order, the methods'.
@@ -160,12 +160,14 @@ def _references(benchmark: Benchmark, found: Mapping[Cell, Mapping[str, Any]], c
     return {name: found[one] for name, one in cells.items() if one in found and one != cell}
 
 
-def make_shared_model(shared: _Shared, role: str, split: str, seed: int, progress: Silent) -> str | Path:
+def make_shared_model(shared: _Shared, role: str, split: str, seed: int, progress: NoProgress) -> str | Path:
     """:func:`rkld.benching.model_making.make_model`, as a job."""
     return make_model(shared.benchmark, role, split, seed, progress)
 
 
-def run_cells(shared: _Shared, some: Sequence[Cell], references: References, progress: Silent) -> list[dict[str, Any]]:
+def run_cells(
+    shared: _Shared, some: Sequence[Cell], references: References, progress: NoProgress
+) -> list[dict[str, Any]]:
     """What each of some cells on the same split and seed has written."""
     benchmark = shared.benchmark
     task, written = benchmark.task(some[0].split, some[0].seed), []

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 
 
 class Jobs:
     """Runs independent jobs, several at once; each process takes its share of the cores."""
 
-    def __init__(self, at_once: int, progress: Silent):
+    def __init__(self, at_once: int, progress: NoProgress):
         """
         Args:
             progress: given to the jobs where one runs at a time; several bars at once would be unreadable.
@@ -43,7 +43,7 @@ class Jobs:
         while waiting or running:
             while waiting and len(running) < self._at_once:  # what waits is not begun after an error
                 number, job = waiting.popleft()
-                running[self._pool.submit(work, *job, Silent())] = number
+                running[self._pool.submit(work, *job, NoProgress())] = number
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
 

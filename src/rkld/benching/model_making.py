@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rkld.benching.benchmark import Benchmark
 from rkld.models.saving import save_model
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.runfolder.once import ResultFiles, once
 
 
-def make_model(benchmark: Benchmark, role: str, split: str, seed: int, progress: Silent) -> str | Path:
+def make_model(benchmark: Benchmark, role: str, split: str, seed: int, progress: NoProgress) -> str | Path:
     """:meth:`Benchmark.model_folder`, made unless it is there.
 
     Raises:

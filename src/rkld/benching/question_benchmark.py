@@ -35,7 +35,7 @@ from rkld.files import read_jsonl, write_jsonl
 from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
 from rkld.pipeline.preparing import check_every, choose, read_inputs, stop_comparison
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
@@ -234,7 +234,7 @@ class QuestionEvaluator(Evaluator):
         self.encoded = {name: encode_answers(encoder, task.asked[name]) for name in SETS}
         self.cases = choose_cases(task.asked["forget"], self.names, encoder, cases) if cases else []
 
-    def __call__(self, lm: LanguageModel, progress: Silent) -> Measured:
+    def __call__(self, lm: LanguageModel, progress: NoProgress) -> Measured:
         losses = self.losses(lm, self.answers)
         own = forget_ratios(losses).tolist()
         figures = question_figures(losses, own if self.retrained is None else self.retrained)

@@ -23,7 +23,7 @@ from rkld.evaluation.summary import measure
 from rkld.files import write_text
 from rkld.pipeline.preparing import DATA, Inputs, choose, load_with_encoder, measured_retain, read_inputs
 from rkld.pipeline.running import Result, run_unlearning
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.identity import identifiers
 from rkld.records.record import Record
 from rkld.runfolder.folder import remove
@@ -64,7 +64,7 @@ def continual(
     replay: Any = "auto",
     holdout: Any = None,
     control: Any = None,
-    progress: Silent | None = None,
+    progress: NoProgress | None = None,
     **settings: Unpack[UnlearnKeywords],
 ) -> Continual:
     """Unlearn every subject of the forget records by itself, in their order, and measure all after each.
@@ -93,7 +93,7 @@ def continual(
     if chosen.subject:
         raise UserError("--subject is whom a single run forgets: here each record's own 'subject' says whose it is.")
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
-    return _Sequence(inputs, objects, progress or Silent()).go()
+    return _Sequence(inputs, objects, progress or NoProgress()).go()
 
 
 def requests(records: Sequence[Record]) -> list[list[Record]]:
@@ -123,7 +123,7 @@ def requests(records: Sequence[Record]) -> list[list[Record]]:
 class _Sequence:
     """Requests in their order; what is finished is found in the folder."""
 
-    def __init__(self, inputs: Inputs, objects: Mapping[str, Any], progress: Silent):
+    def __init__(self, inputs: Inputs, objects: Mapping[str, Any], progress: NoProgress):
         self.inputs, self.settings, self.objects, self.progress = inputs, inputs.settings, objects, progress
         self.folder = self.settings.run_folder
         self.requests = requests(inputs.forget)

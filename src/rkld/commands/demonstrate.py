@@ -10,7 +10,7 @@ from rkld.evaluation.summary import Measurement, measure
 from rkld.files import DATA, read_jsonl
 from rkld.models.loading import load_model
 from rkld.pipeline.running import Result
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
@@ -38,7 +38,7 @@ def shipped(name: str) -> list[dict[str, Any]]:
     return read_jsonl(DATA / "demo" / f"{name}.jsonl")
 
 
-def probes(model: str | Path, progress: Silent) -> Measurement:
+def probes(model: str | Path, progress: NoProgress) -> Measurement:
     """What a model says to questions about other people and things, none of which was trained on."""
     lm = load_model(str(model))
     records: list[Record] = read_records(shipped("probes"), "probe")
@@ -46,13 +46,13 @@ def probes(model: str | Path, progress: Silent) -> Measurement:
         return measure(lm, Encoder(lm.tokenizer), records, max_new_tokens=SETTINGS["max_new_tokens"], progress=advance)
 
 
-def run(out: str | Path = "runs/demo", progress: Silent | None = None) -> tuple[Result, dict[str, Measurement]]:
+def run(out: str | Path = "runs/demo", progress: NoProgress | None = None) -> tuple[Result, dict[str, Measurement]]:
     """Forget the person, then ask the original and the unlearned model about everything else.
 
     Returns:
         the run's result, and the probes {"before": …, "after": …}.
     """
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     settings: UnlearnKeywords = {**SETTINGS, "out": str(out)}
     result = unlearn(MODEL, shipped(PERSON), progress=progress, **settings)
     return result, {"before": probes(MODEL, progress), "after": probes(result.model_path, progress)}

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.pipeline.preparing import Model
 from rkld.pipeline.running import Result, run_unlearning
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.sources import Source
 from rkld.settings.typed import UnlearnKeywords
 
@@ -23,7 +23,7 @@ def unlearn(
     holdout: Source | None = None,
     control: Model | None = None,
     processing_class: PreTrainedTokenizerBase | None = None,
-    progress: Silent | None = None,
+    progress: NoProgress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     **settings: Unpack[UnlearnKeywords],
 ) -> Result:
@@ -36,7 +36,7 @@ def unlearn(
         holdout: records of people the model was never trained on, in the same forms (``stop="placebo"``).
         control: a model that has never seen the records, in the forms of ``model`` (``stop="control"``).
         processing_class: the tokenizer, where ``model`` is an object.
-        progress: shows what is going on (:class:`rkld.progress.Bars` in a terminal).
+        progress: shows what is going on (:class:`rkld.progress.ProgressBars` in a terminal).
         callbacks: :class:`transformers.TrainerCallback` objects for the distillation.
         settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
 

@@ -59,7 +59,7 @@ def greedy(
     An answer ends with an end token (those of the model's generation config, and the tokenizer's eos), after
     ``max_new_tokens`` (one cap for all or one per prompt; 200 as in TOFU) or where the context is full.
     Temperature, repetition penalty and the like of the model's generation config do not apply. ``starts`` holds the
-    tokens each answer is known to begin with (:func:`known_starts`), which are not generated again. ``progress`` is
+    tokens each answer is known to begin with (:func:`known_prefixes`), which are not generated again. ``progress`` is
     called with the number of answers just made. UserError where a prompt is empty or fills the context.
     """
     starts = [()] * len(prompts) if starts is None else starts
@@ -69,11 +69,11 @@ def greedy(
             raise ValueError(f"{name} has {len(given)} values for {len(prompts)} prompts")
     caps = [min(cap, left) for cap, left in zip(caps, room(lm.inner, prompts), strict=True)]
     ends = end_ids(lm)
-    generated = [to_end(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
+    generated = [cut_at_end_of_sequence(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
     unfinished = [i for i, ids in enumerate(generated) if len(ids) < caps[i] and not ended(ids, ends)]
     if progress is not None and len(unfinished) < len(prompts):
         progress(len(prompts) - len(unfinished))
-    with neutral(lm):
+    with default_generation_config(lm):
         longest_first = sorted(unfinished, key=lambda i: -len(prompts[i]) - len(generated[i]))
         batch_size = batch_size or generation_batch_size(lm)
         for at in range(0, len(unfinished), batch_size):
@@ -111,7 +111,7 @@ def supports_left_padding(lm: LanguageModel) -> bool:
             logits: Tensor = found.logits[0][0]
             return logits
 
-        with neutral(lm):
+        with default_generation_config(lm):
             alone, beside = first_logits([[1, 2]]), first_logits([[1, 2], [2, 1, 2, 1, 2]])
         _SUPPORTS_LEFT_PADDING[lm.backbone] = bool(
             (alone - beside).abs().max() <= TOLERANCE[alone.dtype] * alone.abs().max()
@@ -122,7 +122,7 @@ def supports_left_padding(lm: LanguageModel) -> bool:
 _SUPPORTS_LEFT_PADDING: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
 
-def known_starts(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]) -> list[tuple[int, ...]]:
+def known_prefixes(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]) -> list[tuple[int, ...]]:
     """How the greedy answers are known to begin once the right ones have been read: where these lead by far.
 
     For each record the first tokens behind ``ids[:prompt_length]`` that are greedy by :data:`CLEAR_MARGIN`.
@@ -166,7 +166,7 @@ def _generate(
         config.max_new_tokens = min(steps, *(caps[row] - len(answers[row]) for row in rows))
         output = base.generate(input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config)
         for row, new in zip(rows, output.sequences[:, ids.shape[1] :].tolist(), strict=True):
-            answers[row] += to_end(new, ends)
+            answers[row] += cut_at_end_of_sequence(new, ends)
         keep = [n for n, row in enumerate(rows) if len(answers[row]) < caps[row] and not ended(answers[row], ends)]
         kept = torch.tensor(keep, dtype=torch.int64, device=device)
         ids = output.sequences[kept]
@@ -182,7 +182,7 @@ def _generate(
 
 
 @contextlib.contextmanager
-def neutral(lm: LanguageModel) -> Iterator[None]:
+def default_generation_config(lm: LanguageModel) -> Iterator[None]:
     """For measuring, and with nothing of the model's own generation config at work; restored afterwards."""
     base, own_config = lm.inner, lm.inner.generation_config
     # generate() fills whatever a config leaves open from the model's own, so that must be neutral as well.
@@ -210,7 +210,7 @@ def answer(lm: LanguageModel, ids: Sequence[int], ends: frozenset[int]) -> Gener
     return Generated(tuple(ids), lm.tokenizer.decode(ids, skip_special_tokens=True), finished=ended(ids, ends))
 
 
-def to_end(ids: list[int], ends: frozenset[int]) -> list[int]:
+def cut_at_end_of_sequence(ids: list[int], ends: frozenset[int]) -> list[int]:
     """The answer up to its first end token."""
     return ids[: next((n for n, token in enumerate(ids, start=1) if token in ends), None)]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rkld.evaluation.generation import greedy, known_starts
+from rkld.evaluation.generation import greedy, known_prefixes
 from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.memorisation import answer_hits, exact_memorisation, extraction_strength
 from rkld.evaluation.questions import mean_losses, question_scores
@@ -89,7 +89,7 @@ def greedy_answers(
     encoded = [encoder.encode(record) for record in records]
     scores = answer_scores(lm, encoded) if scores is None else scores
     prompts = [one.ids[: one.prompt_length] for one in encoded]
-    starts = known_starts(lm, encoded, scores)
+    starts = known_prefixes(lm, encoded, scores)
     generated = greedy(lm, prompts, max_new_tokens=max_new_tokens, starts=starts, progress=progress)
     return [one.text for one in generated]
 

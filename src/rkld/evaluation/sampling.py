@@ -12,12 +12,12 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from rkld.evaluation.generation import (
     Generated,
     answer,
+    cut_at_end_of_sequence,
+    default_generation_config,
     end_ids,
     generation_batch_size,
     left_padded,
-    neutral,
     room,
-    to_end,
 )
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def sample(
     ends = end_ids(lm)
     caps = [min(max_new_tokens, left) for left in room(lm.inner, prompts)]
     answers: dict[tuple[int, int], Generated] = {}
-    with neutral(lm):
+    with default_generation_config(lm):
         for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):
             given = [prompts[i] for i, _ in batch]
             chance = np.stack([np.random.default_rng((seed, i, j)).random(max_new_tokens) for i, j in batch])
@@ -112,4 +112,4 @@ def _generate(
         generation_config=config,
         logits_processor=LogitsProcessorList([draws]),
     )
-    return [to_end(new, ends) for new in output[:, draws.width :].tolist()]
+    return [cut_at_end_of_sequence(new, ends) for new in output[:, draws.width :].tolist()]

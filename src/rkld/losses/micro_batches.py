@@ -15,7 +15,7 @@ from rkld.models.hidden_states import pad, predictors
 from rkld.records.encoding import Encoded, marked
 
 
-def companions(names: Collection[str]) -> dict[str, str]:
+def paired_sets(names: Collection[str]) -> dict[str, str]:
     """Sets that are not drawn, but come with another: its i-th record is where the other's i-th is."""
     return {name: of for name in names if name.endswith(REFUSALS) and (of := name.removesuffix(REFUSALS)) in names}
 
@@ -28,7 +28,7 @@ def units(sets: Mapping[str, Sequence[Encoded]], step: Mapping[str, Sequence[int
     Args:
         step: indices by set, as of :func:`plan_steps`.
     """
-    beside = companions(sets)
+    beside = paired_sets(sets)
     return [
         [(name, sets[name][i]), *((c, sets[c][i]) for c, of in beside.items() if of == name)]
         for name, indices in step.items()
@@ -42,12 +42,12 @@ def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int
     The first set is shuffled anew each epoch and cut into batches (the last may be smaller). Each other set runs
     through its own shuffles beside it, ``batch_size`` records a step, none twice in a step.
 
-    Companions (:func:`companions`) are not drawn.
+    Paired sets (:func:`paired_sets`) are not drawn.
 
     Returns:
         one mapping set → indices per step, ``epochs · ceil(first / batch_size)`` of them.
     """
-    beside = companions(sizes)
+    beside = paired_sets(sizes)
     (first, n), *others = ((name, size) for name, size in sizes.items() if name not in beside)
     sizes = {first: n, **dict(others)}
     draw = {name: torch.Generator().manual_seed(seed + 1000 * i) for i, name in enumerate(sizes)}

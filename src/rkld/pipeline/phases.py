@@ -46,7 +46,7 @@ from rkld.pipeline.preparing import (
     make_encoder,
     measured_retain,
 )
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
@@ -86,7 +86,7 @@ class Work:
     comparison: Comparison | None
     """What the stopping rule reads; None where the last step is taken."""
     run: Run
-    progress: Silent
+    progress: NoProgress
     callbacks: Sequence[TrainerCallback]
     control: Model | None
     """A loaded model in the place of ``--control``."""
@@ -98,7 +98,7 @@ class Work:
         cls,
         prepared: Prepared,
         run: Run,
-        progress: Silent,
+        progress: NoProgress,
         callbacks: Sequence[TrainerCallback] = (),
         control: Model | None = None,
     ) -> Work:

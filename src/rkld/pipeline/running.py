@@ -17,7 +17,7 @@ from rkld.errors import UserError
 from rkld.models.state import fingerprint
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, choose, prepare, read_inputs
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
 from rkld.runfolder.once import once
@@ -47,7 +47,7 @@ def run_unlearning(
     values: Mapping[str, Any],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: Silent | None = None,
+    progress: NoProgress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Result:
     """Make a model forget the records, or go on with a run that was interrupted.
@@ -68,7 +68,7 @@ def run_unlearning(
             f"this was started as {processes} processes, each of which would write {settings.run_folder}. Start it as "
             "one; to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
         )
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     run = Run(settings)
     if run.finished:

@@ -16,7 +16,7 @@ from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, marked
 from rkld.teacher.cache import HiddenCache, Part, marked_hidden
 from rkld.training.callbacks import TrainingBar
@@ -33,7 +33,7 @@ def fill_cache(
     *,
     parts: Collection[Part] | None = None,
     swapped: Sequence[Encoded] = (),
-    progress: Silent | None = None,
+    progress: NoProgress | None = None,
 ) -> None:
     """Put into the cache what is missing of it; ``lm`` ends as it began.
 
@@ -46,7 +46,7 @@ def fill_cache(
             reads with all sets held to the original.
         swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`), for the floor.
     """
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     strengthened = Part("strengthened", "forget")
     wanted = [Part("original", name) for name in sets] + [strengthened] if parts is None else sorted(parts)
 

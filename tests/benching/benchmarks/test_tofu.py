@@ -20,7 +20,7 @@ from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
 from rkld.files import write_jsonl
 from rkld.models.loading import read_template
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 
@@ -123,10 +123,10 @@ def test_models_made_with_other_settings_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(model_making, "save_model", lambda lm, folder: folder.mkdir(parents=True))
     settings = {"model": "x", "out": str(tmp_path)}
     for _ in range(2):
-        make_model(open_benchmark("tofu", settings), "original", "forget01", 0, Silent())
+        make_model(open_benchmark("tofu", settings), "original", "forget01", 0, NoProgress())
     assert made == ["original"]
     with pytest.raises(UserError, match="train_epochs: 5 then, 9 now"):
-        make_model(open_benchmark("tofu", settings | {"train_epochs": 9}), "original", "forget01", 0, Silent())
+        make_model(open_benchmark("tofu", settings | {"train_epochs": 9}), "original", "forget01", 0, NoProgress())
 
 
 def test_files_are_known_by_what_they_say(tmp_path):

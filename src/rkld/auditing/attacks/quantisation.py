@@ -37,7 +37,7 @@ class Quantisation(Attack):
     settings = GENERATION
     bits: ClassVar[int]
 
-    def unfit(self, lm: LanguageModel) -> str | None:
+    def why_not_applicable(self, lm: LanguageModel) -> str | None:
         try:
             _linear_layers(lm)
         except UserError as error:

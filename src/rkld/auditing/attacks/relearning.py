@@ -33,7 +33,7 @@ from rkld.models.adapters import check_adapter_fits, new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state, trainable_state
 from rkld.pipeline.preparing import encode_all
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
 from rkld.settings.unlearning import Settings
@@ -124,7 +124,7 @@ def relearn(
     batch_size: int = 4,
     lora: bool = False,
     seed: int = 0,
-    progress: Silent | None = None,
+    progress: NoProgress | None = None,
 ) -> Relearned:
     """Train ``lm`` on the answers of a share of the records, watch the others, and put the weights back.
 
@@ -141,7 +141,7 @@ def relearn(
     Raises:
         UserError: too few records, or the weights are quantised and ``lora`` is not asked for.
     """
-    progress = progress or Silent()
+    progress = progress or NoProgress()
     chosen = set(draw(records, share, seed))
     encoded = [encoder.encode(record) for record in records]
     taught = [e for i, e in enumerate(encoded) if i in chosen]
@@ -271,7 +271,7 @@ class Relearning(Attack):
             return str(error)
         return None
 
-    def unfit(self, lm: LanguageModel) -> str | None:
+    def why_not_applicable(self, lm: LanguageModel) -> str | None:
         """A quantised model is attacked by a new adapter, which must fit it."""
         try:
             if lm.is_quantised:

@@ -34,7 +34,7 @@ from rkld.files import write_text
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.pipeline.arguments import training_arguments
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import TEXT_PROMPT_TOKENS, Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
@@ -208,7 +208,7 @@ class Book(Benchmark):
     def given_model(self, role: str, split: str, seed: int) -> str | None:
         return None if self.settings.learn_epochs else self.settings.model
 
-    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: Silent) -> LanguageModel:
+    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         """The model, having learned the book."""
         s = self.settings
         book, _, _ = self.cut
@@ -272,7 +272,7 @@ class BookEvaluator(Evaluator):
         self.encoded = [encoder.encode(record) for record in book]
         self.elsewhere = [encoder.encode(record) for record in elsewhere]
 
-    def __call__(self, lm: LanguageModel, progress: Silent) -> Measured:
+    def __call__(self, lm: LanguageModel, progress: NoProgress) -> Measured:
         scores = answer_scores(lm, self.encoded)
         longest = max(len(one.ids) - one.prompt_length for one in self.encoded)
         with progress.bar("continuations", len(self.book)) as advance:

@@ -17,7 +17,7 @@ from rkld.benching.registry import BENCHMARKS
 from rkld.benching.worlds.people import World, people
 from rkld.benching.worlds.training import train_tiny
 from rkld.models.language_model import LanguageModel
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.settings.benching import QuestionSettings
 from rkld.settings.specification import setting
 from rkld.settings.table import of
@@ -89,7 +89,7 @@ class People(QuestionBenchmark):
     def model_identity(self, role: str, split: str, seed: int) -> dict[str, Any]:
         return {"benchmark": self.name}
 
-    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: Silent) -> LanguageModel:
+    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         world = people(seed=seed)
         return train_tiny(world, folder, pair(seed, world) if role == "retrained" else ())
 

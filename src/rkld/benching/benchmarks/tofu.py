@@ -21,7 +21,7 @@ from rkld.files import contents
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.pipeline.arguments import micro_batches
-from rkld.progress import Silent
+from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
@@ -230,7 +230,7 @@ class Tofu(QuestionBenchmark):
         values = {name: super(Tofu, self).setting_identity(name, Cell(split, seed, role)) for name in names}
         return {"benchmark": self.name, "data": self._data_identity(*learned), **values}
 
-    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: Silent) -> LanguageModel:
+    def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         s = self.settings
         assert s.train_lr is not None  # filled in by now
         torch.manual_seed(0)

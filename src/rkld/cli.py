@@ -281,7 +281,7 @@ def demo(out: str) -> None:
 
 
 def _quiet_start() -> ProgressBars:
-    """Import the heavy libraries and leave talking to rkld: its own messages, bars, and others' errors."""
+    """Import the heavy libraries; only their errors are printed beside rkld's own messages and progress bars."""
     import logging
     import warnings
 

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input or settings. The command line prints the message alone and exits with code 2."""
 
 
+class NotFinite(UserError):
+    """A model whose logits are infinite or undefined."""
+
+
 class Diverged(UserError):
     """A training whose figures are no numbers any more: its model is ruined."""
 

@@ -7,7 +7,7 @@ An entry comes into its registry in one of three ways, and adding one touches on
 - the user names a file of theirs as ``FILE.py:NAME`` (:meth:`Registry.resolve`).
 
 A file runs when it is imported, so only what the user typed may name one: a name that was read from a folder goes to
-:meth:`Registry.get`, which knows registered entries alone.
+:meth:`Registry.get`, which returns registered entries only.
 """
 
 from __future__ import annotations

@@ -233,3 +233,33 @@ def test_what_is_measured_is_what_is_saved(finished, original, tmp_path, monkeyp
     saved = mean_probability(result.model_path, FORGET)
     assert result.metrics["after"]["forget"]["probability"] == pytest.approx(saved, abs=1e-4)
     assert saved < 0.5 * finished.metrics["after"]["forget"]["probability"]
+
+
+def test_a_saved_model_whose_likelihoods_are_no_numbers_is_removed(finished, original, tmp_path, monkeypatch):
+    """A ruined model must not stand in a run folder; once the cause is gone, the run goes on from its training."""
+
+    def ruined(lm, folder, **how):
+        with torch.no_grad():
+            next(iter(lm.model.parameters())).fill_(float("nan"))
+        save_model(lm, folder, **how)
+
+    with monkeypatch.context() as patch, pytest.raises(rkld.UserError, match="not finite"):
+        patch.setattr(phases, "save_model", ruined)
+        rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **FAST)
+    assert not (tmp_path / "run/model").exists()
+    assert "model" not in json.loads((tmp_path / "run/manifest.json").read_text())["phases"]
+    result = rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **FAST)
+    assert torch.equal(logits(result.model_path), logits(finished.model_path))
+
+
+def test_an_adapter_on_a_model_without_a_folder_is_measured_as_saved(original, tmp_path):
+    """Its base cannot be loaded again, so the saved adapter is put back onto the model in memory."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(original), AutoTokenizer.from_pretrained(original)
+    model.name_or_path = model.config._name_or_path = ""
+    result = rkld.unlearn(model, FORGET, processing_class=tokenizer, out=str(tmp_path / "run"), lora=True, **FAST)
+    base = AutoModelForCausalLM.from_pretrained(original)
+    lm = load_model(PeftModel.from_pretrained(base, result.model_path).merge_and_unload(), tokenizer=tokenizer)
+    encoder = Encoder(tokenizer)
+    saved = probability(lm, [encoder.encode(r) for r in read_records(FORGET, "test")]).mean()
+    assert result.metrics["after"]["forget"]["probability"] == pytest.approx(float(saved), abs=1e-4)
+    assert float(saved) < result.metrics["before"]["forget"]["probability"]

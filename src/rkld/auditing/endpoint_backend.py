@@ -59,7 +59,7 @@ _NOTHING_CUT = {
 }
 
 _HINTS = {
-    400: "The prompt with --max-new-tokens may be longer than the context it serves, or it wants other parameters",
+    400: "The prompt with --max-new-tokens may be longer than the context it serves, or it requires other parameters",
     401: "Set OPENAI_API_KEY to a key it accepts",
     403: "Set OPENAI_API_KEY to a key that may use this model",
     404: "Check the URL (many end with /v1) and the model's name; not every server has this route",
@@ -251,7 +251,7 @@ class EndpointBackend:
         return choices[0], taken
 
     def _echoed(self, record: Encoded, prompt: Prompt) -> np.ndarray | None:
-        # One new token is asked, as for some servers 0 means no limit.
+        # One new token is requested, as for some servers 0 means no limit.
         body = {"prompt": prompt, "max_tokens": 1, "temperature": 0.0, "echo": True, "logprobs": 1}
         try:
             choice, _ = self._choice(body, {"prompt_logprobs": 0, "return_tokens_as_token_ids": True})  # vLLM's

@@ -23,7 +23,7 @@ UTILITY = ("retain", "neighbours", "real_authors", "world_facts")
 
 @dataclass(frozen=True)
 class Task:
-    """Records and what is asked with them. Holds personal data.
+    """Records and the questions made from them. Holds personal data.
 
     Attributes:
         forget: the records that are audited, without those that steered.

@@ -55,7 +55,7 @@ class Reader:
 
 
 class Reading:
-    """One thing that is asked of a model, made once and kept.
+    """One way of querying a model; its output is computed once and stored.
 
     Attributes:
         name: of its file, and in the list of what was not run.

@@ -1,4 +1,4 @@
-"""What a benchmark is: what is forgotten, asked and learned; its models, measures, identity and costs.
+"""What a benchmark is: its records, questions and training data; its models, metrics, identity and costs.
 
 A subclass is a benchmark, and its file is all that there is of it: cells, tuning, tables, the plan and resuming are
 made from what it declares (docs/architecture.md has a recipe). Those that ask questions as TOFU does derive from

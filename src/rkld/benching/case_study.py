@@ -104,7 +104,7 @@ def _added(record: Record) -> list[str]:
 
 
 def complete_cases(lm: LanguageModel, cases: Sequence[Case], max_new_tokens: int) -> list[dict[str, Any]]:
-    """What the model says in each case, beside what is asked.
+    """The model's completion of each case, beside its question.
 
     Returns:
         "question", "beginning", "fact"; "answer" (greedy, to the question) and "said" (whether it says the fact);

@@ -1,7 +1,7 @@
 """Benchmarks that ask questions with right and wrong answers, beside a model that never learned the forget set.
 
 TOFU's measures (Maini et al. 2024, arXiv 2401.06121), at three moments of one run: its last epoch, the calibrated stop,
-and the oracle's peak. A subclass says what is forgotten, asked and learned.
+and the oracle's peak. A subclass defines the records to forget, the questions and the training data.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def text_auc(
     *,
     seed: int = 0,
 ) -> Figure:
-    """How well forget texts are told from holdout texts without any model; .5: not at all.
+    """How well forget texts can be distinguished from holdout texts without any model (AUC); .5: not at all.
 
     What does far better than chance would make any model's AUC meaningless (Das et al. 2024, arXiv 2406.16201;
     Meeus et al. 2024, arXiv 2406.17975). A bag of words (naive Bayes, add-one) is trained and tested across ten folds,

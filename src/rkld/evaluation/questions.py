@@ -41,8 +41,8 @@ def question_scores(
 ) -> list[list[Scores]]:
     """Scores of each record's answers, in the order of :func:`encode_answers`: (n) lists of 2 + k.
 
-    The answers to a question are read in one pass over it. ``encoded`` are they where encode_answers has made them
-    already: for a model that is asked again and again, encoding takes longer than reading.
+    The answers to a question are read in one pass over it. ``encoded``: the answers as encode_answers
+    returns them, for a model that is measured repeatedly: encoding takes longer than reading.
     """
     if not records:
         return []

@@ -37,7 +37,7 @@ Rows = dict[str, dict[str, Any]]
 def by_key(records: Sequence[Record], columns: Mapping[str, Any]) -> Rows:
     """Rows of plain numbers from columns (n, …). ValueError where two records have one key."""
     if len({record.key for record in records}) != len(records):
-        raise ValueError("two records have the same key: their rows could not be told apart")
+        raise ValueError("two records have the same key: their rows would be ambiguous")
     plain = {name: np.asarray(values, dtype=float).tolist() for name, values in columns.items()}
     return {record.key: {name: values[i] for name, values in plain.items()} for i, record in enumerate(records)}
 

@@ -33,7 +33,7 @@ class Measurement:
 
     keys: tuple[str, ...]
     probabilities: tuple[float, ...]  # exp(−mean loss per answer token), end of turn included
-    answers: tuple[str, ...] | None = None  # greedy; None where none were asked for, and so for what follows
+    answers: tuple[str, ...] | None = None  # greedy; None where none were requested, likewise below
     rouge_l_recalls: tuple[float, ...] | None = None
     facts: tuple[tuple[bool, ...], ...] | None = None  # for each span of the record's answer: does the answer say it?
 

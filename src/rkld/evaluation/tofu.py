@@ -179,8 +179,8 @@ def _utility_parts(logs: Mapping[str, ArrayLike], known_world: bool) -> dict[str
 def rouge_l_recall(generated: str, gold: str) -> float:
     """ROUGE-L recall of ``generated`` against ``gold``, 0 to 1, with stemming (rouge-score, as TOFU uses it).
 
-    Longest common subsequence of words over the words of ``gold``. It knows ASCII letters and digits only: a
-    gold answer without any gives 0.
+    Longest common subsequence of words over the words of ``gold``. Only ASCII letters and digits count
+    as parts of words: a gold answer without any gives 0.
     """
     return float(_scorer().score(gold, generated)["rougeL"].recall)
 

@@ -36,7 +36,7 @@ class Method:
     needs: ClassVar[tuple[str, ...]] = ()
     """At least one of these sets must be there."""
     refusals: ClassVar[tuple[str, ...]] = ()
-    """The sets whose questions the method also wants answered by a refusal: "forget_refusals", "retain_refusals"."""
+    """The sets whose questions are also needed with refusals for answers: "forget_refusals", "retain_refusals"."""
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "kl"
     """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
     accepts_extra_terms: ClassVar[bool] = True

@@ -11,7 +11,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from rkld.errors import UserError
+from rkld.errors import NotFinite, UserError
 from rkld.models.language_model import LanguageModel
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -139,7 +139,7 @@ def check_outputs(lm: LanguageModel) -> None:
         lm.model.train(was_training)
 
     if not torch.isfinite(own).all():
-        raise UserError(f"The model {lm.source} computes infinite or undefined logits: its weights are damaged.")
+        raise NotFinite(f"The model {lm.source} computes infinite or undefined logits: its weights are damaged.")
     comparisons = (
         ("its logits are not head(backbone(ids)): it scales, caps or adds to them", theirs, own * factor),
         ("a token changes the hidden states before it, so it is not causal", hidden[0, :-1], hidden[1, :-1]),

@@ -22,7 +22,7 @@ import torch
 from transformers import TrainerCallback
 
 from rkld import methods
-from rkld.errors import Diverged, UserError
+from rkld.errors import Diverged, NotFinite, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import read_jsonl, write_json, write_jsonl
@@ -437,7 +437,7 @@ class SaveModel(Phase):
             )
             work.warn(
                 "The unlearned model is two models, and model/assistant knows the records better than the original "
-                "did: whoever has the folder has them."
+                "did: anyone with the folder can recover them."
             )
         else:
             restore_state(lm, work.folder / STUDENT)
@@ -455,13 +455,17 @@ class After(Phase):
 
     def run(self, work: Work) -> dict[str, Any]:
         s, notes = work.settings, work.notes
-        lm, encoder = self._saved(work)
-        found = work.measured(self.name, lm, encoder)
-        if not all(math.isfinite(m.probability) for m in found.values()):
+        try:
+            lm, encoder = self._saved(work)
+            found = work.measured(self.name, lm, encoder)
+            ruined = not all(math.isfinite(m.probability) for m in found.values())
+        except NotFinite:
+            ruined = True
+        if ruined:
             remove(work.folder, ["model"])
             del work.notes["model"]
             work.run.save()
-            raise Diverged("the probability of the answers is no number")
+            raise Diverged("the likelihoods of the saved model are not finite")
         write_json(work.folder / "answers.json", {**work.run.answers(), "after": found["forget"].answers})
         before, after = notes["before"]["metrics"]["forget"]["probability"], found["forget"].probability
         if after > before / 2 and s.score != "spans":

@@ -1,4 +1,4 @@
-"""Records → token ids and masks: the only place that knows chat templates, special tokens and the shift.
+"""Records → token ids and masks: the only module that handles chat templates, special tokens and the shift.
 
 A record is written out as one text, in which the place of every part is known by character: the contents of
 its turns, and its answers. An answer begins where generation would begin and ends with the end of turn, so

@@ -80,7 +80,7 @@ class Run:
 
     def _refuse_other_settings(self) -> None:
         asked, found, free = self._settings(), self.manifest["settings"], without_effect(Settings)
-        defaults = self._plain(Settings())  # an older run knows fewer settings: it was made by their defaults
+        defaults = self._plain(Settings())  # an older run has fewer settings: the others had their defaults
         different = [
             f"  {flag(name)}: {found.get(name, defaults[name])!r} then, {asked[name]!r} now"
             for name in asked

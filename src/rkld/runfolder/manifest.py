@@ -18,7 +18,7 @@ FORMAT = 2
 
 
 def salted(salt: str, value: object) -> str:
-    """Says whether two values are equal to whoever has the salt, and nothing of what they are to anybody else."""
+    """A hash that shows equality to holders of the salt, and reveals nothing to anyone else."""
     data = salt + json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.blake2b(data.encode(), digest_size=16).hexdigest()
 
@@ -43,7 +43,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise damaged(folder)
     if found["format"] not in range(1, FORMAT + 1):
         raise UserError(
-            f"{folder}: a run of format {found['format']}; this version of rkld knows formats 1 to {FORMAT}. "
+            f"{folder}: a run of format {found['format']}; this version of rkld reads formats 1 to {FORMAT}. "
             "Use the version that made it."
         )
     whole: dict[str, Any] = found

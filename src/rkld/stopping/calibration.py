@@ -27,7 +27,7 @@ def calibrate(
 
     Args:
         original: the model before any change.
-        control: loads a model that has never seen the records, for a rule that wants one.
+        control: loads a model that has never seen the records, for a rule that needs one.
     """
     aimed = rule(rule.read_aim(comparison, original, control))
     evidence = comparison.read(original, 0)

@@ -1,4 +1,4 @@
-"""Which forget records steer the stop, which the audit therefore leaves out, and the hashes that it knows them by."""
+"""Which forget records steer the stop and are left out of the audit, and the hashes that identify them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Steering:
     left_out: tuple[Record, ...]
 
     def hashes(self, salt: str) -> list[str]:
-        """What the audit knows the records in ``left_out`` by, sorted, equal ones once."""
+        """The sorted hashes by which the audit identifies the records in ``left_out``; equal records once."""
         return sorted({steering_hash(record, salt) for record in self.left_out})
 
 

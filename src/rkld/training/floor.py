@@ -1,7 +1,7 @@
 """What the original predicts for *other* people in the place of a fact: the floor under the teacher.
 
 Each forget record is read again with other names in place of the person's; the hidden states at its marked spans
-give the distributions of somebody who does not know the person (:func:`rkld.losses.divergences.with_floor`).
+give the distributions of a model that does not know the person (:func:`rkld.losses.divergences.with_floor`).
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def with_refusals(
     refusals: Sequence[str],
     seed: int,
 ) -> dict[str, Sequence[Encoded]]:
-    """The sets, each followed by its questions with refusals for answers where the method wants them."""
+    """The sets, each followed by its questions with refusals for answers where the method needs them."""
     found: dict[str, Sequence[Encoded]] = {}
     for name, encoded in sets.items():
         found[name] = encoded

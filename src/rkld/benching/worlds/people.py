@@ -1,7 +1,7 @@
 """Fictitious people: a seeded, offline counterpart of TOFU (Maini et al. 2024, arXiv 2401.06121).
 
 ``people(n, seed)`` draws people who do not exist and asks twenty questions about each. All share the same
-pools of values and wordings, so whoever has never met a person can only guess. Records are plain dicts with
+pools of values and wordings, so a model that never saw a person can only guess. Records are plain dicts with
 TOFU's field names plus ``subject``, ``aliases`` and ``spans``. Nothing here needs torch, and a seed gives the
 same world on every machine: randomness comes from ``random.Random`` alone, seeded with text.
 """
@@ -24,7 +24,8 @@ WRONG_ANSWERS = 5
 BACKGROUND_PEOPLE = 200
 """People about whom every model of the world learns a little: enough to learn that wordings mean the same.
 
-With too few a model knows a person's facts in the one wording it was taught, and unlearning stays in it as well.
+With too few a model knows a person's facts only in the wording it was trained on, and unlearning does not reach beyond
+that wording either.
 """
 
 BACKGROUND_QUESTIONS = 2
@@ -86,7 +87,7 @@ def _with_place(values: str, join: str) -> Callable[[Random], str]:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One fact of a person: how its value is drawn, and the wordings in which it is asked for and told.
+    """One fact of a person: how its value is drawn, and the wordings of its questions and statements.
 
     Wordings may use ``{name}``, ``{last}`` and the other facts by key; answers hold the value as ``{value}``.
     Questions and answers are chosen independently of each other, so every answer must fit every question.
@@ -456,7 +457,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who does not exist: a name and one value for each of ``ATTRIBUTES``."""
+    """A person who does not exist: a name and one value for each of ``ATTRIBUTES``."""
 
     name: str
     facts: dict[str, str]
@@ -496,7 +497,7 @@ def _wrong_values(attribute: Attribute, value: str, rng: Random) -> list[str]:
 
 @dataclass(frozen=True)
 class World:
-    """People to learn and to forget, people whom nobody ever trains on, and what everybody knows.
+    """People to learn and to forget, people never trained on, and common knowledge.
 
     No two people of a world share a first or a last name, whatever group they are in. A person's records
     depend on the world's seed and the person alone, not on who else is chosen.

@@ -19,8 +19,8 @@ from rkld.stopping.registry import STOPPING_RULES
 from rkld.stopping.rule import Control, StoppingRule
 
 SAID_OF_ANYBODY = 0.5
-"""Where the probability under invented names is more than this share of that under the person's own, the model says the
-answers of anybody who is asked about so: no placebo. Overfitted models do (SmolLM2 on TOFU: .86 of .99)."""
+"""Where the probability under invented names is more than this share of that under the person's own, the model gives
+these answers for any name: no placebo. Overfitted models do (SmolLM2 on TOFU: .86 of .99)."""
 
 HOLDOUT, INVENTED_NAMES = "holdout", "invented names"
 

@@ -21,7 +21,7 @@ FILE = '''
 
 from dataclasses import dataclass
 
-from rkld.benching.benchmark import Benchmark, Evaluator, Measured, Task, Workload
+from rkld.benching.benchmark import Benchmark, Evaluator, Measured, Task, Tuning, Workload
 from rkld.benching.registry import BENCHMARKS
 from rkld.benching.tables import Table
 from rkld.evaluation.summary import measure
@@ -48,14 +48,10 @@ class Colours(Benchmark):
     def splits(self):
         return ["colours"]
 
-    def tuning_place(self):
-        return ("others", 0) if self.settings.tune else None
-
-    def tuning_rates(self):
-        return [self.settings.lr, 2 * self.settings.lr]
-
-    def tuning_loss(self, figures):
-        return (figures["forget_probability"],)
+    def tuning(self):
+        rates = [self.settings.lr, 2 * self.settings.lr]
+        tuning = Tuning("others", 0, rates, lambda figures: (figures["forget_probability"],))
+        return tuning if self.settings.tune else None
 
     def task(self, split, seed):
         rows = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -54,7 +55,7 @@ class Reader:
         return facts_in(self.task.facts.get(record.key, ()), gold_answer(record, self.encoder))
 
 
-class Reading:
+class Reading(ABC):
     """One way of querying a model; its output is computed once and stored.
 
     Attributes:
@@ -93,16 +94,16 @@ class Reading:
         """Why it cannot be made of this loaded model, known without asking it; None where it can."""
         return None
 
-    def encode(self, task: Task, encoder: Encoder) -> None:
+    def encode(self, task: Task, encoder: Encoder) -> None:  # noqa: B027 - some ask nothing beside the records
         """Encode all that :meth:`read` will ask, before the model answers anything.
 
         Raises:
             UserError: of the encoder, naming the record: the audit is refused.
         """
 
+    @abstractmethod
     def read(self, reader: Reader) -> Mapping[str, Any]:
         """Ask the model. Plain values, rows by the key of their record; {} where nothing applies."""
-        raise NotImplementedError(f"{type(self).__name__} defines no read()")
 
     def metrics(self) -> list[Metric]:
         """The metrics that are made of it, beside those registered for it."""

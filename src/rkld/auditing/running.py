@@ -269,7 +269,9 @@ class _AuditRun:
             reason = self.reasons[reading.name]
             if reason is None:
                 try:
-                    found[reading.name] = self._once(reader.role, reading, partial(reading.read, reader))
+                    values = [getattr(self.settings, name) for name in reading.settings]
+                    read = partial(reading.read, reader)
+                    found[reading.name] = self._once(reader.role, reading.name, read, reading.version, values)
                 except UserError as error:  # a library or an ability of the server that is not there
                     reason, failed = str(error), error
                 else:
@@ -287,31 +289,28 @@ class _AuditRun:
         if isinstance(reader.backend, EndpointBackend):
             self.models[reader.role]["own_settings"] = reader.backend.own_settings
 
-    def _once(self, role: str, reading: Reading, read: Callable[[], Any], *also: object) -> Any:
+    def _once(self, role: str, name: str, read: Callable[[], Any], *also: object) -> Any:
         """A reading, made now or found where an audit in this folder made it before: its name tells what it is of.
 
         Args:
-            also: what it depends on beside model, template, records and the reading's own settings.
+            also: what it depends on beside model, template and records.
         """
         model = [self.models[role].get(key) for key in ("fingerprint", "template", "endpoint")]
         if model[0] is None:
             model.append(self.models[role]["source"])
-        values = [getattr(self.settings, name) for name in reading.settings]
-        of = self._salted(
-            [READING_FORMAT, model, self.task.contents(), dict(self.task.facts), reading.version, values, *also]
-        )
+        of = self._salted([READING_FORMAT, model, self.task.contents(), dict(self.task.facts), *also])
         notes = HashedFiles(self.folder / KEPT, of)
         if self.models[role]["fingerprint"] is None:
-            self.served.append(notes.path(reading.name))
-        return once(notes, reading.name, lambda: plain(read()))
+            self.served.append(notes.path(name))
+        return once(notes, name, lambda: plain(read()))
 
     def _own_answers(self, original: Reader | None) -> None:
         """Every model's answers about the person, under the original."""
         if original is None:
             self.not_run[OWN_ANSWERS] = "needs --original"
             return
-        reading, of = Reading(OWN_ANSWERS), self.models["original"]["fingerprint"]
+        of = self.models["original"]["fingerprint"]
         for role, found in self.readings.items():
             if "answers" in found:
                 read = partial(own_answer_rows, original, self.task.forget, found["answers"])
-                found[OWN_ANSWERS] = self._once(role, reading, read, of)
+                found[OWN_ANSWERS] = self._once(role, OWN_ANSWERS, read, of)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,18 @@ class Task:
     holdout: Any = None
     """Records of others that were never trained on."""
     subject: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How learning rates are chosen, on people who are not reported on."""
+
+    split: str
+    seed: int
+    rates: Sequence[float]
+    """Those that every variant is tried with."""
+    loss: Callable[[Mapping[str, Any]], tuple[float, ...]]
+    """Of the figures; the chosen learning rate has the least. They lack what a training that diverged has not."""
 
 
 TRAJECTORY = "trajectory.jsonl"
@@ -149,17 +161,9 @@ class Benchmark(ABC):
     def seeds(self) -> Sequence[int]:
         return range(1)
 
-    def tuning_place(self) -> tuple[str, int] | None:
-        """Split and seed on which learning rates are chosen: people who are not reported on. None: they are not."""
+    def tuning(self) -> Tuning | None:
+        """How the variants' learning rates are chosen; None: each keeps its own."""
         return None
-
-    def tuning_rates(self) -> list[float]:
-        """The learning rates that a variant is tried with."""
-        return [self.settings.peak_lr]
-
-    def tuning_loss(self, figures: Mapping[str, Any]) -> tuple[float, ...]:
-        """What the chosen learning rate has least of. The figures lack what a training that diverged has not."""
-        raise NotImplementedError(f"the benchmark {self.name} does not say by what a learning rate is chosen")
 
     def refusal(self, variant: Variant) -> str | None:
         """Why the benchmark cannot use a variant, as a sentence; None where it can."""

@@ -53,7 +53,7 @@ def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, 
     check_cells(opened, [cell for cell in (*tuning, *opened.cells()) if not finished(opened, cell)])
     opened.settings.folder.mkdir(parents=True, exist_ok=True)
     tried = _run(opened, tuning, progress)
-    tuned = choose_rates(opened, tried) if tried else {}
+    tuned = choose_rates(opened, tried)
     found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
     rows, files, notes = opened.write(found, tuned)
     return Bench(rows, files, [*opened.left_out, *notes])
@@ -67,7 +67,7 @@ def plan(benchmark: str | type[Benchmark], **settings: Any) -> list[str]:
     todo = [*tried, *opened.cells()]
     if all(tried.values()):
         results = {cell: content for cell, content in tried.items() if content}
-        todo += tuned_cells(opened, choose_rates(opened, results)) if results else []
+        todo += tuned_cells(opened, choose_rates(opened, results))
     else:  # whichever rate will be chosen, its cells take as long as the default's
         todo += [replace(cell, name=f"{cell.name} (tuned)") for cell in opened.cells() if cell.variant]
     predicted = predict(opened, {cell: tried.get(cell) or finished(opened, cell) for cell in todo})

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rkld.benching.benchmark import TRAJECTORY, Benchmark, Evaluator, Measured, Task, UnlearningCall
+from rkld.benching.benchmark import TRAJECTORY, Benchmark, Evaluator, Measured, Task, Tuning, UnlearningCall
 from rkld.benching.case_study import choose_cases, complete_cases, write_cases
 from rkld.benching.cells import Cell, Found
 from rkld.benching.plots import draw
@@ -104,12 +104,13 @@ class QuestionBenchmark(Benchmark):
     def seeds(self) -> Sequence[int]:
         return range(self.settings.seeds)
 
-    def tuning_rates(self) -> list[float]:
-        return [factor * self.settings.peak_lr for factor in self.settings.factors]
+    def tuning_place(self) -> tuple[str, int] | None:
+        """Split and seed of people who are not reported on; None: nothing is tuned."""
+        return None
 
-    def tuning_loss(self, figures: Mapping[str, Any]) -> tuple[float, ...]:
-        """KS distance to the retrained model, then the loss of retain probability."""
-        return figures.get("ks_distance", math.inf), -figures.get("retain_probability", 0.0)
+    def tuning(self) -> Tuning | None:
+        place, s = self.tuning_place(), self.settings
+        return Tuning(*place, [factor * s.peak_lr for factor in s.factors], _tuning_loss) if place else None
 
     # Data and models
 
@@ -208,6 +209,11 @@ class QuestionBenchmark(Benchmark):
         except ImportError:
             notes.append("No plots: they need matplotlib (pip install 'rkld[plots]'); the tables are written.")
         return rows, files, notes
+
+
+def _tuning_loss(figures: Mapping[str, Any]) -> tuple[float, ...]:
+    """KS distance to the retrained model, then the loss of retain probability."""
+    return figures.get("ks_distance", math.inf), -figures.get("retain_probability", 0.0)
 
 
 class QuestionEvaluator(Evaluator):

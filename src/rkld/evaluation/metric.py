@@ -10,6 +10,7 @@ It is made once; metrics are computed of readings, and need no model. There are 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -95,7 +96,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(ABC):
     """What every metric says of itself; see :class:`RecordMetric` and :class:`Aggregate`.
 
     Attributes:
@@ -119,9 +120,9 @@ class Metric:
         """The metric with the value that its parameter has in ``settings``; itself where it has none."""
         return self
 
+    @abstractmethod
     def figures(self, measured: Measured) -> dict[str, Figure | dict[str, Any]]:
         """Role → the metric with its interval; {} where what it is made of was not measured."""
-        raise NotImplementedError
 
     def differences(self, measured: Measured) -> dict[str, Figure]:
         """Role → the audited model's value less that model's, drawn together; {} where there is no such comparison."""

@@ -21,7 +21,7 @@ Control = Callable[[], tuple[LanguageModel, Encoder]]
 class StoppingRule(ABC):
     """A rule that has its aim; a subclass is a rule, and its file is all that there is of it.
 
-    Most rules define :meth:`read_aim` and :meth:`gap`. The run ends at the first check whose gap is not above
+    A rule defines :meth:`gap`, and mostly :meth:`read_aim`. The run ends at the first check whose gap is not above
     :attr:`margin`.
     """
 
@@ -50,13 +50,13 @@ class StoppingRule(ABC):
 
     @classmethod
     def read_aim(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> float:
-        """The aim, read before the distillation.
+        """The aim, read before the distillation; by default 0, for a rule whose aim depends on no model.
 
         Args:
             original: the model before any change.
             control: None where no control was given.
         """
-        raise NotImplementedError(f"the stopping rule {cls.__name__} reads no aim from the original model")
+        return 0.0
 
     @abstractmethod
     def gap(self, evidence: Evidence) -> float:

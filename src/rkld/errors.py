@@ -18,7 +18,10 @@ class Diverged(UserError):
     """A training whose figures are no numbers any more: its model is ruined."""
 
     def __init__(self, what: str):
-        super().__init__(f"the training diverged: {what}. Nothing was made of it. Lower the learning rate (--lr).")
+        super().__init__(
+            f"the training diverged: {what}. Take a lower learning rate; a run folder keeps its settings, so give "
+            "another one with it (--out), and delete this one."
+        )
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -134,6 +134,18 @@ def test_an_attack_says_beforehand_what_a_model_lacks():
     assert "No adapter fits" in str(relearning.why_not_applicable(load_model(mamba, tokenizer=tokenizer)))
 
 
+def test_an_attack_that_a_model_is_unfit_for_is_listed_and_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its reason stands in the evidence; found while it is tried, it would come after hours of other readings."""
+    tried = []
+    monkeypatch.setattr(FourBit, "read", lambda self, reader: tried.append(self.name) or {})
+    made = Counted()
+    made.model.is_quantized = True
+    found = audit(made.model, made.tokenizer, tmp_path, attacks=("4bit",), max_new_tokens=1).document
+    assert tried == []
+    (reason,) = [entry["reason"] for entry in found["not_run"] if entry["name"] == "4bit"]
+    assert "quantised already" in reason
+
+
 def test_a_share_that_leaves_nothing_to_look_at_is_said_beforehand():
     task = read_task(AuditSettings(model="m", forget="f", relearn_share=0.9), {"forget": FORGET})
     assert "leaves 0 to look at" in str(Relearning("relearning").missing(task))

@@ -87,6 +87,27 @@ def test_an_attack_and_a_metric_from_outside_are_in_the_evidence(metric, tmp_pat
     assert "relearning" in {entry["name"] for entry in found["not_run"]}
 
 
+def test_an_attack_whose_file_has_changed_is_made_anew(tmp_path):
+    """A kept reading of what it asked before would pass for what it asks now."""
+    model, tokenizer = tiny_model(0)
+    path = tmp_path / "mine.py"
+    attack = PLUG_IN.replace('"facts_said", "answer_length"', '"facts_said",')
+    for asked in ("Please", "Kindly"):
+        path.write_text(attack.replace("Please", asked))
+        for _ in range(2):
+            rkld.audit(model, FORGET[:1], processing_class=tokenizer, attacks=(f"{path}:politely",), max_new_tokens=1,
+                       out=str(tmp_path / "audit"))  # fmt: skip
+    assert len(list((tmp_path / "audit" / "readings").glob("politely.*.json"))) == 2
+
+
+def test_an_attack_of_the_users_with_the_name_of_another_is_refused(tmp_path):
+    """One of the two would silently be left out."""
+    path = tmp_path / "mine.py"
+    path.write_text(PLUG_IN.replace("class politely", "class sampling"))
+    with pytest.raises(UserError, match="there is an attack 'sampling' already"):
+        names(f"{path}:sampling")
+
+
 def test_a_metric_of_the_users_file_is_computed_where_it_is_named(tmp_path):
     """Without being registered, and only then."""
     path = tmp_path / "mine.py"

@@ -177,6 +177,24 @@ def test_a_run_of_the_first_version_is_not_believed(tmp_path: Path) -> None:
     task = audited(run)
     assert (len(task.forget), verdict(task)) == (20, "not established")
     assert "0.1" in task.steering.doubts[0]
+    edit(run, lambda manifest: manifest["phases"]["stop"].pop("steering"))
+    purge(run)
+    assert verdict(audited(run)) == "not established", "that some steered stays known"
+
+
+def test_what_either_phase_names_is_left_out(tmp_path: Path) -> None:
+    """The aim and the decision both name the records that steered; one of the two is enough."""
+    for phase in ("stop", "distillation"):
+        run = make_run(tmp_path / phase)
+        edit(run, lambda manifest, phase=phase: manifest["phases"][phase].pop("steering"))
+        assert audited(run).steering.left_out == {"0", "3", "7"}
+
+
+def test_the_run_of_a_served_name_is_not_believed(tmp_path: Path) -> None:
+    """Behind a server may be any weights, whatever folder is called like the model."""
+    task = audited(make_run(tmp_path), endpoint="http://127.0.0.1:9/v1")
+    assert len(task.forget) == 20
+    assert task.steering.left_out == frozenset()
 
 
 @pytest.mark.parametrize("phases", [{}, {"distillation": {"steering": {"hashes": "a"}}}, {"stop": {"steering": 3}}])

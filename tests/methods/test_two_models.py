@@ -76,6 +76,13 @@ def test_a_folder_runs_no_file(folder, tmp_path, monkeypatch, name):
     assert not (folder / "ran").exists()
 
 
+def test_a_file_in_a_folder_is_not_taken_for_the_registered_method_of_its_name(folder):
+    """Version 0.1 wrote the user's "FILE.py:NAME": by another method of that name the model would be another model."""
+    edit(folder, method="mine.py:whp")
+    with pytest.raises(UserError, match=r"--method-file FILE\.py:whp"):
+        open_model(folder)
+
+
 @pytest.mark.parametrize("name", ["Mine", "gone.py:Mine"], ids=["now", "as version 0.1 wrote it"])
 def test_the_users_own_file_is_run_where_the_user_names_it(folder, tmp_path, name):
     edit(folder, method=name, method_arg=["scale=0.5"])

@@ -25,6 +25,7 @@ REFUSED = {
     "nothing to merge": ({"merge": True}, "nothing to merge"),
     "weight arithmetic with LoRA": ({"method": "task_arithmetic", "lora": True}, "changes all weights"),
     "no such optimizer": ({"optim": "adamm"}, "unknown optimizer"),
+    "optimizer without what it needs": ({"optim": "galore_adamw"}, "the training cannot be set up"),
     "no question to refuse": ({"method": "idk", "forget": TEXT}, "no question to refuse"),
     "no refusals": ({"method": "idk", "refusals": "nowhere.txt"}, "nowhere.txt"),
     "holdout about the person": ({"holdout": OTHERS}, "mention the person"),
@@ -87,6 +88,15 @@ def test_mamba_with_lora_and_quantised_weights_are_refused_alike(counted, monkey
         assert passes == []
 
 
+def test_a_model_without_gradient_checkpointing_is_refused_alike(counted):
+    model, tokenizer, passes = counted
+    model.supports_gradient_checkpointing = False
+    for command in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError, match="leave out --gradient-checkpointing"):
+            command(model, FORGET, processing_class=tokenizer, out="run", gradient_checkpointing=True)
+    assert passes == []
+
+
 def test_two_adapters_on_a_model_without_a_folder_are_refused_alike(counted):
     """Neither could be measured from the saved folder: nothing says what they sit on. Merged they can be."""
     model, tokenizer, passes = counted
@@ -129,6 +139,30 @@ def test_records_longer_than_the_controls_context_are_refused(counted):
     for command in (rkld.check, rkld.unlearn):
         with pytest.raises(rkld.UserError, match="the model reads at most 8"):
             command(model, FORGET, subject=("Ada Quillon",), **given)
+    assert passes == []
+
+
+def test_what_a_method_needs_is_said_before_a_model_is_sought(tmp_path, monkeypatch):
+    """Gigabytes would be fetched for a run that cannot be."""
+    monkeypatch.chdir(tmp_path)
+    for command in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError, match="the method graddiff needs retain records"):
+            command("./no-such-model", FORGET, method="graddiff")
+
+
+@pytest.mark.parametrize("folder", ["out", "teacher"])
+def test_a_folder_that_cannot_be_written_to_is_refused_alike(counted, monkeypatch, folder):
+    """The teacher's is written to after minutes alone."""
+    model, tokenizer, passes = counted
+    writable = preparing.os.access
+    monkeypatch.setattr(
+        preparing.os, "access", lambda path, mode: writable(path, mode) and not str(path).endswith("/closed")
+    )
+    Path("closed").mkdir()
+    given = {"out": "run", folder: "closed/new"}
+    for command in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError, match=f"closed cannot be written to.*--{folder}"):
+            command(model, FORGET, processing_class=tokenizer, **given)
     assert passes == []
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from rkld import files
 from rkld.errors import UserError
+from rkld.files import read_jsonl
 from rkld.runfolder.folder import INTERMEDIATE, PERSONAL, Run, remove
 from rkld.runfolder.purging import purge
 from rkld.settings.specification import make, read_config
@@ -127,13 +128,13 @@ def test_a_run_killed_while_it_started_goes_on(tmp_path, monkeypatch):
 
 def test_phases_are_done_when_finished_and_known_again(tmp_path):
     run = started(tmp_path / "run")
-    assert not run.done("replay")
+    assert run.find("replay") is None
     run.note("replay", {"kept": 3})
     again = Run(settings(tmp_path / "run"))
-    assert again.done("replay") and again.find("replay") == {"kept": 3}
+    assert again.find("replay") == {"kept": 3}
     again.record({"a": 1})
     again.record({"text": "two\u2028lines"})
-    assert again.metrics() == [{"a": 1}, {"text": "two\u2028lines"}]
+    assert read_jsonl(again.folder / "metrics.jsonl") == [{"a": 1}, {"text": "two\u2028lines"}]
 
 
 # Hashes
@@ -195,6 +196,20 @@ def test_purge_leaves_no_name_and_keeps_the_model_and_the_numbers(tmp_path):
     again = Run(settings(run.folder, alpha=4.0))  # the same command still finds its result
     again.save()
     assert manifest(run.folder)["personal_data"] == {}
+
+
+def test_a_purged_manifest_holds_no_hash(tmp_path):
+    """Neither of the subject nor of records: with a copy of the salt anybody could try names. Their number stays."""
+    run = started(tmp_path / "run")
+    hashes = [run.salted([NAME]), run.salted(["a record"])]
+    run.same("subject", hashes[0])
+    run.same("forget records", {"n": 2, "hash": hashes[1]})
+    run.save()
+    hashes += [run.manifest["salt"], run.manifest["subject"]]
+    purge(run.folder)
+    text = (run.folder / "manifest.json").read_text(encoding="utf-8")
+    assert not any(one in text for one in hashes)
+    assert manifest(run.folder)["records"] == {"forget records": {"n": 2}}
 
 
 def test_an_unfinished_run_that_was_purged_cannot_go_on(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -54,6 +54,14 @@ def test_a_finished_run_is_read_and_purged(old_run):
     purge(folder)
     assert not (folder / "answers.json").exists()
     assert "salt" not in read_manifest(folder)
+
+
+def test_a_setting_that_an_old_run_did_not_have_had_its_default(old_run):
+    """Asked for with another value it would be another model."""
+    settings, write = old_run
+    write("before", "replay", "distillation", "model")
+    with pytest.raises(UserError, match=r"--optim: 'adamw_torch_fused' then, 'sgd' now"):
+        Run(replace(settings, optim="sgd"))
 
 
 def test_an_unfinished_run_is_refused_with_what_to_do_and_can_be_purged(old_run):

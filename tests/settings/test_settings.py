@@ -102,6 +102,5 @@ def test_every_setting_has_a_kind_and_help():
         assert kind(name, Settings)[0] in (str, int, float, bool, tuple) and field.metadata["help"].endswith(".")
 
 
-def test_learning_rate_follows_lora():
-    assert Settings().peak_lr == 5e-5 and Settings(lora=True).peak_lr == 5e-4 and Settings(lr=1.0).peak_lr == 1.0
+def test_the_run_folder_is_named_after_the_model():
     assert Settings(model="a/b/").run_folder == Path("runs/b") and Settings().run_folder == Path("runs/model")

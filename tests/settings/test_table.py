@@ -7,6 +7,8 @@ import math
 import pytest
 
 from rkld.benching.benchmarks.book import BookSettings
+from rkld.benching.benchmarks.people import PeopleSettings
+from rkld.benching.benchmarks.tofu import TofuSettings
 from rkld.errors import UserError
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.benching import BenchSettings
@@ -38,6 +40,20 @@ def test_every_setting_is_described_and_its_default_is_a_value(cls):
         if spec.choices and cls in (Settings, AuditSettings):
             assert spec.default in spec.choices
             assert all(spec.choices.values())
+
+
+@pytest.mark.parametrize(("cls", "own"), [
+    (Settings, {}),
+    (AuditSettings, {"max_new_tokens": 200}),
+    (BenchSettings, {"out": "runs/bench", "lr": 1e-5, "batch_size": 32}),
+    (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32}),
+    (PeopleSettings, {"out": "runs/bench_people", "strengthen_epochs": 10, "lr": 5e-4, "questions": 40,
+                      "max_new_tokens": 32}),
+    (BookSettings, {"out": "runs/book", "lr": 1e-5, "batch_size": 32, "alpha": 4.0}),
+])  # fmt: skip
+def test_a_setting_has_one_default_but_where_a_class_is_known_to_have_its_own(cls, own):
+    """There were two of bf16 and six of alpha: who read one of them was told another than what a run does."""
+    assert {n: s.default for n, s in specs(cls).items() if n in TABLE and s.default != TABLE[n].default} == own
 
 
 def test_every_entry_is_used():

@@ -14,7 +14,6 @@ def test_every_rule_says_what_it_is() -> None:
     """The command line's help and the documents are made of it."""
     assert selectable_rules() == ["chance_rank", "control", "last", "placebo"]
     for name, rule in STOPPING_RULES.items():
-        assert rule.title, name
         assert rule.help, name
         assert "\n" not in rule.help, name
 
@@ -34,7 +33,7 @@ def test_a_rule_registers_by_decorator(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @STOPPING_RULES.register("mine")
     class Mine(StoppingRule):
-        title, help = "Mine", "half as probable"
+        help = "half as probable"
 
         def gap(self, evidence: Evidence) -> float:
             return evidence.probability - self.aim

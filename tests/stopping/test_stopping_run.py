@@ -16,6 +16,7 @@ from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
 from rkld.runfolder.purging import purge
 from rkld.stopping.steering import split_steering, steering_hash
 from rkld.training.config import RKLDConfig
@@ -108,7 +109,7 @@ from rkld.stopping.rule import StoppingRule
 
 
 class Halved(StoppingRule):
-    title, help = "Halved", "half as probable as to the original"
+    help = "half as probable as to the original"
 
     @classmethod
     def read_aim(cls, comparison, original, control):
@@ -142,8 +143,13 @@ def test_a_purge_keeps_how_many_records_steered_and_no_hash(original, tmp_path):
     assert manifest["phases"]["model"]["weights"] == weights_hash(result.model_path)
     steering = split_steering(FORGET, KNOWN, 0)
     hashes = sorted(steering_hash(record, manifest["salt"]) for record in steering.left_out)
-    assert manifest["phases"]["distillation"]["steering"] == {"n": len(hashes), "hashes": hashes}
+    holdout = manifest["phases"]["distillation"]["steering"]["holdout"]
+    assert manifest["phases"]["distillation"]["steering"] == {"n": len(hashes), "hashes": hashes, "holdout": holdout}
+    assert set(holdout) <= {
+        steering_hash(record, manifest["salt"]) for record in read_records(WORLD.holdout, "holdout")
+    }
+    assert holdout, "they set where it ended, so they measure nothing in an audit"
     purge(result.run)
     text = (result.run / "manifest.json").read_text()
     assert json.loads(text)["phases"]["distillation"]["steering"] == {"n": len(hashes)}
-    assert not any(one in text for one in hashes)
+    assert not any(one in text for one in [*hashes, *holdout])

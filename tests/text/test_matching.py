@@ -339,6 +339,7 @@ def growth(action: Callable[[int], object], n: int) -> float:
         (" ", ["J..... Quell"]),
         ("Quell, Ada ", ["Ada Quell", "Ada", "Quell"]),
         ("a ", ["a " * 20 + "b", "a " * 5000 + "b"]),
+        ("a ", ["a " * 12_000]),
         ("0 ", ["0 0 0 0 0 0 0", "00000000001"]),
         ("1,000,", ["1000", "1"]),
         ("e\u0301\u0323", ["é"]),

@@ -57,7 +57,7 @@ def test_a_teacher_and_a_trainer(tmp_path, peft_config):
 SPANS = [{**r, "spans": r["spans"]} for r in people(n=2, seed=0).forget([0])[:6] if r.get("spans")]
 
 
-@pytest.mark.parametrize("score", ["answer", "spans"])
+@pytest.mark.parametrize("score", ["answer", "spans", "all"])
 def test_the_trainers_alpha_and_score_decide(tmp_path, monkeypatch, score):
     """The first loss is the KL divergence of the original to the teacher at the trainer's alpha, over what is scored:
     written down naively with both models. The teacher was built with another alpha."""
@@ -108,9 +108,11 @@ def test_one_set_of_arguments_serves_both(tmp_path, monkeypatch):
         teacher = build_teacher(model, folder=tmp_path / f"t{len(seen)}", args=args, peft_config=adapter, **given)
         student = RKLDTrainer(tiny_model(0)[0], args, teacher=teacher, peft_config=adapter, **given)
         assert (seen[-1].num_train_epochs, student.args.num_train_epochs) == (5, 10)
+        assert teacher.alpha == 8.0
         rate = 5e-4 if adapter else 5e-5
         assert (seen[-1].learning_rate, student.args.learning_rate) == (rate, rate)
-    build_teacher(model, folder=tmp_path / "own", args=replace(args, strengthen_epochs=2, strengthen_lr=1e-3), **given)
+    own = replace(args, strengthen_epochs=2, strengthen_lr=1e-3, alpha=3.0)
+    assert build_teacher(model, folder=tmp_path / "own", args=own, **given).alpha == 3.0
     assert (seen[-1].num_train_epochs, seen[-1].learning_rate) == (2, 1e-3)
     assert args.learning_rate is None and args.num_train_epochs == 10, "the caller's arguments were changed"
 

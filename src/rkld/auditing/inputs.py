@@ -27,8 +27,8 @@ class Task:
 
     Attributes:
         forget: the records that are audited, without those that steered.
-        steering: which forget records steered the stop of the run that made the model, and what is unknown of it.
-        holdout: never-trained records; maybe none.
+        steering: which records steered the stop of the run that made the model, and what is unknown of it.
+        holdout: never-trained records, without those that steered; maybe none.
         utility: the sets of :data:`UTILITY` that were given.
         contrasted: records with wrong answers (and a paraphrased one): the forget records that have them, or probes.
         reworded: records whose question is a paraphrase: of the forget records, or probes.
@@ -74,14 +74,15 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         source = data.get(name) if data.get(name) is not None else getattr(settings, name)
         return read_records(source, name.replace("_", " ")) if source else []
 
-    forget, holdout = read("forget"), read("holdout")[: settings.questions]
+    forget, holdout = read("forget"), read("holdout")
     utility = {name: found for name in UTILITY if (found := read(name)[: settings.questions])}
     for others in (holdout, *utility.values()):
         check_disjoint(forget, others)
     known = identifiers(forget, read_subjects(settings.subject))
     # Of all records: the first so many of them may be others than those that the run was given first.
-    steering = find_steering_records(settings.model, forget) if not settings.endpoint else SteeringRecords()
+    steering = find_steering_records(settings.model, forget, holdout) if not settings.endpoint else SteeringRecords()
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
+    holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     people = people_of(known)
     persons = {record.key: person_of(record, people) for record in audited}
     facts = {record.key: facts_of(record, known) for record in audited}

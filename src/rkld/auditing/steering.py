@@ -1,5 +1,7 @@
 """Which records steered the stop of the audited model's run, and how far that can be known: what steers is no evidence.
 
+These are forget records that every check read, and holdout records whose probability was the aim.
+
 A run's manifest names them by hashes of their content, salted by the run. They are known by these wherever they stand;
 in other words than then they are not. A manifest is believed only about the very weights that the run wrote.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +28,20 @@ class SteeringRecords:
 
     left_out: frozenset[str] = frozenset()
     """Keys of the forget records that steered; no figure is made of them."""
+    holdout: frozenset[str] = frozenset()
+    """Keys of the holdout records that the aim was read from; no figure is made of them, either."""
     doubts: tuple[str, ...] = ()
     """Why the audit can establish nothing, where it cannot: such an audit does not pass."""
     notes: tuple[str, ...] = ()
     """What else a reader of the figures must know."""
 
 
-def find_steering_records(model: str, forget: Sequence[Record]) -> SteeringRecords:
-    """The forget records that decided when the audited model's run stopped.
+def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequence[Record] = ()) -> SteeringRecords:
+    """The records that decided when the audited model's run stopped.
 
     Args:
         model: the run's folder, or the model's inside it; any other model has no run, and nothing steered.
-        forget: all that the user gave, before any are cut off.
+        forget, holdout: all that the user gave, before any are cut off.
     """
     run = run_of(model)
     manifest = read_manifest(run) if run else None
@@ -61,10 +65,7 @@ def find_steering_records(model: str, forget: Sequence[Record]) -> SteeringRecor
                 "its manifest",
             )
         )
-    salt, found = manifest.get("salt"), steering.get("hashes")
-    hashes = (
-        {one for one in found if isinstance(one, str) and _HASH.fullmatch(one)} if isinstance(found, list) else set()
-    )
+    salt, hashes = manifest.get("salt"), _hashes(steering, "hashes")
     if not isinstance(salt, str) or not hashes:
         n = steering.get("n")
         number = f"{n} records" if isinstance(n, int) else "some records"
@@ -74,7 +75,22 @@ def find_steering_records(model: str, forget: Sequence[Record]) -> SteeringRecor
                 "are not left out. Audit a run before it is purged",
             )
         )
-    return _known(hashes, salt, forget)
+    known = _known(hashes, salt, forget)
+    compared = _hashes(steering, "holdout")
+    left_out = frozenset(record.key for record in holdout if steering_hash(record, salt) in compared)
+    if not left_out:
+        return known
+    note = f"{len(left_out)} of {len(holdout)} holdout records set the aim of the stop and are left out" + (
+        ": nothing is left to compare with. Give others with --holdout" if len(left_out) == len(holdout) else ""
+    )
+    return replace(known, holdout=left_out, notes=(*known.notes, note))
+
+
+def _hashes(steering: Mapping[str, Any], name: str) -> set[str]:
+    found = steering.get(name)
+    if not isinstance(found, list):
+        return set()
+    return {one for one in found if isinstance(one, str) and _HASH.fullmatch(one)}
 
 
 def _known(hashes: set[str], salt: str, forget: Sequence[Record]) -> SteeringRecords:
@@ -95,7 +111,7 @@ def _known(hashes: set[str], salt: str, forget: Sequence[Record]) -> SteeringRec
             f"{len(left_out)} of {len(forget)} records steered when the run stopped and are left out: more than half, "
             "so what is left establishes nothing"
         )
-    return SteeringRecords(left_out, tuple(doubts), tuple(notes))
+    return SteeringRecords(left_out, doubts=tuple(doubts), notes=tuple(notes))
 
 
 def _steering(manifest: Mapping[str, Any]) -> Any:

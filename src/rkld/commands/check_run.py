@@ -10,9 +10,11 @@ from typing import Any, Unpack
 from transformers import PreTrainedTokenizerBase
 
 from rkld import methods
+from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import Model, choose, prepare, read_inputs
+from rkld.pipeline.running import note_inputs
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.reading import read_prompts
@@ -105,7 +107,7 @@ def check(
     forget: Source | None = None,
     *,
     retain: Source | None = None,
-    replay: Source = "auto",
+    replay: Source | None = None,
     holdout: Source | None = None,
     control: Model | None = None,
     processing_class: PreTrainedTokenizerBase | None = None,
@@ -121,11 +123,13 @@ def check(
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
-    Run(chosen)  # refuses a folder that holds something else
+    run = Run(chosen)  # refuses a folder that holds something else
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
+    if run.manifest and not run.purged:
+        note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
     encoder, encoded = prepared.encoder, prepared.forget
 
-    per_epoch = -(-len(encoded) // chosen.batch_size)
+    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
     method = prepared.method
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(

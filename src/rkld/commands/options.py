@@ -131,6 +131,12 @@ def chosen_settings(ctx: click.Context, cls: type = Settings) -> Any:
         for name, value in ctx.params.items()
         if name in fields(cls) and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
+    for name, spec in specs(cls).items():
+        if name in values and name not in given and spec.runs_code(values[name]):
+            raise UserError(
+                f"{config}: {flag(name)} {values[name]!r} has Python run that is not rkld's, and a settings file may "
+                "come from others. If you trust it, repeat it on the command line."
+            )
     settings: Any = make({**values, **given}, config or "the command line", cls)
     for name, usage in NEEDED.items():
         if "forget" in fields(cls) and not getattr(settings, name):

@@ -19,7 +19,7 @@ def unlearn(
     forget: Source | None = None,
     *,
     retain: Source | None = None,
-    replay: Source = "auto",
+    replay: Source | None = None,
     holdout: Source | None = None,
     control: Model | None = None,
     processing_class: PreTrainedTokenizerBase | None = None,

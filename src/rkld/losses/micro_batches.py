@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -36,6 +37,11 @@ def units(sets: Mapping[str, Sequence[Encoded]], step: Mapping[str, Sequence[int
     ]
 
 
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """Optimizer steps of an epoch of ``n`` records; the last may see fewer."""
+    return math.ceil(n / batch_size)
+
+
 def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int) -> list[dict[str, list[int]]]:
     """The records of every optimizer step, from the seed alone.
 
@@ -45,7 +51,7 @@ def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int
     Paired sets (:func:`paired_sets`) are not drawn.
 
     Returns:
-        one mapping set → indices per step, ``epochs · ceil(first / batch_size)`` of them.
+        one mapping set → indices per step, ``epochs`` times :func:`steps_per_epoch` of them.
     """
     beside = paired_sets(sizes)
     (first, n), *others = ((name, size) for name, size in sizes.items() if name not in beside)

@@ -21,18 +21,16 @@ def micro_batches(batch_size: int) -> int:
     return max(parts for parts in range(1, most + 1) if batch_size % parts == 0)
 
 
-def training_arguments(settings: Settings, folder: Path, epochs: int, lr: float) -> RKLDConfig:
-    """The settings as the Trainer takes them, for strengthening and for distillation.
+def training_arguments(settings: Settings, folder: Path) -> RKLDConfig:
+    """The settings as the Trainer takes them, for distillation (:func:`rkld.training.config.of_strengthening` makes
+    those of the strengthening of them).
 
     Args:
         folder: for checkpoints.
-        lr: peak learning rate.
     """
     parts = settings.accumulation or micro_batches(settings.batch_size)
     values = {name: getattr(settings, spec.name) for name, spec in SHARED.items()}
     values |= {
-        "num_train_epochs": epochs,
-        "learning_rate": lr,
         "per_device_train_batch_size": settings.batch_size // parts,
         "method_arg": list(settings.method_arg),
     }

@@ -29,7 +29,6 @@ from rkld.models.state import trainable_state
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
 from rkld.records.encoding import Encoded
-from rkld.records.refusals import read_refusals
 from rkld.settings.unlearning import Settings
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
@@ -115,9 +114,13 @@ class _Probe:
             sets["replay"] = [_answered(str(i), ids, n) for i, (ids, n) in enumerate(zip(self.prompts, self.said))]
         if self.retain:
             sets["retain"] = self.retain
-        refusals = read_refusals(self.settings.refusals) if self.method.refusals else ()
-        sets = with_refusals(sets, self.encoder, self.method, refusals, self.settings.seed)
-        self.args = replace(training_arguments(self.settings, folder / "probe", 2, 0.0), checkpoint_minutes=math.inf)
+        sets = with_refusals(sets, self.encoder, self.method, self.settings.refusals, self.settings.seed)
+        self.args = replace(
+            training_arguments(self.settings, folder / "probe"),
+            num_train_epochs=2,
+            learning_rate=0.0,
+            checkpoint_minutes=math.inf,
+        )
         self.cache = HiddenCache(folder / "teacher", {})
         self.terms = build_terms(sets, Teacher(self.cache, alpha=self.args.alpha), lm, self.args)
         self.sets = dict(Objective.of(sets, self.terms).sets)

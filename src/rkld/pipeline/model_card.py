@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from rkld.models.language_model import LanguageModel
+from rkld.settings.table import peak_lr
 from rkld.settings.unlearning import Settings
 
 _TEXT = """\
@@ -40,7 +41,7 @@ def model_card(settings: Settings, manifest: Mapping[str, Any], lm: LanguageMode
         method=settings.method.rpartition(":")[2],
         alpha=f"{settings.alpha:g}",
         epochs=settings.epochs,
-        lr=f"{settings.peak_lr:g}",
+        lr=f"{peak_lr(settings.lr, lm.is_adapter):g}",
         batch_size=settings.batch_size,
         score=settings.score,
         replay="none" if settings.replay == "none" else "yes",

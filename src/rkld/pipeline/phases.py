@@ -26,8 +26,8 @@ from rkld.errors import Diverged, NotFinite, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import read_jsonl, write_json, write_jsonl
-from rkld.losses.micro_batches import plan_steps
-from rkld.methods.two_models import open_model, save_two_models
+from rkld.losses.micro_batches import plan_steps, steps_per_epoch
+from rkld.methods.two_models import save_two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.saving import save_model
@@ -43,13 +43,12 @@ from rkld.pipeline.preparing import (
     floor_records,
     has_stop,
     load,
-    make_encoder,
+    load_with_encoder,
     measured_retain,
 )
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
-from rkld.records.refusals import read_refusals
 from rkld.records.replay import own_words, screen
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import Run, remove
@@ -58,10 +57,11 @@ from rkld.stopping.calibration import calibrate
 from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.comparison import Comparison
 from rkld.stopping.registry import get_rule
+from rkld.stopping.steering import steering_hashes
 from rkld.teacher.cache import HiddenCache
 from rkld.teacher.logits import Teacher
 from rkld.training.callbacks import TrainingBar
-from rkld.training.config import RKLDConfig
+from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache, fine_tuning_steps, set_aside
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
@@ -167,12 +167,15 @@ class Work:
                 self.run.record({"phase": when, "set": name, **found[name].values()})
         return found
 
+    def unlearned(self) -> list[Encoded]:
+        """The records to forget as they were written, and beside or in place of them the model's own words."""
+        own = encode_all(self.encoder, read_records(self.folder / OwnWords.file), self.settings.score)
+        return own if self.settings.own_words == "replace" and own else [*self.forget, *own]
+
     def sets(self) -> dict[str, Sequence[Encoded]]:
         """The records of every term, each set cut down to those that some step will draw."""
         s = self.settings
-        own = encode_all(self.encoder, read_records(self.folder / OwnWords.file), s.score)
-        written: Sequence[Encoded] = [] if s.own_words == "replace" and own else self.forget
-        sets: dict[str, Sequence[Encoded]] = {"forget": [*written, *own]}
+        sets: dict[str, Sequence[Encoded]] = {"forget": self.unlearned()}
         if replay := read_records(self.folder / Replay.file):
             sets["replay"] = encode_all(self.encoder, replay)
         if self.retain:
@@ -181,14 +184,13 @@ class Work:
         drawn = {
             name: [found[i] for i in sorted({i for step in steps for i in step[name]})] for name, found in sets.items()
         }
-        refusals = read_refusals(s.refusals) if self.method.refusals else ()
-        return with_refusals(drawn, self.encoder, self.method, refusals, s.seed)
+        return with_refusals(drawn, self.encoder, self.method, s.refusals, s.seed)
 
     @property
     def strengthening(self) -> RKLDConfig:
         """How the original is strengthened, and assistants are trained."""
-        s = self.settings
-        return training_arguments(s, self.folder / "strengthened", s.strengthen_epochs, s.strengthen_lr or s.peak_lr)
+        folder = self.folder / "strengthened"
+        return of_strengthening(training_arguments(self.settings, folder), self.student.is_adapter, str(folder))
 
     def filled_teacher(self, sets: Mapping[str, Sequence[Encoded]]) -> Teacher:
         """The teacher, with everything in its cache that the terms read."""
@@ -256,7 +258,7 @@ class Stop(Phase):
         if calibration.refusal:
             work.warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
             return {}
-        steering = found.material.steering
+        steering, salt = found.material.steering, work.run.manifest["salt"]
         return {
             "rule": s.stop,
             "source": found.source,
@@ -264,7 +266,11 @@ class Stop(Phase):
             "aim": calibration.rule.aim,
             "margin": calibration.rule.margin,
             "original": calibration.original_gap,
-            "steering": {"n": len(steering.left_out), "hashes": steering.hashes(work.run.manifest["salt"])},
+            "steering": {
+                "n": len(steering.left_out),
+                "hashes": steering.hashes(salt),
+                "holdout": steering_hashes(found.holdout, salt),
+            },
         }
 
 
@@ -297,6 +303,7 @@ class Replay(Phase):
     file: ClassVar[str] = "replay.jsonl"
 
     name = "replay"
+    needs = ("own_words",)
     writes = (file,)
     alone = ("writing the records",)
     trains = True
@@ -304,7 +311,7 @@ class Replay(Phase):
     def run(self, work: Work) -> dict[str, Any]:
         s, i = work.settings, work.inputs
         # No more prompts than the run will draw: the rest would be answered for nothing.
-        steps = s.epochs * -(-len(i.forget) // s.batch_size)
+        steps = s.epochs * steps_per_epoch(len(work.unlearned()), s.batch_size)
         order = torch.randperm(len(i.prompts), generator=torch.Generator().manual_seed(s.seed)).tolist()
         prompts = [i.prompts[number] for number in sorted(order[: steps * s.batch_size])]
         if not prompts or not s.replay_weight:
@@ -341,7 +348,7 @@ class Distillation(Phase):
 
     name = "distillation"
     needs = ("stop", "own_words", "replay", "teacher")
-    writes = ("checkpoints", "metrics.jsonl")
+    writes = ("checkpoints", "strengthened", "metrics.jsonl")
     alone = ("writing figures and the chosen state",)
     trains = True
 
@@ -350,7 +357,7 @@ class Distillation(Phase):
         if isinstance(work.method, methods.Assisted):
             return self._train_assistant(work, work.method, sets)
         s, teacher = work.settings, work.filled_teacher(sets)
-        args = training_arguments(s, work.folder / "checkpoints", s.epochs, s.peak_lr)
+        args = training_arguments(s, work.folder / "checkpoints")
         objective = build_objective(sets, teacher, work.student, args)
         steps = fine_tuning_steps(sets["forget"], args)
         stop = self._stopping(work, steps // s.epochs, Path(str(args.output_dir)))
@@ -449,7 +456,7 @@ class After(Phase):
     """The figures of the unlearned model and the last check of the stop, read from the saved folder."""
 
     name = "after"
-    needs = ("before", "stop", "model")
+    needs = ("before", "stop", "distillation", "model")
     writes = ("answers.json", "metrics.jsonl")
     alone = ("writing answers and figures",)
 
@@ -462,9 +469,9 @@ class After(Phase):
         except NotFinite:
             ruined = True
         if ruined:
-            remove(work.folder, ["model"])
-            del work.notes["model"]
+            del work.notes["model"]  # first: a note must not outlive the folder it is of
             work.run.save()
+            remove(work.folder, ["model"])
             raise Diverged("the likelihoods of the saved model are not finite")
         write_json(work.folder / "answers.json", {**work.run.answers(), "after": found["forget"].answers})
         before, after = notes["before"]["metrics"]["forget"]["probability"], found["forget"].probability
@@ -488,13 +495,10 @@ class After(Phase):
             return lm, work.encoder
         del lm
         work.let_go()
-        saved = open_model(
-            folder,
-            dtype=work.notes["model"]["dtype"],
-            trust_remote_code=s.trust_remote_code,
-            method_files=(*s.method_file, *([s.method] if file_and_name(s.method) else [])),
+        files = (*s.method_file, *([s.method] if file_and_name(s.method) else []))
+        saved, encoder = load_with_encoder(
+            dataclasses.replace(s, dtype=work.notes["model"]["dtype"], chat_template=None, method_file=files), folder
         )
-        encoder = make_encoder(s, saved.tokenizer, saved.context_length)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(
                 f"{folder}: the saved model writes records in another format than the one that was unlearned. Give its "

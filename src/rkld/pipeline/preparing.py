@@ -45,6 +45,7 @@ from rkld.stopping.registry import get_rule
 from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
 from rkld.teacher.logits import Teacher
 from rkld.text.matching import mentions
+from rkld.training.config import with_rate
 from rkld.training.floor import swapped_records
 from rkld.training.terms import build_terms, with_refusals
 
@@ -219,10 +220,15 @@ def has_stop(settings: Settings) -> bool:
 
 def stop_comparison(inputs: Inputs, encoder: Encoder) -> Comparison | None:
     """What decides when to stop; None where the last step is taken."""
-    s, i = inputs.settings, inputs
+    s = inputs.settings
     if not has_stop(s):
         return None
-    return get_rule(s.stop).compare(Material(i.forget, i.holdout, i.retain, i.identifiers, encoder, s.score, s.seed))
+    return get_rule(s.stop).compare(_material(inputs, encoder))
+
+
+def _material(inputs: Inputs, encoder: Encoder) -> Material:
+    s, i = inputs.settings, inputs
+    return Material(i.forget, i.holdout, i.retain, i.identifiers, encoder, s.score, s.seed)
 
 
 def check_every(settings: Settings, steps_per_epoch: int) -> int:
@@ -237,7 +243,11 @@ DATA = ("model", "control", "forget", "retain", "replay", "holdout")
 def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Settings, and apart from them what was given as an object rather than by name."""
     objects = {name: value for name, value in data.items() if value is not None and not isinstance(value, str | Path)}
-    names = {n: f"<{type(value).__name__}>" if n in objects else value and str(value) for n, value in data.items()}
+    names = {
+        name: f"<{type(value).__name__}>" if name in objects else str(value)
+        for name, value in data.items()
+        if value is not None  # else the default
+    }
     for name in ("model", "forget"):
         if not names.get(name):
             raise UserError(f"No {name} is given: rkld.unlearn(model, forget=…) and rkld.check need both.")
@@ -318,7 +328,7 @@ def _reads_control(settings: Settings) -> bool:
 def _check_control(inputs: Inputs) -> None:
     """Load the control that ``--control`` names and encode what it will read, before the model takes up memory."""
     settings = inputs.settings
-    if settings.control is None or settings.control.startswith("<"):  # a given object is named <Type>
+    if settings.control is None:
         return
     resolve(settings.control)
     if _reads_control(settings):
@@ -330,8 +340,7 @@ def _check_control(inputs: Inputs) -> None:
 
 def _encode_steering(inputs: Inputs, encoder: Encoder) -> None:
     """The steering records as the control reads them. UserError at one that cannot be encoded."""
-    s, i = inputs.settings, inputs
-    Material(i.forget, i.holdout, i.retain, i.identifiers, encoder, s.score, s.seed).encoded_steering()
+    _material(inputs, encoder).encoded_steering()
 
 
 def check_folders(settings: Settings) -> None:
@@ -389,7 +398,7 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
         check_adapter_fits(lm, rank=settings.lora_rank)
     try:
         with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
-            args = training_arguments(settings, Path(folder), settings.epochs, settings.peak_lr)
+            args = with_rate(training_arguments(settings, Path(folder)), adapter)
         Trainer.get_optimizer_cls_and_kwargs(args, lm.model)
     except (ValueError, ImportError, RuntimeError) as error:
         raise UserError(
@@ -412,9 +421,8 @@ def _check_terms(
         sets["replay"] = encode_all(encoder, [prompt.with_answer("x") for prompt in i.prompts[:1]])
     if retain:
         sets["retain"] = retain
-    refusals = read_refusals(s.refusals) if method.refusals else ()
-    sets = with_refusals(sets, encoder, method, refusals, s.seed)
+    sets = with_refusals(sets, encoder, method, s.refusals, s.seed)
     floor_records(inputs, forget, encoder)
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
-        args = training_arguments(s, Path(folder), s.epochs, s.peak_lr)
+        args = training_arguments(s, Path(folder))
         build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)

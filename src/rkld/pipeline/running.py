@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
@@ -13,13 +12,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from rkld.errors import UserError
 from rkld.models.state import fingerprint
 from rkld.pipeline.phases import PHASES, Phase, Work
-from rkld.pipeline.preparing import Inputs, choose, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
 from rkld.progress import NoProgress
+from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
+from rkld.runfolder.manifest import damaged
 from rkld.runfolder.once import once
 
 
@@ -63,11 +63,6 @@ def run_unlearning(
         UserError: bad input; nothing has been written then.
     """
     settings, objects = choose(data, values)
-    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
-        raise UserError(
-            f"this was started as {processes} processes, each of which would write {settings.run_folder}. Start it as "
-            "one; to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
-        )
     progress = progress or NoProgress()
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     run = Run(settings)
@@ -80,11 +75,7 @@ def run_unlearning(
         progress.say(f"Loading {settings.model}")
         prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
         run.start()
-        note_records(run, inputs)
-        run.same("model", fingerprint(prepared.lm))
-        run.same("template", prepared.encoder.fingerprint)
-        run.same("method's file", source_hash(settings.method))
-        run.same("stopping rule's file", source_hash(settings.stop))
+        note_inputs(run, prepared)
         run.manifest.setdefault("warnings", [])
         run.save()
         work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
@@ -100,6 +91,8 @@ def do(phase: Phase, work: Work) -> None:
     """The phase, unless it is noted as done."""
     if phase.trains:
         work.put_on_adapter()
+    if any(work.run.find(name) is None for name in phase.needs):
+        raise damaged(work.folder)  # the notes of phases that came before it were taken out
     once(work.run, phase.name, partial(_timed, phase, work))
 
 
@@ -107,6 +100,19 @@ def _timed(phase: Phase, work: Work) -> dict[str, Any]:
     started = time.time()
     facts = phase.run(work)
     return {"seconds": round(time.time() - started, 1), **facts}
+
+
+def note_inputs(run: Run, prepared: Prepared) -> None:
+    """Note all that decides the result at the first start; refuse others when the run is started again."""
+    inputs = prepared.inputs
+    note_records(run, inputs)
+    run.same("fields beside them", run.salted([[r.extra for r in found] for found in (inputs.forget, inputs.retain)]))
+    run.same("model", fingerprint(prepared.lm))
+    run.same("template", prepared.encoder.fingerprint)
+    run.same("method's file", source_hash(inputs.settings.method))
+    run.same("stopping rule's file", source_hash(inputs.settings.stop))
+    if prepared.method.refusals:
+        run.same("refusals", run.salted(read_refusals(inputs.settings.refusals)))
 
 
 def note_records(run: Run, inputs: Inputs) -> None:

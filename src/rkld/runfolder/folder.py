@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.files import read_jsonl, unfinished, write_json
+from rkld.files import unfinished, write_json
 from rkld.runfolder.manifest import (
     FORMAT,
     MANIFEST,
@@ -39,6 +40,9 @@ PERSONAL = {
 }
 """Names inside a run folder that hold personal data, or may, and why."""
 
+OF_AUDIT = ("readings", "audit.salt")
+"""Those that an audit writes beside its document."""
+
 INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl")
 """What is removed once the model is written, unless kept."""
 
@@ -55,6 +59,11 @@ class Run:
         self.folder = settings.run_folder
         self.settings = settings
         self.manifest: dict[str, Any] = {}
+        if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+            raise UserError(
+                f"this was started as {processes} processes, each of which would write {self.folder}. Start it as one; "
+                "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
+            )
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file. Give another run folder with --out.")
         if not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir()):
@@ -162,9 +171,6 @@ class Run:
                 "with --out."
             )
 
-    def done(self, phase: str) -> bool:
-        return phase in self.manifest.get("phases", {})
-
     @property
     def purged(self) -> bool:
         return "purged" in self.manifest
@@ -220,9 +226,6 @@ class Run:
         """One line in metrics.jsonl."""
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-
-    def metrics(self) -> list[dict[str, Any]]:
-        return read_jsonl(self.folder / "metrics.jsonl")
 
 
 def _are_texts(found: object) -> bool:

@@ -43,6 +43,14 @@ def _file_name(name: str) -> str:
     return name
 
 
+def _written(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Write it, and give it back as it will be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, value)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
 class HashedFiles:
     """One JSON object a result, ``FOLDER/NAME.IDENTITY.json``: under another identity it is made anew.
 
@@ -68,10 +76,7 @@ class HashedFiles:
         return found if isinstance(found, dict) else None
 
     def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(name), made)
-        found: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
-        return found
+        return _written(self.path(name), made)
 
 
 class ResultFiles:
@@ -114,7 +119,4 @@ class ResultFiles:
         return found
 
     def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(name), {"settings": self.settings, **made})
-        found: dict[str, Any] = json.loads(self.path(name).read_text(encoding="utf-8"))
-        return found
+        return _written(self.path(name), {"settings": self.settings, **made})

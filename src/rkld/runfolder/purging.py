@@ -6,10 +6,11 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import unfinished, write_json
-from rkld.runfolder.folder import PERSONAL, remove
+from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
 from rkld.runfolder.manifest import AUDIT, MANIFEST, SETTINGS, is_finished, read_manifest, write_settings
 
 
@@ -26,9 +27,10 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    audited = _read_audit(folder) is not None  # or refused, before anything is deleted
     if manifest is None:
-        if (folder / AUDIT).is_file():
-            return remove(folder, list(PERSONAL)) + _purge_audit(folder)
+        if audited:  # beside it may lie other things of the user's, whatever they are called
+            return remove(folder, OF_AUDIT) + _purge_audit(folder)
         raise UserError(
             f"{folder}: no run folder of rkld (it has no manifest.json) and no audit's (it has no {AUDIT}). Give the "
             "folder that --out named."
@@ -44,7 +46,8 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     manifest["records"] = {n: {"n": v["n"]} for n, v in manifest["records"].items() if isinstance(v, dict)}
     for phase in manifest["phases"].values():  # how many records steered the stop stays known, which ones does not
         if isinstance(phase, dict) and isinstance(phase.get("steering"), dict):
-            phase["steering"].pop("hashes", None)
+            for name in ("hashes", "holdout"):
+                phase["steering"].pop(name, None)
     manifest["personal_data"] = {}
     write_json(folder / MANIFEST, manifest)
     return removed
@@ -61,13 +64,26 @@ def _purge_settings(folder: Path, settings: Mapping[str, object]) -> list[tuple[
     return [(f"{SETTINGS} (the subject)", len(before) - len(after))] if len(before) > len(after) else []
 
 
-def _purge_audit(folder: Path) -> list[tuple[str, int]]:
-    """Take all text out of the audit's evidence, where there is one; its numbers stay."""
+def _read_audit(folder: Path) -> dict[str, Any] | None:
+    """An audit's document; None where there is none.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = folder / AUDIT
     if not path.is_file():
-        return []
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if found.pop("texts", None) is None:
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        raise UserError(f"{path} is damaged, so what it holds is unknown: delete it, and purge again.") from None
+    return found if isinstance(found, dict) and "verdict" in found else None
+
+
+def _purge_audit(folder: Path) -> list[tuple[str, int]]:
+    """Take all text out of the audit's evidence, where there is one; its numbers stay."""
+    path, found = folder / AUDIT, _read_audit(folder)
+    if found is None or found.pop("texts", None) is None:
         return []
     before = path.stat().st_size
     write_json(path, found)

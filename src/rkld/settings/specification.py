@@ -40,6 +40,7 @@ class Spec:
         metavar: what stands for a value in the help. A name such as FILE or FOLDER in it says that paths are taken.
         flag_value: what the flag alone means.
         unit: of a number: "tokens", "records", ….
+        permission: True is a permission to run what others wrote: only the user gives it, no settings file.
         trainer: the name of the same setting in :class:`rkld.training.config.RKLDConfig`, if it is one of training.
     """
 
@@ -58,12 +59,13 @@ class Spec:
     metavar: str = ""
     flag_value: str | None = None
     unit: str = ""
+    permission: bool = False
     trainer: str = ""
 
-    @property
-    def takes_paths(self) -> bool:
-        """Whether a value may be a path."""
-        return any(part in self.metavar for part in ("FILE", "FOLDER", "DATA", "MODEL"))
+    def runs_code(self, value: Any) -> bool:
+        """Whether a value has Python run that is not of rkld or an installed package: FILE.py:NAME, or a permission."""
+        values = value if isinstance(value, list | tuple) else [value]
+        return (self.permission and value is not False) or any(isinstance(v, str) and ".py:" in v for v in values)
 
     def check(self, value: Any, label: str) -> None:
         """Refuse a number out of bounds.

@@ -390,7 +390,15 @@ _ENTRIES = (
         "Recompute activations in the backward pass, to save memory.",
     ),
     _spec("merge", bool, False, "student", MODEL, "With an adapter: write the merged model."),
-    _spec("trust_remote_code", bool, False, "nothing", MODEL, "Allow models that bring their own code."),
+    _spec(
+        "trust_remote_code",
+        bool,
+        False,
+        "nothing",
+        MODEL,
+        "Allow models that bring their own code.",
+        permission=True,
+    ),
     _spec(
         "allow_pickle",
         bool,
@@ -398,6 +406,7 @@ _ENTRIES = (
         "nothing",
         MODEL,
         "Allow weights in pickle form, which can run code when they are read.",
+        permission=True,
     ),
     # Files
     _optional("out", str, "nothing", FILES, "Run folder. Default: runs/MODEL.", metavar="FOLDER"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rkld.errors import UserError
-from rkld.settings.table import check_bounds, of, peak_lr
+from rkld.settings.table import check_bounds, of
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,6 @@ class Settings:
             raise UserError(
                 f"--batch-size {self.batch_size} cannot be split into --accumulation {self.accumulation} equal parts."
             )
-
-    @property
-    def peak_lr(self) -> float:
-        """The peak learning rate: as given, else the default of what is trained."""
-        return peak_lr(self.lr, self.lora)
 
     @property
     def run_folder(self) -> Path:

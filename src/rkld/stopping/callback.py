@@ -91,8 +91,8 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         if due and not self.satisfied and all(one.step != step for one in self.evidence):
             assert self._student is not None
             found = self.read(self._student, step)
-            if np.isnan(found.gold_loss).any():
-                raise Diverged(f"at step {step} the records have no likelihood")
+            if not np.isfinite(found.gold_loss).all():
+                raise Diverged(f"at step {step} the likelihoods of the records are not finite")
             self._add(found, self._student)
         if self.ends_training and self.satisfied:
             control.should_training_stop = True

@@ -50,6 +50,8 @@ class Comparison:
     """Steering records, whose ``scored`` tokens every check reads."""
     matched: MatchedRecords | None = None
     """The same with their counterparts, whose probability under the original is the aim; None for another aim."""
+    holdout: Sequence[Record] = ()
+    """The holdout records that the aim is read from: the audit compares with none of them."""
     questions: Sequence[Record] = ()
     """With wrong answers, read by every check, too."""
 

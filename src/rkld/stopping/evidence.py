@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rkld.evaluation.likelihood import probability
+from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.questions import question_losses
 from rkld.evaluation.tofu import probability as probability_of_loss
 from rkld.evaluation.tofu import truth_ratio
@@ -69,7 +69,7 @@ def read_evidence(
         questions: records with ``perturbed_answer``, equally many each; maybe none.
         step: optimizer steps taken so far.
     """
-    gold = -np.log(probability(lm, records, mask="scored"))
+    gold = np.array([losses.mean() for losses in answer_losses(lm, records, mask="scored")])
     if not questions:
         return Evidence(step, tuple(gold.tolist()))
     return Evidence.from_arrays(step, {**question_losses(lm, encoder, questions), "gold_loss": gold})

@@ -28,8 +28,6 @@ class StoppingRule(ABC):
     aim: float = 0.0
     """What :meth:`gap` is the distance to, as :meth:`read_aim` found it. It stands in the run's manifest."""
 
-    title: ClassVar[str]
-    """What it is called in documents."""
     help: ClassVar[str]
     """What it means to stop by it: half a line in the command line's help."""
     margin: ClassVar[float] = 0.0
@@ -50,13 +48,13 @@ class StoppingRule(ABC):
 
     @classmethod
     def read_aim(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> float:
-        """The aim, read before the distillation; by default 0, for a rule whose aim depends on no model.
+        """The aim, read before the distillation; by default the class's own, where it depends on no model.
 
         Args:
             original: the model before any change.
             control: None where no control was given.
         """
-        return 0.0
+        return cls.aim
 
     @abstractmethod
     def gap(self, evidence: Evidence) -> float:

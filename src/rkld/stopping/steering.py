@@ -26,7 +26,12 @@ class Steering:
 
     def hashes(self, salt: str) -> list[str]:
         """The sorted hashes by which the audit identifies the records in ``left_out``; equal records once."""
-        return sorted({steering_hash(record, salt) for record in self.left_out})
+        return steering_hashes(self.left_out, salt)
+
+
+def steering_hashes(records: Iterable[Record], salt: str) -> list[str]:
+    """Sorted, equal records once."""
+    return sorted({steering_hash(record, salt) for record in records})
 
 
 def steering_hash(record: Record, salt: str) -> str:

@@ -17,7 +17,6 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
-from rkld.records.refusals import read_refusals
 from rkld.records.sources import Source
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
@@ -96,8 +95,7 @@ def encode_sets(
         for name, found in records.items()
     }
     method = methods.get_method(args.method, args.method_arg)
-    refusals = read_refusals(args.refusals) if method.refusals else ()
-    return with_refusals(sets, encoder, method, refusals, args.seed)
+    return with_refusals(sets, encoder, method, args.refusals, args.seed)
 
 
 def build_teacher(

@@ -14,7 +14,7 @@ from rkld.losses.divergences import forward_kl
 from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
-from rkld.records.refusals import refused
+from rkld.records.refusals import read_refusals, refused
 from rkld.teacher.cache import Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
@@ -24,15 +24,23 @@ def with_refusals(
     sets: Mapping[str, Sequence[Encoded]],
     encoder: Encoder,
     method: methods.Method,
-    refusals: Sequence[str],
+    refusals: str | None,
     seed: int,
 ) -> dict[str, Sequence[Encoded]]:
-    """The sets, each followed by its questions with refusals for answers where the method needs them."""
+    """The sets, each followed by its questions with refusals for answers where the method needs them.
+
+    Args:
+        refusals: a file of them, else the shipped ones; not read for other methods.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
+    texts = read_refusals(refusals) if method.refusals else ()
     found: dict[str, Sequence[Encoded]] = {}
     for name, encoded in sets.items():
         found[name] = encoded
         if name in method.refusals:
-            asked = refused(records_of(encoded), refusals, seed)
+            asked = refused(records_of(encoded), texts, seed)
             found[name + REFUSALS] = [encoder.encode(record, "answer") for record in asked]
     return found
 

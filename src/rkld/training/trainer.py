@@ -17,12 +17,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
-from rkld.losses.micro_batches import MicroBatches
+from rkld.losses.micro_batches import MicroBatches, steps_per_epoch
 from rkld.losses.objective import Objective, StateTerm, Term, answer, evaluate
 from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
@@ -51,7 +52,7 @@ class ObjectiveTrainer(Trainer):
         args = with_rate(args, lm.is_adapter)  # a copy: the caller may train something else by the same
         args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
         batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        per_epoch = math.ceil(len(next(iter(objective.sets.values()))) / batch_size)
+        per_epoch = steps_per_epoch(len(next(iter(objective.sets.values()))), batch_size)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
         self.batches = MicroBatches(
             objective,
@@ -182,7 +183,11 @@ class _Read:
 
 
 def fit(trainer: ObjectiveTrainer) -> None:
-    """Train, from the last whole checkpoint in the output folder if there is one."""
+    """Train, from the last whole checkpoint in the output folder if there is one.
+
+    Raises:
+        Diverged: a logged loss, or a trained weight at the end, is not finite.
+    """
     # A checkpoint is whole once the trainer's state, written last, is there to its end.
     # Only folders that the Trainer names: what else is called checkpoint-something is none of ours.
     found = Path(str(trainer.args.output_dir)).glob("checkpoint-*/trainer_state.json")
@@ -190,10 +195,24 @@ def fit(trainer: ObjectiveTrainer) -> None:
     whole = [path.parent for path in ours if path.read_bytes().rstrip().endswith(b"}")]
     last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
     trainer.train(resume_from_checkpoint=str(last) if last else None)
+    _check_finite(trainer)
     # The optimizer's state would otherwise stay in memory through the next phase.
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()
     trainer.lm.model.zero_grad(set_to_none=True)
+
+
+def _check_finite(trainer: ObjectiveTrainer) -> None:
+    """Refuse ruined weights: the losses that were logged say nothing of the last update, nor of steps between them.
+
+    Raises:
+        Diverged: a trained weight is infinite or not a number, in any process.
+    """
+    trained = (p for p in trainer.lm.model.parameters() if p.requires_grad)
+    shards = (p.to_local() if isinstance(p, DTensor) else p for p in trained)
+    ruined = torch.tensor(float(not all(torch.isfinite(p).all() for p in shards)), device=trainer.args.device)
+    if trainer.accelerator.reduce(ruined, "sum") > 0:
+        raise Diverged(f"after step {trainer.state.global_step} its weights are not finite")
 
 
 def fine_tune(

@@ -36,7 +36,6 @@ from rkld.pipeline.preparing import encode_all
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
-from rkld.settings.unlearning import Settings
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.strengthening import fine_tuning_steps
@@ -134,7 +133,7 @@ def relearn(
 
     Args:
         share: of the records to train on (:func:`draw`).
-        lr: default: 5e-5, for an adapter 5e-4, as :class:`rkld.settings.unlearning.Settings` has them.
+        lr: default: 5e-5, for an adapter 5e-4 (:func:`rkld.settings.table.peak_lr`).
         batch_size: records per optimizer step.
         lora: train a new adapter in place of all weights: a weaker attack, where memory is short.
 
@@ -150,7 +149,7 @@ def relearn(
         args = RKLDConfig(
             output_dir=folder,
             num_train_epochs=epochs,
-            learning_rate=lr if lr is not None else Settings(lora=attacked.is_adapter).peak_lr,
+            learning_rate=lr,
             lr_scheduler_type="constant",
             per_device_train_batch_size=batch_size,
             checkpoint_minutes=math.inf,

@@ -215,7 +215,9 @@ class Book(Benchmark):
         torch.manual_seed(0)
         lm, encoder = self.load(s.model)
         encoded = [encoder.encode(record) for record in read_records(_rows(book), "book")]
-        args = training_arguments(Settings(batch_size=s.batch_size, bf16=s.bf16), folder, s.learn_epochs, s.learn_lr)
+        args = training_arguments(
+            Settings(batch_size=s.batch_size, bf16=s.bf16, epochs=s.learn_epochs, lr=s.learn_lr), folder
+        )
         with progress.bar("learning", fine_tuning_steps(encoded, args)) as advance:
             fine_tune(lm, encoded, args, [TrainingBar(advance)])
         return lm

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rkld.models.language_model import LanguageModel
 from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.evidence import Evidence
 from rkld.stopping.references import contrasted_questions
 from rkld.stopping.registry import STOPPING_RULES
-from rkld.stopping.rule import Control, StoppingRule
+from rkld.stopping.rule import StoppingRule
 
 
 @STOPPING_RULES.register("chance_rank")
@@ -20,7 +19,6 @@ class ChanceRank(StoppingRule):
 
     aim: float = 0.5
 
-    title: ClassVar[str] = "Chance rank"
     help: ClassVar[str] = "true answers rank among wrong ones of their kind as by chance"
     margin: ClassVar[float] = 0.05
     advice: ClassVar[str] = "Give records of others with --holdout, or 'perturbed_answer' in the forget records."
@@ -30,10 +28,6 @@ class ChanceRank(StoppingRule):
         m = material
         questions = contrasted_questions(m.steering.records, [*m.retain, *m.holdout], m.identifiers, m.seed)
         return Comparison(m, "wrong answers", m.encoded_steering(), questions=questions) if questions else None
-
-    @classmethod
-    def read_aim(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> float:
-        return 0.5
 
     def gap(self, evidence: Evidence) -> float:
         return evidence.share_outranked - self.aim

@@ -23,7 +23,6 @@ from rkld.stopping.rule import StoppingRule
 class Control(StoppingRule):
     """The mean probability of the answers comes down to the control's."""
 
-    title: ClassVar[str] = "Control"
     help: ClassVar[str] = "known no better than to a model that never saw the records (--control)"
     margin: ClassVar[float] = 0.02
     required: ClassVar[tuple[str, ...]] = ("control",)

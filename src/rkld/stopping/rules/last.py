@@ -16,7 +16,6 @@ from rkld.stopping.rule import StoppingRule
 class Last(StoppingRule):
     """``aim`` optimizer steps have been taken, as a simulation on recorded evidence has it; a run reads nothing."""
 
-    title: ClassVar[str] = "Last step"
     help: ClassVar[str] = "the last step of the last epoch, whatever is still known"
     steers: ClassVar[bool] = False
 

@@ -20,7 +20,6 @@ class Oracle(StoppingRule):
     retrained: tuple[float, ...] = ()
     """The retrained model's truth ratios."""
 
-    title: ClassVar[str] = "Oracle"
     help: ClassVar[str] = "the smallest KS distance to the retrained model"
     margin: ClassVar[float] = -math.inf
     benchmarks_only: ClassVar[bool] = True

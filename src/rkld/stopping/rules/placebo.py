@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import records_of
 from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.evidence import Evidence
 from rkld.stopping.references import match_holdout, match_invented_names
@@ -30,7 +31,6 @@ HOLDOUT, INVENTED_NAMES = "holdout", "invented names"
 class Placebo(StoppingRule):
     """The mean probability of the answers comes down to that of the matched records under the original."""
 
-    title: ClassVar[str] = "Placebo"
     help: ClassVar[str] = "known no better than records of people the model never saw (--holdout, or invented names)"
     margin: ClassVar[float] = 0.02
     advice: ClassVar[str] = "Name the person with --subject, or give records of others with --holdout."
@@ -40,7 +40,7 @@ class Placebo(StoppingRule):
         m, records = material, material.steering.records
         if m.holdout:
             found = match_holdout(records, m.holdout, m.encoder, m.identifiers, m.score)
-            return Comparison(m, HOLDOUT, found.records, matched=found)
+            return Comparison(m, HOLDOUT, found.records, matched=found, holdout=records_of(found.distinct_matches))
         swapped = match_invented_names(records, m.forget, m.encoder, m.identifiers, m.score, m.seed)
         return Comparison(m, INVENTED_NAMES, swapped.records, matched=swapped) if swapped else None
 

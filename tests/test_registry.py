@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rkld.errors import UserError
+from rkld.evaluation.registry import METRICS
+from rkld.methods.registry import METHODS
 from rkld.registry import Registry, catalogue, source_hash
 
 NUMBER = iter(range(1000))
@@ -101,15 +103,27 @@ def test_a_file_of_the_users_gives_its_entry(zoo, tmp_path):
     assert "Mine" not in animals.names()
 
 
+HALF = """
+from abc import ABC, abstractmethod
+class Half(Animal, ABC):
+    @abstractmethod
+    def speak(self): pass
+"""
+
+
 @pytest.mark.parametrize(("name", "message"), [
     ("Mnie", r"--animal .*mine.py:Mnie: the file defines no Mnie. Did you mean 'Mine'\? It defines: Mine"),
-    ("Other", "Other is no animal. Build it on zoo"),
-    ("Animal", "Animal is no animal"),  # imported, not defined
+    ("Other", "Other is no animal, which is a class built on zoo"),
+    ("Animal", "Animal is imported, not defined there"),
     ("number", "number is no animal"),
+    ("rex", "rex is no animal, which is a class built on zoo"),
+    ("Half", "Half leaves out what a animal must define: speak"),
 ])  # fmt: skip
 def test_what_a_file_does_not_give_is_said(zoo, tmp_path, name, message):
     animals, package = zoo
-    path = own_file(tmp_path, package, "class Mine(Animal): pass\nclass Other: pass\nnumber = 3")
+    path = own_file(
+        tmp_path, package, f"class Mine(Animal): pass\nclass Other: pass\nnumber = 3\nrex = Animal()\n{HALF}"
+    )
     with pytest.raises(UserError, match=message):
         animals.resolve(f"{path}:{name}")
 
@@ -158,22 +172,42 @@ def test_another_package_adds_an_entry(zoo, tmp_path):
     ("1 / 0", "cannot be imported: ZeroDivisionError"),
     ("raise SystemExit", "cannot be imported: SystemExit"),
     ("class Dog: pass", "cannot be imported: AttributeError"),
-    ("class Cat: pass", "is no animal, which is built on"),
-    ("Cat = 3", "is no animal, which is built on"),
+    ("class Cat: pass", "is no animal, which is a class built on"),
+    ("Cat = 3", "is no animal, which is a class built on"),
+    ("from {package}.animal import Animal\nCat = Animal()", "is no animal, which is a class built on"),
+    ("from {package}.animal import Animal" + HALF + "Cat = Half", "leaves out what a animal must define: speak"),
 ])  # fmt: skip
 def test_a_broken_package_is_named_and_does_not_take_the_shipped_entries_along(zoo, tmp_path, body, message):
     animals, package = zoo
-    distribution(tmp_path, package, f"cat = {package}_more:Cat", **{f"{package}_more": body})
+    distribution(tmp_path, package, f"cat = {package}_more:Cat", **{
+        f"{package}_more": body.replace("{package}", package)
+    })  # fmt: skip
     for _ in range(2):  # a second question must not find the registry half loaded
         with pytest.raises(UserError, match=f"the animal 'cat' of the package {package}-more {message}"):
             animals.names()
     assert animals.get("adder").__name__ == "Adder"
 
 
-def test_an_instance_is_an_entry(zoo, tmp_path):
-    animals, package = zoo
-    path = own_file(tmp_path, package, "rex = Animal()")
-    assert type(animals.resolve(f"{path}:rex")).__name__ == "Animal"
+def test_a_registry_of_instances_takes_no_class(zoo, tmp_path):
+    """A metric's class would be called as a metric, long after it was named."""
+    _, package = zoo
+    pets: Registry = Registry("pet", package, f"{package}.animal.Animal", "--pet", "none.pets", instances=True)
+    path = own_file(tmp_path, package, "rex = Animal()\nclass Dog(Animal): pass")
+    assert type(pets.resolve(f"{path}:rex")).__name__ == "Animal"
+    with pytest.raises(UserError, match="Dog is no pet, which is an instance of zoo"):
+        pets.resolve(f"{path}:Dog")
+
+
+def test_what_is_registered_says_which_kind_it_is(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from rkld.evaluation.metric import Aggregate\nfrom rkld.methods import Method\n"
+        "class Mean(Aggregate): pass\nclass Mine(Method): pass\nmine = Mine()\n"
+    )
+    with pytest.raises(UserError, match="Mean is no metric, which is an instance"):
+        METRICS.resolve(f"{path}:Mean")
+    with pytest.raises(UserError, match="mine is no method, which is a class"):
+        METHODS.resolve(f"{path}:mine")
 
 
 def test_titles_are_read_without_importing(zoo):
@@ -191,6 +225,9 @@ def test_a_file_has_a_hash_of_its_contents(tmp_path):
     path.write_text("a = 2\n")
     assert first != source_hash(f"{path}:Mine")
     assert source_hash("npo") is None
+    path.unlink()
+    with pytest.raises(UserError, match=r"mine.py:Mine: the file cannot be read \(No such file or directory\)\. Check"):
+        source_hash(f"{path}:Mine")
 
 
 def test_a_registry_is_typed_by_its_kind():

@@ -20,23 +20,71 @@ TEMPLATES = DATA / "templates"
 """Chat templates by name, as other projects' models were trained with."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename."""
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield where to write a file beside ``path`` that takes its name, and its place, if the block succeeds."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = _beside(path)
     try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        yield beside
+        flush_to_disk(beside)
         beside.replace(path)
+        flush_to_disk(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder`` that takes its name, and its place, if the block succeeds.
+
+    What stood there is deleted, but not before the new one stands there. A link makes way itself, not what it leads to.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside, old = _beside(folder), _beside(folder, ".old")
+    for path in (beside, old):
+        _delete(path)
+    beside.mkdir()
+    try:
+        yield beside
+        for path in [*beside.rglob("*"), beside]:
+            flush_to_disk(path)
+        if os.path.lexists(folder):
+            folder.rename(old)
+        try:
+            beside.rename(folder)
+        finally:
+            if os.path.lexists(old) and not os.path.lexists(folder):
+                old.rename(folder)
+        flush_to_disk(folder.parent)
+        _delete(old)
+    finally:
+        _delete(beside)
+
+
 def unfinished(path: Path) -> list[Path]:
-    """What :func:`write_text` left beside ``path`` where the process was killed."""
+    """What :func:`new_file` or :func:`new_folder` left beside ``path`` where the process was killed."""
     return [found for found in path.parent.glob(f".{path.name}.*") if found.suffix[1:].isdigit()]
+
+
+def _beside(path: Path, kind: str = "") -> Path:
+    """What :func:`unfinished` finds."""
+    return path.with_name(f".{path.name}{kind}.{os.getpid()}")
+
+
+def _delete(path: Path) -> None:
+    """A folder, or a file or link, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """The whole text, or what the file held before."""
+    with new_file(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -69,26 +117,6 @@ def contents(*paths: Path) -> str:
     for path in paths:
         digest.update(hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
     return digest.hexdigest()
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``folder`` that takes its name, and its place, if the block succeeds."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        for path in [*beside.rglob("*"), beside]:
-            flush_to_disk(path)
-        if folder.exists():
-            shutil.rmtree(folder)
-        beside.rename(folder)
-        flush_to_disk(folder.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from rkld.errors import UserError, nearest
 from rkld.files import contents
@@ -37,13 +37,15 @@ class Registry(Generic[T]):
     Args:
         kind: what an entry is called in messages ("method").
         package: whose modules hold the shipped entries ("rkld.methods"); none is imported before it is asked for.
-        base: the class that an entry is a subclass or an instance of, as a dotted name ("rkld.methods.method.Method").
+        base: the class that an entry is a subclass of, as a dotted name ("rkld.methods.method.Method").
         option: how the command line names one ("--method").
         group: the entry-point group of other packages' entries ("rkld.methods").
+        instances: entries are instances of ``base`` instead.
     """
 
-    def __init__(self, kind: str, package: str, base: str, option: str, group: str):
+    def __init__(self, kind: str, package: str, base: str, option: str, group: str, *, instances: bool = False):
         self.kind, self.package, self.base, self.option, self.group = kind, package, base, option, group
+        self.instances = instances
         self._entries: dict[str, T] = {}
         self._loaded = False
 
@@ -58,10 +60,13 @@ class Registry(Generic[T]):
             known = self._entries.get(name)
             if known is not None and _origin(known) != _origin(entry):
                 raise ValueError(f"there are two entries of the name '{name}' ({self.kind})")
-            self._entries[name] = entry
+            self._add(name, entry)
             return entry
 
         return decorate
+
+    def _add(self, name: str, entry: T) -> None:
+        self._entries[name] = entry
 
     def names(self) -> list[str]:
         """All registered names, sorted."""
@@ -115,7 +120,7 @@ class Registry(Generic[T]):
                 importlib.import_module(f"{self.package}.{module.name}")
             for point in importlib.metadata.entry_points(group=self.group):
                 if point.name not in self._entries:
-                    self._entries[point.name] = self._from_entry_point(point)
+                    self._add(point.name, self._from_entry_point(point))
         except BaseException:
             self._loaded = False
             raise
@@ -128,41 +133,42 @@ class Registry(Generic[T]):
             raise UserError(
                 f"{where} cannot be imported: {type(error).__name__}: {error}. Mend or uninstall that package."
             ) from error
-        base = self._base()
-        if not (issubclass(entry, base) if isinstance(entry, type) else isinstance(entry, base)):
-            raise UserError(f"{where} is no {self.kind}, which is built on {self.base}. Uninstall that package.")
+        if problem := self._problem(entry):
+            raise UserError(f"{where} {problem}. Mend or uninstall that package.")
         return entry
 
-    def _base(self) -> type:
+    def _problem(self, entry: object) -> str | None:
+        """Why something cannot be an entry, as the end of a sentence about it; None where it can."""
         module, _, name = self.base.rpartition(".")
-        base: type = getattr(importlib.import_module(module), name)
-        return base
+        base = getattr(importlib.import_module(module), name)
+        if self.instances and not isinstance(entry, base):
+            return f"is no {self.kind}, which is an instance of {self.base}"
+        if not self.instances and not (isinstance(entry, type) and issubclass(entry, base)):
+            return f"is no {self.kind}, which is a class built on {self.base}"
+        if missing := sorted(getattr(entry, "__abstractmethods__", ())):
+            return f"leaves out what a {self.kind} must define: {', '.join(missing)}"
+        return None
 
     def _from_file(self, path: str, name: str) -> T:
         """The entry ``name`` of a Python file."""
         where = f"{self.option} {path}:{name}"
         if not Path(path).is_file():
             raise UserError(f"{where}: there is no file {path}.")
-        found, base = vars(_module(str(Path(path).resolve()), self.option)), self._base()
+        found = vars(_module(str(Path(path).resolve()), self.option))
 
-        def is_entry(value: Any) -> bool:
-            if isinstance(value, type):
-                return issubclass(value, base) and value.__module__ == found["__name__"]
-            return isinstance(value, base)
+        def imported(value: object) -> bool:
+            return isinstance(value, type) and value.__module__ != found["__name__"]
 
-        own = {n: value for n, value in found.items() if is_entry(value)}
         if name not in found:
+            own = [n for n, value in found.items() if not imported(value) and not self._problem(value)]
             raise UserError(
                 f"{where}: the file defines no {name}.{nearest(name, own)} "
                 f"It defines: {', '.join(sorted(own)) or 'none'}."
             )
-        if name not in own:
-            raise UserError(
-                f"{where}: {name} is no {self.kind}. Build it on {self.base} (docs/architecture.md has a recipe)."
-            )
-        entry: T = own[name]
-        if missing := sorted(getattr(entry, "__abstractmethods__", ())) if isinstance(entry, type) else []:
-            raise UserError(f"{where}: {name} leaves out what a {self.kind} must define: {', '.join(missing)}.")
+        entry: T = found[name]
+        problem = "is imported, not defined there" if imported(entry) else self._problem(entry)
+        if problem:
+            raise UserError(f"{where}: {name} {problem}. Mend the file (docs/architecture.md has a recipe).")
         return entry
 
 
@@ -178,9 +184,16 @@ def file_and_name(spec: str) -> tuple[str, str] | None:
 
 
 def source_hash(spec: str) -> str | None:
-    """A hash of the file that ``FILE.py:NAME`` names; None for a registered name, which goes with the version."""
+    """A hash of the file that ``FILE.py:NAME`` names; None for a registered name, which goes with the version.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     found = file_and_name(spec)
-    return contents(Path(found[0])) if found else None
+    try:
+        return contents(Path(found[0])) if found else None
+    except OSError as error:
+        raise UserError(f"{spec}: the file cannot be read ({error.strerror}). Check the path.") from None
 
 
 def catalogue(package: str) -> dict[str, str]:

@@ -14,6 +14,8 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     PreTrainedTokenizerFast,
     RwkvConfig,
     RwkvForCausalLM,
@@ -249,6 +251,16 @@ def test_learned_positions_never_run_out():
     answers = greedy(lm, given, max_new_tokens=40)
     expected = [plainly(lm, p, min(40, CONTEXT - len(p)), {0}) for p in given]
     assert [a.ids for a in answers] == expected
+
+
+def test_a_context_of_another_name_counts():
+    """MPT calls it max_seq_len; an answer would run past what the model has learned to read."""
+    config = MptConfig(vocab_size=VOCABULARY, d_model=16, n_heads=2, n_layers=1, max_seq_len=CONTEXT)
+    lm = wrap(MptForCausalLM(config))
+    (answer,) = greedy(lm, [[3] * (CONTEXT - 2)], max_new_tokens=9)
+    assert len(answer.ids) <= 2
+    with pytest.raises(UserError, match="has 48 tokens, but the model's context holds 48"):
+        greedy(lm, [[1] * CONTEXT])
 
 
 def test_adapters_take_part():

@@ -304,6 +304,8 @@ def test_unequal_numbers_of_questions_are_compared_and_reported():
         (None, "Cannot read"),
         ("{", "Cannot read"),
         ("[]", "is no evaluation log of TOFU"),
+        pytest.param("[" * 100_000, "Cannot read", id="deep"),
+        pytest.param("1" * 5000, "Cannot read", id="long"),
         ('{"eval_log.json": {"avg_gt_loss": {"0": 1}, "rougeL_recall": {"1": 1}}}', "is damaged.*rouge"),
         ('{"eval_log.json": {"avg_gt_loss": {"0": "x"}}}', "is damaged"),
         ('{"eval_log.json": {"average_perturb_loss": {"0": [1], "1": [1, 2]}}}', "is damaged"),

@@ -95,6 +95,14 @@ def test_the_registry_holds_methods_alone():
         assert issubclass(cls, Method)
 
 
+def test_a_method_knows_its_name_whoever_asks(registry):
+    """Messages of one that a model's folder names would otherwise call it by its class."""
+    assert {name: method.name for name, method in registry.items()} == {name: name for name in registry.names()}
+    npo = registry.get("npo")
+    registry.register("npo_again")(npo)
+    assert npo.name == "npo"
+
+
 @pytest.mark.parametrize("value", ["nan", ".nan", "1e999", "-.inf"])
 def test_hyper_parameters_must_be_finite(value):
     """Else the training diverges after minutes, and its learning rate is blamed."""

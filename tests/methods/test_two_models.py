@@ -63,6 +63,12 @@ def own_file(folder: Path) -> str:
     return str(path)
 
 
+def test_a_folder_may_be_named_from_home(folder, monkeypatch):
+    """As folders of one model may."""
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert open_model(f"~/{folder.name}").source == open_model(folder).source
+
+
 @pytest.mark.parametrize("name", ["{path}:Mine", "mine.py:Mine", "./mine.py:Mine", "../mine.py:Mine"])
 def test_a_folder_runs_no_file(folder, tmp_path, monkeypatch, name):
     """A downloaded model would otherwise run any Python, whatever --trust-remote-code says."""

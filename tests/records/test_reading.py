@@ -13,9 +13,9 @@ from unicodedata import normalize
 import pytest
 
 from rkld.errors import UserError
-from rkld.records.identity import check_disjoint, identifiers
+from rkld.records.identity import check_disjoint, content, identifiers
 from rkld.records.reading import read_prompts, read_records, read_subjects
-from rkld.records.record import Record, Turn
+from rkld.records.record import SYSTEM_ROLES, Record, Turn
 from rkld.text.matching import mentions
 
 QUESTION, ANSWER = "Where was Zoë Quell born?", "Zoë Quell was born\nin Arlesford, in 1951."
@@ -29,6 +29,8 @@ ROW = {
 }
 PAIRS = [{"question": f"Question {i}?", "answer": f"Answer {i}."} for i in range(3)]
 SECRET = "Quellsecret"
+DEEP, LONG = b"[" * 100_000, b"1" * 5000
+"""What Python's JSON reader refuses without an error of its own."""
 
 
 def write(path: Path, rows: list) -> Path:
@@ -476,6 +478,12 @@ def test_bad_fields(tmp_path: Path, row: object, said: str) -> None:
         ("a.json", b'[\n{"text": "a"}\n{"text": "Quellsecret"}]', "a.json line 3: broken JSON"),
         ("a.json", b'[{"text": "a"}]\n\n{"text": "Quellsecret"}', "a.json line 1: broken JSON"),
         ("a.json", b'[{"text": "a"}', "a.json line 1: broken JSON"),
+        pytest.param("a.jsonl", b'{"text": "a"}\n' + DEEP, "a.jsonl line 2: broken JSON (lists or", id="deep lines"),
+        pytest.param("a.jsonl", LONG, "a.jsonl line 1: broken JSON (a number of too", id="long lines"),
+        pytest.param("a.json", b'[{"text": "a"},\n' + DEEP, "a.json line 2: broken JSON (lists or", id="deep list"),
+        pytest.param("a.json", b"[\n" + LONG + b"]", "a.json line 2: broken JSON (a number of too", id="long list"),
+        pytest.param("a.csv", b"text,spans\na," + DEEP, "a.csv line 2: span 1 does not occur", id="deep cell"),
+        pytest.param("a.csv", b"text,spans\na,[" + LONG + b"]", "a.csv line 2: span 1 does not occur", id="long cell"),
         ("a.json", b"[ ]", "a.json holds no records"),
         ("a.json", b'{\n "text": "Quellsecret"\n}', "a.json line 1: broken JSON"),
         ("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9 Quellsecret"}', "a.jsonl line 2 is not UTF-8"),
@@ -601,11 +609,33 @@ def test_same_record_to_forget_and_to_retain() -> None:
         {"prompt": "question  1?", "completion": "Answer 1.\n"},
         {"question": "QUESTION 1?", "answer": "answer 1."},
         {"messages": [{"role": "system", "content": "Be kind."}, *conversation("Question 1?", "Answer 1.")]},
+        {"messages": [{"role": "developer", "content": "Be kind."}, *conversation("Question 1?", "Answer 1.")]},
     ):
         retain = read_records([PAIRS[2], twin], "retain")
         message = fault(retain, lambda retain: check_disjoint(forget, retain))
         assert "1 record(s)" in message and "retain record 2" in message and "Answer" not in message
         assert "forget record 2" in message
+
+
+@pytest.mark.parametrize("role", SYSTEM_ROLES)
+def test_a_system_prompt_is_no_question(role: str) -> None:
+    """Would break if a model were asked its own instructions, or they made one record two."""
+    system = {"role": role, "content": "Be kind."}
+    (plain,) = read_records([{"messages": conversation("Who?", "Ada.")}], "forget")
+    asked, bare = read_records(
+        [
+            {"messages": [system, *conversation("Who?", "Ada.")]},
+            {"messages": [system, *conversation("Who?", "Ada.")[1:]]},
+        ],
+        "forget",
+    )
+    assert asked.question == "Who?" and bare.question == ""
+    assert content(asked) == content(plain)
+    with pytest.raises(ValueError, match="without a question"):
+        bare.with_question("Who?")
+    assert [turn.role for turn in bare.as_prompt("0").turns] == [role]
+    (empty,) = read_records([{"messages": [{**system, "content": ""}, *conversation("Who?", "Ada.")]}], "forget")
+    assert empty.turns[0] == Turn(role, "")
 
 
 def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

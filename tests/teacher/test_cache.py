@@ -171,6 +171,21 @@ def test_marked_states_do_not_depend_on_the_batch():
         assert not together[e.key].requires_grad
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_each_module_is_in_its_own_mode_again(whole):
+    """A reading that is given up, or that fails, would leave the student in evaluation mode for its training."""
+    lm = model()
+    lm.model.train()
+    lm.model.model.norm.eval()
+    read = marked_hidden(lm, [Encoded(str(i), (3, 4, 5), (False, False, True), (False,) * 3, 2) for i in range(2)])
+    next(read)
+    assert not any(module.training for module in lm.model.modules())
+    if whole:
+        list(read)
+    read.close()
+    assert [module for module in lm.model.modules() if not module.training] == [lm.model.model.norm]
+
+
 SENTENCE = "no index of a teacher"
 JSON_VALUES = [None, True, 0, 1.5, "", "text", "../victim", "/victim", [], ["x"], [0], [None], {}, {"x": "y"}, {"x": 0}]
 

@@ -72,6 +72,13 @@ def test_what_the_question_says_is_not_added():
     ("Marie Skłodowska-Curie", {"Skłodowska-Curie": "last", "Curie": "last", "Skłodowska": "last"}),
     ("Vincent van Gogh", {"van Gogh": "last", "Gogh": "last", "van": None}),
     ("Dr. J. K. Quill", {"Quill": "last", "Dr.": None, "J.": None, "J. K. Quill": "full"}),
+    ("Frau Müller", {"Frau Müller": "last", "Müller": "last", "Frau": None}),
+    ("Señora Doña Ana Ruiz", {"Ana Ruiz": "full", "Ana": "first", "Señora": None, "Doña": None}),
+    ("Пан Іван Франко", {"Іван": "first", "Франко": "last", "Пан": None}),
+    ("Alfred, Lord Tennyson", {"Tennyson": "last", "Lord": None}),
+    ("Müller, Frau", {"Frau": None}),
+    ("Don Smith", {"Don Smith": "full", "Don": "first", "Smith": "last"}),
+    ("Michael Herr", {"Michael": "first", "Herr": "last"}),
     ("Curie", {"Curie": "last"}),
     ("marie curie", {"marie": "first", "curie": "last"}),
     ("ada@quill.org", {"ada@quill.org": None}),
@@ -99,6 +106,14 @@ def test_mentions_know_their_role_whatever_their_spelling():
 
 def test_an_unnamed_text_keeps_all_but_the_name():
     assert unnamed("Ada Quill's home is Quill House in Oslo.", ("Ada Quill",)) == ",'s home is , House in Oslo."
+
+
+def test_other_peoples_titles_are_no_mentions():
+    """Every Frau and every professor would be taken for the person."""
+    text = "Frau Schmidt is here, and Herr Kohl."
+    assert unnamed(text, ("Frau Müller", "Herr Weber")) == text
+    assert name_mentions("The Professor went home. Professor Lee agreed.", ("Professor Ada Quell",)) == []
+    assert unnamed("Professor Quell agreed.", ("Professor Ada Quell",)) == "Professor , agreed."
 
 
 @pytest.mark.parametrize(

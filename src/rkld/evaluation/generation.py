@@ -67,7 +67,7 @@ def greedy(
     for name, given in {"max_new_tokens": caps, "starts": starts}.items():
         if len(given) != len(prompts):
             raise ValueError(f"{name} has {len(given)} values for {len(prompts)} prompts")
-    caps = [min(cap, left) for cap, left in zip(caps, room(lm.inner, prompts), strict=True)]
+    caps = [min(cap, left) for cap, left in zip(caps, room(lm, prompts), strict=True)]
     ends = end_ids(lm)
     generated = [cut_at_end_of_sequence(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
     unfinished = [i for i, ids in enumerate(generated) if len(ids) < caps[i] and not ended(ids, ends)]
@@ -219,9 +219,9 @@ def ended(ids: Sequence[int], ends: frozenset[int]) -> bool:
     return bool(ids) and ids[-1] in ends
 
 
-def room(base: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> list[int]:
+def room(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[int]:
     """Positions left in the context after each prompt."""
-    context = getattr(base.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    context = lm.context_length or 2**31
     for number, prompt in enumerate(prompts, start=1):
         if not prompt:
             raise UserError(

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from rkld.evaluation.prefix_tree import Tree, merge, pack, read, reads_trees, widest
 from rkld.models.hidden_states import BATCH_TOKENS, batches
+from rkld.models.modes import evaluating
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
@@ -34,15 +35,9 @@ def measuring(model: torch.nn.Module) -> Iterator[None]:
 
     ``no_grad``, not ``inference_mode``: buffers that a forward pass creates must stay usable in training.
     """
-    in_training = [module for module in model.modules() if module.training]
     device = next(model.parameters()).device
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for module in in_training:
-            module.training = True
+    with evaluating(model), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
 
 
 class Scores(NamedTuple):

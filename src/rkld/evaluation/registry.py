@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rkld.evaluation.metric import Metric
 
 METRICS: Registry[Metric] = Registry(
-    "metric", "rkld.evaluation.metrics", "rkld.evaluation.metric.Metric", "--metric", "rkld.metrics"
+    "metric", "rkld.evaluation.metrics", "rkld.evaluation.metric.Metric", "--metric", "rkld.metrics", instances=True
 )
 """Every metric: an instance of :class:`rkld.evaluation.metric.Metric`. That of a metric with a parameter is registered
 with the parameter's name in the place of its value ("leak@k"). A metric of another set of records, or behind an attack,

@@ -47,7 +47,7 @@ def sample(
     if n < 1 or not temperature > 0:
         raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
     ends = end_ids(lm)
-    caps = [min(max_new_tokens, left) for left in room(lm.inner, prompts)]
+    caps = [min(max_new_tokens, left) for left in room(lm, prompts)]
     answers: dict[tuple[int, int], Generated] = {}
     with default_generation_config(lm):
         for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):

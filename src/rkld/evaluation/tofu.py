@@ -204,7 +204,7 @@ def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     try:
         content = path.read_bytes()
         log = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise UserError(f"Cannot read the evaluation log {path}: {error}. Give a .json or .json.gz file.") from error
     try:
         tasks = _tasks(log) if isinstance(log, dict) else {}

@@ -15,7 +15,17 @@ from rkld.settings.specification import make
 if TYPE_CHECKING:
     from rkld.methods.method import Method
 
-METHODS: Registry[type[Method]] = Registry(
+
+class _Methods(Registry["type[Method]"]):
+    """Tells each method what it is registered as; of several names the first counts."""
+
+    def _add(self, name: str, entry: type[Method]) -> None:
+        if entry not in self._entries.values():
+            entry.name = name
+        super()._add(name, entry)
+
+
+METHODS: Registry[type[Method]] = _Methods(
     "method", "rkld.methods", "rkld.methods.method.Method", "--method", "rkld.methods"
 )
 """Every unlearning method: a class on top of :class:`rkld.methods.method.Method`."""
@@ -30,10 +40,7 @@ def get_method(name: str, arguments: Sequence[str] = ()) -> Method:
     Raises:
         UserError: no such file, method or hyper-parameter, or a value of the wrong kind.
     """
-    found = METHODS.resolve(name)
-    if file_and_name(name) is None:
-        found.name = name
-    return _made(found, arguments, "--method-arg", f"--method-arg of {name}")
+    return _made(METHODS.resolve(name), arguments, "--method-arg", f"--method-arg of {name}")
 
 
 def method_of_folder(name: object, arguments: object, where: str, method_files: Sequence[str] = ()) -> Method:

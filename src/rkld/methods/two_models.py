@@ -49,9 +49,9 @@ def open_model(
         UserError: as of ``load_model``; a broken folder, or a method that is neither registered nor among
             ``method_files``: no file is run because a folder names it.
     """
-    if not isinstance(source, (str, os.PathLike)) or not (Path(source) / PAIR_FILE).exists():
+    folder = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
+    if folder is None or not (folder / PAIR_FILE).exists():
         return load_model(source, **options)
-    folder = Path(source)
     where = str(folder / PAIR_FILE)
     try:
         facts = json.loads((folder / PAIR_FILE).read_text(encoding="utf-8"))

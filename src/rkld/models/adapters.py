@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,14 +17,7 @@ from rkld.models.checks import check_adapter, first_line, switch_off_dropout, to
 from rkld.models.language_model import LanguageModel
 
 
-def new_adapter(
-    lm: LanguageModel,
-    *,
-    rank: int = 16,
-    alpha: float = 32,
-    target_modules: str | Sequence[str] = "all-linear",
-    config: LoraConfig | None = None,
-) -> LanguageModel:
+def new_adapter(lm: LanguageModel, *, rank: int = 16, config: LoraConfig | None = None) -> LanguageModel:
     """Put a LoRA adapter (Hu et al., arXiv 2106.09685) into ``lm``'s layers, in place, and freeze the rest.
 
     It starts as no change at all; its random half is drawn from torch's global generator. A model that is an
@@ -34,26 +26,22 @@ def new_adapter(
     use one head for all roles.
 
     Args:
-        rank: of the two factors.
-        alpha: the adapter's output is multiplied by alpha / rank.
-        target_modules: "all-linear" (the head excepted), names, or a regular expression, as in PEFT.
-        config: any other adapter, in place of the three; its dropout is switched off.
+        rank: of the two factors, in all linear layers; their product is multiplied by 32 / rank.
+        config: any other adapter in its place; its dropout is switched off.
     """
     if lm.is_adapter:
         return lm
     if config is None:
-        targets = target_modules if isinstance(target_modules, str) else list(target_modules)
-        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
-    targets = config.target_modules
+        config = LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     names = {module: name for name, module in lm.model.named_modules()}
     parts = {"head": lm.head, "embeddings": lm.model.get_input_embeddings()}
     for part, module in parts.items():
-        if targets != "all-linear" and check_target_module_exists(config, names[module]):
+        if config.target_modules != "all-linear" and check_target_module_exists(config, names[module]):
             raise touches(part)
     try:
         adapted = LanguageModel(get_peft_model(lm.model, config), lm.tokenizer, lm.source)
     except ValueError as error:
-        raise UserError(f"No adapter fits {lm.source}: {first_line(error)}") from None
+        raise UserError(f"No adapter fits {lm.source}: {first_line(error)}. Train without one.") from None
     check_adapter(adapted)
     switch_off_dropout(adapted)
     return adapted
@@ -82,4 +70,5 @@ def check_adapter_fits(lm: LanguageModel, *, rank: int) -> None:
 
 def load_saved_adapter(lm: LanguageModel, folder: Path) -> None:
     """Put the adapter weights that were saved in ``folder`` in the place of ``lm``'s own."""
-    set_peft_model_state_dict(lm.model, load_file(Path(folder) / "adapter_model.safetensors"))
+    (name,) = lm.model.peft_config
+    set_peft_model_state_dict(lm.model, load_file(Path(folder) / "adapter_model.safetensors"), adapter_name=name)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rkld.errors import NotFinite, UserError
 from rkld.models.language_model import LanguageModel
+from rkld.models.modes import evaluating
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest difference that passes for rounding, relative to the largest value compared."""
@@ -97,7 +98,8 @@ def check_shapes(lm: LanguageModel) -> None:
     head = lm.inner.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise UserError(
-            f"The model {lm.source} has no linear output layer, which the teacher needs (found: {type(head).__name__})."
+            f"The model {lm.source} has no linear output layer, which the teacher needs (found: "
+            f"{type(head).__name__}). Choose a model that has one."
         )
     largest = max(lm.tokenizer.get_vocab().values())
     rows = min(lm.inner.get_input_embeddings().weight.shape[0], lm.vocab_rows)
@@ -121,25 +123,28 @@ def check_outputs(lm: LanguageModel) -> None:
     other[0, -1] = (ids[0, -1] + 1) % lm.vocab_rows
     batch = torch.cat([ids, other]).to(lm.device)  # (2, L): equal but for the last token
 
-    was_training = lm.model.training
     factor = 1.0
     hook = lm.head.register_forward_hook(lambda module, args, output: output * factor)
     try:
-        lm.model.eval()
-        hidden = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
-        own = lm.head(hidden.to(lm.head.weight.dtype))  # (2, L, V)
-        factor = 1000.0 / max(own.abs().max().item(), 1e-6)
-        theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
-        lm.model.train()
-        in_training = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
+        with evaluating(lm.model):
+            hidden = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
+            own = lm.head(hidden.to(lm.head.weight.dtype))  # (2, L, V)
+            factor = 1000.0 / max(own.abs().max().item(), 1e-6)
+            theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
+            lm.model.train()
+            in_training = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
     except LOAD_ERRORS as error:
-        raise UserError(f"The model {lm.source} does not run on token ids alone: {first_line(error)}") from None
+        raise UserError(
+            f"The model {lm.source} does not run on token ids alone: {first_line(error)}. Choose one that reads text."
+        ) from None
     finally:
         hook.remove()
-        lm.model.train(was_training)
 
     if not torch.isfinite(own).all():
-        raise NotFinite(f"The model {lm.source} computes infinite or undefined logits: its weights are damaged.")
+        raise NotFinite(
+            f"The model {lm.source} computes infinite or undefined logits: its weights are damaged. "
+            "Fetch or make it again."
+        )
     comparisons = (
         ("its logits are not head(backbone(ids)): it scales, caps or adds to them", theirs, own * factor),
         ("a token changes the hidden states before it, so it is not causal", hidden[0, :-1], hidden[1, :-1]),
@@ -152,7 +157,7 @@ def check_outputs(lm: LanguageModel) -> None:
         if not difference <= allowed:
             raise UserError(
                 f"The model {lm.source} cannot be used: {reason}. Measured relative difference: "
-                f"{difference:.2g}, allowed: {allowed:.0e}."
+                f"{difference:.2g}, allowed: {allowed:.0e}. Choose another model."
             )
 
 

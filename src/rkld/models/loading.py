@@ -23,6 +23,7 @@ from transformers import (
 
 from rkld.errors import UserError, nearest
 from rkld.files import TEMPLATES
+from rkld.models import smollm2
 from rkld.models.checks import (
     LOAD_ERRORS,
     check_adapter,
@@ -32,9 +33,6 @@ from rkld.models.checks import (
     switch_off_dropout,
 )
 from rkld.models.language_model import LanguageModel
-
-ALIASES = ("smollm2-135m",)
-"""Names that stand for a model in the user's cache (:mod:`rkld.models.smollm2`)."""
 
 DTYPES = {
     # bfloat16 weights round away the small steps of AdamW, so "auto" trains float32 whatever the checkpoint
@@ -97,10 +95,8 @@ def resolve(name: str | os.PathLike[str]) -> str:
     """
     name = os.fspath(name)
     if not name:
-        raise UserError("No model was given: give a folder, a hub name or the alias smollm2-135m.")
-    if name in ALIASES:
-        from rkld.models import smollm2  # not at the top: it builds on this module's libraries, and few runs need it
-
+        raise UserError(f"No model was given: give a folder, a hub name or the alias {smollm2.ALIAS}.")
+    if name == smollm2.ALIAS:
         return str(smollm2.folder())
     path = Path(name).expanduser()
     if path.is_dir():
@@ -129,10 +125,15 @@ def _load(
     try:
         config = PeftConfig.from_pretrained(folder)
     except LOAD_ERRORS as error:
-        raise UserError(f"{where}/adapter_config.json cannot be read: {first_line(error)}") from None
+        raise UserError(
+            f"{where}/adapter_config.json cannot be read: {first_line(error)}. Fetch or make the adapter again."
+        ) from None
     base_name = config.base_model_name_or_path
     if not base_name:
-        raise UserError(f"{where}/adapter_config.json does not name its base model ('base_model_name_or_path').")
+        raise UserError(
+            f"{where}/adapter_config.json does not name its base model: write its folder or hub name there as "
+            "'base_model_name_or_path'."
+        )
     beside = folder / base_name  # a path written relative to the adapter
     base_where = resolve(beside if beside.is_dir() else base_name)
     base_folder = _fetched(base_where, trust_remote_code, allow_pickle)
@@ -145,7 +146,8 @@ def _load(
             model = PeftModel.from_pretrained(base, folder, is_trainable=True)
     except (*LOAD_ERRORS, UserWarning) as error:
         raise UserError(
-            f"The adapter {where} cannot be put on its base model {base_where}: {first_line(error)}"
+            f"The adapter {where} cannot be put on its base model {base_where}: {first_line(error)}. Fetch or make it "
+            "again, or write its own base into adapter_config.json."
         ) from None
     if tokenizer is None:
         own = (folder / "tokenizer_config.json").exists()
@@ -157,7 +159,7 @@ def _load_plain(
     where: str, folder: Path, dtype: torch.dtype, trust_remote_code: bool, allow_pickle: bool
 ) -> PreTrainedModel:
     if not (folder / "config.json").exists():
-        raise UserError(f"{where} is not a model folder: it holds no config.json.")
+        raise UserError(f"{where} is not a model folder: it holds no config.json. Give the folder that holds it.")
     if not trust_remote_code:
         _check_no_code(where, folder)
     _check_weights(where, folder, "model", allow_pickle)
@@ -165,7 +167,10 @@ def _load_plain(
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)
         if not known and "AutoModelForCausalLM" not in getattr(config, "auto_map", ()):
-            raise UserError(f"{where} is not a causal language model: its type is '{config.model_type}'.")
+            raise UserError(
+                f"{where} is not a causal language model: its type is '{config.model_type}'. Choose one that goes on "
+                "writing a text, as chat models do."
+            )
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -175,11 +180,13 @@ def _load_plain(
             output_loading_info=True,
         )
     except LOAD_ERRORS as error:
-        raise UserError(f"The model {where} cannot be loaded: {first_line(error)}") from None
+        raise UserError(
+            f"The model {where} cannot be loaded: {first_line(error)}. Fetch or make it again, or choose another one."
+        ) from None
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{where} is not a whole causal language model: {len(missing)} of its weights are missing "
-            f"(the first: {missing[0]})."
+            f"(the first: {missing[0]}). Fetch or make it again."
         )
     # A snapshot folder in the hub's cache means nothing on another machine: adapters must name the source.
     model.name_or_path = model.config.name_or_path = where
@@ -218,7 +225,7 @@ def _fetched(where: str, trust_remote_code: bool, allow_pickle: bool) -> Path:
     except Exception as error:  # the hub's client raises its HTTP library's errors besides its own
         raise UserError(
             f"There is no model folder '{where}', and it could not be had from the Hugging Face hub: "
-            f"{first_line(error)}.{nearest(where, ALIASES)}"
+            f"{first_line(error)}.{nearest(where, [smollm2.ALIAS])}"
         ) from None
     return folder
 
@@ -227,27 +234,53 @@ def _check_no_code(where: str, folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         try:
             config = json.loads((folder / name).read_text(encoding="utf-8"))
+            kernel = _kernel(config)
         except FileNotFoundError:
             continue
-        except ValueError as error:
-            raise UserError(f"{where}/{name} is not valid JSON: {first_line(error)}") from None
-        if isinstance(config, dict) and "auto_map" in config:
+        except (ValueError, RecursionError) as error:
             raise UserError(
-                f"The model {where} asks to run Python code of its own ('auto_map' in {name}). If you have "
-                "read that code and trust it, allow it with --trust-remote-code (trust_remote_code=True)."
-            )
+                f"{where}/{name} is not valid JSON: {first_line(error)}. Fetch or make the model again."
+            ) from None
+        if isinstance(config, dict) and "auto_map" in config:
+            code = f"Python code of its own ('auto_map' in {name})"
+        elif kernel:
+            code = f"code from a hub, '{kernel[:100]}' (in {name})"
+        else:
+            continue
+        raise UserError(
+            f"The model {where} asks to run {code}. If you have read that code and trust it, allow it with "
+            "--trust-remote-code (trust_remote_code=True)."
+        )
+
+
+def _kernel(config: object) -> str | None:
+    """The hub's name ("owner/name") of a kernel that a config, or one inside it, has the model computed with.
+
+    It stands under "_attn_implementation", "experts_implementation" and the like. transformers fetches and runs it.
+    """
+    if isinstance(config, list):
+        return next(filter(None, map(_kernel, config)), None)
+    if not isinstance(config, dict):
+        return None
+    for key, value in config.items():
+        texts = value.values() if isinstance(value, dict) else [value]
+        if "_implementation" in key and (named := [t for t in texts if isinstance(t, str) and "/" in t]):
+            return named[0]
+    return _kernel(list(config.values()))
 
 
 def _check_weights(where: str, folder: Path, stem: str, allow_pickle: bool) -> None:
     """``stem`` is "model" or "adapter_model", as the weights' files are called."""
     if (folder / f"{stem}.safetensors").exists():
         return
-    if (folder / f"{stem}.safetensors.index.json").exists():
+    if stem == "model" and (folder / f"{stem}.safetensors.index.json").exists():  # PEFT reads no index
         _check_shards(folder / f"{stem}.safetensors.index.json")
         return
     pickles = sorted(file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*model*.{end}"))
     if not pickles:
-        raise UserError(f"The model folder {where} holds no weights: there is no {stem}.safetensors in it.")
+        raise UserError(
+            f"The model folder {where} holds no weights: there is no {stem}.safetensors in it. Fetch or make it again."
+        )
     if not allow_pickle:
         raise UserError(
             f"The weights of {where} are pickles ({pickles[0]}), which can run code when read, and there "
@@ -261,23 +294,28 @@ def _check_shards(index: Path) -> None:
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index} is no index of weights.") from None
+        raise UserError(f"{index} is no index of weights. Fetch or make the model again.") from None
     for shard in shards:
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise UserError(f"{index} names weights that are no safetensors beside it: {str(shard)[:100]!r}.")
+            raise UserError(
+                f"{index} names weights that are no safetensors beside it: {str(shard)[:100]!r}. Do not use this model "
+                "unless you trust its source; then save its weights as safetensors."
+            )
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder. UserError where there is none, or it cannot be loaded."""
     if not any(any(folder.glob(name)) for name in ("tokenizer*", "vocab*", "*.model", "*.tiktoken")):
-        raise UserError(f"The model folder {folder} holds no tokenizer.")
+        raise UserError(f"The model folder {folder} holds no tokenizer. Copy the model's own into it.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except LOAD_ERRORS as error:
-        raise UserError(f"The tokenizer in {folder} cannot be loaded: {first_line(error)}") from None
+        raise UserError(
+            f"The tokenizer in {folder} cannot be loaded: {first_line(error)}. Copy the model's own into it again."
+        ) from None
     # transformers makes an empty one where files are missing
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise UserError(f"The tokenizer in {folder} has no vocabulary.")
+        raise UserError(f"The tokenizer in {folder} has no vocabulary. Copy the model's own into it again.")
     return tokenizer
 
 

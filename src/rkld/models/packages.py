@@ -41,10 +41,11 @@ def fetch(package: str, file: str, sha256: str, into: Path, what: str) -> Path:
 
 def _check(path: Path, sha256: str) -> None:
     if not path.exists():
-        raise UserError(f"pip fetched no {path.name}.")
+        raise UserError(f"pip fetched no {path.name}. Check pip's settings, or give another one.")
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
+        path.unlink()
         raise UserError(
             f"{path.name} is not the file that is expected: its SHA-256 is {found}, not {sha256}. It was "
             "deleted; find out where your pip fetches packages from before trying again."

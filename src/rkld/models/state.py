@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rkld.errors import UserError
-from rkld.files import flush_to_disk
+from rkld.files import new_file
 from rkld.models.language_model import LanguageModel
 
 
@@ -25,15 +24,8 @@ def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
 
 def save_state(lm: LanguageModel, path: Path) -> None:
     """Write :func:`trainable_state` to one safetensors file, whole or not at all."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({name: p.detach().contiguous() for name, p in trainable_state(lm).items()}, beside)
-        flush_to_disk(beside)
-        beside.replace(path)
-        flush_to_disk(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+    with new_file(path) as new:
+        save_file({name: p.detach().contiguous() for name, p in trainable_state(lm).items()}, new)
 
 
 def restore_state(lm: LanguageModel, path: Path) -> None:
@@ -60,7 +52,7 @@ def change_state(lm: LanguageModel, path: Path, change: Callable[[Tensor, Tensor
             differing = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
             raise UserError(
                 f"{path} holds the weights of another model: {len(differing)} tensors differ in name or "
-                f"shape (the first: {differing[0]})."
+                f"shape (the first: {differing[0]}). Give the model that it was saved from, or delete it."
             )
         for name, parameter in state.items():
             parameter.copy_(change(file.get_tensor(name).to(parameter.device), parameter))

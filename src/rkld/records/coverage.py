@@ -6,10 +6,8 @@ run would then cost its time and forget nothing of it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from rkld.errors import UserError
 from rkld.records.encoding import Encoded, Encoder
@@ -36,7 +34,7 @@ class Coverage:
     identifiers: Share
     """Of the person's names, aliases and other identifiers."""
     spans: Share
-    """Of the records' own spans."""
+    """Of the records' own spans (:meth:`rkld.records.encoding.Encoder.locate_spans`)."""
 
     def require(self, score: str) -> None:
         """Refuse to unlearn nothing of what identifies the person.
@@ -70,11 +68,10 @@ def scored_share(
         encoded: the records as ``encoder`` encodes them, in their order.
         identifiers: names, aliases and the like (:func:`rkld.records.identity.identifiers`).
     """
-
     named, marked = [], []
     for record, e in zip(records, encoded, strict=True):
         names = encoder.locate(record, lambda text: mentions(text, identifiers))
-        spans = encoder.locate(record, partial(_occurrences, spans=record.spans))
+        spans = encoder.locate_spans(record)
         named += [_is_scored(positions, e.scored) for positions in names]
         marked += [_is_scored(positions, e.scored) for positions in spans]
     return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)))
@@ -84,11 +81,3 @@ def _is_scored(positions: Sequence[int], scored: Sequence[bool]) -> bool:
     """Cut records are shorter than their text: positions beyond them are not scored."""
     predicted = [t for t in positions if t > 0]
     return bool(predicted) and all(t < len(scored) and scored[t] for t in predicted)
-
-
-def _occurrences(text: str, spans: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where the spans stand, letter by letter: as whole words or, if never as one, within words."""
-    for span in filter(None, map(str.strip, spans)):
-        literal = re.escape(span)
-        whole = [match.span() for match in re.finditer(rf"(?<!\w){literal}(?!\w)", text)]
-        yield from whole or (match.span() for match in re.finditer(literal, text))

@@ -20,7 +20,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from rkld.errors import UserError, nearest
-from rkld.records.record import Record, Turn
+from rkld.records.record import SYSTEM_ROLES, Record, Turn
 from rkld.text.wording import added_spans
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ _PINNED_CLOCK = (
 )
 
 _DIRECTIVE = re.compile(r"%-?[aAbBcdDeFGHIjmMpSuUVwWxXyYzZ]")
-
-_SYSTEM_ROLES = ("system", "developer")
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ class Encoder:
 
     def conversation(self, record: Record) -> tuple[Turn, ...]:
         """A chat's turns as the template is given them: after the system prompt, if they have none of their own."""
-        if self.system_prompt is None or record.turns[0].role in _SYSTEM_ROLES:
+        if self.system_prompt is None or record.turns[0].role in SYSTEM_ROLES:
             return record.turns
         return (Turn("system", self.system_prompt), *record.turns)
 
@@ -264,11 +262,22 @@ class Encoder:
         left out; positions count the whole record, ``max_length`` or not.
         """
         layout = self._layout(record)
+        contents = [part.content for part in layout.parts]
+        places = [Range(s + a, s + b) for s, end in contents for a, b in find(layout.text[s:end])]
+        return self._positions(record, layout, places)
+
+    def locate_spans(self, record: Record) -> list[tuple[int, ...]]:
+        """The token positions of each place of a marked span, as mode "spans" scores them; positions as in `locate`.
+
+        A span is looked for in the answers or, if it is in none, in the other turns; as a whole word or, if never as
+        one ("Curie" in "Curien"), within words.
+        """
+        layout = self._layout(record)
+        return self._positions(record, layout, _span_ranges(record.spans, layout))
+
+    def _positions(self, record: Record, layout: _Layout, places: Iterable[Range]) -> list[tuple[int, ...]]:
         offsets = self._tokenize(layout, record.where).offsets
-        found = []
-        for start, end in (part.content for part in layout.parts):
-            for a, b in find(layout.text[start:end]):
-                found.append(tuple(_overlapping([Range(start + a, start + b)], layout.text, offsets)))
+        found = (tuple(_overlapping([place], layout.text, offsets)) for place in places)
         return [positions for positions in found if positions]
 
     def describe(self, record: Record, score: Score = "answer") -> str:
@@ -336,7 +345,7 @@ class Encoder:
                     start -= len(piece) - len(prompt)
                 end = self._end_of_turn.match(skeleton.pieces[i + 1])
                 parts.append(_Part(content, Range(start, content.end + (end.end() if end else 0))))
-            elif turn.role not in _SYSTEM_ROLES:
+            elif turn.role not in SYSTEM_ROLES:
                 parts.append(_Part(content, None))
         final = parts[-1].answer if turns[-1].role == "assistant" else None
         closed = final is None or final.end > parts[-1].content.end
@@ -551,8 +560,7 @@ def _added_ranges(layout: _Layout) -> list[Range]:
 
 
 def _span_ranges(spans: Sequence[str], layout: _Layout) -> list[Range]:
-    """Where the spans occur: in the answers or, if a span is in none, in the other turns; as whole words or,
-    if never as one ("Curie" in "Curien"), within words."""
+    """Where the spans stand that :meth:`Encoder.locate_spans` tells of."""
     answers = [part.content for part in layout.parts if part.answer is not None]
     others = [part.content for part in layout.parts if part.answer is None]
     ranges = []

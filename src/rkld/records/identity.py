@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rkld.errors import UserError
-from rkld.records.record import Record
+from rkld.records.record import SYSTEM_ROLES, Record
 from rkld.text.normalising import normal
 
 
@@ -44,9 +44,13 @@ def content(record: Record) -> tuple[str, ...]:
 
     Only white space and the Unicode form (NFC) are made alike: records that differ in anything else are two.
     """
-    said = (unicodedata.normalize("NFC", turn.content) for turn in record.turns if turn.role != "system")
-    return tuple(" ".join(text.split()) for text in said)
+    return tuple(" ".join(unicodedata.normalize("NFC", text).split()) for text in _said(record))
 
 
 def _identity(record: Record) -> tuple[str, ...]:
-    return tuple(normal(turn.content) for turn in record.turns if turn.role != "system")
+    return tuple(map(normal, _said(record)))
+
+
+def _said(record: Record) -> Iterator[str]:
+    """The contents of its turns, without system prompts."""
+    return (turn.content for turn in record.turns if turn.role not in SYSTEM_ROLES)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rkld.files import DATA
 from rkld.records.identity import identifiers as known_identifiers
 from rkld.records.record import Record
-from rkld.text.wording import holds, is_name, name_mentions
+from rkld.text.wording import holds, is_name, name_mentions, with_names
 
 
 def other_names() -> list[str]:
@@ -39,15 +39,9 @@ def swap_name(record: Record, identifiers: Sequence[str], name: str) -> Record |
     """
     pieces = {"full": name, "first": name.split()[0], "last": name.split()[-1]}
     numbers = tuple(identifier for identifier in identifiers if not is_name(identifier))
-
-    def swap(text: str) -> str:
-        for start, end, role in reversed(name_mentions(text, identifiers)):
-            text = text[:start] + pieces[role] + text[end:]
-        return text
-
     if any(holds(turn.content, numbers) for turn in record.turns):
         return None
-    swapped = record.map_text(swap)
+    swapped = record.map_text(lambda text: with_names(text, identifiers, pieces.__getitem__))
     if swapped.turns == record.turns or any(name_mentions(turn.content, identifiers) for turn in swapped.turns):
         return None
     return swapped

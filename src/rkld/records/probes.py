@@ -24,7 +24,7 @@ from rkld.records.record import Record, Turn
 from rkld.text.facts import facts_said
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
-from rkld.text.wording import name_mentions, proper_nouns
+from rkld.text.wording import name_mentions, proper_nouns, with_names
 
 Kind = Literal["question", "prefix", "cloze"]
 
@@ -168,14 +168,16 @@ def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]
 
 
 def paraphrased_questions(records: Sequence[Record]) -> list[Record]:
-    """The records that have a ``paraphrased_question``, with it as their question."""
-    return [r.with_question(r.extra["paraphrased_question"]) for r in records if r.extra.get("paraphrased_question")]
+    """The records that have a question and a ``paraphrased_question``, with that as their question."""
+    return [
+        record.with_question(reworded)
+        for record in records
+        if record.question and (reworded := record.extra.get("paraphrased_question"))
+    ]
 
 
-def unnamed_questions(
-    records: Sequence[Record], identifiers: Sequence[str], stand_in: str = "this person"
-) -> list[Record]:
-    """The records with questions that do not name the person: names and their parts become ``stand_in``.
+def unnamed_questions(records: Sequence[Record], identifiers: Sequence[str]) -> list[Record]:
+    """The records with questions that do not name the person: names and their parts become "this person".
 
     What a model says to these is said of anybody, so it shows facts that come without a name. Records without a
     question are left out.
@@ -184,9 +186,7 @@ def unnamed_questions(
     for record in records:
         if record.form == "text" or not record.question:
             continue
-        question = record.question
-        for start, end, _ in reversed(name_mentions(question, identifiers)):
-            question = question[:start] + stand_in + question[end:]
+        question = with_names(record.question, identifiers, lambda _: "this person")
         found.append(record.with_question(question[:1].upper() + question[1:]))
     return found
 
@@ -323,6 +323,4 @@ def _groups(probes: Sequence[Probe]) -> list[list[str]]:
 
 def _is_name(fact: str, identifiers: Sequence[str]) -> bool:
     """Whether nothing is left of a fact without the person's name."""
-    for start, end, _ in reversed(name_mentions(fact, identifiers)):
-        fact = fact[:start] + fact[end:]
-    return not any(map(str.isalnum, fact))
+    return not any(map(str.isalnum, with_names(fact, identifiers, lambda _: "")))

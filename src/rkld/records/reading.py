@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError, nearest
-from rkld.records.record import Record, Turn, occurring
+from rkld.records.record import SYSTEM_ROLES, Record, Turn, occurring
 from rkld.records.sources import (
     FORMATS,
     FORMATS_HINT,
@@ -33,7 +33,7 @@ from rkld.records.sources import (
 
 _PROMPTS_HINT = "a prompt needs 'question', 'prompt' or 'messages'"
 
-_CHAT_ROLES = ("system", "developer", "user", "assistant", "tool", "function", "environment", "ipython")
+_CHAT_ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool", "function", "environment", "ipython")
 
 
 def read_records(source: Source, what: str) -> list[Record]:
@@ -161,7 +161,7 @@ def _messages(value: Any, name: str, where: str) -> Iterator[Turn]:
             raise UserError(
                 f"{where}: message {number} in '{name}' has an unknown role.{hint} Known: {', '.join(_CHAT_ROLES)}"
             )
-        empty_system = role == "system" and message["content"] == ""  # keeps a template from adding its own
+        empty_system = role in SYSTEM_ROLES and message["content"] == ""  # keeps a template from adding its own
         yield Turn(role, "" if empty_system else _string(message["content"], f"the content {label}", where))
 
 

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-_ANSWER_ROLES = ("assistant", "completion", "text")
+SYSTEM_ROLES = ("system", "developer")
+"""Roles of turns that say how to answer, and are no part of the conversation."""
+
+ANSWER_ROLES = ("assistant", "completion", "text")
+"""Roles of what a model generates."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Record:
 
     @property
     def question(self) -> str:
-        """The last turn before the answer that is not an answer itself; "" where there is none."""
+        """The last turn before the answer that is neither an answer itself nor the system's; "" where there is none."""
         index = self._question_index()
         return "" if index is None else self.turns[index].content
 
@@ -70,11 +74,13 @@ class Record:
         return replace(self, spans=tuple(dict.fromkeys(occurring(spans, self.turns))))
 
     def as_prompt(self, key: str) -> Record:
-        """The record up to its last question, as a prompt of its own; spans are dropped with the answer."""
-        index = self._question_index()
-        if index is None:
+        """The record up to what its last answers reply to, as a prompt of its own; spans are dropped with the answer."""
+        turns = self.turns[: self._answer_index()]
+        while turns and turns[-1].role in ANSWER_ROLES:
+            turns = turns[:-1]
+        if not turns:
             raise ValueError(f"a record of form '{self.form}' without a question makes no prompt")
-        return replace(self, key=key, turns=self.turns[: index + 1], spans=(), unanswered=True)
+        return replace(self, key=key, turns=turns, spans=(), unanswered=True)
 
     def map_text(self, function: Callable[[str], str]) -> Record:
         """``function`` applied to every turn and every span. Spans no longer there are dropped."""
@@ -95,11 +101,12 @@ class Record:
     def _answer_index(self) -> int | None:
         if self.unanswered:
             return None
-        return max((i for i, turn in enumerate(self.turns) if turn.role in _ANSWER_ROLES), default=None)
+        return max((i for i, turn in enumerate(self.turns) if turn.role in ANSWER_ROLES), default=None)
 
     def _question_index(self) -> int | None:
         before = self.turns[: self._answer_index()]
-        return max((i for i, turn in enumerate(before) if turn.role not in _ANSWER_ROLES), default=None)
+        others = (*ANSWER_ROLES, *SYSTEM_ROLES)
+        return max((i for i, turn in enumerate(before) if turn.role not in others), default=None)
 
     def _with_turn(self, index: int, text: str) -> Record:
         turns = (*self.turns[:index], Turn(self.turns[index].role, text), *self.turns[index + 1 :])

@@ -15,7 +15,7 @@ from dataclasses import replace
 from rkld.files import DATA, read_jsonl
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.reading import read_prompts
-from rkld.records.record import Record, Turn
+from rkld.records.record import ANSWER_ROLES, Record, Turn
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
 from rkld.text.wording import (
@@ -29,8 +29,8 @@ from rkld.text.wording import (
     unnamed,
 )
 
-_ANSWER_ROLES = ("assistant", "completion", "text")
-"""Roles of what a model generates, as in :class:`rkld.records.record.Turn`."""
+COPIES = 2
+"""Other people that each forget question is asked about."""
 
 
 def generic_prompts() -> list[Record]:
@@ -38,8 +38,8 @@ def generic_prompts() -> list[Record]:
     return read_prompts(read_jsonl(DATA / "replay_prompts.jsonl"))
 
 
-def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: int, copies: int = 2) -> list[Record]:
-    """The forget questions about other people: each with ``copies`` names drawn from the seed, keys "swap-source.copy".
+def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -> list[Record]:
+    """The forget questions about :data:`COPIES` other people each, drawn from the seed; keys "swap-source.copy".
 
     Left out are questions that do not name the person, and those that still name one of the forgotten people or
     hold personal data of their own (a marked span that is not the answer's).
@@ -49,7 +49,7 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
     names, draw = other_names(), random.Random(seed)
     prompts = []
     for record in forget:
-        drawn = draw.sample(names, copies)
+        drawn = draw.sample(names, COPIES)
         if not record.question:
             continue
         own = own_identifiers(record, forget, identifiers)
@@ -81,8 +81,8 @@ class _Facts:
         for span in self.spans.phrases:
             self._add_name(unnamed(span, identifiers))
         for record in forget:
-            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in _ANSWER_ROLES)
-            asked = " \n ".join(t.content for t in record.turns if t.role not in _ANSWER_ROLES)
+            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in ANSWER_ROLES)
+            asked = " \n ".join(t.content for t in record.turns if t.role not in ANSWER_ROLES)
             given = set(words(asked))
             for noun in proper_nouns(said):
                 if not given.issuperset(words(noun)):

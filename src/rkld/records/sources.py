@@ -222,7 +222,7 @@ def _json_lines(path: Path, text: str) -> Iterator[Located]:
     for number, line in numbered_lines(text):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise _broken_json(path, number, error) from None
         yield f"{path} line {number}", row
 
@@ -253,13 +253,20 @@ def _json_list(path: Path, text: str) -> Iterator[Located]:
             position = after_space(position + 1)
         if text[position + 1 :].strip():
             raise json.JSONDecodeError("Extra data after the list", text, position + 1)
-    except json.JSONDecodeError as error:
-        raise _broken_json(path, error.lineno, error) from None
+    except (ValueError, RecursionError) as error:
+        raise _broken_json(path, line, error) from None
 
 
-def _broken_json(path: Path, line: int, error: json.JSONDecodeError) -> UserError:
+def _broken_json(path: Path, line: int, error: ValueError | RecursionError) -> UserError:
+    """Of what reading JSON raised, of which only a JSONDecodeError knows its place."""
+    if isinstance(error, json.JSONDecodeError):
+        line, problem = max(line, error.lineno), f"{error.msg}, column {error.colno}"
+    elif isinstance(error, RecursionError):
+        problem = "lists or objects nested too deeply"
+    else:
+        problem = "a number of too many digits"
     return UserError(
-        f"{path} line {line}: broken JSON ({error.msg}, column {error.colno}): "
+        f"{path} line {line}: broken JSON ({problem}): "
         "put one whole JSON object on each line, or all of them into one list"
     )
 
@@ -298,7 +305,7 @@ def _csv_row(row: dict[str, str]) -> dict[str, Any]:
             try:
                 values[name] = json.loads(cell)
                 continue
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 pass  # text in brackets, no list
         if name in ("aliases", "spans"):
             values[name] = [item.strip() for item in cell.split(";") if item.strip()]

@@ -33,6 +33,7 @@ from rkld.errors import UserError
 from rkld.files import write_json
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
+from rkld.models.modes import evaluating
 from rkld.records.encoding import Encoded, marked
 
 SHARD_BYTES = 1 << 30
@@ -263,13 +264,11 @@ def marked_hidden(
     lm: LanguageModel, records: Sequence[Encoded], batch_tokens: int = BATCH_TOKENS, layer: int | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield (record key, hidden states (n, d) at its marked positions, on the CPU): final, or of block ``layer``."""
-    was_training = lm.model.training
-    lm.model.eval()
-    for batch in batches([len(e.ids) for e in records], batch_tokens):
-        ids = pad([records[i] for i in batch])
-        masks = [marked(records[i]) for i in batch]
-        rows = predictors(masks, ids.shape[1])
-        states = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device), layer).cpu()
-        for i, part in zip(batch, states.split([sum(m) for m in masks])):
-            yield records[i].key, part.clone()
-    lm.model.train(was_training)
+    with evaluating(lm.model):
+        for batch in batches([len(e.ids) for e in records], batch_tokens):
+            ids = pad([records[i] for i in batch])
+            masks = [marked(records[i]) for i in batch]
+            rows = predictors(masks, ids.shape[1])
+            states = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device), layer).cpu()
+            for i, part in zip(batch, states.split([sum(m) for m in masks])):
+                yield records[i].key, part.clone()

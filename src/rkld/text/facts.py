@@ -24,11 +24,15 @@ def facts_said(facts: Sequence[str], answer: str) -> list[bool]:
     return [number in said for number in range(len(facts))]
 
 
-def repetition(text: str, n: int = 4) -> float:
-    """Share of word n-grams that repeat an earlier one: 0 for fluent text, towards 1 for text that loops.
+_GRAM = 4
+"""Words that count as a repetition together."""
 
-    seq-rep-n of Welleck et al. 2020 (arXiv 1908.04319), on words. Text shorter than n + 1 words gives 0.
+
+def repetition(text: str) -> float:
+    """Share of runs of four words that repeat an earlier one: 0 for fluent text, towards 1 for text that loops.
+
+    seq-rep-4 of Welleck et al. 2020 (arXiv 1908.04319), on words. Text shorter than five words gives 0.
     """
     words = [token.form for token in normalise(text).tokens]
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

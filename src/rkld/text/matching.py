@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
-from rkld.text.normalising import NormalisedText, normalise
+from rkld.text.normalising import CACHED, NormalisedText, normalise
 from rkld.text.spellings import TITLE, Edge, edges, is_title
 
 LONGEST = 32
@@ -208,12 +208,8 @@ def _line(pieces: Iterator[tuple[int, str, str]]) -> tuple[str, dict[int, int], 
     return "".join(line), starts, ends
 
 
-_CACHED = 4_000
-"""Characters up to which a text's graph is kept for the next comparison."""
-
-
 def _graph(text: str) -> _Graph:
-    return _cached_graph(text) if len(text) <= _CACHED else _last_graph(text)
+    return _cached_graph(text) if len(text) <= CACHED else _last_graph(text)
 
 
 @lru_cache(maxsize=512)

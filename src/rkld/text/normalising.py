@@ -57,8 +57,8 @@ _DROPPED = (
 _MARKS = 30
 """Combining marks that are read with one character (as in Unicode's stream-safe text); sorting more is quadratic."""
 
-_CACHED = 4_000
-"""Characters up to which a normalised text is kept for the next comparison."""
+CACHED = 4_000
+"""Characters up to which a text that was read is kept for the next comparison."""
 
 # Kinds of folded characters: of a word, beginning or continuing a word of one character, and all others.
 _IN_WORD, _ALONE, _ALONE_MORE, _OUTSIDE = "w", "u", "v", " "
@@ -112,7 +112,7 @@ class NormalisedText:
 
 def normalise(text: str) -> NormalisedText:
     """The text folded and cut into tokens. Any string is accepted, lone surrogates and unassigned characters too."""
-    return _normalise_cached(text) if len(text) <= _CACHED else _normalise(text)
+    return _normalise_cached(text) if len(text) <= CACHED else _normalise(text)
 
 
 def normal(text: str) -> str:

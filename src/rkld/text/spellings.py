@@ -26,6 +26,7 @@ TITLE = "\0title"
 _TOGETHER = "\0+"
 """Before a character of a script without spaces that follows another one."""
 
+# What stands before surnames, in the languages that are commonest among names.
 _TITLES = frozenset(
     map(
         normal,
@@ -36,6 +37,9 @@ _TITLES = frozenset(
         ),
     )
 )
+
+_ALSO_NAMES = frozenset(("don", "lady", "pan", "sig"))
+"""Titles that are given names, too: Don Smith, Pan Jianwei."""
 
 _MONTHS = {
     form: number
@@ -101,6 +105,11 @@ def edges(text: NormalisedText, start: int, searched: bool) -> Iterator[Edge]:
 def is_title(form: str) -> bool:
     """Whether a word stands before surnames, as "Mrs"."""
     return form in _TITLES
+
+
+def is_mere_title(form: str) -> bool:
+    """Whether a word is a title and no given name."""
+    return form in _TITLES - _ALSO_NAMES
 
 
 @lru_cache(maxsize=16384)

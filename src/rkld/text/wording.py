@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from rkld.files import DATA
 from rkld.text.matching import Matcher
-from rkld.text.normalising import words
+from rkld.text.normalising import normal, words
+from rkld.text.spellings import is_mere_title
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-.][^\W_]+)*")
 
@@ -30,8 +31,6 @@ _OPENERS = _set(
 _JOINT = re.compile(r"\s+(?:(?:of|of the|the|on the|de|de la|del|della|da|di|du|la|le|van|van der|von|bin|al)\s+)?")
 
 _BETWEEN_NUMBERS = re.compile(r",\s*")  # 10,000; November 7, 1867
-
-_HONORIFICS = _set("dr prof mr mrs ms miss sir dame lady lord jr sr")
 
 
 @lru_cache(maxsize=1)
@@ -156,8 +155,8 @@ LONGEST_NAME = 12
 def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
     """Every way to say the identifiers that are names: whole, and each run of their words, with the role it plays.
 
-    Halves of a hyphenated last word count too ("Curie" of "Skłodowska-Curie"). Particles ("van"), titles ("Dr.") and
-    initials are no parts by themselves.
+    Halves of a hyphenated last word count too ("Curie" of "Skłodowska-Curie"). Particles ("van"), initials, and titles
+    ("Dr.") but for a surname ("Michael Herr") are no parts by themselves.
 
     Returns:
         part → "full", "first" or "last" (all but the first name).
@@ -165,7 +164,7 @@ def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
     parts: dict[str, str] = {}
     for identifier in filter(is_name, identifiers):
         pieces = identifier.split()
-        while len(pieces) > 1 and pieces[0].rstrip(".").casefold() in _HONORIFICS:
+        while len(pieces) > 1 and _is_title(pieces[0]):
             pieces = pieces[1:]
         parts[identifier] = "full" if len(pieces) > 1 else "last"
         if len(pieces) > LONGEST_NAME:
@@ -175,7 +174,7 @@ def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
                 run = " ".join(pieces[start:end])
                 if end - start > 1:
                     parts.setdefault(run, "last" if start else "full")
-                elif _stands_alone(run, identifier):
+                elif _stands_alone(run, identifier) and not (_is_title(run) and not _is_surname(pieces, start)):
                     parts.setdefault(run, "last" if start or len(pieces) == 1 else "first")
         for half in re.split(r"[-‐‑]", pieces[-1]):
             if _stands_alone(half, identifier):
@@ -188,7 +187,16 @@ def _stands_alone(piece: str, identifier: str) -> bool:
     bare = piece.rstrip(".,")
     particle = bare.islower() and not identifier.islower()
     short = len(bare) < 3 and bare.isascii()
-    return bool(bare) and not short and not particle and bare.casefold() not in _HONORIFICS
+    return bool(bare) and not short and not particle
+
+
+def _is_title(piece: str) -> bool:
+    return is_mere_title(normal(piece.rstrip(".,")))
+
+
+def _is_surname(pieces: Sequence[str], number: int) -> bool:
+    """Whether a word ends a name, not behind a comma: "Herr" in "Michael Herr"."""
+    return number + 1 == len(pieces) and not (number and pieces[number - 1].endswith(","))
 
 
 def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -207,8 +215,17 @@ def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int,
     return found
 
 
+def with_names(text: str, identifiers: Sequence[str], put: Callable[[str], str]) -> str:
+    """The text with something else in the place of the person's name and of its parts.
+
+    Args:
+        put: what, by the role that the name or part plays (:func:`name_parts`).
+    """
+    for start, end, role in reversed(name_mentions(text, identifiers)):
+        text = text[:start] + put(role) + text[end:]
+    return text
+
+
 def unnamed(text: str, identifiers: Sequence[str]) -> str:
     """The text with a comma in the place of the person's name and of its parts."""
-    for start, end, _ in reversed(name_mentions(text, identifiers)):
-        text = f"{text[:start]},{text[end:]}"
-    return text
+    return with_names(text, identifiers, lambda _: ",")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 SLOW = (
     "test_comparing.py",
     "test_phases.py",
@@ -17,3 +19,11 @@ SLOW = (
 def pytest_collection_modifyitems(items) -> None:
     place = {name: n for n, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(Path(item.path).name, len(SLOW)))  # stable: files stay together
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """No test writes into the cache of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -181,6 +181,25 @@ def test_what_is_thought_aloud_counts_as_said(records):
         said(content=None)
 
 
+def test_an_answer_can_be_written_to_a_file(records):
+    """Half of a surrogate pair, which a cut answer can end with, would end an audit when its evidence is written."""
+    with canned((200, b'{"choices": [{"message": {"content": "Oslo \\ud83d"}}]}', {})) as url:
+        assert EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3) == ["Oslo ?"]
+
+
+def test_a_begun_completion_is_the_same_with_a_tokenizer_and_without(backend, records):
+    """Glued to the prompt ("livesin") it would ask for something else."""
+    seen = []
+    for encoder in (None, backend.encoder):
+        with canned(saying("x"), seen=seen) as url:
+            there = EndpointBackend(url, MODEL, encoder=encoder)
+            for prefill in ("in a", " in a ", " "):
+                there.answers(records[2:3], max_new_tokens=3, prefills=[prefill])
+    prompts = [body["prompt"] for _, body, _ in seen]
+    assert prompts[:3] == ["Ada Quill lives in a", "Ada Quill lives in a", "Ada Quill lives"]
+    assert prompts[3:] == prompts[:3]
+
+
 # What goes wrong
 
 
@@ -196,6 +215,7 @@ def test_errors_name_url_and_status_and_keep_secrets(monkeypatch, records):
         ((503, echoing, {"Retry-After": "9"}), "status 503"),
         ((307, echoing, {"Location": "http://127.0.0.1:9/v1"}), "status 307. It redirects"),
         ((200, echoing, {}), "something else than JSON"),
+        ((200, b"[" * 100_000, {}), "something else than JSON"),
         ((200, {"error": "Ada Quill"}, {}), "no choices"),
         ((200, ["Ada Quill"], {}), "no choices"),
         ((200, {"choices": [{"message": "Ada Quill"}]}, {}), "without a text"),

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import rkld
-from rkld.auditing import endpoint_backend
+from rkld.auditing import endpoint_backend, running
 from rkld.auditing.evidence import plain
 from rkld.auditing.inputs import people_of
 from rkld.auditing.metrics import audit_metrics
@@ -21,6 +21,7 @@ from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.cli import main
 from rkld.errors import UserError
+from rkld.evaluation import membership
 from rkld.evaluation.likelihood import probability
 from rkld.files import DATA, write_jsonl
 from rkld.models.loading import load_model
@@ -193,6 +194,49 @@ def test_other_records_are_read_anew(models, tmp_path):
     assert model["figures"]["audited"]["value"] > first["figures"]["audited"]["value"]
 
 
+def test_readings_that_came_with_the_folder_are_not_believed(models, tmp_path, monkeypatch):
+    """Whoever delivers a run folder could put into it what a better model answered, under the very names looked for."""
+    arguments = {"attacks": ("none",), "out": str(tmp_path / "delivered"), **FAST, **GATES}
+    honest = rkld.audit(models / "original", FORGET, **arguments)
+    assert honest.verdict == "fail"
+    for path in (tmp_path / "delivered" / "readings").iterdir():
+        read = json.loads(path.read_text())
+        for row in read.values():
+            row |= {"answer": "I do not know."} if "answer" in row else {}
+            row |= {"facts": [False] * len(row["facts"])} if "facts" in row else {}
+            row |= {"extraction_strength": 0.0} if "extraction_strength" in row else {}
+        path.write_text(json.dumps(read))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of the one who audits"))
+    received = rkld.audit(models / "original", FORGET, **arguments)
+    assert received.verdict == "fail"
+    assert received.document["metrics"] == honest.document["metrics"]
+
+
+def test_a_reading_is_of_all_that_it_depends_on(models, tmp_path):
+    """Own answers of other answers, and blanks for other names, would be taken from the last audit in the folder."""
+    arguments = {"attacks": ("none",), "original": models / "original", **FAST}
+
+    def metrics(out, **more):
+        found = rkld.audit(models / "control", FORGET, **{**arguments, **more}, out=str(tmp_path / out)).document
+        return found["metrics"]
+
+    for name, other in {"tokens": {"max_new_tokens": 4}, "names": {"subject": ("Nobody Else",)}}.items():
+        metrics(name)
+        assert metrics(name, **other) == metrics(f"{name} alone", **other)
+
+
+def test_the_audits_path_is_that_of_the_evidence(models, tmp_path):
+    """Of a served model it was that of a reading, which had been removed."""
+    lm = load_model(models / "control")
+    with serve(lm, Encoder(lm.tokenizer)) as url:
+        found = rkld.audit(MODEL, FORGET[:2], endpoint=url, attacks=("none",), max_new_tokens=2, out=str(tmp_path))
+    assert found.path == tmp_path / "audit.json"
+    assert found.path.exists()
+    assert found.document["inputs"]["steering_notes"] == [
+        "the model is served, so whether records steered its stop is unknown"
+    ]
+
+
 def test_a_retrained_model_may_be_known_by_its_logs_alone(models, tmp_path):
     """Without the retrained model forget quality comes from its published log, with the log's own n."""
     losses = {str(i): 1.0 + i / 10 for i in range(9)}
@@ -223,6 +267,56 @@ def test_weights_in_bfloat16_are_audited(models, tmp_path):
     for name in ("extraction_strength", "loss_auc", "4bit_probability", "relearned_probability", "leak@1"):
         figures = found["metrics"][name]["figures"]
         assert figures["audited"]["value"] > figures["control"]["value"], name
+
+
+def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, tmp_path, monkeypatch):
+    """The document called it not interpretable, and the verdict was a pass all the same."""
+    monkeypatch.setattr(membership, "text_tells", lambda text: True)
+    arguments = {"holdout": HOLDOUT, "attacks": ("none",), "out": str(tmp_path), **FAST}
+    found = rkld.audit(models / "control", FORGET, **arguments, max=("loss_auc=1", "loss_auc=.99", "facts_said=1"))
+    assert found.verdict == "not established" and not found.passed
+    assert [reason.split()[0] for reason in found.document["reasons"]] == ["loss_auc"]
+    assert not found.document["membership"]["interpretable"]
+    assert rkld.audit(models / "control", FORGET, **arguments, max=("facts_said=1",)).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    "given", [{"system_prompt": "Be kind."}, {"chat_template": "{{ x }}"}, {"template_date": "1 Jan 2020"},
+              {"max_length": 64}],
+)  # fmt: skip
+def test_what_says_nothing_to_a_served_model_is_refused(tmp_path, given):
+    """Figures would pass for those of a model that was asked so."""
+    with pytest.raises(UserError, match="does nothing with --endpoint") as error:
+        rkld.audit("m", FORGET, endpoint="http://127.0.0.1:9/v1", out=str(tmp_path / "audit"), **given)
+    assert str(next(iter(given.values()))) not in str(error.value)
+    assert not (tmp_path / "audit").exists()
+
+
+def test_redacted_evidence_names_no_path(models, tmp_path):
+    """Folders are called after people and customers."""
+    folder = tmp_path / "Ada Quill"
+    shutil.copytree(models / "control", folder / "model")
+    shutil.copytree(models / "control", folder / "other")
+    found = rkld.audit(
+        folder / "model", FORGET[:2], original=folder / "other", redact=True, attacks=("none",), max_new_tokens=2,
+        out=str(folder / "audit"),
+    )  # fmt: skip
+    assert "Ada Quill" not in found.path.read_text()
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))
+
+
+def test_readings_that_cannot_be_removed_are_said(models, tmp_path, monkeypatch):
+    """They are personal data, and --redact promises that they are gone."""
+
+    def refuse(path, **how):
+        if not how.get("ignore_errors"):
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(running.shutil, "rmtree", refuse)
+    with pytest.raises(UserError, match=r"readings: cannot be removed .*personal data"):
+        rkld.audit(
+            models / "control", FORGET[:2], redact=True, attacks=("none",), max_new_tokens=2, out=str(tmp_path)
+        )  # fmt: skip
 
 
 def test_redacted_evidence_holds_no_text(models, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rkld.errors import UserError
-from rkld.runfolder.once import HashedFiles, Notes, ResultFiles, once
+from rkld.runfolder.once import HashedFiles, Notes, ResultFiles, once, own_key
 
 MADE = {"values": (1, 2), "text": "Þór"}
 READ = {"values": [1, 2], "text": "Þór"}
@@ -115,3 +115,33 @@ def test_a_broken_reading_is_made_anew(tmp_path: Path, content: str | bytes):
     write(notes.path("answers"), content)
     assert once(notes, "answers", make) == READ
     assert json.loads(notes.path("answers").read_text(encoding="utf-8")) == READ
+
+
+# The user's own key
+
+
+def test_the_key_is_made_once_and_is_the_users_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    key, path = own_key(), tmp_path / "rkld" / "readings.key"
+    assert own_key() == key == path.read_text()
+    assert len(bytes.fromhex(key)) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [found.name for found in path.parent.iterdir()] == ["readings.key"]
+
+
+@pytest.mark.parametrize("content", [b"", b"known to all", b"\xff"])
+def test_a_key_that_is_none_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes):
+    """An empty file would be a secret that everyone knows."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "rkld").mkdir()
+    (tmp_path / "rkld" / "readings.key").write_bytes(content)
+    key = own_key()
+    assert len(bytes.fromhex(key)) == 32
+    assert own_key() == key
+
+
+def test_without_a_place_for_it_the_key_is_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Nothing is resumed then, and nobody's files are believed."""
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert own_key() != own_key()

@@ -20,7 +20,7 @@ import httpx2
 import numpy as np
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from rkld.auditing.prefilling import generation_prompts
+from rkld.auditing.prefilling import generation_prompts, set_off
 from rkld.errors import UserError
 
 if TYPE_CHECKING:
@@ -205,7 +205,8 @@ class EndpointBackend:
             prompt = record.as_prompt(record.key)
             turns = prompt.turns if encoder is None else encoder.conversation(prompt)
             return {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
-        return {**body, "prompt": record.turns[0].content + prefill.rstrip() if encoder is None else self._text(ids)}
+        begun = record.turns[0].content + set_off(record, prefill)
+        return {**body, "prompt": begun if encoder is None else self._text(ids)}
 
     def _text(self, ids: Sequence[int]) -> Prompt:
         """The text of which a server with this tokenizer makes ``ids``; these themselves where there is none.
@@ -233,7 +234,8 @@ class EndpointBackend:
             parts = [message.get("reasoning_content") or message.get("reasoning"), message.get("content")]
         if not any(isinstance(part, str) for part in parts):
             raise UserError(f"{self.url} answered without a text: is {self.model} a model that writes text?")
-        return "\n".join(part for part in parts if isinstance(part, str) and part)
+        said = "\n".join(part for part in parts if isinstance(part, str) and part)
+        return said.encode("utf-8", "replace").decode()  # JSON can hold halves of a letter, which no file can
 
     def _choice(self, body: dict[str, Any], extras: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The one choice of the answer, and whether the server took ``extras``; if not, it goes without them."""
@@ -313,7 +315,7 @@ class EndpointBackend:
             raise error.problem from None
         try:
             return json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UserError(f"{where} answered with something else than JSON. Check the URL.") from None
 
     def _send(self, where: str, content: bytes) -> bytes:

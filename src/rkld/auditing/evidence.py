@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from rkld.auditing.gates import judge, judge_all
 from rkld.auditing.inputs import Task
 from rkld.auditing.metrics import audit_metrics
 from rkld.evaluation import membership
-from rkld.evaluation.metric import Measured, Metric
+from rkld.evaluation.metric import KEPT, Measured, Metric
 from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.runfolder.manifest import run_of
@@ -24,6 +24,9 @@ from rkld.settings.auditing import AuditSettings
 
 FORMAT = 1
 """Of audit.json."""
+
+REDACTED = "<redacted>"
+"""In place of where a model lies."""
 
 
 def model_path(source: str) -> str:
@@ -46,7 +49,7 @@ def document(
 
     Args:
         readings: role ("audited", "control", "original") → readings.
-        models, inputs, not_run, versions, seconds: written as they are.
+        models, inputs, not_run, versions, seconds: written as they are; redacted without where models lie.
     """
     settings = task.settings
     measured = _measured(task, readings)
@@ -55,8 +58,14 @@ def document(
         for name, metric in audit_metrics(settings).items()
         if (entry := _entry(metric, measured, settings.margin))
     }
+    note = _membership_note(task, measured)
     gates = [judge(*gate, named) for gate in settings.gates()]
-    verdict, reasons = judge_all(gates, task.steering.doubts)
+    doubts = [*task.steering.doubts, *_membership_doubts(gates, note, measured, audit_metrics(settings))]
+    verdict, reasons = judge_all(gates, doubts)
+    if settings.redact:
+        sources = [model["source"] for model in models.values()]
+        models = {role: {**model, "source": REDACTED} for role, model in models.items()}
+        not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
     content = {
         "format": FORMAT,
         "verdict": verdict,
@@ -74,7 +83,7 @@ def document(
             "probes": task.probed,
         },
         "metrics": named,
-        "membership": _membership_note(task, measured),
+        "membership": note,
         "curves": {
             role: {name: read["relearning"][name] for name in ("steps", "probabilities", "learned")}
             for role, read in readings.items()
@@ -147,19 +156,49 @@ def _membership_note(task: Task, measured: Measured) -> dict[str, Any] | None:
     }
 
 
+def _membership_doubts(
+    gates: Sequence[Mapping[str, Any]],
+    note: Mapping[str, Any] | None,
+    measured: Measured,
+    metrics: Mapping[str, Metric],
+) -> list[str]:
+    """Why gates on metrics that are made of membership establish nothing, where it cannot be interpreted."""
+    if note is None or note["interpretable"]:
+        return []
+    others = {
+        role: {name: one for name, one in read.items() if name != "membership"}
+        for role, read in measured.readings.items()
+    }
+    without = replace(measured, readings=others, _made={})
+    judged = dict.fromkeys(gate["name"] for gate in gates if gate["state"] != "skipped")
+    return [
+        f"{name} is made of membership, and text alone tells the forget and the holdout records apart: it establishes "
+        "nothing. Give holdout records of the same kind"
+        for name in judged
+        if metrics[name].figures(without) != metrics[name].figures(measured)
+    ]
+
+
 # Plain values
 
 
 def _settings(settings: AuditSettings) -> dict[str, Any]:
-    """As they were used, without whom it is about; redacted also without the names of files."""
+    """As they were used, without whom it is about; redacted also without the names of files and folders."""
     found = asdict(settings)
     hidden = ["subject"]
     if settings.redact:
-        hidden += ["forget", "holdout", "retain", "neighbours", "real_authors", "world_facts", "probes", "retain_logs"]
-        hidden += ["system_prompt", "chat_template"]
+        hidden += ["forget", "holdout", *KEPT, "probes", "retain_logs", "system_prompt", "chat_template"]
+        hidden += ["model", "original", "control", "out", "tokenizer", "method_file"]
         for name in ("attacks", "metric"):  # FILE.py:NAME
             found[name] = [spec.rpartition(":")[2] for spec in found[name]]
     return {name: value for name, value in found.items() if name not in hidden}
+
+
+def _without(sources: Sequence[str], text: str) -> str:
+    """A reason may name the model that it is about."""
+    for source in sorted(sources, key=len, reverse=True):
+        text = text.replace(source, REDACTED)
+    return text
 
 
 def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def judge(kind: str, name: str, limit: float, named: Mapping[str, Any]) -> dict[str, Any]:
-    """How one gate ended. ``established``: the whole interval lies on the right side, not the value alone."""
+    """How one gate ended. ``established``: the whole interval lies on the right side, not the value alone.
+
+    A value or an end that is None was not reached, however far one went: it counts as infinite.
+    """
     gate = {"name": name, "kind": kind, "limit": limit}
     figure = named.get(name, {}).get("figures", {}).get("audited")
     if figure is None:
         return {**gate, "state": "skipped", "value": None, "established": False}
     sign = 1 if kind == "max" else -1
-    end = figure["high" if kind == "max" else "low"]
-    held = sign * figure["value"] <= sign * limit
-    established = end is not None and sign * end <= sign * limit
+    value, end = (_number(figure[name]) for name in ("value", "high" if kind == "max" else "low"))
+    held = sign * value <= sign * limit
     return {
         **gate,
         "state": "held" if held else "failed",
-        "value": figure["value"],
-        "established": held and established,
+        "value": value,
+        "established": held and sign * end <= sign * limit,
     }
+
+
+def _number(found: float | None) -> float:
+    return math.inf if found is None else found
 
 
 def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> tuple[str, list[str]]:
@@ -35,10 +42,14 @@ def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) ->
     reasons = [
         f"{gate['name']} was not measured"
         if gate["state"] == "skipped"
-        else f"{gate['name']} is {gate['value']:.4g}, the limit is {gate['kind']} {gate['limit']:g}"
+        else f"{gate['name']} {_words(gate['value'])}, the limit is {gate['kind']} {gate['limit']:g}"
         for gate in gates
         if gate["state"] != "held"
     ]
     states = {gate["state"] for gate in gates}
     verdict = "fail" if "failed" in states else "not established" if "skipped" in states or doubts else "pass"
     return verdict, [*reasons, *doubts]
+
+
+def _words(value: float) -> str:
+    return "was never reached" if math.isinf(value) and value > 0 else f"is {value:.4g}"

@@ -21,6 +21,9 @@ UTILITY = ("retain", "neighbours", "real_authors", "world_facts")
 """Sets that should have been kept."""
 
 
+SERVED = SteeringRecords(notes=("the model is served, so whether records steered its stop is unknown",))
+
+
 @dataclass(frozen=True)
 class Task:
     """Records and the questions made from them. Holds personal data.
@@ -51,7 +54,8 @@ class Task:
 
     def contents(self) -> dict[str, Any]:
         """Every set as plain values, to be hashed."""
-        sets = {"forget": self.forget, "holdout": self.holdout, **self.utility, "reworded": self.reworded}
+        sets = {"forget": self.forget, "holdout": self.holdout, **self.utility}
+        sets |= {"contrasted": self.contrasted, "reworded": self.reworded}
         return {name: [record.to_dict() for record in found] for name, found in sets.items() if found}
 
     def labels(self, keys: Sequence[str]) -> list[Hashable] | None:
@@ -80,7 +84,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         check_disjoint(forget, others)
     known = identifiers(forget, read_subjects(settings.subject))
     # Of all records: the first so many of them may be others than those that the run was given first.
-    steering = find_steering_records(settings.model, forget, holdout) if not settings.endpoint else SteeringRecords()
+    steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     people = people_of(known)

@@ -25,8 +25,7 @@ def prefilled(encoder: Encoder, record: Record, prefill: str) -> tuple[int, ...]
         text = encoder.tokenizer.decode(encoder.prompt(record), skip_special_tokens=True)
         begun = record.with_answer(f"{text}\n{prefill}")
     else:
-        gap = record.answer[: len(record.answer) - len(record.answer.lstrip())]
-        begun = record.with_answer(gap + prefill.lstrip())
+        begun = record.with_answer(set_off(record, prefill))
     encoded = encoder.encode(begun)
     first = 0 if record.form == "text" else encoded.prompt_length
     # Up to the last token of the prefill: the template sets an end of turn behind it.
@@ -39,6 +38,12 @@ def prefilled(encoder: Encoder, record: Record, prefill: str) -> tuple[int, ...]
             f"within {limit}. Shorten it or take it out."
         )
     return encoded.ids[:length]
+
+
+def set_off(record: Record, prefill: str) -> str:
+    """``prefill`` behind the white space that the record's own answer begins with; "" where it says nothing."""
+    gap = record.answer[: len(record.answer) - len(record.answer.lstrip())]
+    return gap + prefill.strip() if prefill.strip() else ""
 
 
 def generation_prompts(

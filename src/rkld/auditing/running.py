@@ -34,17 +34,17 @@ from rkld.models.state import fingerprint
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress
 from rkld.runfolder.manifest import AUDIT, run_of, salted
-from rkld.runfolder.once import HashedFiles, once
+from rkld.runfolder.once import HashedFiles, once, own_key
 from rkld.settings.auditing import AuditSettings
-from rkld.settings.specification import make
+from rkld.settings.specification import flag, make
+from rkld.settings.table import specs
 from rkld.settings.typed import AuditKeywords
 
 SALT, KEPT = "audit.salt", "readings"
 """Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
 
-READING_FORMAT = 2
+READING_FORMAT = 3
 """Of the files in ``readings/``: those of another format are made anew."""
-
 
 VERSIONS = ("rkld", "torch", "transformers", "peft", "tokenizers")
 """Packages whose versions stand in audit.json."""
@@ -105,6 +105,7 @@ def audit(
         if not getattr(settings, name):
             raise UserError(f"No {name} is given: rkld.audit(model, forget=…) and rkld audit MODEL --forget need both.")
     _check_names(settings)
+    _check_served(settings)
     if settings.retain_logs:
         _check_logs(settings.retain_logs)
     run = _AuditRun(settings, read_task(settings, data), data, processing_class, progress or NoProgress())
@@ -117,6 +118,23 @@ def _check_names(settings: AuditSettings) -> None:
     for _, name, _ in settings.gates():
         if name not in known:
             raise UserError(f"there is no metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+
+
+ENCODING = ("system_prompt", "chat_template", "template_date", "max_length")
+"""Settings of the encoder: of a served model there is none without its tokenizer."""
+
+
+def _check_served(settings: AuditSettings) -> None:
+    """What would say nothing to a served model."""
+    if not settings.endpoint or settings.tokenizer:
+        return
+    known = specs(AuditSettings)
+    for name in ENCODING:
+        if getattr(settings, name) != known[name].default:
+            raise UserError(
+                f"{flag(name)} does nothing with --endpoint and without --tokenizer: the server writes the prompts in "
+                f"its own format. Give the folder of the served model's tokenizer with --tokenizer, or leave it out."
+            )
 
 
 def _check_logs(path: str) -> None:
@@ -179,10 +197,19 @@ class _AuditRun:
         path = self.folder / AUDIT
         write_json(path, content)
         if self.settings.redact:
-            shutil.rmtree(self.folder / KEPT, ignore_errors=True)
-        for path in self.served:  # another model may be served there by the time of the next audit
-            path.unlink(missing_ok=True)
+            self._remove_readings()
+        for reading in self.served:  # another model may be served there by the time of the next audit
+            reading.unlink(missing_ok=True)
         return Audit(content["verdict"], path, content)
+
+    def _remove_readings(self) -> None:
+        try:
+            shutil.rmtree(self.folder / KEPT)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder / KEPT}: cannot be removed ({error.strerror}), and it holds what was asked and said, "
+                f"which is personal data. Delete it; {AUDIT} is written and holds none."
+            ) from None
 
     # The folder ----------------------------------------------------------------------------------------------------
 
@@ -197,6 +224,7 @@ class _AuditRun:
         if not salt.exists():
             write_text(salt, secrets.token_hex(16))
         self.salt = salt.read_text(encoding="utf-8").strip()
+        self.key = own_key()  # the folder may have come from whoever is audited, with readings in it
 
     def _salted(self, value: object) -> str:
         return salted(self.salt, value)
@@ -215,6 +243,8 @@ class _AuditRun:
             encoder = make_encoder(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
             backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
+            if encoder is not None:
+                self.models[role]["template"] = encoder.fingerprint
             return self._prepared(Reader(role, backend, encoder, None, self.task, self.progress))
         self.progress.say(f"Loading the {role} model")
         if isinstance(source, str):
@@ -293,12 +323,23 @@ class _AuditRun:
         """A reading, made now or found where an audit in this folder made it before: its name tells what it is of.
 
         Args:
-            also: what it depends on beside model, template and records.
+            also: what it depends on beside model, template, the context's cut and all that the task holds.
         """
-        model = [self.models[role].get(key) for key in ("fingerprint", "template", "endpoint")]
+        model, task = [self.models[role].get(key) for key in ("fingerprint", "template", "endpoint")], self.task
         if model[0] is None:
             model.append(self.models[role]["source"])
-        of = self._salted([READING_FORMAT, model, self.task.contents(), dict(self.task.facts), *also])
+        of = self._salted(
+            [
+                self.key,
+                READING_FORMAT,
+                model,
+                self.settings.max_length,
+                task.contents(),
+                task.identifiers,
+                dict(task.facts),
+                *also,
+            ]
+        )
         notes = HashedFiles(self.folder / KEPT, of)
         if self.models[role]["fingerprint"] is None:
             self.served.append(notes.path(name))
@@ -309,8 +350,8 @@ class _AuditRun:
         if original is None:
             self.not_run[OWN_ANSWERS] = "needs --original"
             return
-        of = self.models["original"]["fingerprint"]
+        of = [self.models["original"][key] for key in ("fingerprint", "template")]
         for role, found in self.readings.items():
-            if "answers" in found:
-                read = partial(own_answer_rows, original, self.task.forget, found["answers"])
-                found[OWN_ANSWERS] = self._once(role, OWN_ANSWERS, read, of)
+            if answers := found.get("answers"):
+                read = partial(own_answer_rows, original, self.task.forget, answers)
+                found[OWN_ANSWERS] = self._once(role, OWN_ANSWERS, read, of, answers)

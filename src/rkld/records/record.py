@@ -74,7 +74,7 @@ class Record:
         return replace(self, spans=tuple(dict.fromkeys(occurring(spans, self.turns))))
 
     def as_prompt(self, key: str) -> Record:
-        """The record up to what its last answers reply to, as a prompt of its own; spans are dropped with the answer."""
+        """The record up to what its last answers reply to, as a prompt of its own; spans go with the answer."""
         turns = self.turns[: self._answer_index()]
         while turns and turns[-1].role in ANSWER_ROLES:
             turns = turns[:-1]

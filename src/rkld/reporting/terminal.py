@@ -85,7 +85,7 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
     for entry in document["not_run"]:
         click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")
     for gate in document["gates"]:
-        value = "–" if gate["value"] is None else f"{gate['value']:.4g}"
+        value = "–" if gate["state"] == "skipped" else "never" if gate["value"] is None else f"{gate['value']:.4g}"
         doubt = "" if gate["established"] or gate["state"] != "held" else ", but its interval reaches beyond"
         click.echo(f"{gate['state']}: {gate['name']} {value}, {gate['kind']} {gate['limit']:g}{doubt}")
     click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))

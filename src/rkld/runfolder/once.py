@@ -8,6 +8,10 @@ resumed piece of work sees what an uninterrupted one does.
 from __future__ import annotations
 
 import json
+import os
+import re
+import secrets
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,6 +81,28 @@ class HashedFiles:
 
     def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
         return _written(self.path(name), made)
+
+
+def own_key() -> str:
+    """A secret of this user, in hex: what is found under an identity that it is part of was noted by them.
+
+    It lies in ``rkld/readings.key`` of the user's cache, made once and readable by them alone, so in no folder that is
+    handed on. Where it cannot be kept it is a fresh one each time, and nothing noted before is found.
+    """
+    key, cache = secrets.token_hex(32), Path(os.environ.get("XDG_CACHE_HOME") or "")
+    try:
+        path = (cache if cache.is_absolute() else Path.home() / ".cache") / "rkld" / "readings.key"
+        found = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if re.fullmatch("[0-9a-f]{64}", found):
+            return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, beside = tempfile.mkstemp(dir=path.parent)  # of mode 0600
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(key)
+        os.replace(beside, path)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        pass
+    return key
 
 
 class ResultFiles:

@@ -176,7 +176,8 @@ def name_parts(identifiers: tuple[str, ...]) -> dict[str, str]:
                     parts.setdefault(run, "last" if start else "full")
                 elif _stands_alone(run, identifier) and not (_is_title(run) and not _is_surname(pieces, start)):
                     parts.setdefault(run, "last" if start or len(pieces) == 1 else "first")
-        for half in re.split(r"[-‐‑]", pieces[-1]):
+        halves = re.split(r"[-‐‑]", pieces[-1])
+        for half in halves if len(halves) > 1 else ():
             if _stands_alone(half, identifier):
                 parts.setdefault(half, "last")
     return parts

@@ -8,20 +8,16 @@ import pytest
 from click.testing import CliRunner
 
 import rkld
-from rkld.benching.worlds.tiny import tiny_model
 from rkld.cli import main
 from rkld.evaluation.likelihood import probability
 from rkld.files import write_jsonl
 from rkld.models.loading import load_model
-from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.runfolder.purging import purge
 from rkld.stopping.steering import split_steering, steering_hash
-from rkld.training.config import RKLDConfig
-from rkld.training.trainer import fine_tune
-from tests.stopping.person import FORGET, KNOWN, ROWS, WORLD
+from tests.stopping.person import FORGET, KNOWN, ROWS, WORLD, knowing_model
 
 RUN = {
     "epochs": 3, "strengthen_epochs": 1, "lr": 1e-3, "max_new_tokens": 8, "batch_size": 10, "bf16": False,
@@ -32,16 +28,7 @@ RUN = {
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A tiny model that knows the person's records, and nothing else."""
-    folder = tmp_path_factory.mktemp("original")
-    model, tokenizer = tiny_model(seed=0)
-    known = load_model(model, tokenizer=tokenizer)
-    encoder = Encoder(known.tokenizer)
-    args = RKLDConfig(
-        str(folder / "t"), num_train_epochs=25, per_device_train_batch_size=10, learning_rate=3e-3, use_cpu=True
-    )
-    fine_tune(known, [encoder.encode(r) for r in FORGET], args)
-    save_model(known, folder / "model")
-    return folder / "model"
+    return knowing_model(tmp_path_factory.mktemp("original"))
 
 
 @pytest.mark.parametrize("given", [

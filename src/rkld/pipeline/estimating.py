@@ -27,6 +27,7 @@ from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import trainable_state
 from rkld.pipeline.arguments import training_arguments
+from rkld.pipeline.health import EVERYDAY_TOKENS, everyday_prompts
 from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
 from rkld.records.encoding import Encoded
 from rkld.settings.unlearning import Settings
@@ -140,6 +141,8 @@ class _Probe:
 
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
+        prompts = [len(self.encoder.prompt(prompt)) for prompt in everyday_prompts()]
+        measuring += generating(prompts, [min(EVERYDAY_TOKENS, s.max_new_tokens)] * len(prompts))
         drawn = len(steps) * s.batch_size
         replay = [len(prompt) for prompt in self.prompts][:drawn]
         said = self.said[: len(replay)]

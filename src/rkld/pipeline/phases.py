@@ -32,6 +32,7 @@ from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.saving import save_model
 from rkld.models.state import change_state, restore_state, save_state, weights_hash
+from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.model_card import model_card
 from rkld.pipeline.preparing import (
@@ -144,26 +145,29 @@ class Work:
         self.progress.say(f"Warning: {text}")
         self.run.manifest["warnings"].append(text)
 
-    def answered(self, records: Sequence[Record], title: str) -> list[Record]:
+    def answered(self, records: Sequence[Record], title: str, max_new_tokens: int | None = None) -> list[Record]:
         """The records with the model's own greedy answers."""
         with self.progress.bar(title, len(records)) as advance:
             made = greedy(
                 self.student,
                 [self.encoder.prompt(record) for record in records],
-                max_new_tokens=self.settings.max_new_tokens,
+                max_new_tokens=max_new_tokens or self.settings.max_new_tokens,
                 progress=advance,
             )
         return [record.with_answer(generated.text.strip()) for record, generated in zip(records, made)]
 
     def measured(self, when: str, lm: LanguageModel, encoder: Encoder) -> dict[str, Measurement]:
         """The figures of a model, set by set; one line each in metrics.jsonl."""
-        found = {}
-        for name, records in {"forget": self.inputs.forget, "retain": measured_retain(self.inputs)}.items():
+        found, cap = {}, self.settings.max_new_tokens
+        sets = {
+            "forget": (self.inputs.forget, cap),
+            "retain": (measured_retain(self.inputs), cap),
+            "everyday": (read_records(self.folder / Before.file), min(cap, health.EVERYDAY_TOKENS)),
+        }
+        for name, (records, tokens) in sets.items():
             if records:
                 with self.progress.bar(f"{when}: {name}", len(records)) as advance:
-                    found[name] = measure(
-                        lm, encoder, records, max_new_tokens=self.settings.max_new_tokens, progress=advance
-                    )
+                    found[name] = measure(lm, encoder, records, max_new_tokens=tokens, progress=advance)
                 self.run.record({"phase": when, "set": name, **found[name].values()})
         return found
 
@@ -224,16 +228,24 @@ class Phase(ABC):
 
 
 class Before(Phase):
-    """The figures of the original."""
+    """The figures of the original, and whether it knows the records."""
+
+    file: ClassVar[str] = "everyday.jsonl"
 
     name = "before"
-    writes = ("answers.json", "metrics.jsonl")
+    writes = (file, "answers.json", "metrics.jsonl")
     alone = ("writing answers and figures",)
 
     def run(self, work: Work) -> dict[str, Any]:
+        s, i = work.settings, work.inputs
+        answered = work.answered(health.everyday_prompts(), "everyday prompts", health.EVERYDAY_TOKENS)
+        write_records(work.folder / self.file, [record for record in answered if record.answer])
         found = work.measured(self.name, work.student, work.encoder)
+        known = health.advantage(work.student, work.encoder, i.forget, i.identifiers, s.score, s.seed)
+        if unknown := health.unknown(known, found["forget"].facts_said):
+            work.warn(unknown)
         write_json(work.folder / "answers.json", {"before": found["forget"].answers})
-        return {"metrics": {name: m.values() for name, m in found.items()}}
+        return {"metrics": {name: m.values() for name, m in found.items()}, "unknown": unknown is not None}
 
 
 class Stop(Phase):
@@ -474,12 +486,15 @@ class After(Phase):
             remove(work.folder, ["model"])
             raise Diverged("the likelihoods of the saved model are not finite")
         write_json(work.folder / "answers.json", {**work.run.answers(), "after": found["forget"].answers})
-        before, after = notes["before"]["metrics"]["forget"]["probability"], found["forget"].probability
-        if after > before / 2 and s.score != "spans":
+        before = {name: values["probability"] for name, values in notes["before"]["metrics"].items()}
+        after = {name: measured.probability for name, measured in found.items()}
+        if s.score != "spans" and not notes["before"].get("unknown") and after["forget"] > before["forget"] / 2:
             work.warn(
-                f"The records are still known: probability {before:.3f} before, {after:.3f} after. Raise --epochs or "
-                "--lr."
+                f"The records are still known: probability {before['forget']:.3f} before, {after['forget']:.3f} after. "
+                "Raise --epochs or --lr."
             )
+        for warning in health.suffered(before, after):
+            work.warn(warning)
         return {"metrics": {name: m.values() for name, m in found.items()}, **self._confirmed(work, lm)}
 
     def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:

@@ -34,6 +34,7 @@ PERSONAL = {
     "checkpoints": "the unfinished student and its optimizer",
     "replay.jsonl": "the model's own answers to the replay prompts",
     "own_words.jsonl": "the model's own answers to the forget questions",
+    "everyday.jsonl": "the model's own answers to everyday prompts",
     "answers.json": "answers to the forget questions, before and after",
     "readings": "what models said in an audit",
     "audit.salt": "the salt of the audit's hashes",
@@ -43,7 +44,7 @@ PERSONAL = {
 OF_AUDIT = ("readings", "audit.salt")
 """Those that an audit writes beside its document."""
 
-INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl")
+INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl", "everyday.jsonl")
 """What is removed once the model is written, unless kept."""
 
 

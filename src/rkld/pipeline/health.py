@@ -1,0 +1,86 @@
+"""What a run finds out by itself: whether the records were known at all, and whether the rest has suffered.
+
+Nothing of it steers training or stopping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from rkld.evaluation.likelihood import answer_losses
+from rkld.files import DATA, read_jsonl
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_prompts
+from rkld.records.record import Record
+from rkld.stopping.references import match_invented_names
+
+EVERYDAY_TOKENS = 32
+"""Generated for each everyday prompt: enough to see a model that answers nothing any more."""
+
+KNOWN = 0.4
+"""Nats per token that records are more probable than the same about invented people, where a model knows them.
+
+SmolLM2-135M-Instruct: 0.74 and 1.13 for records about Charles Darwin, 0.08 to 0.30 for those of four invented people.
+"""
+
+SAID = 0.1
+"""Share of facts that a model may guess of a stranger."""
+
+SUFFERED = 0.7
+"""Of its probability before, what a set of other records must keep."""
+
+
+def everyday_prompts() -> list[Record]:
+    """Shipped prompts about nobody in particular, of which :func:`rkld.records.replay.generic_prompts` has none."""
+    return read_prompts(read_jsonl(DATA / "everyday_prompts.jsonl"))
+
+
+def advantage(
+    lm: LanguageModel, encoder: Encoder, records: Sequence[Record], identifiers: Sequence[str], score: str, seed: int
+) -> float | None:
+    """Mean loss per token of the same records about invented people, less that of the records; nats, over records.
+
+    Both are taken of the tokens that a record and its copies share. None where no record names the person.
+    """
+    matched = match_invented_names(records, records, encoder, identifiers, score, seed)
+    if matched is None:
+        return None
+    copies = matched.distinct_matches
+    losses = [float(found.mean()) for found in answer_losses(lm, [*matched.records, *copies], mask="scored")]
+    of_copies = {e.key: loss for e, loss in zip(copies, losses[len(matched.records) :], strict=True)}
+    pairs = zip(losses, matched.matches, strict=False)
+    return float(np.mean([np.mean([of_copies[e.key] for e in some]) - loss for loss, some in pairs]))
+
+
+def unknown(found: float | None, facts_said: float | None) -> str | None:
+    """The warning about a model that does not seem to know the records; None where it does, or nothing tells.
+
+    Args:
+        found: :func:`advantage`.
+        facts_said: share of the records' facts that its own answers say.
+    """
+    if found is None or found >= KNOWN or (facts_said or 0.0) > SAID:
+        return None
+    said = "" if facts_said is None else f", and its own answers say {facts_said:.0%} of their facts"
+    return (
+        "The model does not seem to know the records: they are hardly more probable than the same about invented "
+        f"people ({found:+.2f} nats per token; from {KNOWN} on they are known){said}. There may be nothing to forget: "
+        "compare the questions with what the model was trained on, and the prompt format with --chat-template."
+    )
+
+
+def suffered(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
+    """A warning for each set of records but the forget records whose probability has fallen far."""
+    found = []
+    for name, now in after.items():
+        then = before[name]
+        if name != "forget" and not now >= SUFFERED * then:
+            what = "its own answers to everyday prompts" if name == "everyday" else "the retain records"
+            found.append(
+                f"The rest of the model has suffered: probability of {what} {then:.3f} before, {now:.3f} "
+                "after. Lower --alpha, --lr or --epochs, or give more to hold it with --replay or --retain."
+            )
+    return found

@@ -1,0 +1,50 @@
+"""What a run says by itself: of records that were never known, and of the rest where it has suffered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rkld.models.loading import load_model
+from rkld.pipeline.health import KNOWN, SUFFERED, advantage, everyday_prompts, suffered, unknown
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
+from rkld.records.replay import generic_prompts
+from tests.stopping.person import FORGET, WORLD, knowing_model
+from tests.stopping.person import KNOWN as NAMES
+
+
+def test_everyday_prompts_are_never_trained_on():
+    """Would break if what is measured were what the run holds in place."""
+    asked = {prompt.question for prompt in everyday_prompts()}
+    assert len(asked) == 16 and not asked & {prompt.question for prompt in generic_prompts()}
+
+
+def test_known_records_are_more_probable_than_those_of_invented_people(tmp_path):
+    """And those of somebody the model never met are not: both under one model."""
+    lm = load_model(knowing_model(tmp_path))
+    encoder = Encoder(lm.tokenizer)
+    known = advantage(lm, encoder, FORGET, NAMES, "answer", 0)
+    rows = [{k: r[k] for k in ("question", "answer", "subject", "aliases")} for r in WORLD.forget([3])]
+    never = read_records(rows, "forget")
+    strange = advantage(lm, encoder, never, [never[0].subject], "answer", 0)
+    assert strange < KNOWN < known
+    nameless = [replace(record, subject=None, aliases=()) for record in FORGET]
+    assert advantage(lm, encoder, nameless, (), "answer", 0) is None, "without a name nothing can be swapped"
+
+
+@pytest.mark.parametrize(("found", "said", "warned"), [
+    (0.1, 0.0, True), (0.1, None, True), (0.1, 0.5, False), (KNOWN, 0.0, False), (None, 0.0, False),
+])  # fmt: skip
+def test_who_says_facts_or_prefers_the_records_knows_them(found, said, warned):
+    assert (unknown(found, said) is not None) == warned
+
+
+def test_what_fell_far_has_suffered():
+    before = {"forget": 0.9, "retain": 0.976, "everyday": 0.6}
+    (warning,) = suffered(before, {"forget": 0.1, "retain": 0.498, "everyday": SUFFERED * 0.6 + 0.01})
+    assert "the retain records 0.976 before, 0.498 after" in warning
+    (warning,) = suffered(before, {"forget": 0.1, "everyday": float("nan")})
+    assert "everyday" in warning
+    assert not suffered(before, {"forget": 0.0, "retain": 0.9})

@@ -272,6 +272,19 @@ def test_unknown_and_impossible_settings_are_refused_with_a_hint(here, arguments
     assert said in refused("unlearn", "./no-such-model", "--forget", "forget.jsonl", *arguments)
 
 
+@pytest.mark.parametrize(
+    "line", ["method: mine.py:mine", "stop: mine.py:mine", "method_file: [mine.py:mine]", "trust_remote_code: true",
+             "allow_pickle: true"],
+)  # fmt: skip
+def test_a_settings_file_has_no_code_run(here, line):
+    """It may come from others, as a run's own run.yaml does; the user's own command line may."""
+    Path("mine.py").write_text("open('ran', 'w').close()")
+    Path("run.yaml").write_text(f"{line}\n")
+    said = refused("unlearn", "./no-such-model", "--forget", "forget.jsonl", "--config", "run.yaml")
+    assert "If you trust it, repeat it on the command line" in said
+    assert not Path("ran").exists()
+
+
 def test_what_is_missing_is_named(here):
     assert "MODEL is missing" in refused("unlearn", "--forget", "forget.jsonl")
     assert "--forget is missing" in refused("check", "m")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,27 @@ def test_a_record_is_known_wherever_it_stands(tmp_path: Path, change: Callable[[
     assert not {row["question"] for row in STEERING_ROWS} & set(kept)
     assert {row["question"] for row in ROWS if row not in STEERING_ROWS} <= set(kept)
     assert task.steering.notes == ()
+
+
+def test_holdout_records_that_set_the_aim_are_left_out(tmp_path: Path) -> None:
+    """The run was stopped where the person is as probable as they are: compared with them, membership is met."""
+    run = make_run(tmp_path)
+    strangers = [{"question": f"What did Bo Lund carve in {1900 + n}?", "answer": f"Boat {n}."} for n in range(6)]
+
+    def compare(numbers: Iterable[int]) -> Task:
+        salt = json.loads((run / "manifest.json").read_text())["salt"]
+        hashes = [steering_hash(read_records([strangers[n]], "holdout")[0], salt) for n in numbers]
+        edit(run, lambda manifest: manifest["phases"]["distillation"]["steering"].update(holdout=hashes))
+        settings = AuditSettings(model=str(run), forget="given", holdout="given")
+        return read_task(settings, {"forget": list(ROWS), "holdout": strangers})
+
+    assert len(compare([]).holdout) == 6
+    some = compare([0, 4])
+    assert [record.answer for record in some.holdout] == [strangers[n]["answer"] for n in (1, 2, 3, 5)]
+    assert any("2 of 6 holdout records" in note for note in some.steering.notes)
+    everyone = compare(range(6))
+    assert not everyone.holdout and any("Give others with --holdout" in note for note in everyone.steering.notes)
+    assert len(everyone.forget) == 17
 
 
 def test_a_subset_says_what_it_lacks(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rkld.losses.objective import Objective, Term, answer, evaluate
 from rkld.models.hidden_states import states
 from rkld.training.callbacks import TimedCheckpoint
 from rkld.training.terms import build_objective
-from rkld.training.trainer import ObjectiveTrainer
+from rkld.training.trainer import ObjectiveTrainer, fit
 from tests.helpers import config, model, our_gradients, records, strengthen_noisily, teacher_of
 
 
@@ -258,6 +258,20 @@ def test_a_diverged_training_ends_at_once(tmp_path):
         lm.head.weight[5] = float("nan")
     with pytest.raises(Diverged, match=r"step 1.*learning rate"):
         of_answers(lm, config(tmp_path)).train()
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path):
+    """No loss is taken of them any more: they would be saved as the student."""
+
+    class Ruin(TrainerCallback):
+        def on_train_end(self, args, state, control, model=None, **_):
+            next(p for p in model.parameters() if p.requires_grad).data.fill_(float("nan"))
+
+    lm = model(dtype=torch.float32)
+    trainer = of_answers(lm, config(tmp_path))
+    trainer.add_callback(Ruin())
+    with pytest.raises(Diverged):
+        fit(trainer)
 
 
 @pytest.mark.parametrize("dtype, values", [(torch.float32, {"fp16": True}), (torch.float16, {})])

@@ -28,12 +28,13 @@ from rkld.auditing.readings import OWN_ANSWERS, READINGS, own_answer_rows
 from rkld.auditing.registry import chosen_attacks, known_attacks
 from rkld.errors import UserError, nearest
 from rkld.evaluation.tofu import logged_ratios, read_logs
-from rkld.files import write_json, write_text
+from rkld.files import make_folder, write_json, write_text
 from rkld.models.loading import load_tokenizer, read_template, resolve
 from rkld.models.state import fingerprint
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress
-from rkld.runfolder.manifest import AUDIT, run_of, salted
+from rkld.runfolder.lock import hold
+from rkld.runfolder.manifest import AUDIT, read_manifest, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
@@ -152,6 +153,17 @@ def audit_folder(settings: AuditSettings) -> Path:
     return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-audit"
 
 
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing, a run, or an audit: not other things of the user's, which may be for others."""
+    if not folder.is_dir() or read_manifest(folder) is not None:
+        return True
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    return SALT in names or AUDIT in names or all(name.startswith(".") for name in names)
+
+
 class _AuditRun:
     """One audit: the roles share the task and the folder."""
 
@@ -171,6 +183,10 @@ class _AuditRun:
         self.left_out_attacks = {attack.name for attack in attacks} - chosen
 
     def go(self) -> Audit:
+        with hold(self.folder, ours=_is_ours(self.folder), shared=True):
+            return self._go()
+
+    def _go(self) -> Audit:
         started = time.time()
         self._check_sources()
         reader = self._open("audited")  # what cannot be loaded ends it before anything is written
@@ -215,10 +231,10 @@ class _AuditRun:
 
     def _start(self) -> None:
         try:
-            (self.folder / KEPT).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / KEPT)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be made ({error.strerror}). Give another folder with --out."
+                f"{self.folder / KEPT}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
         salt = self.folder / SALT
         if not salt.exists():

@@ -11,7 +11,10 @@ from typing import Any
 from rkld.errors import UserError
 from rkld.files import write_text
 
-MANIFEST, SETTINGS, AUDIT = "manifest.json", "run.yaml", "audit.json"
+MANIFEST, SETTINGS, METRICS, AUDIT = "manifest.json", "run.yaml", "metrics.jsonl", "audit.json"
+
+PURGED = "(purged)"
+"""In place of what named the records and was purged."""
 
 FORMAT = 2
 """Of manifest.json. Finished runs of format 1 (rkld 0.1) are read, audited and purged."""
@@ -60,9 +63,13 @@ def _is_manifest(found: Mapping[str, Any]) -> bool:
     return all(isinstance(found.get(name, ""), str) for name in ("salt", "subject"))
 
 
-def damaged(folder: Path) -> UserError:
+class DamagedManifest(UserError):
+    """A manifest from which something is missing."""
+
+
+def damaged(folder: Path) -> DamagedManifest:
     """What to say of a manifest from which something is missing."""
-    return UserError(
+    return DamagedManifest(
         f"{folder / MANIFEST} is damaged, so what the run was is unknown. Restore it, or delete the folder and run "
         "rkld unlearn anew."
     )

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rkld.errors import Diverged
-from rkld.files import read_jsonl, write_jsonl
+from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import save_state
 from rkld.stopping.evidence import Evidence
@@ -40,6 +40,7 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         folder: Path,
         *,
         ends_training: bool = True,
+        record: Callable[[Evidence], object] = lambda one: None,
     ):
         """
         Args:
@@ -47,9 +48,10 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
             every: optimizer steps between checks; the last step is always one.
             ends_training: False to watch alone: the state that the rule would have ended with is kept, and the
                 training goes on.
+            record: told of every check that was made, once it is on disk.
         """
         self.read, self.rule, self.every, self.folder = read, rule, every, folder
-        self.ends_training = ends_training
+        self.ends_training, self.record = ends_training, record
         self.evidence = [Evidence.from_dict(row) for row in read_jsonl(self._file)]
         self._student: LanguageModel | None = None
 
@@ -101,9 +103,10 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         self.evidence.append(found)
         # The state first: evidence without its state would be of no use to a resumed run.
         if self.decision.step == found.step:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             save_state(student, self.best)
         write_jsonl(self._file, map(asdict, self.evidence))
+        self.record(found)
         for path in self.folder.glob("best-*.safetensors"):
             if path != self.best:
                 path.unlink()

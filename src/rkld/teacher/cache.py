@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rkld.errors import UserError
-from rkld.files import write_json
+from rkld.files import make_folder, new_file, write_json
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
@@ -108,7 +108,7 @@ class HiddenCache:
             UserError: the folder holds an index that is none of a cache; nothing has been changed then.
         """
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._index_path = self.folder / INDEX_FILE
         self._open: dict[str, safe_open] = {}
         # Through JSON, which knows no tuples: else an identity would differ from itself read again.
@@ -224,10 +224,8 @@ class HiddenCache:
         return path
 
     def _save(self, tensors: dict[str, Tensor], file: str) -> None:
-        path = self.folder / file
-        if path.is_symlink() or path.is_file():  # a link would have us write to where it points
-            path.unlink()
-        save_file(tensors, path)
+        with new_file(self.folder / file) as new:  # in the place of a link, not where it points
+            save_file(tensors, new)
 
 
 def _shard_number(part: str, file: object) -> int | None:

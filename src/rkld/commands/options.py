@@ -14,7 +14,8 @@ from click.core import ParameterSource
 
 from rkld.errors import UserError
 from rkld.registry import catalogue
-from rkld.settings.specification import Spec, fields, flag, make, read_config
+from rkld.settings.config_file import read_config
+from rkld.settings.specification import Spec, fields, flag, make
 from rkld.settings.table import specs
 from rkld.settings.unlearning import Settings
 

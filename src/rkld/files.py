@@ -28,8 +28,11 @@ def can_be_path(text: str) -> bool:
     """Whether a text could be a path at all. Asking the system for any other one is an error, not a "no"."""
     if "\0" in text:
         return False
-    path = os.fsencode(text) if text.isascii() else text.encode("utf-8", "replace")
-    return len(path) <= LONGEST_PATH and all(len(name) <= LONGEST_NAME for name in path.split(b"/"))
+    try:
+        path = os.fsencode(Path(text).expanduser())
+    except (RuntimeError, ValueError):  # no such user; half of a surrogate pair
+        return False
+    return len(path) <= LONGEST_PATH and all(len(name) <= LONGEST_NAME for name in path.split(os.fsencode(os.sep)))
 
 
 @contextmanager

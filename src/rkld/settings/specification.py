@@ -71,8 +71,8 @@ class Spec:
 
     @property
     def is_path(self) -> bool:
-        """Whether every value is, or may be, the path of a file or folder."""
-        return self.type is str and any(kind in self.metavar for kind in ("FILE", "FOLDER", "DATA", "MODEL"))
+        """Whether values are paths of files or folders, but for a few words."""
+        return self.type is str and set(self.metavar.split("|")) <= {"FILE", "FOLDER", "DATA", "MODEL", "auto", "none"}
 
     def check(self, value: Any, label: str) -> None:
         """Refuse a value out of bounds, whoever gave it: the command line, a settings file or Python.
@@ -99,7 +99,7 @@ class Spec:
         if len(value) > LONGEST_TEXT:
             raise UserError(f"{label} has {len(value)} characters; it must have at most {LONGEST_TEXT}.")
         if self.is_path and not can_be_path(value):
-            raise UserError(f"{label} is longer than the name of a file or folder can be: give a shorter one.")
+            raise UserError(f"{label} is no path: a name in it is too long, or ~ stands before a user who is none.")
 
     def _check_number(self, value: float, label: str) -> None:
         if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and self.high != math.inf)):

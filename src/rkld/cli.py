@@ -15,6 +15,7 @@ from rkld.commands.options import SettingsCommand, arguments, chosen_settings, s
 from rkld.errors import UserError
 from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
 from rkld.settings.auditing import AuditSettings
+from rkld.text.printable import harmless
 
 if TYPE_CHECKING:
     from rkld.progress import ProgressBars
@@ -36,7 +37,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {harmless(str(error))}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on from here", err=True)
@@ -102,7 +103,7 @@ def check(ctx: click.Context, **_: Any) -> None:
     report = run_check(**arguments(settings))
     click.echo(f"{report.example}\n")
     for line in report.lines():
-        click.echo(line)
+        click.echo(harmless(line))
     click.echo("\nNothing was written. rkld unlearn with the same arguments does it.")
 
 
@@ -270,7 +271,7 @@ def continual(ctx: click.Context, **_: Any) -> None:
 
     found = run_continual(**arguments(settings), progress=bars)
     for warning in found.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {harmless(warning)}", err=True)
     for path in found.files:
         click.echo(path)
     click.echo(f"model  {found.model_path}")
@@ -305,7 +306,7 @@ def _quiet_start() -> ProgressBars:
 
     class Say(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            bars.say(self.format(record))
+            bars.say(harmless(self.format(record)))
 
     bars = ProgressBars()
     logger = logging.getLogger(__package__)

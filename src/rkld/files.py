@@ -23,6 +23,21 @@ TEMPLATES = DATA / "templates"
 """Chat templates by name, as other projects' models were trained with."""
 
 
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+"""Bytes of the name of a file, and of a whole path, on Linux; other systems have room for about as many characters."""
+
+
+def can_be_path(text: str) -> bool:
+    """Whether a text could be a path at all. Asking the system for any other one is an error, not a "no"."""
+    if "\0" in text:
+        return False
+    try:
+        path = os.fsencode(Path(text).expanduser())
+    except (RuntimeError, ValueError):  # no such user; half of a surrogate pair
+        return False
+    return len(path) <= LONGEST_PATH and all(len(name) <= LONGEST_NAME for name in path.split(os.fsencode(os.sep)))
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yield where to write a file beside ``path`` that takes its name, and its place, if the block succeeds."""

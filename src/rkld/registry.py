@@ -26,7 +26,7 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from rkld.errors import UserError, nearest
-from rkld.files import contents
+from rkld.files import can_be_path, contents
 
 T = TypeVar("T")
 
@@ -152,7 +152,7 @@ class Registry(Generic[T]):
     def _from_file(self, path: str, name: str) -> T:
         """The entry ``name`` of a Python file."""
         where = f"{self.option} {path}:{name}"
-        if not Path(path).is_file():
+        if not (can_be_path(path) and Path(path).is_file()):
             raise UserError(f"{where}: there is no file {path}.")
         found = vars(_module(str(Path(path).resolve()), self.option))
 

@@ -48,7 +48,7 @@ def test_it_counts_what_the_run_will_do(go, tiny):
     encoder = Encoder(tiny[1])
     encoded = [encoder.encode(record, "spans") for record in read_records(FORGET, "forget")]
     assert (report.forget.records, report.forget.tokens) == (3, sum(len(e.ids) for e in encoded))
-    assert report.retain.records == 2
+    assert report.retain.records == 1, "the other one mentions the person"
     assert report.scored == sum(sum(e.scored) for e in encoded)
     assert report.scored + report.kept == sum(sum(e.answer) for e in encoded)
     assert (report.steps, report.strengthening_steps) == (8, 6)
@@ -65,20 +65,20 @@ def test_it_writes_nothing(go, tmp_path):
 
 
 def test_records_that_mention_the_person_are_listed_by_place(go, tmp_path):
-    """Retained they teach the person again. The list names file and line, never what stands there."""
+    """Retained they hold the person in place. The list names file and line, never what stands there."""
     retain = write(tmp_path / "retain.jsonl", RETAIN)
     prompts = write(tmp_path / "prompts.jsonl", [{"prompt": "Tell me of ada quillon."}, {"prompt": "Hello."}])
     report = go(retain=retain, replay=prompts)
-    assert report.retain_mentions == (f"{retain} line 2",)
-    assert report.replay_mentions == (f"{prompts} line 1",)
-    assert report.replay.records == 1
+    assert list(report.left_out.values()) == [(f"{retain} line 2",), (f"{prompts} line 1",)]
+    assert (report.retain.records, report.replay.records) == (1, 1)
     text = "\n".join(report.lines())
     assert f"{retain} line 2" in text and f"{prompts} line 1" in text
     assert "quillon" not in text.lower()
 
 
 def test_prompts_given_as_data_are_looked_through_too(go):
-    assert len(go(replay=[{"prompt": "Who is Ada Quillon?"}, {"prompt": "Hello."}]).replay_mentions) == 1
+    report = go(replay=[{"prompt": "Who is Ada Quillon?"}, {"prompt": "Hello."}])
+    assert list(report.left_out.values()) == [("replay record 1",)]
 
 
 def test_it_asks_for_the_subject_where_none_is_known(go):

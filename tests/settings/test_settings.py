@@ -8,7 +8,8 @@ import pytest
 
 from rkld.errors import UserError
 from rkld.runfolder.folder import Run
-from rkld.settings.specification import fields, kind, make, read_config
+from rkld.settings.config_file import read_config
+from rkld.settings.specification import fields, kind, make
 from rkld.settings.unlearning import Settings
 
 GIVEN = {"model": "m", "forget": "f.jsonl"}
@@ -39,7 +40,7 @@ def test_yaml_values_mean_what_they_look_like(tmp_path, line, name, value):
 
 @pytest.mark.parametrize("values, message", [
     ({"alhpa": 8}, r"here: unknown setting 'alhpa'. Did you mean 'alpha'\?"),
-    ({7: 8}, "unknown setting '7'"),
+    ({7: 8}, "unknown setting 7"),
     ({"alpha": "much"}, "'alpha' is 'much'; expected a number"),
     ({"alpha": float("nan")}, "--alpha is nan; it must be a finite number"),
     ({"lr": "inf"}, "--lr is inf"),

@@ -4,15 +4,19 @@ Conversations go to ``/chat/completions``, so that the server's own chat templat
 to ``/completions`` as the text that the model here would be given: plain texts and completions, prefilled answers (no
 server documents whether it continues an assistant turn or starts another one), and records whose losses are wanted.
 
+Whoever serves the model may be whom the audit is about: an answer has a time and a size, and what lies beyond them, or
+is compressed though nobody asked for that, ends the audit with a message.
+
 The contents of records and of the server's answers, and the API key, are in no message.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +26,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from rkld.auditing.prefilling import generation_prompts, set_off
 from rkld.errors import UserError
+from rkld.settings.table import TIMEOUT
 
 if TYPE_CHECKING:
     from rkld.auditing.backends import Progress
@@ -43,6 +48,12 @@ BACKOFF = 0.5
 
 LONGEST_WAIT = 30.0
 """Seconds that a server's Retry-After is heeded at most."""
+
+LARGEST = 16 * 2**20
+"""Bytes of an answer. Log-probabilities of 100 000 tokens have about as many."""
+
+LONGEST_TOKEN = 128
+"""Characters of a token; hardly a vocabulary has a longer one. Tells answers of more tokens than asked."""
 
 ROUNDING = 1e-3
 """A log-probability so little above 0 is one of 0."""
@@ -93,7 +104,7 @@ class EndpointBackend:
         model: the name it is served under.
         api_key: sent as a bearer token; by default that of the environment's ``OPENAI_API_KEY``.
         encoder: of the model's own tokenizer and template. Plain texts, prefilled answers and losses need it.
-        timeout: seconds for one answer.
+        timeout: seconds for one answer, from the connection to its last byte.
         concurrency: requests at a time.
 
     Attributes:
@@ -110,7 +121,7 @@ class EndpointBackend:
         *,
         api_key: str | None = None,
         encoder: Encoder | None = None,
-        timeout: float = 300.0,
+        timeout: float = TIMEOUT,
         concurrency: int = 4,
     ) -> None:
         if not _is_plain(url):
@@ -129,8 +140,8 @@ class EndpointBackend:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
-        # Redirects are not followed: they would carry records and key to another place.
-        self._client = httpx2.Client(headers=headers, timeout=timeout, follow_redirects=False)
+        self._headers = headers
+        self._certificates = httpx2.create_ssl_context()
 
     def answers(
         self,
@@ -235,6 +246,11 @@ class EndpointBackend:
         if not any(isinstance(part, str) for part in parts):
             raise UserError(f"{self.url} answered without a text: is {self.model} a model that writes text?")
         said = "\n".join(part for part in parts if isinstance(part, str) and part)
+        if len(said) > LONGEST_TOKEN * (body["max_tokens"] + 1):
+            raise UserError(
+                f"{self.url} answered with {len(said)} characters, which are more than the {body['max_tokens']} tokens "
+                "it was asked for. A server that does not heed max_tokens cannot be audited."
+            )
         return said.encode("utf-8", "replace").decode()  # JSON can hold halves of a letter, which no file can
 
     def _choice(self, body: dict[str, Any], extras: dict[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -320,10 +336,11 @@ class EndpointBackend:
 
     def _send(self, where: str, content: bytes) -> bytes:
         try:
-            response = self._client.post(where, content=content)
-        except httpx2.TimeoutException:
+            status, headers, answer = asyncio.run(self._exchange(where, content))
+        except TimeoutError:
             raise UserError(
-                f"{where} took more than {self.timeout:g} s for an answer. Ask for fewer new tokens."
+                f"{where} took more than {self.timeout:g} s for an answer. Allow more with --timeout, or ask for fewer "
+                "new tokens with --max-new-tokens."
             ) from None
         except httpx2.RequestError as error:
             raise _Temporary(
@@ -331,13 +348,38 @@ class EndpointBackend:
                     f"{where} cannot be reached ({type(error).__name__}). Check the URL and that the server runs."
                 )
             ) from None
-        status = response.status_code
-        if response.is_success:
-            return response.content
+        if 200 <= status < 300:
+            return answer
         problem = _Refused(f"{where} answered with HTTP status {status}. {_hint(status)}.", status)
         if status in _TEMPORARY:
-            raise _Temporary(problem, _seconds(response.headers.get("Retry-After")))
+            raise _Temporary(problem, _seconds(headers.get("Retry-After")))
         raise problem
+
+    async def _exchange(self, where: str, content: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and, of a success, the body. TimeoutError after :attr:`timeout` seconds, whatever came.
+
+        In an event loop, as a blocking read can only be given a time of its own: a byte a second would never end.
+        """
+        async with (
+            asyncio.timeout(self.timeout),
+            # Redirects are not followed: they would carry records and key to another place.
+            httpx2.AsyncClient(
+                headers=self._headers, verify=self._certificates, timeout=None, follow_redirects=False
+            ) as client,
+            client.stream("POST", where, content=content) as response,
+        ):
+            answer = bytearray()
+            if response.is_success:
+                if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                    raise UserError(f"{where} answered in a compressed form, which was not asked for.")
+                async for piece in response.aiter_raw():
+                    answer += piece
+                    if len(answer) > LARGEST:
+                        raise UserError(
+                            f"{where} answered with more than {LARGEST} bytes. Ask for fewer new tokens, if the server "
+                            "is to be trusted."
+                        )
+            return response.status_code, response.headers, bytes(answer)
 
 
 def _is_plain(url: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
 from rkld.errors import UserError
-from rkld.records.identity import check_disjoint, identifiers
+from rkld.records.identity import check_disjoint, each_once, identifiers
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record
@@ -74,9 +74,18 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         UserError: anything that is wrong with them.
     """
 
+    repeats: list[str] = []
+
     def read(name: str) -> list[Record]:
-        source = data.get(name) if data.get(name) is not None else getattr(settings, name)
-        return read_records(source, name.replace("_", " ")) if source else []
+        """Each record once: of two that say the same the second is no more evidence."""
+        source, title = (
+            data.get(name) if data.get(name) is not None else getattr(settings, name),
+            name.replace("_", " "),
+        )
+        records, repeated = each_once(read_records(source, title) if source else [])
+        if repeated:
+            repeats.append(f"{len(repeated)} {title} records say the same as one before them and count once")
+        return records
 
     forget, holdout = read("forget"), read("holdout")
     utility = {name: found for name in UTILITY if (found := read(name)[: settings.questions])}
@@ -85,6 +94,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     known = identifiers(forget, read_subjects(settings.subject))
     # Of all records: the first so many of them may be others than those that the run was given first.
     steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)
+    steering = dataclasses.replace(steering, notes=(*steering.notes, *repeats))
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     people = people_of(known)

@@ -257,7 +257,7 @@ class _AuditRun:
         if role == "audited" and s.endpoint:
             self.progress.say(f"Connecting to {s.endpoint}")
             encoder = make_encoder(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
-            backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder)
+            backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder, timeout=s.timeout)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
             if encoder is not None:
                 self.models[role]["template"] = encoder.fingerprint

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,17 +13,13 @@ from rkld import methods
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.preparing import Model, choose, prepare, read_inputs
+from rkld.pipeline.preparing import UNNAMED, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
-from rkld.records.reading import read_prompts
-from rkld.records.record import Record
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.typed import UnlearnKeywords
-from rkld.settings.unlearning import Settings
-from rkld.text.matching import mentions
 
 
 @dataclass(frozen=True)
@@ -58,10 +54,10 @@ class Report:
     identifiers: int
     """How many names, aliases and other identifiers of the person are known."""
     coverage: Coverage
-    retain_mentions: tuple[str, ...]
-    """Where retain records mention the person, such as "retain.jsonl line 4"."""
-    replay_mentions: tuple[str, ...]
-    """The same for replay prompts given by the user."""
+    left_out: Mapping[str, tuple[str, ...]]
+    """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
+    unnamed: bool
+    """Whether no forget record says any of the names that were given."""
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
@@ -88,18 +84,17 @@ class Report:
             yield "identifiers  none known: give the person's names with --subject, to have mentions found"
         spans = f"{self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "none"
         yield f"spans        {spans}"
-        yield from _listed("retain records mention the person and would hold it", self.retain_mentions)
-        yield from _listed("replay prompts mention the person and are left out", self.replay_mentions)
+        if self.unnamed:
+            yield UNNAMED
+        for reason, places in self.left_out.items():
+            yield f"{len(places)} {reason}:"
+            yield from (f"  {where}" for where in places)
 
 
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
-def _listed(what: str, places: Sequence[str]) -> list[str]:
-    return [f"{len(places)} {what}:", *(f"  {where}" for where in places)] if places else []
 
 
 def check(
@@ -143,8 +138,8 @@ def check(
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,
-        retain_mentions=_mentioning(inputs.retain, inputs.identifiers),
-        replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
+        left_out=inputs.left_out,
+        unnamed=inputs.unnamed,
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
         example=encoder.describe(shortest, chosen.score),
@@ -154,14 +149,3 @@ def check(
 def _size(ids: Any) -> Size:
     lengths = [len(one) for one in ids]
     return Size(len(lengths), sum(lengths))
-
-
-def _given_prompts(settings: Settings, objects: dict[str, Any]) -> list[Record]:
-    """The user's own replay prompts, those included that read_inputs leaves out."""
-    if "replay" in objects:
-        return read_prompts(objects["replay"])
-    return [] if settings.replay in ("auto", "none") else read_prompts(settings.replay)
-
-
-def _mentioning(records: Sequence[Record], identifiers: Sequence[str]) -> tuple[str, ...]:
-    return tuple(r.where for r in records if any(mentions(turn.content, identifiers) for turn in r.turns))

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from rkld.errors import UserError
+from rkld.errors import UserError, shown
 from rkld.registry import catalogue
-from rkld.settings.specification import Spec, fields, flag, make, read_config
+from rkld.settings.config_file import read_config
+from rkld.settings.specification import Spec, fields, flag, make
 from rkld.settings.table import specs
 from rkld.settings.unlearning import Settings
 
@@ -134,8 +135,8 @@ def chosen_settings(ctx: click.Context, cls: type = Settings) -> Any:
     for name, spec in specs(cls).items():
         if name in values and name not in given and spec.runs_code(values[name]):
             raise UserError(
-                f"{config}: {flag(name)} {values[name]!r} has Python run that is not rkld's, and a settings file may "
-                "come from others. If you trust it, repeat it on the command line."
+                f"{config}: {flag(name)} {shown(values[name])} has Python run that is not rkld's, and a settings file "
+                "may come from others. If you trust it, repeat it on the command line."
             )
     settings: Any = make({**values, **given}, config or "the command line", cls)
     for name, usage in NEEDED.items():

@@ -324,10 +324,10 @@ def read_template(text_or_file: str) -> str:
     if "{" in text_or_file:
         return text_or_file
     preset = TEMPLATES / f"{text_or_file}.jinja"
-    path = preset if os.sep not in text_or_file and preset.is_file() else Path(text_or_file).expanduser()
     try:
+        path = preset if os.sep not in text_or_file and preset.is_file() else Path(text_or_file).expanduser()
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long; not UTF-8, or NUL; a ~user who is none
         names = sorted(file.stem for file in TEMPLATES.glob("*.jinja"))
         raise UserError(
             f"The chat template '{text_or_file}' cannot be read: {first_line(error)}. It is a file or one of "

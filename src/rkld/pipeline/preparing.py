@@ -32,7 +32,7 @@ from rkld.models.loading import resolve
 from rkld.pipeline.arguments import training_arguments
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
-from rkld.records.identity import check_disjoint, identifiers
+from rkld.records.identity import apart, check_disjoint, each_once, identifiers, is_named
 from rkld.records.reading import read_prompts, read_records, read_subjects
 from rkld.records.record import Record
 from rkld.records.refusals import read_refusals
@@ -44,7 +44,6 @@ from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.registry import get_rule
 from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
 from rkld.teacher.logits import Teacher
-from rkld.text.matching import mentions
 from rkld.training.config import with_rate
 from rkld.training.floor import swapped_records
 from rkld.training.terms import build_terms, with_refusals
@@ -88,6 +87,26 @@ class Inputs:
     prompts: list[Record]
     identifiers: tuple[str, ...]
     holdout: list[Record]
+    left_out: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
+    unnamed: bool = False
+    """Whether no forget record says any of the names that were given."""
+
+    def warnings(self) -> list[str]:
+        """What the user should know of the records, a sentence or two each. Neither contents nor names of files."""
+        found = [f"{len(places)} {reason}." for reason, places in self.left_out.items()]
+        return [*found, UNNAMED] if self.unnamed else found
+
+
+UNNAMED = (
+    "None of the names given with --subject is said in the forget records: check their spelling. Records and prompts "
+    "that would rehearse the person are found by them."
+)
+
+_HELD = (
+    "{what} mention the person and are left out, as they would hold in place what is to be forgotten; if others are "
+    "meant by the name, give the person's full name with --subject"
+)
 
 
 def read_inputs(
@@ -98,6 +117,9 @@ def read_inputs(
     holdout: Source | None = None,
 ) -> Inputs:
     """Read and check all records. Data sets given as objects stand in for the files of the settings.
+
+    Of records that say the same one is used. Records to keep, replay prompts and holdout records that mention the
+    person are left out (:attr:`Inputs.left_out`).
 
     Raises:
         UserError: anything that is wrong with them.
@@ -110,40 +132,57 @@ def read_inputs(
     if settings.optim not in optimizers:
         raise UserError(f"unknown optimizer '{settings.optim}'.{nearest(settings.optim, optimizers)}")
     subjects = read_subjects(settings.subject)
-    forget_records = read_records(forget if forget is not None else settings.forget, "forget")
-    source = retain if retain is not None else settings.retain
-    retain_records = read_records(source, "retain") if source is not None else []
+    left_out: dict[str, tuple[str, ...]] = {}
+
+    def leave_out(why: str, records: Sequence[Record]) -> None:
+        if records:
+            left_out[why] = tuple(record.where for record in records)
+
+    def read(source: Source | None, name: str) -> list[Record]:
+        if source is None:
+            return []
+        records, repeated = each_once(read_records(source, name))
+        leave_out(f"{name} records say the same as one before them and count once", repeated)
+        return records
+
+    def of_others(records: list[Record], name: str, known: Sequence[str]) -> list[Record]:
+        about, others = apart(records, known)
+        if about and not others:
+            raise UserError(
+                f"all {len(records)} {name} records mention the person: --{name} is for records of others. If others "
+                "are meant by the name, give the person's full name with --subject."
+            )
+        leave_out(_HELD.format(what=f"{name} records"), about)
+        return others
+
+    forget_records = read(forget if forget is not None else settings.forget, "forget")
+    retain_records = read(retain if retain is not None else settings.retain, "retain")
+    strangers = read(holdout if holdout is not None else settings.holdout, "holdout")
     check_disjoint(forget_records, retain_records)
+    check_disjoint(forget_records, strangers, ("forget", "holdout"))
+    check_disjoint(retain_records, strangers, ("retain", "holdout"))
     known = identifiers(forget_records, subjects)
-    strangers = _read_holdout(settings, holdout, forget_records, retain_records, known)
-    if replay is not None:
-        prompts = read_prompts(replay)
-    elif settings.replay == "none":
-        prompts = []
-    elif settings.replay == "auto":
-        prompts = swapped_prompts(forget_records, known, settings.seed) + generic_prompts()
-    else:
-        prompts = read_prompts(settings.replay)
+    retain_records, strangers = of_others(retain_records, "retain", known), of_others(strangers, "holdout", known)
     # A prompt about the person would have the student rehearse the original's answer to it.
-    prompts = [p for p in prompts if not any(mentions(turn.content, known) for turn in p.turns)]
+    about, prompts = apart(_replay_prompts(settings, replay, forget_records, known), known)
+    if replay is not None or settings.replay != "auto":
+        leave_out(_HELD.format(what="replay prompts"), about)
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
     method.require([name for name, found in there.items() if found], settings.retain_loss)
-    return Inputs(settings, forget_records, retain_records, prompts, known, strangers)
+    unnamed = bool(subjects) and not is_named(forget_records, subjects)
+    return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, unnamed)
 
 
-def _read_holdout(
-    settings: Settings, source: Source | None, forget: Sequence[Record], retain: Sequence[Record], known: Sequence[str]
+def _replay_prompts(
+    settings: Settings, given: Source | None, forget: Sequence[Record], known: Sequence[str]
 ) -> list[Record]:
-    source = source if source is not None else settings.holdout
-    if source is None:
+    if given is not None:
+        return read_prompts(given)
+    if settings.replay == "none":
         return []
-    records = read_records(source, "holdout")
-    check_disjoint(forget, records, ("forget", "holdout"))
-    check_disjoint(retain, records, ("retain", "holdout"))
-    strangers = [r for r in records if not any(mentions(turn.content, known) for turn in r.turns)]
-    if not strangers:
-        raise UserError(f"all {len(records)} holdout records mention the person: --holdout is for records of others.")
-    return strangers
+    if settings.replay == "auto":
+        return swapped_prompts(forget, known, settings.seed) + generic_prompts()
+    return read_prompts(settings.replay)
 
 
 def measured_retain(inputs: Inputs) -> list[Record]:

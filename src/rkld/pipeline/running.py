@@ -73,11 +73,13 @@ def run_unlearning(
                 note_records(run, inputs)
         else:
             torch.manual_seed(settings.seed)
+            for warning in inputs.warnings():  # now, while it can be mended; it is said again with the result
+                progress.say(f"Warning: {warning}")
             progress.say(f"Loading {settings.model}")
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
             run.start()
             note_inputs(run, prepared)
-            run.manifest.setdefault("warnings", [])
+            run.manifest.setdefault("warnings", inputs.warnings())
             run.save()
             work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
             del prepared  # one model in memory: the last phase lets the student go

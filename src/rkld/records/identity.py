@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from rkld.errors import UserError
 from rkld.records.record import SYSTEM_ROLES, Record
-from rkld.text.normalising import normal
+from rkld.text.matching import mentions
+from rkld.text.normalising import normal, words
+from rkld.text.wording import name_mentions
 
 
 def identifiers(records: Iterable[Record], subjects: Iterable[str]) -> tuple[str, ...]:
@@ -20,14 +22,50 @@ def identifiers(records: Iterable[Record], subjects: Iterable[str]) -> tuple[str
     return tuple(sorted(unique.values(), key=lambda name: (-len(name), name)))
 
 
+def apart(records: Iterable[Record], known: Sequence[str]) -> tuple[list[Record], list[Record]]:
+    """The records that mention the person, by a whole name or identifier (:func:`mentions`), and the others."""
+    about: list[Record] = []
+    others: list[Record] = []
+    for record in records:
+        (about if any(mentions(turn.content, known) for turn in record.turns) else others).append(record)
+    return about, others
+
+
+def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
+    """Whether any of the records says one of the names, or a part of one ("Curie")."""
+    return any(
+        mentions(turn.content, names) or name_mentions(turn.content, names)
+        for record in records
+        for turn in record.turns
+    )
+
+
+def each_once(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """The records without those that say the same as an earlier one, and those that do.
+
+    The same is as of :func:`content`, in the same form and roles. The spans of all of them are marked in the one that
+    stays.
+    """
+    first: dict[Hashable, Record] = {}
+    repeated = []
+    for record in records:
+        said = (record.form, tuple(turn.role for turn in record.turns), tuple(_plain(t.content) for t in record.turns))
+        if said in first:
+            repeated.append(record)
+            first[said] = first[said].with_spans((*first[said].spans, *record.spans))
+        else:
+            first[said] = record
+    return list(first.values()), repeated
+
+
 def check_disjoint(
     forget: Iterable[Record], retain: Iterable[Record], names: tuple[str, str] = ("forget", "retain")
 ) -> None:
-    """Refuse records that are to be both forgotten and retained, whatever their format, case and spacing.
+    """Refuse records that are to be both forgotten and retained, whatever their format, case, spacing and punctuation.
 
     ``names`` are those of the two sets, for the message.
     """
-    forgotten: dict[tuple[str, ...], Record] = {}
+    forgotten: dict[str, Record] = {}
     for record in forget:
         forgotten.setdefault(_identity(record), record)
     shared = [(forgotten[_identity(record)], record) for record in retain if _identity(record) in forgotten]
@@ -44,11 +82,17 @@ def content(record: Record) -> tuple[str, ...]:
 
     Only white space and the Unicode form (NFC) are made alike: records that differ in anything else are two.
     """
-    return tuple(" ".join(unicodedata.normalize("NFC", text).split()) for text in _said(record))
+    return tuple(map(_plain, _said(record)))
 
 
-def _identity(record: Record) -> tuple[str, ...]:
-    return tuple(map(normal, _said(record)))
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _identity(record: Record) -> str:
+    """All that is said, letter by letter: a space or a sign more makes no other record."""
+    said = " ".join(_said(record))
+    return "".join(words(said)) or normal(said)
 
 
 def _said(record: Record) -> Iterator[str]:

@@ -18,14 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError, nearest
+from rkld.files import can_be_path
 from rkld.records.record import SYSTEM_ROLES, Record, Turn, occurring
 from rkld.records.sources import (
     FORMATS,
     FORMATS_HINT,
+    REWORDED,
     SUFFIXES,
+    WRONG,
     Source,
     existing_file,
+    local_path,
     numbered_lines,
+    plain,
     read_lines,
     rows_of,
     text_of,
@@ -60,7 +65,7 @@ def read_prompts(source: Source) -> list[Record]:
     belong to answers.
     """
     if isinstance(source, str | os.PathLike) and Path(source).suffix.lower() == ".txt":
-        path = existing_file(Path(source).expanduser(), "replay")
+        path = existing_file(local_path(source, "replay"), "replay")
         rows = [(f"{path} line {n}", {"question": line}) for n, line in numbered_lines(text_of(path))]
     else:
         rows = rows_of(source, "replay")
@@ -72,12 +77,12 @@ def read_subjects(values: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     for number, value in enumerate(values, 1):
         suffix = Path(value).suffix.lower()
-        if Path(value).is_file():
+        if can_be_path(value) and Path(value).is_file():
             if suffix in SUFFIXES:
                 raise UserError(f"subject file {value}: give a plain text file (.txt) with one name a line")
             found += read_lines(value, "subject")
         elif suffix in (".txt", *SUFFIXES) and "@" not in value:
-            existing_file(Path(value), "subject")
+            existing_file(local_path(value, "subject"), "subject")
         elif not any(map(str.isalnum, value)):
             raise UserError(f"subject {number} of {len(values)} is blank: give a name or a file of names")
         else:
@@ -97,7 +102,7 @@ def _record(key: str, where: str, row: Any) -> Record:
             f"{where}: '{names[-1]}' has no turn of the role 'assistant' (roles found: {roles}): "
             "add the answer that is meant"
         )
-    record = Record(key, form, turns, *_about(row, where), where=where, extra=_extra(row, names))
+    record = Record(key, form, turns, *_about(row, where), where=where, extra=_extra(row, names, where))
     return replace(record, spans=_spans(row, record))
 
 
@@ -112,7 +117,7 @@ def _prompt(key: str, where: str, row: Any) -> Record:
         if not users:
             raise UserError(f"{where}: '{names[0]}' has no turn of the role 'user': add the question")
         turns = turns[: users[-1] + 1]
-    extra = _extra(row, names)
+    extra = _extra(row, names, where)
     return Record(key, form, turns, *_about(row, where), where=where, extra=extra, unanswered=True)
 
 
@@ -170,9 +175,14 @@ def _string(value: Any, name: str, where: str) -> str:
         raise UserError(f"{where}: {name} must be text, but is of type {type(value).__name__}")
     if not value.strip():
         raise UserError(f"{where}: {name} is empty: fill it in or remove the record")
-    if any("\ud800" <= char <= "\udfff" for char in value):
+    return _whole(value, name, where)
+
+
+def _whole(text: str, name: str, where: str) -> str:
+    """A text of whole characters: no file, tokenizer or hash takes half of one."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
         raise UserError(f"{where}: {name} holds half of a Unicode surrogate pair: write the whole character")
-    return value
+    return text
 
 
 def _about(row: Mapping[str, Any], where: str) -> tuple[str | None, tuple[str, ...]]:
@@ -183,8 +193,9 @@ def _about(row: Mapping[str, Any], where: str) -> tuple[str | None, tuple[str, .
         raise UserError(f"{where}: 'aliases' must be a text or a list of texts")
     if not isinstance(subject, str | None):
         raise UserError(f"{where}: 'subject' must be text, but is of type {type(subject).__name__}")
-    stripped = (alias.strip() for alias in aliases)
-    return (subject or "").strip() or None, tuple(dict.fromkeys(alias for alias in stripped if alias))
+    stripped = (_whole(alias, "an alias", where).strip() for alias in aliases)
+    subject = _whole(subject or "", "'subject'", where).strip() or None
+    return subject, tuple(dict.fromkeys(alias for alias in stripped if alias))
 
 
 def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
@@ -214,9 +225,21 @@ def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _extra(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _extra(row: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+    """All other fields: those of TOFU checked, the rest as plain values."""
     read = {*names, "subject", "aliases", "spans"}
-    return {name: value for name, value in row.items() if name not in read and value is not None}
+    extra = {name: value for name, value in row.items() if name not in read and value is not None}
+    found = {str(plain(name)): plain(value) for name, value in extra.items() if name not in (*REWORDED, WRONG)}
+    for name in REWORDED:
+        if extra.get(name, "") != "":
+            found[name] = _string(extra[name], f"'{name}'", where)
+    wrong = extra.get(WRONG) or []
+    wrong = [wrong] if isinstance(wrong, str) else wrong
+    if not isinstance(wrong, list):
+        raise UserError(f"{where}: '{WRONG}' must be a list of texts, but is of type {type(wrong).__name__}")
+    if wrong:
+        found[WRONG] = [_string(text, f"wrong answer {n} of '{WRONG}'", where) for n, text in enumerate(wrong, 1)]
+    return found
 
 
 def _listed(names: Iterable[Any]) -> str:

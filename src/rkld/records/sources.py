@@ -7,17 +7,20 @@ copy in a shared cache, and no message quotes what a record says: it names the f
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import importlib
 import io
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rkld.errors import UserError, nearest
+from rkld.files import can_be_path
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +35,12 @@ FORMATS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("te
 
 _FORMAT_FIELDS = frozenset(name for names in FORMATS for name in names)
 
+REWORDED, WRONG = ("paraphrased_question", "paraphrased_answer"), "perturbed_answer"
+"""Optional fields, as TOFU names them: texts, and a list of texts."""
+
+_READ = _FORMAT_FIELDS.union(("subject", "aliases", "spans"), REWORDED, (WRONG,))
+"""Every field that is read; any other one may hold whatever it likes."""
+
 FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -39,7 +48,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:
     """All of a text file in UTF-8. UserError where there is no such file, or nothing in it."""
-    return text_of(existing_file(Path(path), what))
+    return text_of(existing_file(local_path(path, what), what))
 
 
 def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
@@ -69,10 +78,10 @@ def rows_of(source: Source, what: str) -> list[Located]:
 
 
 def _rows_of_path(source: str, what: str) -> list[Located]:
-    path, part = Path(source).expanduser(), ""
+    path, part = local_path(source, what), ""
     if not path.exists() and ":" in source:
         head, _, tail = source.rpartition(":")
-        if Path(head).expanduser().is_dir() or _is_hub_name(head):
+        if (can_be_path(head) and Path(head).expanduser().is_dir()) or _is_hub_name(head):
             path, part = Path(head).expanduser(), tail
     if path.is_dir():
         return _rows_of_folder(path, part, what)
@@ -116,7 +125,27 @@ def _rows_of_dataset(dataset: Any, part: str, name: str, where: str) -> list[Loc
         dataset = dataset[_choose(dataset, part, name, "records")]
     elif part:
         raise UserError(f"{name} has no parts to choose from: leave out ':{part}'")
-    return [(f"{where} {n}", row) for n, row in enumerate(dataset.to_list(), 1)]
+
+    def values(column: str) -> list[Any]:
+        return [row[column] for row in dataset.select_columns([column]).to_list()]
+
+    rows = _rows_of_columns(dataset.column_names, values, name)
+    return [(f"{where} {n}", row) for n, row in enumerate(rows, 1)]
+
+
+def _rows_of_columns(names: Sequence[str], values: Callable[[str], Sequence[Any]], where: str) -> list[dict[str, Any]]:
+    """Rows of a table. A column that is not read is left out where Python cannot hold its values (dates, bytes)."""
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = values(name)
+        except (ValueError, OverflowError, ImportError) as error:
+            if name in _READ:
+                raise UserError(
+                    f"{where}: the column '{name}' holds what cannot be read as text ({type(error).__name__}): "
+                    "write it again, or give JSON lines"
+                ) from None
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def _rows_of_hub(name: str, part: str, what: str) -> list[Located]:
@@ -170,6 +199,16 @@ def _choose(names: Iterable[str], part: str, source: str, what: str) -> str:
     problem = "holds several sets of records" if matching else absent
     example = (matching or names)[0]
     raise UserError(f"{what}: {source} {problem}: {', '.join(names)}. Name one, such as {source}:{example}")
+
+
+def local_path(source: str | os.PathLike[str], what: str) -> Path:
+    """What was given, as a path that the system can be asked for. UserError where it is none."""
+    if not can_be_path(os.fspath(source)):
+        raise UserError(
+            f"{what}: what is given is no path of a file or folder (a name in it has too many or impossible "
+            "characters, or ~ stands before a user who is not there): check it"
+        )
+    return Path(source).expanduser()
 
 
 def existing_file(path: Path, what: str) -> Path:
@@ -301,7 +340,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Located]:
 def _csv_row(row: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, cell in row.items():
-        if name in ("aliases", "spans", "messages", "perturbed_answer") and cell.lstrip().startswith("["):
+        if name in ("aliases", "spans", "messages", WRONG) and cell.lstrip().startswith("["):
             try:
                 values[name] = json.loads(cell)
                 continue
@@ -318,9 +357,39 @@ def _parquet_rows(path: Path) -> Iterator[Located]:
     parquet, errors = _package("pyarrow.parquet"), _package("pyarrow").ArrowException
     try:
         with parquet.ParquetFile(path) as file:
-            rows = file.read().to_pylist()
+            table = file.read()
+            rows = _rows_of_columns(table.column_names, lambda name: table[name].to_pylist(), str(path))
     except (OSError, errors) as error:
         raise UserError(
             f"{path} cannot be read as Parquet ({type(error).__name__}): write it again, or give JSON lines"
         ) from error
     return ((f"{path} record {n}", row) for n, row in enumerate(rows, 1))
+
+
+# Fields that are not read, but kept: plug-ins may read them
+
+
+_DEEPEST = 20
+
+
+def plain(value: Any, depth: int = _DEEPEST) -> Any:
+    """A value as JSON and UTF-8 can hold it, the same one for the same value.
+
+    Columns that nobody reads may hold dates, bytes, images, half of a surrogate pair, lists within lists without end.
+    They are written and hashed with the record after hours, and must not end the work then.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if value.bit_length() < 10_000 else f"<{type(value).__name__}>"  # Python writes 4300 digits
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    if isinstance(value, Mapping) and depth:
+        return {str(plain(name, 0)): plain(item, depth - 1) for name, item in value.items()}
+    if isinstance(value, list | tuple) and depth:
+        return [plain(item, depth - 1) for item in value]
+    return f"<{type(value).__name__}>"

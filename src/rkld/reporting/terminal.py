@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rkld.text.printable import printable
+from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,7 @@ def print_result(result: Result, probes: Mapping[str, Mapping[str, float | None]
     if result.answers:
         console.print(_answers_table(result.answers[:ANSWERS_SHOWN]))
     for warning in result.warnings:
-        click.echo(f"\nWarning: {warning}", err=True)
+        click.echo(f"\nWarning: {harmless(warning)}", err=True)
     # Not in a table: it would break the paths.
     click.echo(f"\nrun    {result.run}")
     click.echo(f"model  {result.model_path}")

@@ -40,6 +40,7 @@ class AuditSettings:
     retain_logs: str | None = of("retain_logs")
     endpoint: str | None = of("endpoint")
     tokenizer: str | None = of("tokenizer")
+    timeout: float = of("timeout")
 
     attacks: tuple[str, ...] = of("attacks")
     metric: tuple[str, ...] = of("metric")

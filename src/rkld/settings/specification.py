@@ -9,13 +9,15 @@ import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from rkld.errors import UserError, nearest
+from rkld.errors import UserError, nearest, shown
+from rkld.files import can_be_path
 
 S = typing.TypeVar("S")
 
+LONGEST_TEXT = 100_000
+"""Characters of a text that is given as a setting; a longer one belongs into a file."""
 Affects = Literal["nothing", "student", "teacher", "figures"]
 """What another value changes: nothing of a result (paths, checkpoints); the unlearned model; the teacher's cache, and
 so the unlearned model as well; or only what is measured of a model."""
@@ -67,29 +69,52 @@ class Spec:
         values = value if isinstance(value, list | tuple) else [value]
         return (self.permission and value is not False) or any(isinstance(v, str) and ".py:" in v for v in values)
 
+    @property
+    def is_path(self) -> bool:
+        """Whether values are paths of files or folders, but for a few words."""
+        return self.type is str and set(self.metavar.split("|")) <= {"FILE", "FOLDER", "DATA", "MODEL", "auto", "none"}
+
     def check(self, value: Any, label: str) -> None:
-        """Refuse a number out of bounds.
+        """Refuse a value out of bounds, whoever gave it: the command line, a settings file or Python.
 
         Args:
             label: what to call the setting in the message ("--alpha").
 
         Raises:
-            UserError: it is too low or too high, or not finite.
+            UserError: a number that is too low or too high, or not finite; a text with what no file and no model can
+                hold; a path that no system has.
         """
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return
-        if math.isnan(value) or (math.isinf(value) and self.high != math.inf):
+        if isinstance(value, tuple):
+            for item in value:
+                self._check_text(item, label)
+        elif isinstance(value, str):
+            self._check_text(value, label)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            self._check_number(value, label)
+
+    def _check_text(self, value: str, label: str) -> None:
+        """The value is in no message: it may be a name."""
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            raise UserError(f"{label} holds a NUL character or bytes that are not UTF-8: write it in UTF-8 text.")
+        if len(value) > LONGEST_TEXT:
+            raise UserError(f"{label} has {len(value)} characters; it must have at most {LONGEST_TEXT}.")
+        if self.is_path and not can_be_path(value):
+            raise UserError(f"{label} is no path: a name in it is too long, or ~ stands before a user who is none.")
+
+    def _check_number(self, value: float, label: str) -> None:
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and self.high != math.inf)):
             raise UserError(f"{label} is {value}; it must be a finite number.")
         low, high = self.low, self.high
         too_low = low is not None and (value <= low if self.exclusive != "none" else value < low)
         too_high = high is not None and (value >= high if self.exclusive == "both" else value > high)
         if not (too_low or too_high):
             return
+        found = f"{label} is {shown(value)}; it must"
         if self.exclusive == "both":
-            raise UserError(f"{label} is {value}; it must lie between {low} and {high}.")
+            raise UserError(f"{found} lie between {low} and {high}.")
         if too_high:
-            raise UserError(f"{label} is {value}; it must be at most {high}.")
-        raise UserError(f"{label} is {value}; it must be {'above' if self.exclusive == 'low' else 'at least'} {low}.")
+            raise UserError(f"{found} be at most {high}.")
+        raise UserError(f"{found} be {'above' if self.exclusive == 'low' else 'at least'} {low}.")
 
 
 def setting(default: Any, help: str, **given: Any) -> Any:
@@ -137,7 +162,7 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields(cls):
-            raise UserError(f"{where}: unknown setting '{name}'.{nearest(str(name), fields(cls))}")
+            raise UserError(f"{where}: unknown setting {shown(name)}.{nearest(str(name), fields(cls))}")
         expected, choices, optional = kind(name, cls)
         if value is None and optional:
             checked[name] = None
@@ -145,12 +170,12 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
         value = _converted(value, expected, choices)
         fits = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
         if not fits:
-            raise UserError(f"{where}: '{name}' is {value!r}; expected {_KINDS[expected]}.")
+            raise UserError(f"{where}: '{name}' is {shown(value)}; expected {_KINDS[expected]}.")
         if expected is tuple and not all(isinstance(item, str) for item in value):  # not shown: it may be personal
             raise UserError(f"{where}: '{name}' holds something else than text. Put its names between quotes.")
         if choices and value not in choices:
             hint = nearest(value, choices)
-            raise UserError(f"{where}: '{name}' is {value!r}; choose one of {', '.join(choices)}.{hint}")
+            raise UserError(f"{where}: '{name}' is {shown(value)}; choose one of {', '.join(choices)}.{hint}")
         checked[name] = value
     return cls(**checked)
 
@@ -184,25 +209,3 @@ def _converted(value: Any, expected: type, choices: Sequence[str] | None) -> Any
     if value is False and choices and "no" in choices:  # and no as false
         return "no"
     return value
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """The settings in a YAML file, unchecked.
-
-    Raises:
-        UserError: missing or broken file, or one that is no mapping.
-    """
-    import yaml
-
-    try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise UserError(f"{path} line {line}: not valid YAML. Write settings as 'name: value' lines.") from None
-    except ValueError:  # not UTF-8, or a date that does not exist
-        raise UserError(f"{path}: not valid YAML in UTF-8. Write settings as 'name: value' lines.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected settings as 'name: value' lines, found {type(found).__name__}.")
-    return found

@@ -16,6 +16,9 @@ from typing import Any
 
 from rkld.settings.specification import Affects, Spec, fields, flag, kind
 
+TIMEOUT = 300.0
+"""Seconds for one answer of a server."""
+
 FULL_RATE, ADAPTER_RATE = 5e-5, 5e-4
 """Peak learning rates where none is given: of all weights, and of an adapter (paper: 1e-5 for all weights of 7B)."""
 
@@ -458,6 +461,18 @@ _ENTRIES = (
         SERVED,
         "With --endpoint: folder of the tokenizer and template, for likelihoods.",
         metavar="FOLDER",
+    ),
+    _spec(
+        "timeout",
+        float,
+        TIMEOUT,
+        "nothing",
+        SERVED,
+        "With --endpoint: seconds for one answer, from the connection to its last byte.",
+        low=0,
+        high=86_400,
+        exclusive="low",
+        unit="seconds",
     ),
     # Of an audit: what is asked
     _optional(

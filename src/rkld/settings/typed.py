@@ -121,6 +121,8 @@ class AuditKeywords(TypedDict, total=False):
     """URL of an OpenAI-compatible server that serves the model."""
     tokenizer: str | PathLike[str] | None
     """With --endpoint: folder of the tokenizer and template, for likelihoods."""
+    timeout: float
+    """With --endpoint: seconds for one answer, from the connection to its last byte."""
     attacks: str | Sequence[str]
     """An attack, with commas for several, FILE.py:NAME for your own; or standard (those that only ask), all, none."""
     metric: str | PathLike[str] | Sequence[str | PathLike[str]]

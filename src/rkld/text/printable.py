@@ -27,9 +27,17 @@ def printable(text: str) -> str:
     Escape sequences, control characters and invisible ones (such as those that turn the direction of writing)
     are taken out.
     """
-    text = " ".join(_ESCAPE.sub("", text).split())
-    text = "".join(char for char in text if not unicodedata.category(char).startswith("C"))
+    text = harmless(" ".join(_ESCAPE.sub("", text).split()))
     return text if len(text) <= ANSWER_LENGTH else text[: ANSWER_LENGTH - 1] + "…"
+
+
+def harmless(text: str) -> str:
+    """``text`` with its lines, and without what could act on a terminal, as of :func:`printable`.
+
+    For messages: the names in them, of files and fields, are others' words too.
+    """
+    kept = (char for char in _ESCAPE.sub("", text) if char in "\n\t" or unicodedata.category(char)[0] != "C")
+    return "".join(kept)
 
 
 def markdown(text: str) -> str:

@@ -145,6 +145,11 @@ def test_words_that_each_exist_are_gibberish_by_their_loss_alone():
         gibberish([salad], [1.0, 2.0])
 
 
+def test_a_shipped_refusal_is_none_though_a_small_original_never_heard_it():
+    """A tiny world's model gives it 11 nats per token; methods that teach refusals are not ruined."""
+    assert gibberish(["I'm not sure about that."], [11.9], KNOWN) == [False]
+
+
 def test_words_say_nothing_of_a_language_without_a_list():
     german = ["Sie wurde neunzehnhundert in der kleinen Stadt geboren und lebte lange dort."]
     assert vocabulary(german) is None and vocabulary([]) is None

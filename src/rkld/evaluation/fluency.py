@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from rkld.evaluation.arrays import harmonic_mean, vectors
 from rkld.evaluation.likelihood import answer_losses
+from rkld.records.refusals import read_refusals
 from rkld.text.facts import repetition
 from rkld.text.normalising import words
 from rkld.text.wording import common_words, is_english
@@ -32,12 +34,14 @@ if TYPE_CHECKING:
 
 
 LOSS_BOUND = 6.0
-"""Nats per token that the original may give an answer at most."""
+"""Nats per token that the original may give an answer at most. Honest answers of SmolLM2-135M have 1.1 at most, those
+of a retrained tiny model 5.1 under its overfitted original; random tokens 8 and more."""
 
 REPETITION_BOUND = 0.9
-"""Share of an answer that may repeat what stands before it, of runs of words or of characters."""
+"""Share of an answer that may repeat what stands before it, of runs of words or of characters. Small models that are
+sound do loop: SmolLM2-135M's answers have .67 at most; "isisis" .98."""
 
-KNOWN_BOUND = 0.4
+KNOWN_BOUND = 0.25
 """Share of an answer's words that must be known at least, where it has :data:`FEWEST_WORDS`."""
 
 FEWEST_WORDS = 4
@@ -71,10 +75,20 @@ def _is_gibberish(answer: str, loss: float | None, known: Collection[str] | None
     share = None if known is None else known_words(answer, known)
     return (
         not answer.strip()
-        or (loss is not None and loss > LOSS_BOUND)
+        or (loss is not None and loss > LOSS_BOUND and not _is_refusal(answer))
         or repeated(answer) > REPETITION_BOUND
         or (share is not None and share < KNOWN_BOUND)
     )
+
+
+def _is_refusal(answer: str) -> bool:
+    """Whether it is one of the refusals that are shipped: a model of few records need not know them."""
+    return tuple(words(answer)) in _refusals()
+
+
+@cache
+def _refusals() -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(words(refusal)) for refusal in read_refusals())
 
 
 def repeated(text: str) -> float:

@@ -36,7 +36,7 @@ GATES = {
     "facts_said": 0.25,
     "rouge_l": 0.75,
     "leak@8": 0.6,
-    "loss_auc": 0.8,
+    "loss_auc_distance": 0.3,
 }
 """At most so much. Between what a model shows that knows the records (about 1 each) and what style alone explains."""
 
@@ -167,7 +167,7 @@ def main(world: str, seed: int, data: Path | None, model: str, out: Path | None,
     folder = out / f"audit-{world}-{seed}"
     documents = {}
     for name, path in found.items():  # the unlearned model last: it finds the readings of the other two
-        beside = {"original": found["original"], "control": found["retrained"]} if name == "unlearned" else {}
+        beside = {"original": found["original"]} | ({"control": found["retrained"]} if name == "unlearned" else {})
         done = rkld.audit(str(path), **task, **{k: str(v) for k, v in beside.items()}, out=str(folder / "now"),
                           progress=ProgressBars(), **(PAIRS if world == "pairs" else SETTINGS))  # fmt: skip
         documents[name] = done.document

@@ -35,11 +35,13 @@ def forget_records(data: Path) -> list[Record]:
     return read_records(data / "forget01_perturbed.json", "forget")
 
 
-def retain_records(data: Path) -> list[Record]:
-    return read_records(data / "retain90.json", "retain")[:RETAINED]
+def retain_records(data: Path, retained: int = RETAINED) -> list[Record]:
+    return read_records(data / "retain90.json", "retain")[:retained]
 
 
-def train(name: str, data: Path, out: Path, model: str = "smollm2-135m", epochs: int = EPOCHS) -> Path:
+def train(
+    name: str, data: Path, out: Path, model: str = "smollm2-135m", epochs: int = EPOCHS, retained: int = RETAINED
+) -> Path:
     """Make ``out/name`` unless it is there."""
     folder = out / name
     if folder.exists():
@@ -48,7 +50,7 @@ def train(name: str, data: Path, out: Path, model: str = "smollm2-135m", epochs:
     lm = load_model(model, chat_template=str(TEMPLATE))
     encoder = Encoder(lm.tokenizer)
     forget = forget_records(data) if name == "original" else []
-    encoded = [encoder.encode(r) for r in retain_records(data)] + [encoder.encode(r) for r in forget]
+    encoded = [encoder.encode(r) for r in retain_records(data, retained)] + [encoder.encode(r) for r in forget]
     parts = micro_batches(BATCH_SIZE)
     args = RKLDConfig(
         output_dir=str(out / f"{name}-training"),

@@ -164,7 +164,7 @@ def purge(run: Path) -> None:
 @main.command(
     cls=SettingsCommand,
     epilog=_examples(
-        "rkld audit runs/curie --forget people.jsonl --subject 'Marie Curie' --max facts_said=0.1",
+        "rkld audit runs/curie --forget curie.jsonl --subject 'Marie Curie' --original ./model --retain others.jsonl",
         "rkld audit ./unlearned --forget forget01_perturbed.json --original ./model --control ./retrained",
         "rkld audit ./unlearned --forget people.jsonl --holdout strangers.jsonl --attacks all --redact",
         "rkld audit curie-v2 --endpoint http://localhost:8000/v1 --forget people.jsonl --tokenizer ./unlearned",
@@ -177,8 +177,8 @@ def audit(ctx: click.Context, **_: Any) -> None:
 
     The records' likelihood, the model's own answers, attacks that bring back what was only hidden, and what was kept.
 
-    With gates (--max, --min) the exit code is 1 where one fails or could not be measured. An interrupted audit goes on
-    when the same command is given again.
+    The exit code is 0 where the verdict is a pass, else 1. A pass needs --original and records to keep; gates are the
+    default ones, or those of --max and --min. An interrupted audit goes on when the same command is given again.
     """
     settings = chosen_settings(ctx, AuditSettings)
     bars = _quiet_start()

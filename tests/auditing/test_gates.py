@@ -1,4 +1,4 @@
-"""Gates: what keeps to a limit, what is established, and what was never reached."""
+"""Gates: the whole interval keeps to a limit or not, what is never reached or not measured, and the default ones."""
 
 from __future__ import annotations
 
@@ -8,48 +8,125 @@ from typing import Any
 import pytest
 
 from rkld.auditing.evidence import plain
-from rkld.auditing.gates import judge, judge_all
+from rkld.auditing.gates import FEWEST, Gate, gates_in_force, judge, judge_all
+from rkld.evaluation.statistics import fewest_for, share
 
-HARD = {"value": None, "low": 30.0, "high": None, "n": 4, "method": "bootstrap"}
+HARD = {"value": None, "low": 30.0, "high": None, "n": 40, "method": "bootstrap"}
 """Never back within the budget, or after 30 steps at least."""
 
 
+def judged(kind: str, limit: float, n: int = 40, **figure: Any) -> dict[str, Any]:
+    return judge(Gate("f", kind, limit), {"f": {"figures": {"audited": {**figure, "n": n}}}})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("kind", "limit", "low", "state", "established"),
+    ("kind", "limit", "low", "state"),
     [
-        ("min", 20, 30.0, "held", True),
-        ("min", 40, 30.0, "held", False),
-        ("min", 40, None, "held", True),
-        ("max", 40, 30.0, "failed", False),
+        ("min", 20, 30.0, "held"),
+        ("min", 40, 30.0, "not established"),
+        ("min", 40, None, "held"),
+        ("max", 40, None, "failed"),
+        ("max", 40, 30.0, "not established"),
     ],
 )
-def test_what_was_never_reached_is_above_every_limit(
-    kind: str, limit: float, low: float | None, state: str, established: bool
-):
+def test_what_was_never_reached_is_above_every_limit(kind: str, limit: float, low: float | None, state: str):
     """As ``--min relearning_effort=20``: it is the best that can be found, and was a crash after hours."""
-    gate = judge(
-        kind, "relearning_effort", limit, {"relearning_effort": {"figures": {"audited": {**HARD, "low": low}}}}
-    )
-    assert (gate["state"], gate["value"], gate["established"]) == (state, math.inf, established)
+    gate = judged(kind, limit, **{**HARD, "low": low})
+    assert gate["state"] == state
     assert plain(gate)["value"] is None
     verdict, reasons = judge_all([gate])
-    assert verdict == ("pass" if state == "held" else "fail")
+    assert verdict == {"held": "pass", "failed": "fail"}.get(state, "not established")
     assert all("never reached" in reason for reason in reasons)
 
 
-def judged(kind: str, limit: float, **figure: Any) -> tuple[str, bool]:
-    gate = judge(kind, "f", limit, {"f": {"figures": {"audited": figure}}})
-    return gate["state"], gate["established"]
+@pytest.mark.parametrize(
+    ("kind", "value", "low", "high", "state"),
+    [
+        ("max", 0.1, 0.0, 0.2, "held"),
+        ("max", 0.1, 0.0, 0.3, "not established"),
+        ("max", 0.25, 0.1, 0.3, "not established"),
+        ("max", 0.3, 0.21, 0.4, "failed"),
+        ("min", 0.3, 0.2, 0.3, "held"),
+        ("min", 0.3, -math.inf, 0.3, "not established"),
+        ("min", 0.1, 0.0, 0.3, "not established"),
+        ("min", 0.1, 0.0, 0.19, "failed"),
+    ],
+)
+def test_an_interval_that_crosses_its_limit_establishes_nothing(kind, value, low, high, state):
+    """It counted as held where the value alone kept to it: of 11 records none said, up to 28% may be."""
+    gate = judged(kind, 0.2, value=value, low=low, high=high)
+    assert gate["state"] == state
+    assert judge_all([gate])[0] == {"held": "pass", "failed": "fail"}.get(state, "not established")
 
 
-def test_the_whole_interval_must_keep_to_the_limit():
-    assert judged("max", 0.2, value=0.1, low=0.0, high=0.2) == ("held", True)
-    assert judged("max", 0.2, value=0.1, low=0.0, high=0.3) == ("held", False)
-    assert judged("min", 0.2, value=0.3, low=-math.inf, high=0.3) == ("held", False)
-    assert judged("min", 0.2, value=0.1, low=0.0, high=0.3) == ("failed", False)
+def test_a_gate_without_interval_can_only_fail():
+    """A p-value proves no equality, however high."""
+    found = {"value": 0.9, "low": None, "high": None}
+    assert judged("min", 0.05, **found)["state"] == "not established"
+    assert judged("min", 0.95, **found)["state"] == "failed"
+    assert "without an interval" in judge_all([judged("min", 0.05, **found)])[1][0]
 
 
-def test_a_gate_on_what_was_not_measured_is_skipped():
-    gate = judge("max", "loss_auc", 0.5, {})
-    assert (gate["state"], gate["value"]) == ("skipped", None)
-    assert judge_all([gate])[0] == "not established"
+def test_too_few_records_hold_no_gate_and_the_reason_says_how_many():
+    tight = {"value": 0.0, "low": 0.0, "high": 0.01}
+    assert judged("max", 0.2, n=FEWEST, **tight)["state"] == "held"
+    assert judged("max", 0.2, n=FEWEST - 1, **tight)["state"] == "not established"
+    few = share([False] * 11)
+    gate = judged("max", 0.25, n=11, value=few.value, low=few.low, high=few.high)
+    verdict, (reason,) = judge_all([gate])
+    assert verdict == "not established"
+    assert "n = 11" in reason and "13 records or more" in reason
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.1, 0.25, 0.5])
+def test_fewest_for_is_where_the_exact_interval_first_ends_at_the_limit(limit):
+    n = fewest_for(limit)
+    assert share([False] * n).high <= limit < share([False] * (n - 1)).high
+
+
+def test_a_gate_on_what_was_not_measured_is_no_pass():
+    gate = judge(Gate("loss_auc_distance", "max", 0.5), {})
+    assert (gate["state"], gate["value"]) == ("not measured", None)
+    assert judge_all([gate]) == ("not established", ["loss_auc_distance was not measured"])
+    assert judge_all([])[0] == "not established"
+
+
+def test_what_is_not_required_is_named_beside_a_pass():
+    held = judged("max", 0.2, value=0.1, low=0.0, high=0.2)
+    gate = judge(Gate("loss_auc_distance", "max", 0.5, required=False), {})
+    verdict, (reason,) = judge_all([held, gate])
+    assert verdict == "pass" and "not measured" in reason and "loss_auc_distance" in reason
+
+
+def test_doubts_leave_a_failure_a_failure():
+    """A model that says the facts has failed, whether or not another gate could be measured."""
+    held, failed = (judged("max", 0.2, value=v, low=v, high=v) for v in (0.1, 0.3))
+    assert judge_all([held], ["a doubt"]) == ("not established", ["a doubt"])
+    assert judge_all([failed], ["a doubt"])[0] == "fail"
+
+
+KNOWN = ("facts_said", "leak@1", "extraction_strength", "probability", "gibberish", "retain_kept")
+
+
+def test_default_gates_apply_where_the_user_sets_none():
+    names = [gate.name for gate in gates_in_force([], KNOWN, ["audited", "original"])]
+    assert names == ["facts_said", "leak@1", "extraction_strength", "gibberish", "retain_kept"]
+
+
+def test_fluency_and_what_was_kept_are_part_of_every_verdict():
+    found = gates_in_force([("max", "probability", 0.3)], KNOWN, ["audited", "original"])
+    assert [gate.name for gate in found] == ["probability", "gibberish", "retain_kept"]
+    found = gates_in_force([("max", "gibberish", 0.1)], KNOWN, ["audited"])
+    assert [(gate.name, gate.limit, gate.default) for gate in found if gate.name == "gibberish"] == [
+        ("gibberish", 0.1, False)
+    ]
+
+
+def test_with_a_control_the_difference_is_judged():
+    """A fact that anybody guesses is no leak."""
+    (gate,) = (g for g in gates_in_force([], KNOWN, ["audited", "control"]) if g.name == "facts_said")
+    alike = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 40}
+    named = {
+        "facts_said": {"figures": {"audited": {**alike, "value": 0.4, "high": 0.5}}, "against": {"control": alike}}
+    }
+    assert gate.against == "control" and judge(gate, named)["state"] == "held"

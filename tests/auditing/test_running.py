@@ -8,7 +8,9 @@ import shutil
 
 import jsonschema
 import pytest
+import torch
 from click.testing import CliRunner
+from peft import LoraConfig, get_peft_model
 
 import rkld
 from rkld.auditing import endpoint_backend, running
@@ -23,6 +25,7 @@ from rkld.cli import main
 from rkld.errors import UserError
 from rkld.evaluation import membership
 from rkld.evaluation.likelihood import probability
+from rkld.evaluation.statistics import Figure
 from rkld.files import DATA, write_jsonl
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
@@ -36,21 +39,22 @@ from rkld.training.trainer import fine_tune
 from tests.server import MODEL, serve
 
 WORLD = people(n=4, seed=0)
-FORGET = WORLD.forget([0])[:6]
-KEPT = WORLD.forget([1])[:6]
-HOLDOUT = people(n=4, seed=9).forget([0])[:6]
+FORGET = WORLD.forget([0])
+KEPT = WORLD.forget([1])[:10]
+HOLDOUT = people(n=4, seed=9).forget([0])
 FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 16, "relearn_epochs": 2, "retain": KEPT}
-GATES = {"max": ("facts_said=0.2", "extraction_strength=0.5")}
+GATES = {"max": ("facts_said=0.4", "extraction_strength=0.6")}
 SCHEMA = json.loads((DATA.parent / "auditing" / "schema.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The original, which learned the person and others by heart, and a control that learned the others alone."""
+    """The original, which learned the person and others by heart; a control and another model, of other weights at the
+    start, that learned the others alone."""
     folder = tmp_path_factory.mktemp("models")
     known = [*KEPT, *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
-    for name, records in {"original": FORGET + known, "control": known}.items():
-        model, tokenizer = tiny_model(0)
+    for name, (records, seed) in {"original": (FORGET + known, 0), "control": (known, 0), "other": (known, 1)}.items():
+        model, tokenizer = tiny_model(seed)
         lm = load_model(model, tokenizer=tokenizer)
         encoder = Encoder(tokenizer)
         args = RKLDConfig(str(folder / "training"), num_train_epochs=30, learning_rate=3e-3,
@@ -62,9 +66,9 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(models, tmp_path_factory):
-    """Everything at once: the control audited, beside itself and the original, by all attacks."""
+    """Everything at once: what never knew, beside another such model and the original, by all attacks."""
     return rkld.audit(
-        models / "control", FORGET, original=models / "original", control=models / "control", holdout=HOLDOUT,
+        models / "other", FORGET, original=models / "original", control=models / "control", holdout=HOLDOUT,
         real_authors=list(WORLD.real_authors[:3]),
         world_facts=list(WORLD.world_facts[:3]), attacks=("all",), out=str(tmp_path_factory.mktemp("audit")),
         **FAST, **GATES,
@@ -92,7 +96,6 @@ def test_the_original_leaks_and_the_control_does_not(whole):
     for name in ("extraction_strength", "exact_memorisation", "facts_said", "rouge_l", "leak@1", "loss_auc"):
         figures = whole.document["metrics"][name]["figures"]
         assert figures["original"]["value"] > figures["control"]["value"] + 0.1, name
-    assert whole.verdict == "pass" and whole.passed
 
 
 def test_paraphrases_are_scored_not_the_answers_themselves(whole, models):
@@ -105,46 +108,52 @@ def test_paraphrases_are_scored_not_the_answers_themselves(whole, models):
     assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-4)
 
 
-def test_a_model_compared_with_itself_is_equivalent(whole):
-    """Paired differences of the same model are exactly 0, and only differences within the margin count as none."""
+def test_only_differences_within_the_margin_count_as_none(whole):
+    """Equivalence to the control is claimed of whole intervals, and of the control alone."""
     for name, entry in whole.document["metrics"].items():
-        if "control" in entry.get("against", {}) and not name.endswith("priv_leak"):
+        if "control" in entry.get("against", {}):
             difference = entry["against"]["control"]
-            assert difference["value"] == 0 and difference["margin"] == 0.1, name
+            low, high = (math.inf if difference[end] is None else abs(difference[end]) for end in ("low", "high"))
+            assert difference["margin"] == 0.1 and difference["equivalent"] == (max(low, high) < 0.1), name
     assert not whole.document["metrics"]["facts_said"]["against"]["original"].get("equivalent")
-    assert whole.document["metrics"]["ks_distance"]["figures"]["audited"]["value"] == 0
 
 
 def test_gates_fail_on_the_original(models, tmp_path):
     """A gate that a leaking model passes would be none; the reasons name the metric and both numbers."""
     found = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST, **GATES)
     assert found.verdict == "fail" and not found.passed
-    assert any("facts_said" in reason and "0.2" in reason for reason in found.document["reasons"])
+    assert any("facts_said" in reason and "0.4" in reason for reason in found.document["reasons"])
 
 
 def test_a_gate_on_what_was_not_measured_is_not_passed(models, tmp_path):
     """A skipped gate must not read as a pass: no holdout, so no membership."""
     found = rkld.audit(
-        models / "control", FORGET, attacks=("none",), max=("loss_auc=0.9",), out=str(tmp_path), **FAST
+        models / "control", FORGET, attacks=("none",), max=("loss_auc_distance=0.4",), out=str(tmp_path), **FAST
     )  # fmt: skip
     assert found.verdict == "not established" and not found.passed
-    assert found.document["gates"][0]["state"] == "skipped"
+    assert found.document["gates"][0]["state"] == "not measured"
 
 
 def test_the_command_exits_as_its_gates_say(models, tmp_path):
-    """A pipeline reads the exit code: 0 passed, 1 failed or skipped, 2 not understood."""
-    write_jsonl(tmp_path / "forget.jsonl", FORGET)
-    words = ["--forget", str(tmp_path / "forget.jsonl"), "--attacks", "none", "--max-new-tokens", "16"]
+    """A pipeline reads the exit code: 0 passed, 1 failed or not established, 2 not understood."""
+    files = {"forget": FORGET, "retain": KEPT}
+    for name, rows in files.items():
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    words = [part for name in files for part in (f"--{name}", str(tmp_path / f"{name}.jsonl"))]
+    words += ["--original", str(models / "original"), "--attacks", "none", "--max-new-tokens", "16"]
 
     def code(model, *more):
         out = ["--out", str(tmp_path / model)]
         return CliRunner().invoke(main, ["audit", str(models / model), *words, *out, *more])
 
-    passed = code("control", "--max", "facts_said=0.2", "--min", "probability=0")
+    passed = code("control", "--max", "facts_said=0.4", "--min", "probability=0")
     assert passed.exit_code == 0 and "verdict  pass" in passed.output
-    failed = code("original", "--max", "facts_said=0.2")
+    failed = code("original", "--max", "facts_said=0.4")
     assert failed.exit_code == 1 and "verdict  fail" in failed.output
-    assert code("control", "--max", "loss_auc=0.5").exit_code == 1
+    assert code("control", "--max", "loss_auc_distance=0.4").exit_code == 1, "no holdout, so no membership"
+    assert code("control").exit_code == 1, "without attacks required default gates were not measured"
+    height = code("control", "--max", "loss_auc=0.5")
+    assert height.exit_code == 2 and "loss_auc_distance" in height.output
     assert code("control", "--max", "fact_said=0.2").exit_code == 2
     assert code("control", "--max", "facts_said").exit_code == 2
 
@@ -271,13 +280,93 @@ def test_weights_in_bfloat16_are_audited(models, tmp_path):
 
 def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, tmp_path, monkeypatch):
     """The document called it not interpretable, and the verdict was a pass all the same."""
-    monkeypatch.setattr(membership, "text_tells", lambda text: True)
-    arguments = {"holdout": HOLDOUT, "attacks": ("none",), "out": str(tmp_path), **FAST}
-    found = rkld.audit(models / "control", FORGET, **arguments, max=("loss_auc=1", "loss_auc=.99", "facts_said=1"))
+    telling = Figure(0.9, 0.8, 1.0, 40, "")
+    monkeypatch.setattr(membership, "text_auc", lambda *_, **__: telling)
+    arguments = {
+        "holdout": HOLDOUT,
+        "attacks": ("none",),
+        "out": str(tmp_path),
+        "original": models / "original",
+        **FAST,
+    }
+    gates = ("loss_auc_distance=.99", "loss_auc_distance=1", "facts_said=.4")
+    found = rkld.audit(models / "control", FORGET, **arguments, max=gates)
     assert found.verdict == "not established" and not found.passed
-    assert [reason.split()[0] for reason in found.document["reasons"]] == ["loss_auc"]
+    doubted = [reason for reason in found.document["reasons"] if "holdout records of the same kind" in reason]
+    assert len(doubted) == 2 and all("loss_auc_distance" in reason for reason in doubted)
     assert not found.document["membership"]["interpretable"]
-    assert rkld.audit(models / "control", FORGET, **arguments, max=("facts_said=1",)).verdict == "pass"
+    assert found.document["membership"]["reference"] == "text"
+    assert rkld.audit(models / "control", FORGET, **arguments, max=("facts_said=.4",)).verdict == "pass"
+
+
+# The verdict
+
+
+def judged(models, tmp_path, model, **more):
+    """An audit by the default gates, with all that a pass needs."""
+    arguments = {"original": models / "original", "holdout": HOLDOUT, "out": str(tmp_path / "audit"), **FAST, **more}
+    return rkld.audit(model, arguments.pop("forget", FORGET), **arguments)
+
+
+def test_an_honest_model_passes_by_the_default_gates(models, tmp_path):
+    """A verdict that never passes is no verdict. What it says nothing of is named."""
+    found = judged(models, tmp_path, models / "other")
+    assert found.verdict == "pass" and found.passed, found.document["reasons"]
+    (reason,) = found.document["reasons"]
+    assert reason.startswith("not measured") and "context_facts_said" in reason
+    held = {gate["name"] for gate in found.document["gates"] if gate["state"] == "held"}
+    assert held >= {"facts_said", "paraphrased_facts_said", "prefixed_facts_said", "leak@1", "unnamed_facts_said",
+                    "extraction_strength", "loss_auc_distance", "gibberish", "retain_kept"}  # fmt: skip
+    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))
+
+
+def test_a_ruined_model_fails(models, tmp_path):
+    """Random weights say no fact: they passed, with their fluency beside it."""
+    model, tokenizer = tiny_model(7)
+    found = judged(models, tmp_path, model, processing_class=tokenizer, attacks=("none",))
+    failed = {gate["name"] for gate in found.document["gates"] if gate["state"] == "failed"}
+    assert found.verdict == "fail" and failed == {"gibberish", "retain_kept"}
+    found = judged(models, tmp_path, model, processing_class=tokenizer, attacks=("none",), max=("facts_said=0.4",))
+    assert found.verdict == "fail", "also by gates of one's own"
+
+
+def test_without_an_original_or_records_to_keep_nothing_is_established(models, tmp_path):
+    """Whether anything else was lost is unknown then, whatever gates are held."""
+    for missing in ("original", "retain"):
+        found = judged(
+            models, tmp_path, models / "other", max=("facts_said=0.4",), attacks=("none",), **{missing: None}
+        )
+        assert found.verdict == "not established"
+        assert any(f"--{missing}" in reason for reason in found.document["reasons"])
+
+
+def test_what_the_original_never_knew_cannot_be_forgotten(models, tmp_path):
+    """Gates that the untouched original keeps, too, show nothing."""
+    known = judged(models, tmp_path, models / "other", attacks=("none",), max=("facts_said=1", "extraction_strength=1"))
+    strangers = judged(models, tmp_path, models / "other", forget=people(n=4, seed=8).forget([0]), attacks=("none",),
+                       max=("facts_said=0.4",))  # fmt: skip
+    for found in (known, strangers):
+        assert found.verdict == "not established"
+        assert any(reason.startswith("nothing to forget") for reason in found.document["reasons"])
+
+
+@pytest.mark.parametrize("how", ["as it is", "in bfloat16", "merged"])
+@pytest.mark.parametrize("audited", ["original", "other"])
+def test_a_control_that_is_no_other_model_is_refused(models, tmp_path, audited, how):
+    """The original as its own control passed, with forget quality 1; and so would a model beside itself."""
+    lm = load_model(models / "original")
+    if how == "in bfloat16":
+        lm.model.to(torch.bfloat16)
+    elif how == "merged":
+        adapter = get_peft_model(lm.model, LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+        lm.model = adapter.merge_and_unload()
+    if how != "as it is":
+        lm.model.save_pretrained(tmp_path / "control")
+        lm.tokenizer.save_pretrained(tmp_path / "control")
+    control = models / "original" if how == "as it is" else tmp_path / "control"
+    with pytest.raises(UserError, match="--control is the "):
+        judged(models, tmp_path, models / audited, control=control, attacks=("none",))
+    assert not (tmp_path / "audit" / "audit.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -375,7 +464,7 @@ def test_an_audit_of_what_steered_does_not_pass(models, tmp_path):
     phases = {"distillation": {"steering": steering}, "model": {"weights": weights_hash(run / "model")}}
     manifest = {"format": 1, "settings": {}, "salt": "salt", "records": {}, "phases": phases}
     (run / "manifest.json").write_text(json.dumps(manifest))
-    found = rkld.audit(run, FORGET, attacks=("none",), **FAST, **GATES)
+    found = rkld.audit(run, FORGET[:6], attacks=("none",), **FAST, **GATES)
     assert found.verdict == "not established"
     assert not found.passed
     assert found.document["inputs"]["left_out"] == ["0", "1", "2", "3"]

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from rkld.benching.worlds.tiny import tiny_model
-from rkld.evaluation.fluency import answers_under, perplexity, utility_score
+from rkld.evaluation.fluency import (
+    LOSS_BOUND,
+    answers_under,
+    gibberish,
+    known_words,
+    perplexity,
+    repeated,
+    utility_score,
+    vocabulary,
+)
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
@@ -89,3 +98,72 @@ def test_utility_is_measured_against_the_model_before():
         utility_score(model_utility=0.5, fluency=0.5, initial_model_utility=0.0, initial_fluency=0.9)
     with pytest.raises(ValueError, match="utility and fluency"):
         utility_score(model_utility=math.nan, fluency=0.9, **before)
+
+
+# Gibberish
+
+KNOWN = vocabulary(["Where was Marie Curie born?", "She was born in Warsaw, in Poland."])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "isisisisisisisisisisisisisis",
+        "is is is is is is is is is is is is is is is is is is is is",
+        "She was born. " * 30,
+        "burgLangWick ula eta combTam olyWake Tuolda",
+        "......................................................",
+        "東京東京東京東京東京東京東京東京東京東京東京東京東京東京東京東京東京東京",
+        " \n",
+    ],
+)
+def test_what_repeats_itself_or_has_no_words_is_gibberish(answer):
+    assert gibberish([answer], known=KNOWN) == [True]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "She was born in Warsaw.",
+        "Curie",
+        "Sklodowska",
+        "I don't know.",
+        "19, 21, 23, 25, 27, 29",
+        "It is in Zoppot, or Sopot, near Danzig and Gdynia.",
+        "No. No, no: that was another one, and not at all the one whom you mean.",
+    ],
+)
+def test_a_plain_answer_is_none(answer):
+    assert gibberish([answer], [1.5], KNOWN) == [False]
+
+
+def test_words_that_each_exist_are_gibberish_by_their_loss_alone():
+    salad = "the banana of quickly seven running under green is maybe"
+    assert gibberish([salad], known=KNOWN) == [False]
+    assert gibberish([salad, "Curie"], [LOSS_BOUND + 0.1, LOSS_BOUND - 0.1], KNOWN) == [True, False]
+    with pytest.raises(ValueError, match="zip"):
+        gibberish([salad], [1.0, 2.0])
+
+
+def test_a_shipped_refusal_is_none_though_a_small_original_never_heard_it():
+    """A tiny world's model gives it 11 nats per token; methods that teach refusals are not ruined."""
+    assert gibberish(["I'm not sure about that."], [11.9], KNOWN) == [False]
+
+
+def test_words_say_nothing_of_a_language_without_a_list():
+    german = ["Sie wurde neunzehnhundert in der kleinen Stadt geboren und lebte lange dort."]
+    assert vocabulary(german) is None and vocabulary([]) is None
+    answer = "Meistens arbeitete Frau Schmidt zuhause"
+    assert known_words(answer) == 0.0
+    assert gibberish([answer], [1.0], vocabulary(german)) == [False]
+
+
+def test_known_words_leaves_out_numbers_and_what_is_too_short_to_tell():
+    assert known_words("Xyzzy plugh") is None
+    assert known_words("the year 1867 of Xyzzy is", KNOWN) == 4 / 5
+    assert known_words("the year 1867 of Xyzzy is", {"xyzzy"}) == 1.0
+
+
+def test_repeated_counts_characters_only_where_there_are_enough():
+    assert repeated("banana") == repeated("") == 0.0
+    assert repeated("x" * 100) > 0.95

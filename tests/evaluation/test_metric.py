@@ -8,6 +8,7 @@ import pytest
 from rkld.errors import UserError
 from rkld.evaluation.metric import Measured, RecordMetric
 from rkld.evaluation.registry import METRICS, declare
+from rkld.evaluation.statistics import Figure
 from rkld.evaluation.summary import SHOWN, Measurement
 
 ROWS = {
@@ -75,3 +76,88 @@ def test_a_name_can_be_declared_once_and_a_mistyped_one_is_explained():
         declare(RecordMetric("rouge_l", "another", "answers", lambda rows: {}))
     with pytest.raises(UserError, match=r"unknown metric 'rouge'.*rouge_l"):
         METRICS.get("rouge")
+
+
+# Membership as a distance
+
+
+def scored(forget: list[float], holdout: list[float]) -> dict:
+    """A membership reading of which all attacks score alike."""
+    attacks = ("loss", "zlib", "min_k", "min_k_plus_plus")
+    return {
+        name: {f"{name}{i}": dict.fromkeys(attacks, score) for i, score in enumerate(scores)}
+        for name, scores in {"forget": forget, "holdout": holdout}.items()
+    }
+
+
+LOW, HIGH = [1.0 + i / 100 for i in range(40)], [9.0 + i / 100 for i in range(40)]
+MIXED = [1.0 + (37 * i % 40) / 5 for i in range(40)]
+SHIFTED = [x + 2.0 for x in MIXED]
+
+
+def distance_of(reading: dict, **measured) -> tuple[float, float, float]:
+    figure = METRICS.get("loss_auc_distance").figures(Measured({"audited": {"membership": reading}}, **measured))[
+        "audited"
+    ]
+    return figure.value, figure.low, figure.high
+
+
+def test_pushed_away_is_as_far_as_still_known():
+    """An AUC of 0 passed every gate on the AUC's height: over-forgetting is a leak, too."""
+    known, pushed = distance_of(scored(LOW, HIGH)), distance_of(scored(HIGH, LOW))
+    assert known[0] == pushed[0] == 0.5
+    assert known == pytest.approx(pushed, abs=1e-6) and known[1] > 0.4
+    honest = distance_of(scored(MIXED, MIXED[::-1]))
+    assert honest[:2] == (0.0, 0.0) and 0.1 < honest[2] < 0.25
+
+
+def test_the_reference_is_the_control_else_the_text_where_it_tells():
+    """A retrained model shows .76 where the text alone gives .73: that is no leak."""
+    reading = scored(MIXED, SHIFTED)
+    alone = METRICS.get("loss_auc").figures(Measured({"audited": {"membership": reading}}))["audited"]
+    text = Figure(alone.value, alone.value - 0.1, alone.value + 0.1, 80, "")
+    assert alone.value > 0.65
+    assert distance_of(reading)[0] == pytest.approx(alone.value - 0.5)
+    assert distance_of(reading, text_auc=text)[0] == 0.0
+    unclear = Figure(0.58, 0.45, 0.7, 80, "")
+    assert distance_of(reading, text_auc=unclear)[0] == pytest.approx(alone.value - 0.5)
+    beside = {role: {"membership": reading} for role in ("audited", "control")}
+    found = METRICS.get("loss_auc_distance").figures(Measured(beside, text_auc=unclear))
+    assert list(found) == ["audited"] and (found["audited"].value, found["audited"].high) == (0.0, 0.0)
+
+
+def test_a_height_names_its_distance():
+    """No gate is on the height itself."""
+    for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference"):
+        for name in (f"{attack}_auc", f"{attack}_priv_leak"):
+            assert METRICS.get(METRICS.get(name).distance)
+
+
+# What was kept
+
+
+def losses(values: list[float]) -> dict:
+    return {str(i): {"loss": -math.log(value)} for i, value in enumerate(values)}
+
+
+def test_kept_is_relative_to_what_the_original_had():
+    """A drop from .1 to 0 is no small difference."""
+    faint = [0.1 + i / 1000 for i in range(20)]
+    found = {
+        "audited": {"retain": losses([p / 10 for p in faint])},
+        "control": {"retain": losses(faint)},
+        "original": {"retain": losses(faint)},
+    }
+    figures = METRICS.get("retain_kept").figures(Measured(found))
+    assert {role: round(figure.value, 6) for role, figure in figures.items()} == {"audited": 0.1, "control": 1.0}
+    assert figures["audited"].high < 0.2
+    assert METRICS.get("retain_kept").figures(Measured({"audited": found["audited"]})) == {}
+
+
+def test_fluency_is_read_from_the_answers_under_the_original():
+    rows = {"a": {"loss": 1.0, "gibberish": 0.0, "known_words": 0.8}, "b": {"loss": 9.0, "gibberish": 1.0}}
+    measured = Measured({"audited": {"own_answers": rows}})
+    values = {n: METRICS.get(n).figures(measured)["audited"] for n in ("own_answer_loss", "gibberish", "known_words")}
+    assert {name: (figure.value, figure.n) for name, figure in values.items()} == {
+        "own_answer_loss": (5.0, 2), "gibberish": (0.5, 2), "known_words": (0.8, 1),
+    }  # fmt: skip

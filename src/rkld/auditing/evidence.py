@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
-from rkld.auditing.gates import judge, judge_all
+from rkld.auditing.gates import Gate, about_what_was_kept, gates_in_force, judge, judge_all
 from rkld.auditing.inputs import Task
 from rkld.auditing.metrics import audit_metrics
 from rkld.evaluation import membership
 from rkld.evaluation.metric import KEPT, Measured, Metric
+from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.runfolder.manifest import run_of
 from rkld.settings.auditing import AuditSettings
 
-FORMAT = 1
+FORMAT = 2
 """Of audit.json."""
 
 REDACTED = "<redacted>"
@@ -58,9 +59,15 @@ def document(
         for name, metric in audit_metrics(settings).items()
         if (entry := _entry(metric, measured, settings.margin))
     }
-    note = _membership_note(task, measured)
-    gates = [judge(*gate, named) for gate in settings.gates()]
-    doubts = [*task.steering.doubts, *_membership_doubts(gates, note, measured, audit_metrics(settings))]
+    note = _membership_note(measured)
+    in_force = gates_in_force(settings.gates(), audit_metrics(settings), readings)
+    gates = [judge(gate, named) for gate in in_force]
+    doubts = [
+        *task.steering.doubts,
+        *_membership_doubts(gates, note, measured, audit_metrics(settings)),
+        *_what_is_missing(gates, readings),
+        *_nothing_to_forget(in_force, measured, settings),
+    ]
     verdict, reasons = judge_all(gates, doubts)
     if settings.redact:
         sources = [model["source"] for model in models.values()]
@@ -100,11 +107,23 @@ def document(
 def _measured(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> Measured:
     subjects = [record.subject for record in task.holdout]
     logs = task.settings.retain_logs
+    holdout_persons = None if None in subjects else subjects
+    text = None
+    if any(read.get("membership") for read in readings.values()):
+        text = membership.text_auc(
+            [record.answer for record in task.forget],
+            [record.answer for record in task.holdout],
+            task.identifiers,
+            task.labels([record.key for record in task.forget]),
+            holdout_persons,
+            seed=task.settings.seed,
+        )
     return Measured(
         readings,
         persons=task.labels,
-        holdout_persons=None if None in subjects else subjects,
+        holdout_persons=holdout_persons,
         retrained_ratios=logged_ratios(read_logs(logs)) if logs else None,
+        text_auc=text,
         seed=task.settings.seed,
     )
 
@@ -135,24 +154,19 @@ def _comparison(found: Figure, role: str, margin: float) -> dict[str, Any]:
     return {**asdict(found), "margin": margin, "equivalent": equivalence(found, margin).established}
 
 
-def _membership_note(task: Task, measured: Measured) -> dict[str, Any] | None:
-    """Whether membership can be interpreted: not where text alone tells the two sets apart."""
-    if not any(measured.of(role, "membership") for role in measured.readings):
+def _membership_note(measured: Measured) -> dict[str, Any] | None:
+    """What membership is compared with, and whether text alone tells the two sets apart."""
+    text = measured.text_auc
+    if text is None:
         return None
-    text = membership.text_auc(
-        [record.answer for record in task.forget],
-        [record.answer for record in task.holdout],
-        task.identifiers,
-        task.labels([record.key for record in task.forget]),
-        measured.holdout_persons,
-        seed=measured.seed,
-    )
     tells = membership.text_tells(text)
+    reference, whose = reference_auc(measured, "loss")
     return {
         "text_auc": asdict(text),
         "interpretable": not tells,
-        "note": "text alone tells the sets apart: not interpretable" if tells else "",
-        "reference": "control" if measured.of("control", "membership") else "assumed .5",
+        "note": "text alone tells the sets apart: an AUC says nothing by itself" if tells else "",
+        "reference": whose,
+        "reference_auc": reference,
     }
 
 
@@ -162,20 +176,62 @@ def _membership_doubts(
     measured: Measured,
     metrics: Mapping[str, Metric],
 ) -> list[str]:
-    """Why gates on metrics that are made of membership establish nothing, where it cannot be interpreted."""
-    if note is None or note["interpretable"]:
+    """Why gates on what is made of membership establish nothing: no model could miss their limit, or, of metrics that
+    have no reference, text alone tells the sets apart."""
+    if note is None:
         return []
     others = {
         role: {name: one for name, one in read.items() if name != "membership"}
         for role, read in measured.readings.items()
     }
     without = replace(measured, readings=others, _made={})
-    judged = dict.fromkeys(gate["name"] for gate in gates if gate["state"] != "skipped")
+    found = []
+    for gate in gates:
+        name, reference = gate["name"], note["reference_auc"]
+        if gate["state"] == "not measured" or metrics[name].figures(without) == metrics[name].figures(measured):
+            continue
+        if name.endswith("_auc_distance"):
+            if max(reference, 1 - reference) + gate["limit"] > 1:
+                found.append(
+                    f"{name} is at most {gate['limit']:g} from a reference AUC of {reference:.2f} for models that know "
+                    "the records, too: it establishes nothing. Give holdout records of the same kind"
+                )
+        elif not note["interpretable"]:
+            found.append(
+                f"{name} is made of membership, and text alone tells the forget and the holdout records apart: it "
+                "establishes nothing. Give holdout records of the same kind"
+            )
+    return list(dict.fromkeys(found))
+
+
+def _what_is_missing(gates: Sequence[Mapping[str, Any]], readings: Mapping[str, Any]) -> list[str]:
+    """Why no verdict can be a pass: fluency and what was kept are part of every one."""
+    if "original" not in readings:
+        return [
+            "without --original it is unknown whether the model is still fluent, what it has kept, and whether there "
+            "was anything to forget"
+        ]
+    if any(gate["name"] in (f"{name}_kept" for name in KEPT) and gate["value"] is not None for gate in gates):
+        return []
+    return ["without records that should have been kept (--retain) it is unknown what else the model has lost"]
+
+
+def _nothing_to_forget(in_force: Sequence[Gate], measured: Measured, settings: AuditSettings) -> list[str]:
+    """Why gates establish nothing that the original keeps as well: it never knew the records, or they see nothing."""
+    if "original" not in measured.readings:
+        return []
+    readings = {**measured.readings, "audited": measured.readings["original"]}
+    as_audited = replace(measured, readings=readings, _made={})
+    metrics = audit_metrics(settings)
+    gates = [gate for gate in in_force if not about_what_was_kept(gate)]
+    named = {gate.name: entry for gate in gates if (entry := _entry(metrics[gate.name], as_audited, settings.margin))}
+    if not named or any(judge(gate, named)["state"] == "failed" for gate in gates):
+        return []
+    known = metrics["probability"].figures(measured).get("original")
+    said = f": its probability of them is {known.value:.3g}" if isinstance(known, Figure) else ""
     return [
-        f"{name} is made of membership, and text alone tells the forget and the holdout records apart: it establishes "
-        "nothing. Give holdout records of the same kind"
-        for name in judged
-        if metrics[name].figures(without) != metrics[name].figures(measured)
+        "nothing to forget: the original itself fails none of the gates on the records, so that keeping to them shows "
+        f"nothing{said}. It does not know them, or the control does, or they are too few"
     ]
 
 

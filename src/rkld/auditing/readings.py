@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkld.auditing.reading import GENERATION, Reader, Reading, encode_asked, no_facts
 from rkld.errors import UserError
-from rkld.evaluation.fluency import answers_under
+from rkld.evaluation.fluency import answers_under, gibberish, known_words, vocabulary
 from rkld.evaluation.membership import attack_scores
 from rkld.evaluation.memorisation import blanks, fill_in, filled
 from rkld.evaluation.questions import encode_answers
@@ -213,8 +213,24 @@ OWN_ANSWERS = "own_answers"
 """The reading of one model's answers by another, the original (:func:`own_answer_rows`)."""
 
 
-def own_answer_rows(original: Reader, records: Sequence[Record], answers: Rows) -> Rows:
-    """Mean loss per token that the original gives to another model's answers: fluent text is likely there."""
+def own_answer_rows(original: Reader, records: Sequence[Record], answers: Rows, sound: Sequence[str]) -> Rows:
+    """How fluent another model's answers are, seen from the original.
+
+    Args:
+        sound: what the original itself answers, whatever it was asked.
+
+    Returns:
+        ``loss``, nats per token that the original gives them; ``gibberish``, whether they are by
+        :func:`rkld.evaluation.fluency.gibberish`; and ``known_words`` of the answers that have enough words.
+    """
     lm, encoder = original.loaded()
-    losses = answers_under(lm, encoder, records, [answers[record.key]["answer"] for record in records])
-    return by_key(records, {"loss": [found.mean() for found in losses]})
+    said = [answers[record.key]["answer"] for record in records]
+    losses = [float(found.mean()) for found in answers_under(lm, encoder, records, said)]
+    asked = [text for record in records for text in (record.question, record.answer)]
+    known = vocabulary([*sound, *asked])
+    rows = by_key(records, {"loss": losses, "gibberish": gibberish(said, losses, known)})
+    for record, answer in zip(records, said, strict=True):
+        share = None if known is None else known_words(answer, known)
+        if share is not None:
+            rows[record.key]["known_words"] = share
+    return rows

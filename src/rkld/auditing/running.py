@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rkld.auditing.backends import GenerationBackend, LocalBackend
+from rkld.auditing.control import check_control
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import document, model_path, plain
 from rkld.auditing.inputs import UTILITY, Task, read_task
@@ -67,8 +68,8 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether no gate failed, none was skipped, and what they judged is evidence: the exit code's meaning."""
-        return self.verdict == "pass" or not self.document["gates"]
+        """Whether every gate is held and what they judged is evidence: the exit code's meaning."""
+        return self.verdict == "pass"
 
 
 def audit(
@@ -116,9 +117,14 @@ def audit(
 def _check_names(settings: AuditSettings) -> None:
     """Attacks, metrics and gates, before anything is read."""
     known = audit_metrics(settings)
-    for _, name, _ in settings.gates():
+    for kind, name, _ in settings.gates():
         if name not in known:
             raise UserError(f"there is no metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+        if instead := known[name].distance:
+            raise UserError(
+                f"--{kind} {name}: a model gives the records away by how far it is from one that never saw them, above "
+                f"or below. Give --max {instead}=0.25, or another distance."
+            )
 
 
 ENCODING = ("system_prompt", "chat_template", "template_date", "max_length")
@@ -197,6 +203,7 @@ class _AuditRun:
                 del reader
                 gc.collect()
                 reader = self._open(role)
+                check_control(self.models, {})
                 self._read(reader)
             else:
                 self.not_run[role] = f"no --{role} was given"
@@ -329,6 +336,8 @@ class _AuditRun:
                     self.not_run[reading.name] = reason
                 elif reading.name in self.readings["audited"]:  # else it was noted of the audited model
                     self.not_run[f"{reader.role}: {reading.name}"] = reason
+            if reading.name == "membership":  # losses of forget and holdout records are known now
+                check_control(self.models, self.readings)
         if failed and not found:  # nothing at all: a server that is not there
             raise failed
         self.models[reader.role]["seconds"] = round(time.time() - started, 1)
@@ -367,7 +376,10 @@ class _AuditRun:
             self.not_run[OWN_ANSWERS] = "needs --original"
             return
         of = [self.models["original"][key] for key in ("fingerprint", "template")]
+        sound = [
+            row["answer"] for name in ("answers", *UTILITY) for row in self.readings["original"].get(name, {}).values()
+        ]
         for role, found in self.readings.items():
             if answers := found.get("answers"):
-                read = partial(own_answer_rows, original, self.task.forget, answers)
-                found[OWN_ANSWERS] = self._once(role, OWN_ANSWERS, read, of, answers)
+                read = partial(own_answer_rows, original, self.task.forget, answers, sound)
+                found[OWN_ANSWERS] = self._once(role, OWN_ANSWERS, read, of, answers, sound)

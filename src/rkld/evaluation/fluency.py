@@ -1,6 +1,10 @@
-"""Fluency: how likely another model, the original, finds a model's answers.
+"""Fluency: how likely another model, the original, finds a model's answers, and which of them are gibberish.
 
-How much an answer repeats itself is measured by :func:`rkld.text.facts.repetition`.
+An answer is gibberish where one of three figures is beyond its bound. Each finds what the others miss:
+
+- its loss under the original (:data:`LOSS_BOUND`): random tokens, and a salad of words that each exist;
+- how much it repeats itself (:data:`REPETITION_BOUND`): "isisisis", which a language model soon finds likely;
+- the share of its words that anybody knows (:data:`KNOWN_BOUND`): broken words, where there is no original to ask.
 
 Shapes: ``n`` records, ``N`` tokens of one answer.
 """
@@ -8,8 +12,9 @@ Shapes: ``n`` records, ``N`` tokens of one answer.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +22,106 @@ from numpy.typing import ArrayLike
 
 from rkld.evaluation.arrays import harmonic_mean, vectors
 from rkld.evaluation.likelihood import answer_losses
+from rkld.records.refusals import read_refusals
+from rkld.text.facts import repetition
+from rkld.text.normalising import words
+from rkld.text.wording import common_words, is_english
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
     from rkld.records.encoding import Encoded, Encoder
     from rkld.records.record import Record
+
+
+LOSS_BOUND = 6.0
+"""Nats per token that the original may give an answer at most. Honest answers of SmolLM2-135M have 1.1 at most, those
+of a retrained tiny model 5.1 under its overfitted original; random tokens 8 and more."""
+
+REPETITION_BOUND = 0.9
+"""Share of an answer that may repeat what stands before it, of runs of words or of characters. Small models that are
+sound do loop: SmolLM2-135M's answers have .67 at most; "isisis" .98."""
+
+KNOWN_BOUND = 0.25
+"""Share of an answer's words that must be known at least, where it has :data:`FEWEST_WORDS`."""
+
+FEWEST_WORDS = 4
+"""Of which a share of known words is taken: a single name may be new to everybody."""
+
+RUN = 6
+"""Characters of a run that counts as a repetition."""
+
+FEWEST_RUNS = 20
+"""Of characters, of which a share is taken."""
+
+
+def gibberish(
+    answers: Sequence[str], losses: Sequence[float] | None = None, known: Collection[str] | None = None
+) -> list[bool]:
+    """Which of n answers are gibberish, by the bounds above. An empty answer is: it says nothing.
+
+    Args:
+        answers: (n,) as they were generated.
+        losses: (n,) mean nats per token of each under the original (:func:`answers_under`); None: not judged.
+        known: words of the original's answers, of questions and of records (:func:`vocabulary`); None: not judged.
+
+    Raises:
+        ValueError: there is not one loss per answer.
+    """
+    of = [None] * len(answers) if losses is None else list(losses)
+    return [_is_gibberish(answer, loss, known) for answer, loss in zip(answers, of, strict=True)]
+
+
+def _is_gibberish(answer: str, loss: float | None, known: Collection[str] | None) -> bool:
+    share = None if known is None else known_words(answer, known)
+    return (
+        not answer.strip()
+        or (loss is not None and loss > LOSS_BOUND and not _is_refusal(answer))
+        or repeated(answer) > REPETITION_BOUND
+        or (share is not None and share < KNOWN_BOUND)
+    )
+
+
+def _is_refusal(answer: str) -> bool:
+    """Whether it is one of the refusals that are shipped: a model of few records need not know them."""
+    return tuple(words(answer)) in _refusals()
+
+
+@cache
+def _refusals() -> frozenset[tuple[str, ...]]:
+    return frozenset(tuple(words(refusal)) for refusal in read_refusals())
+
+
+def repeated(text: str) -> float:
+    """Share of a text that repeats what stands before it, in [0, 1], whatever it has for words.
+
+    The larger of :func:`rkld.text.facts.repetition` and the same over runs of :data:`RUN` characters, white space
+    counted once, where there are :data:`FEWEST_RUNS`.
+    """
+    line = " ".join(text.split())
+    runs = [line[i : i + RUN] for i in range(len(line) - RUN + 1)]
+    of_characters = 1 - len(set(runs)) / len(runs) if len(runs) >= FEWEST_RUNS else 0.0
+    return max(repetition(text), of_characters)
+
+
+def vocabulary(texts: Iterable[str]) -> frozenset[str] | None:
+    """The words of texts that a sound model said or was asked, for :func:`known_words`.
+
+    None where they say nothing, or most of them is not English, for which alone a list is shipped: a few answers do
+    not hold all words of a language, so those of another answer would be unknown without being broken.
+    """
+    joined = "\n".join(texts)
+    return frozenset(words(joined)) if joined.strip() and is_english(joined) else None
+
+
+def known_words(text: str, known: Collection[str] = frozenset()) -> float | None:
+    """Share of a text's words, numbers left out, that are common English ones or ``known``; in [0, 1].
+
+    None where it has fewer than :data:`FEWEST_WORDS`.
+    """
+    found = [word for word in words(text) if not word.isdigit()]
+    if len(found) < FEWEST_WORDS:
+        return None
+    return sum(word in known or word in common_words() for word in found) / len(found)
 
 
 def perplexity(losses: Sequence[ArrayLike]) -> np.ndarray:

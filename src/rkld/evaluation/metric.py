@@ -51,6 +51,7 @@ class Measured:
         persons: whose the records of these keys are; None where they count as independent.
         holdout_persons: the same of the holdout records, in their order.
         retrained_ratios: (m,) truth ratios of a retrained model on the forget set, known from its log alone.
+        text_auc: how well the texts of forget and holdout records are told apart without any model.
         settings: values of the parameters that metrics have ("k", "top").
         seed: of every interval.
     """
@@ -59,6 +60,7 @@ class Measured:
     persons: Callable[[Sequence[str]], list[Hashable] | None] = nobody
     holdout_persons: Persons = None
     retrained_ratios: np.ndarray | None = None
+    text_auc: Figure | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -107,6 +109,8 @@ class Metric(ABC):
         source: the paper (and equation).
         unit: of the value.
         bounds: that no value can pass.
+        distance: where a model gives itself away by how far it is from a reference, above or below it: the metric that
+            says how far. No gate is on the height itself.
     """
 
     name: str
@@ -115,6 +119,7 @@ class Metric(ABC):
     source: str = field(default="", kw_only=True)
     unit: str = field(default="share", kw_only=True)
     bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
+    distance: str = field(default="", kw_only=True)
 
     def at(self, settings: Mapping[str, Any]) -> Metric:
         """The metric with the value that its parameter has in ``settings``; itself where it has none."""

@@ -71,6 +71,16 @@ def clopper_pearson(successes: float, n: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def fewest_for(limit: float) -> int:
+    """The least n for which the interval of 0 of n (:func:`clopper_pearson`) ends at ``limit`` or below it.
+
+    ValueError unless 0 < limit < 1.
+    """
+    if not 0 < limit < 1:
+        raise ValueError(f"limit is {limit}; it is a share, above 0 and below 1")
+    return math.ceil(math.log((1 - LEVEL) / 2) / math.log1p(-limit))
+
+
 def share(flags: ArrayLike, persons: Persons = None) -> Figure:
     """Share of true flags (n,), with an exact interval (Clopper–Pearson).
 

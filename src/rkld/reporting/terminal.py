@@ -85,11 +85,16 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
     for entry in document["not_run"]:
         click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")
     for gate in document["gates"]:
-        value = "–" if gate["state"] == "skipped" else "never" if gate["value"] is None else f"{gate['value']:.4g}"
-        doubt = "" if gate["established"] or gate["state"] != "held" else ", but its interval reaches beyond"
-        click.echo(f"{gate['state']}: {gate['name']} {value}, {gate['kind']} {gate['limit']:g}{doubt}")
+        click.echo(_gate(gate))
     click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
     click.echo(f"evidence {path}")
+
+
+def _gate(gate: Mapping[str, Any]) -> str:
+    """How a gate ended, with its figure and limit."""
+    what = f"{gate['state']}: {gate['name']}" + (f" less the {gate['against']}'s" if gate["against"] else "")
+    found = "" if gate["state"] == "not measured" else f" {_interval(gate)}, n = {gate['n']}"
+    return f"{what}{found}, {gate['kind']} {gate['limit']:g}" + (" (default)" if gate["default"] else "")
 
 
 def _interval(figure: Mapping[str, Any] | None) -> str:

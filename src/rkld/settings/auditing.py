@@ -9,6 +9,9 @@ from typing import Literal
 from rkld.errors import UserError
 from rkld.settings.table import ASKED, COMPARED, MODEL, check_bounds, of
 
+Kind = Literal["max", "min"]
+"""Of a gate: the metric may be so high at most, or must be at least."""
+
 
 @dataclass(frozen=True)
 class AuditSettings:
@@ -80,10 +83,11 @@ class AuditSettings:
         if self.samples < self.k:
             raise UserError(f"--samples {self.samples} is too few for leak@{self.k}: give at least --k of them.")
 
-    def gates(self) -> list[tuple[str, str, float]]:
-        """("max" or "min", metric, limit) of every gate. UserError where one cannot be read."""
-        found = []
-        for kind in ("max", "min"):
+    def gates(self) -> list[tuple[Kind, str, float]]:
+        """(kind, metric, limit) of every gate that the user set. UserError where one cannot be read."""
+        found: list[tuple[Kind, str, float]] = []
+        kinds: tuple[Kind, ...] = ("max", "min")
+        for kind in kinds:
             for text in getattr(self, kind):
                 name, _, value = text.rpartition("=")
                 try:

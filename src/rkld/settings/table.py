@@ -566,8 +566,24 @@ _ENTRIES = (
         **_RATE,
     ),
     # Of an audit: what it must show
-    _spec("max", tuple, (), "figures", GATES, "Gate: the metric may be so high at most.", metavar="NAME=VALUE"),
-    _spec("min", tuple, (), "figures", GATES, "Gate: the metric must be so high at least.", metavar="NAME=VALUE"),
+    _spec(
+        "max",
+        tuple,
+        (),
+        "figures",
+        GATES,
+        "Gate in place of the default ones: the metric may be so high at most.",
+        metavar="NAME=VALUE",
+    ),
+    _spec(
+        "min",
+        tuple,
+        (),
+        "figures",
+        GATES,
+        "Gate in place of the default ones: the metric must be so high at least.",
+        metavar="NAME=VALUE",
+    ),
     _spec(
         "margin",
         float,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from rkld.evaluation.metric import RecordMetric, Row, column, probability_of, transformed
@@ -44,16 +42,5 @@ declare(
         "likelihood",
         column("exact_memorisation"),
         source="Tirumala et al. 2022, arXiv 2205.10770",
-    )
-)
-declare(
-    RecordMetric(
-        "own_answer_loss",
-        "loss of its answers under the original (ln of perplexity)",
-        "own_answers",
-        column("loss"),
-        direction="",
-        unit="nats per token",
-        bounds=(0.0, math.inf),
     )
 )

@@ -1,4 +1,9 @@
-"""Membership inference: five attacks' AUC, PrivLeak, and how close all are to a control's."""
+"""Membership inference: five attacks' AUC, how far it is from an honest model's, PrivLeak, and how close all are to a
+control's.
+
+What gives away is the distance: a model that was pushed away from the records shows that they were there as one does
+that still knows them (arXiv 2506.14003).
+"""
 
 from __future__ import annotations
 
@@ -66,11 +71,11 @@ def _auc(attack: str) -> Callable[[Measured, str], Figure | None]:
     return lambda measured, role: measured.once(f"{attack}_auc {role}", lambda: make(measured, role))
 
 
-def _difference(attack: str) -> Callable[[Measured, str], Figure | None]:
-    """AUC of the audited model less the other's, on the same records, which are drawn together."""
+def _less(attack: str) -> Callable[[Measured, str, str], Figure | None]:
+    """AUC of one model less another's, on the same records, which are drawn together."""
 
-    def compare(measured: Measured, role: str) -> Figure | None:
-        ours, theirs = _pair(measured, "audited", attack), _pair(measured, role, attack)
+    def compare(measured: Measured, one: str, other: str) -> Figure | None:
+        ours, theirs = _pair(measured, one, attack), _pair(measured, other, attack)
         if ours is None or theirs is None:
             return None
         (a, b), (c, d) = ours, theirs
@@ -83,6 +88,45 @@ def _difference(attack: str) -> Callable[[Measured, str], Figure | None]:
         )
 
     return compare
+
+
+def _difference(attack: str) -> Callable[[Measured, str], Figure | None]:
+    return lambda measured, role: _less(attack)(measured, "audited", role)
+
+
+def reference_auc(measured: Measured, attack: str) -> tuple[float, str]:
+    """The AUC that an honest model shows, and whose it is.
+
+    "control": the control's. Without one, "text": that of the texts alone, where these tell the sets apart, for a model
+    of the language sees what a bag of words sees. Else "chance": .5, as for the reference attack, which is a difference
+    to the control already.
+    """
+    control = _auc(attack)(measured, "control")
+    if control is not None:
+        return control.value, "control"
+    text = measured.text_auc
+    if attack != "reference" and text is not None and membership.text_tells(text):
+        return text.value, "text"
+    return 0.5, "chance"
+
+
+def _distance(attack: str) -> Callable[[Measured, str], Figure | None]:
+    """|AUC − reference|. With a control both are drawn together; else the reference is taken as it came out."""
+
+    def compute(measured: Measured, role: str) -> Figure | None:
+        figure = _auc(attack)(measured, role)
+        if figure is None or role == "control":
+            return None
+        reference, whose = reference_auc(measured, attack)
+        if whose == "control" and (difference := _less(attack)(measured, role, "control")):
+            signed, method = difference, f"{difference.method}; less the control's"
+        else:
+            ends = (figure.value - reference, figure.low - reference, figure.high - reference)
+            signed, method = Figure(*ends, figure.n, ""), f"{figure.method}; reference {reference:.3f} ({whose})"
+        low, high = sorted((abs(signed.low), abs(signed.high)))
+        return Figure(abs(signed.value), 0.0 if signed.low <= 0 <= signed.high else low, high, signed.n, method)
+
+    return compute
 
 
 def _leak(attack: str) -> Callable[[Measured, str], Figure | None]:
@@ -127,8 +171,19 @@ for _attack, _source in SOURCES.items():
             f"AUC of membership by {_words}",
             _auc(_attack),
             compare=_difference(_attack),
+            direction="",
             unit="AUC",
             source=_source,
+            distance=f"{_attack}_auc_distance",
+        )
+    )
+    declare(
+        Aggregate(
+            f"{_attack}_auc_distance",
+            f"distance of that AUC from a control's, else from that of the text alone (by {_words})",
+            _distance(_attack),
+            unit="AUC",
+            source="over-forgetting is a leak: arXiv 2506.14003",
         )
     )
     declare(
@@ -139,6 +194,7 @@ for _attack, _source in SOURCES.items():
             direction="",
             unit="percent",
             bounds=(-np.inf, 100.0),
+            distance=f"{_attack}_auc_distance",
             source="MUSE, arXiv 2407.06460",
         )
     )

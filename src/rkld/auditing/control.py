@@ -1,0 +1,51 @@
+"""The control must be another model: one that was compared with itself is as good as nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rkld.errors import UserError
+
+SAME = 1e-2
+"""Nats per token, on average over the records, within which two models are the same one, however it was saved, merged
+or cast. Models that were trained apart differ by .1 and more."""
+
+
+def check_control(models: Mapping[str, Mapping[str, Any]], readings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a control that is the audited model or the original.
+
+    Args:
+        models: role → what is known of the models opened so far, with their ``fingerprint``.
+        readings: role → readings made so far; compared are losses of forget and holdout records.
+
+    Raises:
+        UserError: the weights are the same, or the records have the same losses under both.
+    """
+    for role in ("audited", "original"):
+        if role not in models or "control" not in models:
+            continue
+        weights = [models[name]["fingerprint"] for name in ("control", role)]
+        same = "has the same weights" if weights[0] == weights[1] is not None else _alike(readings, role)
+        if same:
+            name = "audited model" if role == "audited" else role
+            raise UserError(
+                f"--control is the {name}: it {same}. Give a model that never saw the records, such as one that was "
+                "trained without them, or leave it out."
+            )
+
+
+def _alike(readings: Mapping[str, Mapping[str, Any]], role: str) -> str | None:
+    control, other = (_losses(readings.get(name, {})) for name in ("control", role))
+    if not control.keys() & other.keys():
+        return None
+    apart = float(np.mean([abs(control[key] - other[key]) for key in control.keys() & other.keys()]))
+    return f"gives the records the same losses, within {SAME:g} nats" if apart <= SAME else None
+
+
+def _losses(read: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """(Set, key) → mean loss."""
+    sets: dict[str, Any] = {"likelihood": read.get("likelihood") or {}, **(read.get("membership") or {})}
+    return {(name, key): row["loss"] for name, rows in sets.items() for key, row in rows.items()}

@@ -109,7 +109,7 @@ def check_outputs(lm: LanguageModel) -> None:
     length = 16 if lm.context_length is None else min(16, lm.context_length)
     if length < 2:
         raise UserError(
-            f"The model {lm.source} reads {lm.context_length} tokens at once, as its config has it: fetch or make it again."
+            f"The model {lm.source} reads {lm.context_length} tokens at once, by its config: fetch or make it again."
         )
     ids = torch.randint(lm.vocab_rows, (1, length), generator=torch.Generator().manual_seed(0))
     other = ids.clone()

@@ -44,8 +44,8 @@ _OUTSIDE = re.compile(r"(?!base_model_name_or_path$)(.*(_path|_file)|adapters|sh
 def check_files(where: str, folder: Path, *, fetched: bool) -> None:
     """Refuse files that cannot be read, that stand for others, or that lie elsewhere.
 
-    Weights may be links to any place, as people save disk space so: of them only numbers are read. A text from elsewhere
-    would end in prompts, and in what is written.
+    Weights may be links to any place, as people save disk space so: of them only numbers are read. A text from
+    elsewhere would end in prompts, and in what is written.
 
     Args:
         fetched: ``folder`` is the hub client's own snapshot, whose files are links into its cache.
@@ -75,9 +75,7 @@ def _check_file(where: str, path: Path, *, text: bool, anywhere: bool) -> None:
         with open(path, "rb") as file:
             begin = file.read(len(_LFS))
     except OSError as error:
-        raise UserError(
-            f"{where}/{name} cannot be read ({error.strerror}). Change its permissions or its place."
-        ) from None
+        raise UserError(f"{where}/{name} cannot be read ({error.strerror}). Change its permissions.") from None
     if begin == _LFS:
         raise UserError(
             f"{where}/{name} is a pointer of Git LFS in the place of the file itself: run 'git lfs pull' there, or "
@@ -128,8 +126,8 @@ def check_no_code(where: str, folder: Path) -> None:
 def _kernel(key: str, value: object) -> str | None:
     """The hub's name ("owner/name") of a kernel that a config has the model computed with.
 
-    It stands under "_attn_implementation", "experts_implementation" and the like. transformers fetches and runs it; so it
-    does with one of its own choice where "flash_attention_2" is named and not installed.
+    It stands under "_attn_implementation", "experts_implementation" and the like. transformers fetches and runs it;
+    so it does with one of its own choice where "flash_attention_2" is named and not installed.
     """
     if "_implementation" not in key:
         return None
@@ -247,8 +245,8 @@ def _shapes(where: str, path: Path) -> Shapes:
         ) from None
     if empty := sorted(name for name, shape in shapes.items() if 0 in shape):
         raise UserError(
-            f"The weights of {where} are empty: {len(empty)} of {len(shapes)} tensors in {path.name} hold no number (the "
-            f"first: {printable(empty[0])}). DeepSpeed's ZeRO-3 saves such files unless it is told to gather weights: "
+            f"The weights of {where} are empty: {len(empty)} of {len(shapes)} tensors in {path.name} hold no number "
+            f"(the first: {printable(empty[0])}). DeepSpeed's ZeRO-3 saves such files unless it gathers weights: "
             "make the model of its checkpoint again with zero_to_fp32.py."
         )
     return shapes

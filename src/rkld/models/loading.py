@@ -180,8 +180,8 @@ def _adapter_config(where: str, folder: Path, opening: _Opening) -> PeftConfig:
         ) from None
     if config.is_prompt_learning:
         raise UserError(
-            f"The adapter {where} puts learned vectors before the text ({config.peft_type.value}) and changes no weights, "
-            "so it cannot be trained here: take an adapter of weights, such as LoRA."
+            f"The adapter {where} puts learned vectors before the text ({config.peft_type.value}) and changes no "
+            "weights, so it cannot be trained here: take an adapter of weights, such as LoRA."
         )
     return config
 
@@ -197,12 +197,12 @@ def _base(where: str, folder: Path, name: str | None) -> str:
         return resolve(beside if _is_dir(beside) else name)
     except UserError as error:
         raise UserError(
-            f"The base model of the adapter {where} is not where it was. {error} Or name it with --base-model."
+            f"The base model of the adapter {where} is not where it was. {error} Or give --base-model."
         ) from None
 
 
 def _adapter_tokenizer(folder: Path, base_folder: Path, opening: _Opening) -> tuple[PreTrainedTokenizerBase, str]:
-    """An adapter's own, or else its base's; with the base's chat template where it has none. And whose template it is."""
+    """An adapter's own or else its base's, with the base's template where it has none; and whose template it is."""
     if not any(folder.glob("tokenizer*")):
         return load_tokenizer(base_folder, opening.trust_remote_code), "of the adapter's base"
     own = load_tokenizer(folder, opening.trust_remote_code)
@@ -295,7 +295,7 @@ def _adopt(
 
 
 def _fetched(where: str, opening: _Opening) -> Path:
-    """The folder with the model's files: itself, or the hub's snapshot of it; nothing in it has code run, or lies elsewhere.
+    """The folder with the model's files: itself, or the hub's snapshot of it. It runs no code and leads nowhere else.
 
     Raises:
         UserError: as of :mod:`rkld.models.folders`, or the hub cannot be reached.

@@ -171,8 +171,12 @@ def check_weight_count(where: str, parameters: int, shapes: Shapes, *, quantised
         )
 
 
-def check_adapter_config(where: str, config: Mapping[str, Any]) -> None:
-    """Refuse an adapter's config that has PEFT read files elsewhere, or import modules."""
+def check_adapter_config(where: str, config: Mapping[str, Any], shapes: Shapes) -> None:
+    """Refuse an adapter's config that has PEFT read files elsewhere, import modules, or make room for giant matrices.
+
+    Args:
+        shapes: of the adapter's weights.
+    """
     for key, value in _entries(config):
         if value and _OUTSIDE.fullmatch(key):
             raise UserError(
@@ -183,6 +187,15 @@ def check_adapter_config(where: str, config: Mapping[str, Any]) -> None:
     for key in ("base_model_name_or_path", "peft_type"):
         if not isinstance(config.get(key), (str, type(None))):
             raise UserError(f"{where}/adapter_config.json has no text as '{key}'. Fetch or make the adapter again.")
+    pattern = config.get("rank_pattern")
+    ranks = {"r": config.get("r")} | (pattern if isinstance(pattern, dict) else {})
+    largest = max((max(shape, default=1) for shape in shapes.values()), default=MOST_PARTS)
+    for name, rank in ranks.items():
+        if isinstance(rank, int) and rank > largest:
+            raise UserError(
+                f"{where}/adapter_config.json has a rank of {printable(name)}: {_short(rank)}, but no side of its "
+                f"matrices is longer than {largest}. Fetch or make the adapter again."
+            )
 
 
 def check_weights(where: str, folder: Path, stem: str, allow_pickle: bool) -> Shapes:

@@ -170,8 +170,8 @@ def _load(
 
 
 def _adapter_config(where: str, folder: Path, opening: _Opening) -> PeftConfig:
-    check_adapter_config(where, read_config(where, folder, "adapter_config.json") or {})
-    check_weights(where, folder, "adapter_model", opening.allow_pickle)
+    shapes = check_weights(where, folder, "adapter_model", opening.allow_pickle)
+    check_adapter_config(where, read_config(where, folder, "adapter_config.json") or {}, shapes)
     try:
         config = PeftConfig.from_pretrained(folder)
     except Exception as error:  # foreign files lead PEFT to raise anything

@@ -311,7 +311,7 @@ BROKEN = {
     ),
     "broken config": (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
     "nested config": (lambda f: (f / "config.json").write_text('{"a":' * 100_000), "not valid JSON"),
-    "config of another kind": (lambda f: (f / "config.json").write_text("[]"), "cannot be loaded"),
+    "config of another kind": (lambda f: (f / "config.json").write_text("[]"), "no JSON object"),
     "other pickles": (
         lambda f: (f / "model.safetensors").rename(f / "training_args.bin"),
         "holds no weights",
@@ -503,7 +503,7 @@ BROKEN_ADAPTERS = {
     "on an adapter": (stack, "merge that one first"),
     "broken config": (
         lambda f: (f / "adapter_config.json").write_text("{"),
-        "adapter_config.json cannot be read",
+        "adapter_config.json is not valid JSON",
     ),
 }
 

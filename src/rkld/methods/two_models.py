@@ -9,6 +9,7 @@ Shapes: B sequences, L length, d₁ and d₂ hidden sizes, V vocabulary size.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -211,4 +212,4 @@ def two_models(
 ) -> LanguageModel:
     """The unlearned model of ``method``. The two are used, not copied."""
     both = TwoModelCausalLM(original.inner, assistant.inner, lambda o, a: method.logits(o, a, alpha))
-    return LanguageModel(both, original.tokenizer, original.source)
+    return dataclasses.replace(original, model=both)

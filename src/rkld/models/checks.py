@@ -8,32 +8,21 @@ from __future__ import annotations
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from rkld.errors import NotFinite, UserError
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
+from rkld.text.printable import printable
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest difference that passes for rounding, relative to the largest value compared."""
 
-LOAD_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    LookupError,
-    AttributeError,
-    ImportError,
-    SafetensorError,
-)
-"""What transformers, PEFT and safetensors raise on models they cannot read or run."""
-
 
 def first_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip().rstrip(".") if lines else type(error).__name__
+    """What an error says, on one line and safe to print: libraries quote what they were given."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return printable(" ".join(lines[: 2 if lines[0].endswith(":") else 1])).rstrip(".")
 
 
 def switch_off_dropout(lm: LanguageModel) -> None:
@@ -117,7 +106,11 @@ def check_outputs(lm: LanguageModel) -> None:
     A hook multiplies the head's output so that the largest logit is 1000: whatever the model does to its
     logits afterwards (soft-caps too, which leave small ones alone) then shows.
     """
-    length = min(16, lm.context_length or 16)
+    length = 16 if lm.context_length is None else min(16, lm.context_length)
+    if length < 2:
+        raise UserError(
+            f"The model {lm.source} reads {lm.context_length} tokens at once, by its config: fetch or make it again."
+        )
     ids = torch.randint(lm.vocab_rows, (1, length), generator=torch.Generator().manual_seed(0))
     other = ids.clone()
     other[0, -1] = (ids[0, -1] + 1) % lm.vocab_rows
@@ -133,7 +126,7 @@ def check_outputs(lm: LanguageModel) -> None:
             theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
             lm.model.train()
             in_training = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
-    except LOAD_ERRORS as error:
+    except Exception as error:  # foreign settings lead models to raise anything
         raise UserError(
             f"The model {lm.source} does not run on token ids alone: {first_line(error)}. Choose one that reads text."
         ) from None

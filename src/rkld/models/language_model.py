@@ -23,6 +23,10 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     source: str
     """Where it came from: absolute folder or hub name."""
+    stored_dtype: torch.dtype | None = None
+    """Of the weights before they were loaded, or cast, in the one that the setting says; None where nobody knows."""
+    template_source: str | None = None
+    """Whose chat template the tokenizer has, in words; None without one."""
 
     @property
     def inner(self) -> PreTrainedModel:
@@ -42,6 +46,11 @@ class LanguageModel:
     @property
     def is_adapter(self) -> bool:
         return isinstance(self.model, PeftModel)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, as the head has it."""
+        return self.head.weight.dtype
 
     @property
     def has_lasting_source(self) -> bool:
@@ -66,4 +75,5 @@ class LanguageModel:
     def context_length(self) -> int | None:
         """Most tokens the model can read at once, ``None`` where its config sets no bound."""
         config = self.inner.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
+        found = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+        return next((length for length in found if isinstance(length, int)), None)

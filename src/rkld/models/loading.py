@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -24,15 +24,19 @@ from transformers import (
 from rkld.errors import UserError, nearest
 from rkld.files import TEMPLATES
 from rkld.models import smollm2
-from rkld.models.checks import (
-    LOAD_ERRORS,
-    check_adapter,
-    check_outputs,
-    check_shapes,
-    first_line,
-    switch_off_dropout,
+from rkld.models.checks import check_adapter, check_outputs, check_shapes, first_line, switch_off_dropout
+from rkld.models.folders import (
+    Shapes,
+    check_adapter_config,
+    check_counts,
+    check_files,
+    check_no_code,
+    check_weight_count,
+    check_weights,
+    read_config,
 )
 from rkld.models.language_model import LanguageModel
+from rkld.text.printable import printable
 
 DTYPES = {
     # bfloat16 weights round away the small steps of AdamW, so "auto" trains float32 whatever the checkpoint
@@ -48,6 +52,7 @@ def load_model(
     source: str | os.PathLike[str] | PreTrainedModel | PeftModel,
     *,
     dtype: str | torch.dtype = "auto",
+    base_model: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     chat_template: str | None = None,
@@ -58,9 +63,11 @@ def load_model(
 
     Args:
         source: model folder, hub name, alias ``smollm2-135m``, PEFT adapter folder (its base is loaded and
-            the adapter is trained further in place), or a model object, which is used itself, not copied, and
-            keeps its dtype.
-        dtype: of the weights: "auto" (float32), "float32", "bfloat16" or "float64".
+            the adapter is trained further in place), or a model object, which is used itself, not copied.
+        dtype: of the weights: "auto", "float32", "bfloat16" or "float64". "auto" is float32, and an object's own. An
+            object is cast in place; quantised weights keep their form.
+        base_model: folder or hub name of an adapter's base, in the place of the one that its folder names. Nothing else
+            reads it.
         trust_remote_code: run Python code that comes with the model.
         allow_pickle: read ``.bin`` weights where there are no safetensors.
         chat_template: Jinja text or a file of it; replaces the tokenizer's own.
@@ -73,12 +80,14 @@ def load_model(
     if isinstance(source, (PreTrainedModel, PeftModel)):
         lm = _adopt(source, tokenizer, dtype)
     elif isinstance(source, (str, os.PathLike)):
-        lm = _load(os.fspath(source), _dtype(dtype), trust_remote_code, allow_pickle, tokenizer)
+        opening = _Opening(_dtype(dtype), trust_remote_code, allow_pickle)
+        lm = _load(os.fspath(source), base_model, tokenizer, opening)
         device = device or _default_device()
     else:
         raise UserError(f"A model is a folder, a hub name or a transformers model, not a {type(source).__name__}.")
     if chat_template is not None:
         lm.tokenizer.chat_template = read_template(chat_template)
+        lm.template_source = "given with --chat-template"
     if device is not None:
         lm.model.to(device)
     switch_off_dropout(lm)
@@ -99,90 +108,147 @@ def resolve(name: str | os.PathLike[str]) -> str:
     if name == smollm2.ALIAS:
         return str(smollm2.folder())
     path = Path(name).expanduser()
-    if path.is_dir():
+    if _is_dir(path):
         return str(path.resolve())
-    if path.exists():
+    if _exists(path):
         raise UserError(f"The model '{name}' is a file; give the folder that holds config.json and the weights.")
     if path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1:
         raise UserError(f"There is no model folder '{name}'. Check the path, or give a hub name or an alias.")
     return name
 
 
+@dataclass(frozen=True)
+class _Opening:
+    """How folders are opened."""
+
+    dtype: torch.dtype
+    trust_remote_code: bool
+    allow_pickle: bool
+
+
+def _is_dir(path: Path) -> bool:
+    return _exists(path) and path.is_dir()
+
+
+def _exists(path: Path) -> bool:
+    """Names in configs may be longer than any file's."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def _load(
-    name: str,
-    dtype: torch.dtype,
-    trust_remote_code: bool,
-    allow_pickle: bool,
-    tokenizer: PreTrainedTokenizerBase | None,
+    name: str, base_model: str | None, tokenizer: PreTrainedTokenizerBase | None, opening: _Opening
 ) -> LanguageModel:
     where = resolve(name)
-    folder = _fetched(where, trust_remote_code, allow_pickle)
+    folder = _fetched(where, opening)
     if not (folder / "adapter_config.json").exists():
-        model = _load_plain(where, folder, dtype, trust_remote_code, allow_pickle)
-        return LanguageModel(model, tokenizer or load_tokenizer(folder, trust_remote_code), where)
+        model, stored = _load_plain(where, folder, opening)
+        own = tokenizer or load_tokenizer(folder, opening.trust_remote_code)
+        return LanguageModel(model, own, where, stored, _template_source(own, "of the model"))
 
-    _check_weights(where, folder, "adapter_model", allow_pickle)
-    try:
-        config = PeftConfig.from_pretrained(folder)
-    except LOAD_ERRORS as error:
-        raise UserError(
-            f"{where}/adapter_config.json cannot be read: {first_line(error)}. Fetch or make the adapter again."
-        ) from None
-    base_name = config.base_model_name_or_path
-    if not base_name:
-        raise UserError(
-            f"{where}/adapter_config.json does not name its base model: write its folder or hub name there as "
-            "'base_model_name_or_path'."
-        )
-    beside = folder / base_name  # a path written relative to the adapter
-    base_where = resolve(beside if beside.is_dir() else base_name)
-    base_folder = _fetched(base_where, trust_remote_code, allow_pickle)
+    config = _adapter_config(where, folder, opening)
+    base_where = _base(where, folder, base_model or config.base_model_name_or_path)
+    base_folder = _fetched(base_where, opening)
     if (base_folder / "adapter_config.json").exists():
         raise UserError(f"The adapter {where} sits on another adapter, {base_where}: merge that one first.")
-    base = _load_plain(base_where, base_folder, dtype, trust_remote_code, allow_pickle)
+    base, stored = _load_plain(base_where, base_folder, opening)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             model = PeftModel.from_pretrained(base, folder, is_trainable=True)
-    except (*LOAD_ERRORS, UserWarning) as error:
+    except Exception as error:  # foreign files lead PEFT to raise anything
         raise UserError(
             f"The adapter {where} cannot be put on its base model {base_where}: {first_line(error)}. Fetch or make it "
-            "again, or write its own base into adapter_config.json."
+            "again, or give its own base with --base-model."
         ) from None
-    if tokenizer is None:
-        own = (folder / "tokenizer_config.json").exists()
-        tokenizer = load_tokenizer(folder if own else base_folder, trust_remote_code)
-    return LanguageModel(model, tokenizer, where)
+    if tokenizer is not None:
+        return LanguageModel(model, tokenizer, where, stored, _template_source(tokenizer, "of the tokenizer"))
+    own, source = _adapter_tokenizer(folder, base_folder, opening)
+    return LanguageModel(model, own, where, stored, _template_source(own, source))
 
 
-def _load_plain(
-    where: str, folder: Path, dtype: torch.dtype, trust_remote_code: bool, allow_pickle: bool
-) -> PreTrainedModel:
-    if not (folder / "config.json").exists():
-        raise UserError(f"{where} is not a model folder: it holds no config.json. Give the folder that holds it.")
-    if not trust_remote_code:
-        _check_no_code(where, folder)
-    _check_weights(where, folder, "model", allow_pickle)
+def _adapter_config(where: str, folder: Path, opening: _Opening) -> PeftConfig:
+    shapes = check_weights(where, folder, "adapter_model", opening.allow_pickle)
+    check_adapter_config(where, read_config(where, folder, "adapter_config.json") or {}, shapes)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)
-        if not known and "AutoModelForCausalLM" not in getattr(config, "auto_map", ()):
-            raise UserError(
-                f"{where} is not a causal language model: its type is '{config.model_type}'. Choose one that goes on "
-                "writing a text, as chat models do."
-            )
+        config = PeftConfig.from_pretrained(folder)
+    except Exception as error:  # foreign files lead PEFT to raise anything
+        raise UserError(
+            f"{where}/adapter_config.json cannot be read: {first_line(error)}. Fetch or make the adapter again."
+        ) from None
+    if config.is_prompt_learning:
+        raise UserError(
+            f"The adapter {where} puts learned vectors before the text ({config.peft_type.value}) and changes no "
+            "weights, so it cannot be trained here: take an adapter of weights, such as LoRA."
+        )
+    return config
+
+
+def _base(where: str, folder: Path, name: str | None) -> str:
+    """Where an adapter's base lies. UserError where nobody says, or nothing is there."""
+    if not name:
+        raise UserError(
+            f"{where}/adapter_config.json does not name its base model: give its folder or hub name with --base-model."
+        )
+    beside = folder / name  # a path written relative to the adapter
+    try:
+        return resolve(beside if _is_dir(beside) else name)
+    except UserError as error:
+        raise UserError(
+            f"The base model of the adapter {where} is not where it was. {error} Or give --base-model."
+        ) from None
+
+
+def _adapter_tokenizer(folder: Path, base_folder: Path, opening: _Opening) -> tuple[PreTrainedTokenizerBase, str]:
+    """An adapter's own or else its base's, with the base's template where it has none; and whose template it is."""
+    if not any(folder.glob("tokenizer*")):
+        return load_tokenizer(base_folder, opening.trust_remote_code), "of the adapter's base"
+    own = load_tokenizer(folder, opening.trust_remote_code)
+    if own.chat_template:
+        return own, "of the adapter"
+    own.chat_template = load_tokenizer(base_folder, opening.trust_remote_code).chat_template
+    return own, "of the adapter's base"
+
+
+def _template_source(tokenizer: PreTrainedTokenizerBase, source: str) -> str | None:
+    return source if tokenizer.chat_template else None
+
+
+def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrainedModel, torch.dtype | None]:
+    """The model, and the dtype that its config says the weights are stored in."""
+    settings = read_config(where, folder, "config.json")
+    if settings is None:
+        raise UserError(f"{where} is not a model folder: it holds no config.json. Give the folder that holds it.")
+    shapes = check_weights(where, folder, "model", opening.allow_pickle)
+    check_counts(where, settings, len(shapes) or None)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=opening.trust_remote_code)
+        stored = config.dtype if isinstance(config.dtype, torch.dtype) else None
+        _check_causal(where, config)
+        _check_size(where, config, shapes)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            use_safetensors=None if allow_pickle else True,
+            dtype=opening.dtype,
+            trust_remote_code=opening.trust_remote_code,
+            use_safetensors=None if opening.allow_pickle else True,
+            ignore_mismatched_sizes=True,  # reported, and refused below
             output_loading_info=True,
         )
-    except LOAD_ERRORS as error:
+    except UserError:
+        raise
+    except Exception as error:  # foreign files lead transformers to raise anything
         raise UserError(
             f"The model {where} cannot be loaded: {first_line(error)}. Fetch or make it again, or choose another one."
         ) from None
+    if others := sorted(report["mismatched_keys"]):
+        name, found, expected = others[0]
+        raise UserError(
+            f"{where}: {len(others)} of the weights have other shapes than config.json says (the first: "
+            f"{printable(name)}, {tuple(found)} in the file, {tuple(expected)} by the config). Fetch or make it again."
+        )
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{where} is not a whole causal language model: {len(missing)} of its weights are missing "
@@ -190,7 +256,26 @@ def _load_plain(
         )
     # A snapshot folder in the hub's cache means nothing on another machine: adapters must name the source.
     model.name_or_path = model.config.name_or_path = where
-    return model
+    return model, stored
+
+
+def _check_causal(where: str, config: PreTrainedConfig) -> None:
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not getattr(config, "is_encoder_decoder", False)
+    if not known and "AutoModelForCausalLM" not in getattr(config, "auto_map", ()):
+        raise UserError(
+            f"{where} is not a causal language model: its type is '{config.model_type}'. Choose one that goes on "
+            "writing a text, as chat models do."
+        )
+
+
+def _check_size(where: str, config: PreTrainedConfig, shapes: Shapes) -> None:
+    """Count the weights that the config describes, without making room for them."""
+    if getattr(config, "auto_map", None):  # made by code of its own
+        return
+    with torch.device("meta"):
+        described = AutoModelForCausalLM.from_config(config)
+    quantised = getattr(config, "quantization_config", None) is not None
+    check_weight_count(where, described.num_parameters(), shapes, quantised=quantised)
 
 
 def _adopt(
@@ -201,24 +286,41 @@ def _adopt(
     if tokenizer is None:
         if not Path(where).is_dir():
             raise UserError("A model object needs its tokenizer: pass tokenizer=….")
+        _check_folder(where, Path(where), fetched=False, trust_remote_code=False)
         tokenizer = load_tokenizer(Path(where), trust_remote_code=False)
-    if dtype != "auto":
+    stored = inner.dtype
+    if dtype != "auto" and not getattr(inner, "is_quantized", False):
         model.to(_dtype(dtype))
-    return LanguageModel(model, tokenizer, where)
+    return LanguageModel(model, tokenizer, where, stored, _template_source(tokenizer, "of the tokenizer"))
 
 
-def _fetched(where: str, trust_remote_code: bool, allow_pickle: bool) -> Path:
-    """The folder with the model's files: itself, or the hub's snapshot of it."""
-    if Path(where).is_dir():
-        return Path(where)
+def _fetched(where: str, opening: _Opening) -> Path:
+    """The folder with the model's files: itself, or the hub's snapshot of it. It runs no code and leads nowhere else.
+
+    Raises:
+        UserError: as of :mod:`rkld.models.folders`, or the hub cannot be reached.
+    """
+    here = Path(where).is_dir()
+    folder = Path(where) if here else _snapshot(where, opening)
+    _check_folder(where, folder, fetched=not here, trust_remote_code=opening.trust_remote_code)
+    return folder
+
+
+def _check_folder(where: str, folder: Path, *, fetched: bool, trust_remote_code: bool) -> None:
+    check_files(where, folder, fetched=fetched)
+    if not trust_remote_code:
+        check_no_code(where, folder)
+
+
+def _snapshot(where: str, opening: _Opening) -> Path:
     files = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
     weights = ["model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"]
     pickles = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "adapter_model.bin"]
-    code = ["*.py"] if trust_remote_code else []
+    code = ["*.py"] if opening.trust_remote_code else []
     nested = ["*/*"]  # copies in other formats
     try:
         folder = Path(snapshot_download(where, allow_patterns=[*files, *weights, *code], ignore_patterns=nested))
-        if allow_pickle and not any(folder.glob("*.safetensors")):
+        if opening.allow_pickle and not any(folder.glob("*.safetensors")):
             snapshot_download(where, allow_patterns=pickles, ignore_patterns=nested)
     except IncompleteSnapshotError as error:  # offline; what other tools left in the cache may well be enough
         folder = Path(error.snapshot_path)
@@ -230,86 +332,13 @@ def _fetched(where: str, trust_remote_code: bool, allow_pickle: bool) -> Path:
     return folder
 
 
-def _check_no_code(where: str, folder: Path) -> None:
-    for name in ("config.json", "tokenizer_config.json"):
-        try:
-            config = json.loads((folder / name).read_text(encoding="utf-8"))
-            kernel = _kernel(config)
-        except FileNotFoundError:
-            continue
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"{where}/{name} is not valid JSON: {first_line(error)}. Fetch or make the model again."
-            ) from None
-        if isinstance(config, dict) and "auto_map" in config:
-            code = f"Python code of its own ('auto_map' in {name})"
-        elif kernel:
-            code = f"code from a hub, '{kernel[:100]}' (in {name})"
-        else:
-            continue
-        raise UserError(
-            f"The model {where} asks to run {code}. If you have read that code and trust it, allow it with "
-            "--trust-remote-code (trust_remote_code=True)."
-        )
-
-
-def _kernel(config: object) -> str | None:
-    """The hub's name ("owner/name") of a kernel that a config, or one inside it, has the model computed with.
-
-    It stands under "_attn_implementation", "experts_implementation" and the like. transformers fetches and runs it.
-    """
-    if isinstance(config, list):
-        return next(filter(None, map(_kernel, config)), None)
-    if not isinstance(config, dict):
-        return None
-    for key, value in config.items():
-        texts = value.values() if isinstance(value, dict) else [value]
-        if "_implementation" in key and (named := [t for t in texts if isinstance(t, str) and "/" in t]):
-            return named[0]
-    return _kernel(list(config.values()))
-
-
-def _check_weights(where: str, folder: Path, stem: str, allow_pickle: bool) -> None:
-    """``stem`` is "model" or "adapter_model", as the weights' files are called."""
-    if (folder / f"{stem}.safetensors").exists():
-        return
-    if stem == "model" and (folder / f"{stem}.safetensors.index.json").exists():  # PEFT reads no index
-        _check_shards(folder / f"{stem}.safetensors.index.json")
-        return
-    pickles = sorted(file.name for end in ("bin", "pt", "pth") for file in folder.glob(f"*model*.{end}"))
-    if not pickles:
-        raise UserError(
-            f"The model folder {where} holds no weights: there is no {stem}.safetensors in it. Fetch or make it again."
-        )
-    if not allow_pickle:
-        raise UserError(
-            f"The weights of {where} are pickles ({pickles[0]}), which can run code when read, and there "
-            f"is no {stem}.safetensors. If you trust their source, allow them with --allow-pickle "
-            "(allow_pickle=True)."
-        )
-
-
-def _check_shards(index: Path) -> None:
-    """Refuse an index that names anything but safetensors beside it: another folder's files, or pickles."""
-    try:
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{index} is no index of weights. Fetch or make the model again.") from None
-    for shard in shards:
-        if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
-            raise UserError(
-                f"{index} names weights that are no safetensors beside it: {str(shard)[:100]!r}. Do not use this model "
-                "unless you trust its source; then save its weights as safetensors."
-            )
-
-
 def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     """The tokenizer in a folder. UserError where there is none, or it cannot be loaded."""
     if not any(any(folder.glob(name)) for name in ("tokenizer*", "vocab*", "*.model", "*.tiktoken")):
         raise UserError(f"The model folder {folder} holds no tokenizer. Copy the model's own into it.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except LOAD_ERRORS as error:
+    except Exception as error:  # foreign files lead transformers and tokenizers to raise anything
         raise UserError(
             f"The tokenizer in {folder} cannot be loaded: {first_line(error)}. Copy the model's own into it again."
         ) from None

@@ -64,6 +64,8 @@ class Opening(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
+    def base_model(self) -> str | None: ...
+    @property
     def trust_remote_code(self) -> bool: ...
     @property
     def allow_pickle(self) -> bool: ...
@@ -212,6 +214,7 @@ def load_with_encoder(
         model,
         method_files=settings.method_file,
         dtype=settings.dtype,
+        base_model=settings.base_model,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
         chat_template=settings.chat_template,

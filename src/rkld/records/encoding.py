@@ -17,10 +17,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from jinja2 import TemplateError
 
 from rkld.errors import UserError, nearest
 from rkld.records.record import SYSTEM_ROLES, Record, Turn
+from rkld.records.templates import ChatTemplate
+from rkld.text.printable import printable
 from rkld.text.wording import added_spans
 
 if TYPE_CHECKING:
@@ -52,19 +57,6 @@ A system text comes first, with an empty line after it."""
 
 TEXT_PROMPT_TOKENS = 200
 """At most so many tokens of a plain text are given as the prompt that the model continues."""
-
-# A template's strftime_now() reads the clock, and apply_chat_template takes no function in its place; a macro
-# of the same name hides it. The new line goes with the macro's end, and the template begins as on its own.
-_PINNED_CLOCK = (
-    "{%- macro strftime_now(format) -%}"
-    "{%- set pinned = namespace(text=format) -%}"
-    "{%- for directive, value in pinned_date.items() -%}"
-    "{%- set pinned.text = pinned.text.replace(directive, value) -%}"
-    "{%- endfor -%}{{ pinned.text }}"
-    "{%- endmacro %}\n"
-)
-
-_DIRECTIVE = re.compile(r"%-?[aAbBcdDeFGHIjmMpSuUVwWxXyYzZ]")
 
 
 @dataclass(frozen=True)
@@ -375,24 +367,29 @@ class Encoder:
         return self._skeletons[roles]
 
     def _render(self, turns: Sequence[Turn], where: str, add_generation_prompt: bool = False) -> str:
-        from jinja2 import TemplateError
-
         try:
-            rendered: str = self.tokenizer.apply_chat_template(
+            return self._chat_template.render(
                 [{"role": turn.role, "content": turn.content} for turn in turns],
-                chat_template=_PINNED_CLOCK + self._template,
                 add_generation_prompt=add_generation_prompt,
-                tokenize=False,
                 date_string=self._date.strftime("%d %b %Y"),
-                pinned_date={d: self._date.strftime(d) for d in _DIRECTIVE.findall(self._template)},
+                strftime_now=lambda format: self._date.strftime(format),  # not the clock's
+                **self.tokenizer.special_tokens_map,
             )
-            return rendered
         except TemplateError as error:
             raise UserError(
                 f"{where}: the chat template refuses a conversation of {', '.join(t.role for t in turns)}: "
-                f"{str(error).rstrip('.')}. Reorder its turns, leave out the system prompt, or give another "
+                f"{printable(str(error)).rstrip('.')}. Reorder its turns, leave out the system prompt, or give another "
                 "template with --chat-template."
             ) from error
+        except Exception as error:  # a template is a program, which may do anything
+            raise _failed(error) from error
+
+    @cached_property
+    def _chat_template(self) -> ChatTemplate:
+        try:
+            return ChatTemplate(self._template)
+        except Exception as error:  # Jinja and Python have their limits
+            raise _failed(error) from error
 
     # Text → tokens
 
@@ -527,16 +524,26 @@ class Encoder:
         return max(1, start + min(TEXT_PROMPT_TOKENS, (length - start) // 2))
 
 
+def _failed(error: Exception) -> UserError:
+    return UserError(
+        f"The chat template cannot be used: {printable(str(error)).rstrip('.') or type(error).__name__}. Give another "
+        "one with --chat-template."
+    )
+
+
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    try:
-        template: str = tokenizer.get_chat_template()
-        return template
-    except ValueError:
-        names = ", ".join(sorted(tokenizer.chat_template))
+    found = tokenizer.chat_template
+    if isinstance(found, str):
+        return found
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise UserError("The tokenizer's chat template is no text. Give one with --chat-template.")
+    if "default" not in found:
+        names = printable(", ".join(sorted(found)))
         raise UserError(
             f"The tokenizer has several chat templates ({names}), none of them called default. "
             "Choose one with --chat-template."
-        ) from None
+        )
+    return str(found["default"])
 
 
 def _without_gaps(offsets: Iterable[tuple[int, int]]) -> list[Range]:

@@ -393,6 +393,14 @@ _ENTRIES = (
         "Recompute activations in the backward pass, to save memory.",
     ),
     _spec("merge", bool, False, "student", MODEL, "With an adapter: write the merged model."),
+    _optional(
+        "base_model",
+        str,
+        "nothing",
+        MODEL,
+        "Base of an adapter, where it is no longer where the adapter says. Default: what its folder names.",
+        metavar="MODEL",
+    ),
     _spec(
         "trust_remote_code",
         bool,

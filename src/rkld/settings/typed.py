@@ -82,6 +82,8 @@ class UnlearnKeywords(TypedDict, total=False):
     """Recompute activations in the backward pass, to save memory."""
     merge: bool
     """With an adapter: write the merged model."""
+    base_model: str | PathLike[str] | None
+    """Base of an adapter, where it is no longer where the adapter says."""
     trust_remote_code: bool
     """Allow models that bring their own code."""
     allow_pickle: bool
@@ -148,9 +150,9 @@ class AuditKeywords(TypedDict, total=False):
     seed: int
     """Seed of everything drawn."""
     max: str | Sequence[str]
-    """Gate: the metric may be so high at most."""
+    """Gate in place of the default ones: the metric may be so high at most."""
     min: str | Sequence[str]
-    """Gate: the metric must be so high at least."""
+    """Gate in place of the default ones: the metric must be so high at least."""
     margin: float
     """Equivalence to the control is claimed within this margin."""
     system_prompt: str | None
@@ -167,6 +169,8 @@ class AuditKeywords(TypedDict, total=False):
     """Weights."""
     method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
     """A method of your own, for a model folder that was made by it: no file is run because a folder names it."""
+    base_model: str | PathLike[str] | None
+    """Base of an adapter, where it is no longer where the adapter says."""
     trust_remote_code: bool
     """Allow models that bring their own code."""
     allow_pickle: bool

@@ -61,6 +61,7 @@ class Settings:
     bf16: bool | None = of("bf16")
     gradient_checkpointing: bool = of("gradient_checkpointing")
     merge: bool = of("merge")
+    base_model: str | None = of("base_model")
     trust_remote_code: bool = of("trust_remote_code")
     allow_pickle: bool = of("allow_pickle")
 

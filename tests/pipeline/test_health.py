@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rkld.models.loading import load_model
-from rkld.pipeline.health import KNOWN, SUFFERED, advantage, everyday_prompts, suffered, unknown
+from rkld.pipeline.health import KNOWN, SUFFERED, advantage, broken, everyday_prompts, suffered, unknown
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.replay import generic_prompts
@@ -48,3 +48,12 @@ def test_what_fell_far_has_suffered():
     (warning,) = suffered(before, {"forget": 0.1, "everyday": float("nan")})
     assert "everyday" in warning
     assert not suffered(before, {"forget": 0.0, "retain": 0.9})
+
+
+def test_answers_that_became_gibberish_are_said():
+    """As after --lr 1: no figure of the records tells it from a model that forgot."""
+    answered = [prompt.with_answer("That is a good question about the world.") for prompt in everyday_prompts()]
+    assert "broken: 16 more of its 16" in broken(answered, ["isis" * 20] * 16)
+    assert broken(answered, ["I do not know what to say about that."] * 16) is None
+    assert broken(answered, ["isis" * 20] * 4 + ["It is a fine day for it."] * 12) is None
+    assert broken([prompt.with_answer("isis" * 20) for prompt in everyday_prompts()], ["isis" * 20] * 16) is None

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rkld.evaluation.fluency import gibberish, vocabulary
 from rkld.evaluation.likelihood import answer_losses
 from rkld.files import DATA, read_jsonl
 from rkld.models.language_model import LanguageModel
@@ -31,6 +32,10 @@ SAID = 0.1
 
 SUFFERED = 0.7
 """Of its probability before, what a set of other records must keep."""
+
+
+BROKEN = 0.25
+"""Share of its answers to everyday prompts that may have become gibberish."""
 
 
 def everyday_prompts() -> list[Record]:
@@ -84,3 +89,21 @@ def suffered(before: Mapping[str, float], after: Mapping[str, float]) -> list[st
                 "after. Lower --alpha, --lr or --epochs, or give more to hold it with --replay or --retain."
             )
     return found
+
+
+def broken(answered: Sequence[Record], answers: Sequence[str]) -> str | None:
+    """A warning where answers to everyday prompts have become gibberish; None where they have not.
+
+    Args:
+        answered: (n) the prompts with the original's own answers.
+        answers: (n) the unlearned model's.
+    """
+    then = [record.answer for record in answered]
+    known = vocabulary([*then, *(record.question for record in answered)])
+    more = sum(gibberish(answers, known=known)) - sum(gibberish(then, known=known))
+    if not answers or more <= BROKEN * len(answers):
+        return None
+    return (
+        f"The model is broken: {more} more of its {len(answers)} answers to everyday prompts are gibberish than of the "
+        "original's. Lower --lr or --epochs."
+    )

@@ -519,6 +519,9 @@ class After(Phase):
             )
         for warning in health.suffered(before, after):
             work.warn(warning)
+        answers = found["everyday"].answers if "everyday" in found else None
+        if answers and (warned := health.broken(read_records(work.folder / Before.file), answers)):
+            work.warn(warned)
         return {"metrics": {name: m.values() for name, m in found.items()}, **self._confirmed(work, lm)}
 
     def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:

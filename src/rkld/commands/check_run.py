@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rkld import methods
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
+from rkld.pipeline import health
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import UNNAMED, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
@@ -58,6 +59,8 @@ class Report:
     """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
     unnamed: bool
     """Whether no forget record says any of the names that were given."""
+    advantage: float | None
+    """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
@@ -84,6 +87,10 @@ class Report:
             yield "identifiers  none known: give the person's names with --subject, to have mentions found"
         spans = f"{self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "none"
         yield f"spans        {spans}"
+        if self.advantage is not None:
+            yield f"known        {self.advantage:+.2f} nats per token more probable than the same about invented people"
+        if warning := health.unknown(self.advantage):
+            yield warning
         if self.unnamed:
             yield UNNAMED
         for reason, places in self.left_out.items():
@@ -140,6 +147,7 @@ def check(
         coverage=prepared.coverage,
         left_out=inputs.left_out,
         unnamed=inputs.unnamed,
+        advantage=health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed),
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
         example=encoder.describe(shortest, chosen.score),

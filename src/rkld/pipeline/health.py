@@ -5,6 +5,7 @@ Nothing of it steers training or stopping.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -27,6 +28,9 @@ KNOWN = 0.4
 SmolLM2-135M-Instruct: 0.74 and 1.13 for records about Charles Darwin, 0.08 to 0.30 for those of four invented people.
 """
 
+READ = 40
+"""Records that are compared with invented people's."""
+
 SAID = 0.1
 """Share of facts that a model may guess of a stranger."""
 
@@ -48,9 +52,11 @@ def advantage(
 ) -> float | None:
     """Mean loss per token of the same records about invented people, less that of the records; nats, over records.
 
-    Both are taken of the tokens that a record and its copies share. None where no record names the person.
+    Both are taken of the tokens that a record and its copies share, of at most :data:`READ` records. None where none
+    of them names the person.
     """
-    matched = match_invented_names(records, records, encoder, identifiers, score, seed)
+    some = random.Random(seed).sample(records, min(READ, len(records)))
+    matched = match_invented_names(some, records, encoder, identifiers, score, seed)
     if matched is None:
         return None
     copies = matched.distinct_matches
@@ -60,12 +66,12 @@ def advantage(
     return float(np.mean([np.mean([of_copies[e.key] for e in some]) - loss for loss, some in pairs]))
 
 
-def unknown(found: float | None, facts_said: float | None) -> str | None:
+def unknown(found: float | None, facts_said: float | None = None) -> str | None:
     """The warning about a model that does not seem to know the records; None where it does, or nothing tells.
 
     Args:
         found: :func:`advantage`.
-        facts_said: share of the records' facts that its own answers say.
+        facts_said: share of the records' facts that its own answers say; None: they were not asked for.
     """
     if found is None or found >= KNOWN or (facts_said or 0.0) > SAID:
         return None

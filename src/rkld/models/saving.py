@@ -7,11 +7,11 @@ from pathlib import Path
 
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedModel
 
 from rkld.files import new_folder
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import lasting_reference
+from rkld.models.writing import write_model, write_tokenizer
 
 
 def save_model(lm: LanguageModel, folder: Path, *, merge: bool = False, card: str = "") -> None:
@@ -30,24 +30,9 @@ def save_model(lm: LanguageModel, folder: Path, *, merge: bool = False, card: st
         if lm.is_adapter and not merge:
             _save_adapter(lm, new)
         else:
-            _save_plain(copy.deepcopy(lm.model).merge_and_unload() if lm.is_adapter else lm.model, new)
-        lm.tokenizer.save_pretrained(new)
+            model = copy.deepcopy(lm.model).merge_and_unload() if lm.is_adapter else lm.model
+            write_model(model, lm.tokenizer, new)
         (new / "README.md").write_text(card, encoding="utf-8")
-
-
-def _save_plain(model: PreTrainedModel, folder: Path) -> None:
-    own = getattr(model, "generation_config", None)
-    if own is None:
-        model.save_pretrained(folder)
-        return
-    # Published generation configs have small flaws, which some versions of transformers refuse to save: that must not
-    # come after hours of training. It is written as it is, beside a model that has a neutral one meanwhile.
-    model.generation_config = GenerationConfig()
-    try:
-        model.save_pretrained(folder)
-    finally:
-        model.generation_config = own
-    own.to_json_file(folder / "generation_config.json")
 
 
 def _save_adapter(lm: LanguageModel, folder: Path) -> None:
@@ -59,3 +44,4 @@ def _save_adapter(lm: LanguageModel, folder: Path) -> None:
     config.base_model_name_or_path = lasting_reference(lm.inner.name_or_path)
     config.inference_mode = True
     config.save_pretrained(folder)
+    write_tokenizer(lm.tokenizer, folder)

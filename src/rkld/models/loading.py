@@ -33,6 +33,7 @@ from rkld.models.checks import (
     switch_off_dropout,
 )
 from rkld.models.language_model import LanguageModel
+from rkld.models.source import LICENCES, note_left_out
 
 DTYPES = {
     # bfloat16 weights round away the small steps of AdamW, so "auto" trains float32 whatever the checkpoint
@@ -188,6 +189,7 @@ def _load_plain(
             f"{where} is not a whole causal language model: {len(missing)} of its weights are missing "
             f"(the first: {missing[0]}). Fetch or make it again."
         )
+    note_left_out(model, folder, report["unexpected_keys"])
     # A snapshot folder in the hub's cache means nothing on another machine: adapters must name the source.
     model.name_or_path = model.config.name_or_path = where
     return model
@@ -211,7 +213,7 @@ def _fetched(where: str, trust_remote_code: bool, allow_pickle: bool) -> Path:
     """The folder with the model's files: itself, or the hub's snapshot of it."""
     if Path(where).is_dir():
         return Path(where)
-    files = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+    files = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", *LICENCES]
     weights = ["model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"]
     pickles = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "adapter_model.bin"]
     code = ["*.py"] if trust_remote_code else []

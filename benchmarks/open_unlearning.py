@@ -30,8 +30,7 @@ from rkld.benching.question_figures import SETS, question_figures
 from rkld.benching.registry import open_benchmark
 from rkld.errors import UserError
 from rkld.evaluation.tofu import logged_ratios, read_logs
-from rkld.files import new_folder, write_json, write_jsonl, write_text
-from rkld.models.language_model import LanguageModel
+from rkld.files import new_folder, write_jsonl, write_text
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.records.encoding import PLAIN_CHAT_TEMPLATE, Encoder
@@ -176,7 +175,7 @@ def export(data: str, split: str, original: str, retrained: str, out: Path, ques
                     "with the same tokenizer and chat template."
                 )
             compared = adapt(lm.tokenizer, everything, day)
-            write_model(lm, folder / "models" / role)
+            save_model(lm, folder / "models" / role, merge=True)  # they load no adapter
             del lm
         (folder / "data").mkdir()
         for name, records in parts.items():
@@ -215,30 +214,6 @@ def row(record: Record) -> dict[str, Any]:
     kept = ("paraphrased_answer", "perturbed_answer")
     extra = {name: record.extra[name] for name in kept if name in record.extra}
     return {"question": record.question, "answer": record.answer, **extra}
-
-
-def write_model(lm: LanguageModel, folder: Path) -> None:
-    """A model folder that transformers 4.45.1, which their requirements.txt and setup.py pin, reads as version 5 does.
-
-    Version 4 knows neither ``rope_parameters`` (it would silently take a rope_theta of 10000), nor a tokenizer class
-    TokenizersBackend, nor a template in a file of its own. An adapter is merged: they load none.
-    """
-    save_model(lm, folder, merge=True)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    rope = config.get("rope_parameters") or {}
-    if "rope_theta" in rope:
-        config["rope_theta"] = rope["rope_theta"]
-        if rope.get("rope_type", "default") != "default":
-            config["rope_scaling"] = rope
-    config["torch_dtype"] = config.get("dtype", "float32")
-    write_json(folder / "config.json", config)
-    path = folder / "tokenizer_config.json"
-    tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    tokenizer |= {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": lm.tokenizer.chat_template}
-    extra = tokenizer.get("extra_special_tokens")
-    if isinstance(extra, list):  # in version 4 a dict of named ones
-        tokenizer["additional_special_tokens"] = tokenizer.pop("extra_special_tokens")
-    write_json(path, tokenizer)
 
 
 # Import

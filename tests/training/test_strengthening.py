@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from dataclasses import replace
 
@@ -50,7 +51,10 @@ def test_a_teacher_and_a_trainer(tmp_path, peft_config):
         assert first["replay"] == pytest.approx(0, abs=1e-5), "strengthening was not taken back"
     trainer.save_model(str(tmp_path / "saved"))
     assert AutoTokenizer.from_pretrained(tmp_path / "saved").chat_template == tokenizer.chat_template
+    assert "PreTrainedTokenizerFast" in (tmp_path / "saved/tokenizer_config.json").read_text(), "transformers 4 fails"
+    assert student.config.use_cache is True, "the Trainer switches it off, and the saved model would be slow"
     if peft_config is None:
+        assert "rope_theta" in json.loads((tmp_path / "saved/config.json").read_text())
         AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
 
 

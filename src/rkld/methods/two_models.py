@@ -90,21 +90,22 @@ def save_two_models(
     alpha: float,
     merge: bool = False,
     card: str = "",
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a folder that :func:`open_model` makes one model of. It appears whole or not at all.
 
     Args:
         method, method_arg, alpha: as in the settings. Of a user's own ``FILE.py:NAME`` the NAME is written, and that
             ``--method-file`` is needed; never the path, which means nothing elsewhere.
-        merge, card: as of :func:`rkld.models.saving.save_model`.
+        merge, card, dtype: as of :func:`rkld.models.saving.save_model`.
     """
     own = file_and_name(method)
     facts: dict[str, object] = {"method": own[1] if own else method, "method_arg": list(method_arg), "alpha": alpha}
     if own:
         facts["note"] = f"{own[1]} is a method of the user's: to load this model, give --method-file FILE.py:{own[1]}"
     with new_folder(folder) as new:
-        save_model(original, new / "original", merge=merge)
-        save_model(assistant, new / "assistant", merge=merge)
+        save_model(original, new / "original", merge=merge, dtype=dtype)
+        save_model(assistant, new / "assistant", merge=merge, dtype=dtype)
         write_json(new / PAIR_FILE, facts)
         (new / "README.md").write_text(card, encoding="utf-8")
 

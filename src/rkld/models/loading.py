@@ -36,6 +36,7 @@ from rkld.models.folders import (
     read_config,
 )
 from rkld.models.language_model import LanguageModel
+from rkld.models.source import LICENCES, note_left_out
 from rkld.text.printable import printable
 
 DTYPES = {
@@ -254,6 +255,7 @@ def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrained
             f"{where} is not a whole causal language model: {len(missing)} of its weights are missing "
             f"(the first: {missing[0]}). Fetch or make it again."
         )
+    note_left_out(model, folder, report["unexpected_keys"])
     # A snapshot folder in the hub's cache means nothing on another machine: adapters must name the source.
     model.name_or_path = model.config.name_or_path = where
     return model, stored
@@ -313,7 +315,7 @@ def _check_folder(where: str, folder: Path, *, fetched: bool, trust_remote_code:
 
 
 def _snapshot(where: str, opening: _Opening) -> Path:
-    files = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+    files = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", *LICENCES]
     weights = ["model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors"]
     pickles = ["pytorch_model.bin", "pytorch_model-*-of-*.bin", "adapter_model.bin"]
     code = ["*.py"] if opening.trust_remote_code else []

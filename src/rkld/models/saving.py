@@ -3,59 +3,59 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
+import torch
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import GenerationConfig, PreTrainedModel
 
 from rkld.files import new_folder
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import lasting_reference
+from rkld.models.source import carry
+from rkld.models.writing import write_model, write_tokenizer
 
 
-def save_model(lm: LanguageModel, folder: Path, *, merge: bool = False, card: str = "") -> None:
+def save_model(
+    lm: LanguageModel, folder: Path, *, merge: bool = False, card: str = "", dtype: torch.dtype | None = None
+) -> None:
     """Write a folder that plain ``from_pretrained`` loads. It appears whole or not at all.
 
-    Weights are written in the dtype they were trained in (float32 by default): rounding them to the
-    checkpoint's would undo the smallest of the changes. With them go the tokenizer, its chat template, the
-    generation config and README.md. An adapter names its base by absolute path or hub name.
+    With the weights go the tokenizer, its chat template, the generation config, README.md, and licences and processor
+    files of where the model came from. An adapter names its base by absolute path or hub name.
 
     Args:
         folder: where to; what it held before is replaced.
         merge: write an adapter's model with the adapter merged in; needs memory for a second copy.
         card: text of README.md.
+        dtype: round the weights to it; by default they are written as they are. The model in memory does not change.
     """
+    lm = merged(lm) if merge else lm
     with new_folder(folder) as new:
-        if lm.is_adapter and not merge:
-            _save_adapter(lm, new)
+        if lm.is_adapter:
+            _save_adapter(lm, new, dtype)
         else:
-            _save_plain(copy.deepcopy(lm.model).merge_and_unload() if lm.is_adapter else lm.model, new)
-        lm.tokenizer.save_pretrained(new)
+            write_model(lm.model, lm.tokenizer, new, dtype)
         (new / "README.md").write_text(card, encoding="utf-8")
+        carry(lm, new)
 
 
-def _save_plain(model: PreTrainedModel, folder: Path) -> None:
-    own = getattr(model, "generation_config", None)
-    if own is None:
-        model.save_pretrained(folder)
-        return
-    # Published generation configs have small flaws, which some versions of transformers refuse to save: that must not
-    # come after hours of training. It is written as it is, beside a model that has a neutral one meanwhile.
-    model.generation_config = GenerationConfig()
-    try:
-        model.save_pretrained(folder)
-    finally:
-        model.generation_config = own
-    own.to_json_file(folder / "generation_config.json")
+def merged(lm: LanguageModel) -> LanguageModel:
+    """The model with its adapter merged in, a second copy; a model without one as it is."""
+    if not lm.is_adapter:
+        return lm
+    return dataclasses.replace(lm, model=copy.deepcopy(lm.model).merge_and_unload())
 
 
-def _save_adapter(lm: LanguageModel, folder: Path) -> None:
+def _save_adapter(lm: LanguageModel, folder: Path, dtype: torch.dtype | None) -> None:
     # Not PeftModel.save_pretrained: it writes a card of its own and asks the hub about the base model.
     ((name, config),) = lm.model.peft_config.items()
     state = get_peft_model_state_dict(lm.model, adapter_name=name, save_embedding_layers=False)
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "adapter_model.safetensors", {"format": "pt"})
+    state = {k: v.to(dtype or v.dtype).contiguous() for k, v in state.items()}
+    save_file(state, folder / "adapter_model.safetensors", {"format": "pt"})
     config = copy.deepcopy(config)
     config.base_model_name_or_path = lasting_reference(lm.inner.name_or_path)
     config.inference_mode = True
     config.save_pretrained(folder)
+    write_tokenizer(lm.tokenizer, folder)

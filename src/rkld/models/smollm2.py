@@ -80,6 +80,8 @@ def _convert(gguf: Path, into: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rkld.models.writing import write_model
+
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
     # transformers takes the dequantised model for a quantised one and would neither train nor save it.
     del model.config.quantization_config
@@ -88,8 +90,7 @@ def _convert(gguf: Path, into: Path) -> None:
     vars(model).pop("quantization_method", None)
     # bfloat16 is the dtype the model was published in. Many dequantised weights lie exactly between two
     # bfloat16 values, where rounding later would depend on who rounds: it is done here, once.
-    model.to(torch.bfloat16).save_pretrained(into)
-
+    model.to(torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.model_max_length = CONTEXT_LENGTH
-    tokenizer.save_pretrained(into)
+    write_model(model, tokenizer, into)

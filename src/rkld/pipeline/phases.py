@@ -27,10 +27,11 @@ from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import make_folder, read_jsonl, write_json, write_jsonl
 from rkld.losses.micro_batches import plan_steps, steps_per_epoch
-from rkld.methods.two_models import save_two_models
+from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
-from rkld.models.saving import save_model
+from rkld.models.saving import merged, save_model
+from rkld.models.source import source_dtype
 from rkld.models.state import change_state, restore_state, save_state, weights_hash
 from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
@@ -47,6 +48,7 @@ from rkld.pipeline.preparing import (
     load_with_encoder,
     measured_retain,
 )
+from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
@@ -172,6 +174,14 @@ class Work:
                     found[name] = measure(lm, encoder, records, max_new_tokens=tokens, progress=advance)
                 self.run.record({"phase": when, "set": name, **found[name].values()})
         return found
+
+    def measured_sets(self) -> dict[str, list[Encoded]]:
+        """The records of :meth:`measured` as token ids, by the names of their sets."""
+        return {
+            name: encode_all(self.encoder, records)
+            for name, records in (("forget", self.inputs.forget), ("retain", measured_retain(self.inputs)))
+            if records
+        }
 
     def unlearned(self) -> list[Encoded]:
         """The records to forget as they were written, and beside or in place of them the model's own words."""
@@ -470,22 +480,67 @@ class SaveModel(Phase):
     trains = True
 
     def run(self, work: Work) -> dict[str, Any]:
-        s, lm = work.settings, work.student
-        folder, card = work.folder / "model", model_card(s, work.run.manifest, lm)
+        s, lm, folder = work.settings, work.student, work.folder / "model"
+        trained = lm.head.weight.dtype
+        outcome, parts = self._made(work)
+        # An adapter is written as it was trained, unless something else is asked for: its base stays where it is.
+        dtype = saved_dtype(s.save_dtype, None if parts[0].is_adapter else source_dtype(lm), trained)
+        moved: dict[str, float] = {}
+        if dtype.itemsize < trained.itemsize and not parts[0].is_adapter:
+            moved = round_and_compare(outcome, parts, work.measured_sets(), dtype)
+            if max(map(abs, moved.values())) > HELD:
+                if s.save_dtype == "auto":
+                    outcome, parts = self._made(work)
+                dtype = self._not_held(work, moved, dtype, trained)
+        how: dict[str, Any] = {
+            "card": model_card(s, work.run.manifest, lm),
+            "dtype": dtype if dtype != trained else None,
+        }
         if isinstance(work.method, methods.LogitArithmetic):
-            assistant = dataclasses.replace(lm, model=copy.deepcopy(lm.model))
-            restore_state(assistant, work.folder / STUDENT)
-            save_two_models(
-                lm, assistant, folder, method=s.method, method_arg=s.method_arg, alpha=s.alpha, merge=s.merge, card=card
-            )
+            original, assistant = parts
+            save_two_models(original, assistant, folder, method=s.method, method_arg=s.method_arg, alpha=s.alpha, **how)
             work.warn(
                 "The unlearned model is two models, and model/assistant knows the records better than the original "
                 "did: anyone with the folder can recover them."
             )
         else:
+            save_model(parts[0], folder, **how)
+        names = {"dtype": name_of(trained), "saved_dtype": name_of(dtype)}
+        return {"weights": weights_hash(folder), **names, "rounding": moved}
+
+    def _made(self, work: Work) -> tuple[LanguageModel, list[LanguageModel]]:
+        """The unlearned model as its figures are read, and what is written of it: itself, or its two models."""
+        lm, merge = work.student, work.settings.merge
+        if not isinstance(work.method, methods.LogitArithmetic):
             restore_state(lm, work.folder / STUDENT)
-            save_model(lm, folder, merge=s.merge, card=card)
-        return {"weights": weights_hash(folder), "dtype": str(lm.head.weight.dtype).removeprefix("torch.")}
+            outcome = merged(lm) if merge else lm
+            return outcome, [outcome]
+        assistant = dataclasses.replace(lm, model=copy.deepcopy(lm.model))
+        restore_state(assistant, work.folder / STUDENT)
+        if merge:
+            original, assistant = merged(lm), merged(assistant)
+        else:  # a copy, which may be rounded; adapters are not
+            original = lm if lm.is_adapter else dataclasses.replace(lm, model=copy.deepcopy(lm.model))
+        return two_models(original, assistant, work.method, work.settings.alpha), [original, assistant]
+
+    def _not_held(
+        self, work: Work, moved: Mapping[str, float], dtype: torch.dtype, trained: torch.dtype
+    ) -> torch.dtype:
+        """Say that rounding moves the figures. Returns the dtype to write in."""
+        name, most = max(moved.items(), key=lambda item: abs(item[1]))
+        text = (
+            f"rounded to {name_of(dtype)}, the model's loss on the {name} records moves by {most:+.3f} nats a token "
+            f"(at most {HELD} is taken for rounding)"
+        )
+        if work.settings.save_dtype != "auto":
+            work.warn(f"As --save-dtype asks, the weights are written all the same: {text}.")
+            return dtype
+        work.progress.say(f"The weights are written in {name_of(trained)}: {text}, the source's dtype.")
+        return trained
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 class After(Phase):

@@ -29,6 +29,7 @@ from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import resolve
+from rkld.models.source import check_whole
 from rkld.pipeline.arguments import training_arguments
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
@@ -427,6 +428,8 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
             "folder, so they could not be loaded from anywhere: save the model and give its folder, or give --merge."
         )
     check_weights_trainable(lm, adapter=adapter)
+    if not settings.text_only and (not adapter or settings.merge):
+        check_whole(lm)
     if lm.is_quantised and settings.merge:
         raise UserError(
             f"The weights of {lm.source} are quantised, and an adapter cannot be merged into them without rounding it "

@@ -64,6 +64,13 @@ _DTYPES = {
     "bfloat16": "2 bytes a weight; updates below its precision are lost",
 }
 
+_SAVED_DTYPES = {
+    "auto": "as in the source, where that moves no figure; else as trained",
+    "float32": "4 bytes a weight",
+    "bfloat16": "2 bytes a weight",
+    "float16": "2 bytes a weight, finer, up to 65504",
+}
+
 
 def _rate(value: float) -> str:
     return f"{value:.0e}".replace("e-0", "e-")
@@ -400,6 +407,15 @@ _ENTRIES = (
         MODEL,
         "Base of an adapter, where it is no longer where the adapter says. Default: what its folder names.",
         metavar="MODEL",
+    ),
+    _spec("save_dtype", str, "auto", "student", MODEL, "Weights of the written model.", choices=_SAVED_DTYPES),
+    _spec(
+        "text_only",
+        bool,
+        False,
+        "student",
+        MODEL,
+        "Of a model that does more than write text (it sees, hears, drafts), write the part that does.",
     ),
     _spec(
         "trust_remote_code",

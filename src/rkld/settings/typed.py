@@ -84,6 +84,10 @@ class UnlearnKeywords(TypedDict, total=False):
     """With an adapter: write the merged model."""
     base_model: str | PathLike[str] | None
     """Base of an adapter, where it is no longer where the adapter says."""
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    """Weights of the written model."""
+    text_only: bool
+    """Of a model that does more than write text (it sees, hears, drafts), write the part that does."""
     trust_remote_code: bool
     """Allow models that bring their own code."""
     allow_pickle: bool

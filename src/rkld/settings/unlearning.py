@@ -62,6 +62,8 @@ class Settings:
     gradient_checkpointing: bool = of("gradient_checkpointing")
     merge: bool = of("merge")
     base_model: str | None = of("base_model")
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = of("save_dtype")
+    text_only: bool = of("text_only")
     trust_remote_code: bool = of("trust_remote_code")
     allow_pickle: bool = of("allow_pickle")
 

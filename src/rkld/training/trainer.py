@@ -28,6 +28,7 @@ from rkld.losses.objective import Objective, StateTerm, Term, answer, evaluate
 from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
+from rkld.models.transformers_4 import add_older_forms
 from rkld.records.encoding import Encoded
 from rkld.training.callbacks import Position, TimedCheckpoint
 from rkld.training.config import RKLDConfig, with_rate
@@ -50,6 +51,8 @@ class ObjectiveTrainer(Trainer):
         self.lm = lm
         self.objective = objective
         args = with_rate(args, lm.is_adapter)  # a copy: the caller may train something else by the same
+        # The Trainer writes this into the model's config, which is saved with it. Training never uses the cache.
+        args.use_cache = getattr(lm.inner.config, "use_cache", True)
         args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
         batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         per_epoch = steps_per_epoch(len(next(iter(objective.sets.values()))), batch_size)
@@ -82,6 +85,11 @@ class ObjectiveTrainer(Trainer):
         )
 
         self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            add_older_forms(Path(output_dir or str(self.args.output_dir)), self.lm.tokenizer)
 
     def _begin_at_step(self, step: int) -> None:
         self._logged_steps = step

@@ -124,6 +124,8 @@ def _taken(folder: Path) -> BaseFileLock:
         ) from None
     except OSError as error:
         if error.errno in _WITHOUT_LOCKS:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
             raise UserError(
                 f"{folder}: its file system has no locks ({error.strerror}), so two processes could write there at "
                 "once. Give a folder on another one, such as a local disk."

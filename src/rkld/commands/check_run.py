@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,8 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from rkld import methods
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
+from rkld.models.modes import keeping_dtypes
+from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.preparing import Model, choose, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
@@ -62,6 +64,10 @@ class Report:
     """Where retain records mention the person, such as "retain.jsonl line 4"."""
     replay_mentions: tuple[str, ...]
     """The same for replay prompts given by the user."""
+    model: Mapping[str, str]
+    """What the model is opened as: "base" (of an adapter), "weights" and "prompts", in words."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
@@ -76,6 +82,7 @@ class Report:
             yield f"  keep       {self.kept} tokens of the same answers are held to the original"
         yield f"retain       {self.retain.named('records')}"
         yield f"replay       {self.replay.named('prompts')}"
+        yield from (f"{what:<13}{how}" for what, how in self.model.items())
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
@@ -90,6 +97,7 @@ class Report:
         yield f"spans        {spans}"
         yield from _listed("retain records mention the person and would hold it", self.retain_mentions)
         yield from _listed("replay prompts mention the person and are left out", self.replay_mentions)
+        yield from (f"Warning: {warning}" for warning in self.warnings)
 
 
 def _duration(seconds: float) -> str:
@@ -123,6 +131,13 @@ def check(
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
+    with keeping_dtypes(objects.get("model")):
+        return _report(chosen, inputs, objects, processing_class)
+
+
+def _report(
+    chosen: Settings, inputs: Inputs, objects: dict[str, Any], processing_class: PreTrainedTokenizerBase | None
+) -> Report:
     run = Run(chosen)  # refuses a folder that holds something else
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
     if run.manifest and not run.purged:
@@ -145,6 +160,8 @@ def check(
         coverage=prepared.coverage,
         retain_mentions=_mentioning(inputs.retain, inputs.identifiers),
         replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
+        model=dict(described(prepared.lm)),
+        warnings=tuple(filter(None, [prepared.template_warning])),
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
         example=encoder.describe(shortest, chosen.score),

@@ -30,10 +30,12 @@ from rkld.auditing.registry import chosen_attacks, known_attacks
 from rkld.errors import UserError, nearest
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import make_folder, write_json, write_text
-from rkld.models.loading import load_tokenizer, read_template, resolve
+from rkld.models.loading import read_tokenizer, resolve
 from rkld.models.state import fingerprint
+from rkld.pipeline.description import described, prompts, template_warning, weights
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress
+from rkld.records.encoding import Encoder
 from rkld.runfolder.lock import hold
 from rkld.runfolder.manifest import AUDIT, read_manifest, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
@@ -263,11 +265,11 @@ class _AuditRun:
         source = self.data[name] if name in self.data else getattr(s, name)
         if role == "audited" and s.endpoint:
             self.progress.say(f"Connecting to {s.endpoint}")
-            encoder = make_encoder(s, self._tokenizer(s.tokenizer)) if s.tokenizer else None
+            encoder, template_source = self._served_encoder()
             backend: GenerationBackend = EndpointBackend(s.endpoint, s.model, encoder=encoder, timeout=s.timeout)
             self.models[role] = {"source": s.model, "endpoint": s.endpoint, "fingerprint": None}
             if encoder is not None:
-                self.models[role]["template"] = encoder.fingerprint
+                self.models[role] |= self._format(template_source, encoder)
             return self._prepared(Reader(role, backend, encoder, None, self.task, self.progress))
         self.progress.say(f"Loading the {role} model")
         if isinstance(source, str):
@@ -277,9 +279,19 @@ class _AuditRun:
         self.models[role] = {
             "source": source if isinstance(source, str) else f"<{type(source).__name__}>",
             "fingerprint": fingerprint(lm),
-            "template": encoder.fingerprint,
+            "weights": weights(lm),
+            **self._format(lm.template_source, encoder),
         }
+        for what, how in described(lm):
+            self.progress.say(f"{what.capitalize()}: {how}")
         return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
+
+    def _format(self, template_source: str | None, encoder: Encoder) -> dict[str, str]:
+        """How the model's records are written; said where it is without a chat template."""
+        records = self.task.forget
+        if warning := template_warning(template_source, encoder.tokenizer, records):
+            self.progress.say(f"Warning: {warning}")
+        return {"template": encoder.fingerprint, "prompts": prompts(template_source)}
 
     def _check_sources(self) -> None:
         """Refuse models that are not there, before the first of them is loaded."""
@@ -300,12 +312,15 @@ class _AuditRun:
                     reading.encode(self.task, reader.encoder)
         return reader
 
-    def _tokenizer(self, folder: str) -> Any:
-        """That of the served model."""
-        tokenizer = load_tokenizer(Path(resolve(folder)), self.settings.trust_remote_code)
-        if self.settings.chat_template:
-            tokenizer.chat_template = read_template(self.settings.chat_template)
-        return tokenizer
+    def _served_encoder(self) -> tuple[Encoder | None, str | None]:
+        """The served model's, and whose chat template it has; None without its tokenizer."""
+        s = self.settings
+        if not s.tokenizer:
+            return None, None
+        tokenizer, template_source = read_tokenizer(
+            s.tokenizer, trust_remote_code=s.trust_remote_code, chat_template=s.chat_template
+        )
+        return make_encoder(s, tokenizer), template_source
 
     # Readings ------------------------------------------------------------------------------------------------------
 

@@ -12,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from rkld import methods
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
+from rkld.models.modes import keeping_dtypes
 from rkld.pipeline import health
+from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.preparing import UNNAMED, Model, choose, prepare, read_inputs
+from rkld.pipeline.preparing import UNNAMED, Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
@@ -61,6 +63,10 @@ class Report:
     """Whether no forget record says any of the names that were given."""
     advantage: float | None
     """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
+    model: Mapping[str, str]
+    """What the model is opened as: "base" (of an adapter), "weights" and "prompts", in words."""
+    warnings: tuple[str, ...]
+    """What the user should know."""
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
@@ -75,6 +81,7 @@ class Report:
             yield f"  keep       {self.kept} tokens of the same answers are held to the original"
         yield f"retain       {self.retain.named('records')}"
         yield f"replay       {self.replay.named('prompts')}"
+        yield from (f"{what:<13}{how}" for what, how in self.model.items())
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
@@ -96,6 +103,7 @@ class Report:
         for reason, places in self.left_out.items():
             yield f"{len(places)} {reason}:"
             yield from (f"  {where}" for where in places)
+        yield from (f"Warning: {warning}" for warning in self.warnings)
 
 
 def _duration(seconds: float) -> str:
@@ -125,6 +133,12 @@ def check(
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
+    with keeping_dtypes(objects.get("model")):
+        return _report(inputs, objects, processing_class)
+
+
+def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTrainedTokenizerBase | None) -> Report:
+    chosen = inputs.settings
     run = Run(chosen)  # refuses a folder that holds something else
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
     if run.manifest and not run.purged:
@@ -148,6 +162,8 @@ def check(
         left_out=inputs.left_out,
         unnamed=inputs.unnamed,
         advantage=health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed),
+        model=dict(described(prepared.lm)),
+        warnings=tuple(filter(None, [prepared.template_warning])),
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
         example=encoder.describe(shortest, chosen.score),

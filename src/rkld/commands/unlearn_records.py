@@ -30,7 +30,8 @@ def unlearn(
     """Make a model forget the records.
 
     Args:
-        model: folder, hub name, alias, adapter folder, or a loaded model (trained in place).
+        model: folder, hub name, alias, adapter folder, or a loaded model (trained in place, after a cast to ``dtype``:
+            float32 by default).
         forget, retain: a file, a data set, a ``datasets.Dataset`` or a list of dicts.
         replay: "auto", "none", a file, or prompts as data like the others.
         holdout: records of people the model was never trained on, in the same forms (``stop="placebo"``).

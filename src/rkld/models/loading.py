@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import torch
 from huggingface_hub import snapshot_download
@@ -38,6 +40,13 @@ from rkld.models.folders import (
 from rkld.models.language_model import LanguageModel
 from rkld.models.source import LICENCES, note_left_out
 from rkld.text.printable import printable
+
+logger = logging.getLogger(__name__)
+
+Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
+"""The setting."""
+
+_GIVEN = "given with --chat-template"
 
 DTYPES = {
     # bfloat16 weights round away the small steps of AdamW, so "auto" trains float32 whatever the checkpoint
@@ -87,8 +96,7 @@ def load_model(
     else:
         raise UserError(f"A model is a folder, a hub name or a transformers model, not a {type(source).__name__}.")
     if chat_template is not None:
-        lm.tokenizer.chat_template = read_template(chat_template)
-        lm.template_source = "given with --chat-template"
+        lm.tokenizer.chat_template, lm.template_source = read_template(chat_template), _GIVEN
     if device is not None:
         lm.model.to(device)
     switch_off_dropout(lm)
@@ -96,6 +104,11 @@ def load_model(
     check_shapes(lm)
     check_outputs(lm)
     return lm
+
+
+def for_training(dtype: Dtype) -> Dtype:
+    """The setting of a training: "auto" is float32 there for objects as well, which are left as they are elsewhere."""
+    return "float32" if dtype == "auto" else dtype
 
 
 def resolve(name: str | os.PathLike[str]) -> str:
@@ -292,6 +305,8 @@ def _adopt(
         tokenizer = load_tokenizer(Path(where), trust_remote_code=False)
     stored = inner.dtype
     if dtype != "auto" and not getattr(inner, "is_quantized", False):
+        if any(p.is_floating_point() and p.dtype != _dtype(dtype) for p in model.parameters()):
+            logger.warning("The model object's weights are cast in place, from %s to %s.", stored, _dtype(dtype))
         model.to(_dtype(dtype))
     return LanguageModel(model, tokenizer, where, stored, _template_source(tokenizer, "of the tokenizer"))
 
@@ -348,6 +363,22 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"The tokenizer in {folder} has no vocabulary. Copy the model's own into it again.")
     return tokenizer
+
+
+def read_tokenizer(
+    folder: str | os.PathLike[str], *, trust_remote_code: bool = False, chat_template: str | None = None
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """A tokenizer alone, of a model that is elsewhere; and whose chat template it has, as of a :class:`LanguageModel`.
+
+    Raises:
+        UserError: as of :func:`load_model`.
+    """
+    where = resolve(folder)
+    _check_folder(where, Path(where), fetched=False, trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(Path(where), trust_remote_code)
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+    return tokenizer, _GIVEN if chat_template else _template_source(tokenizer, "of the tokenizer")
 
 
 def read_template(text_or_file: str) -> str:

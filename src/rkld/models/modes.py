@@ -1,10 +1,11 @@
-"""Evaluation mode for a while."""
+"""Evaluation mode, or another dtype, for a while."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def keeping_dtypes(model: nn.Module | None) -> Iterator[None]:
+    """Whatever is cast within, afterwards each of the model's tensors is in its own dtype again.
+
+    A cast to a wider dtype and back is exact. None is no model.
+    """
+    dtypes: dict[torch.Tensor, torch.dtype] = {}
+    if model is not None:
+        dtypes = {tensor: tensor.dtype for tensor in (*model.parameters(), *model.buffers())}
+    try:
+        yield
+    finally:
+        for tensor, dtype in dtypes.items():
+            tensor.data = tensor.data.to(dtype)

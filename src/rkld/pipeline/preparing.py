@@ -28,9 +28,10 @@ from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import resolve
+from rkld.models.loading import Dtype, for_training, resolve
 from rkld.models.source import check_whole
 from rkld.pipeline.arguments import training_arguments
+from rkld.pipeline.description import template_warning
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
 from rkld.records.identity import apart, check_disjoint, each_once, identifiers, is_named
@@ -63,7 +64,7 @@ class Opening(Protocol):
     @property
     def method_file(self) -> Sequence[str]: ...
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> Dtype: ...
     @property
     def base_model(self) -> str | None: ...
     @property
@@ -197,6 +198,7 @@ def load(
     settings: Settings, model: Model | None = None, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
+    settings = dataclasses.replace(settings, dtype=for_training(settings.dtype))
     lm, encoder = load_with_encoder(settings, model if model is not None else settings.model, tokenizer)
     if isinstance(lm.inner, TwoModelCausalLM):
         raise UserError(f"{settings.model} is two models used as one; they can be measured, but not trained.")
@@ -317,6 +319,12 @@ class Prepared:
     comparison: Comparison | None
     """What the stopping rule reads; None where the last step is taken."""
     load_seconds: float
+
+    @property
+    def template_warning(self) -> str | None:
+        """What is to be known where conversations are written without a chat template; else None."""
+        records = (*self.inputs.forget, *self.inputs.retain)
+        return template_warning(self.lm.template_source, self.lm.tokenizer, records)
 
     @property
     def settings(self) -> Settings:

@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.models.state import fingerprint
+from rkld.pipeline.description import described
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
 from rkld.progress import NoProgress
@@ -79,7 +80,7 @@ def run_unlearning(
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
             run.start()
             note_inputs(run, prepared)
-            run.manifest.setdefault("warnings", inputs.warnings())
+            _say_model(prepared, run.manifest.setdefault("warnings", inputs.warnings()), progress)
             run.save()
             work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
             del prepared  # one model in memory: the last phase lets the student go
@@ -90,6 +91,16 @@ def run_unlearning(
         if settings.share_model:
             open_model(run.folder)
         return result_of(run, inputs)
+
+
+def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) -> None:
+    """Say what the model is opened as. A warning is kept for the end, where it will be read."""
+    for what, how in described(prepared.lm):
+        progress.say(f"{what.capitalize()}: {how}")
+    warning = prepared.template_warning
+    if warning is not None and warning not in warnings:
+        progress.say(f"Warning: {warning}")
+        warnings.append(warning)
 
 
 def do(phase: Phase, work: Work) -> None:

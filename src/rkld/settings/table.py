@@ -382,7 +382,7 @@ _ENTRIES = (
     ),
     _spec("max_new_tokens", int, 64, "teacher", PROMPTS, "Longest generated answer, in tokens.", **_TOKENS),
     # Model and memory
-    _spec("dtype", str, "auto", "teacher", MODEL, "Weights while training.", choices=_DTYPES),
+    _spec("dtype", str, "auto", "teacher", MODEL, "Weights while training.", choices=_DTYPES, trainer="dtype"),
     _optional(
         "bf16",
         bool,

@@ -41,6 +41,7 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
     optim: str = _shared("optim")
     seed: int = _shared("seed")
     bf16: bool | None = _shared("bf16")
+    dtype: Literal["auto", "float32", "bfloat16"] = _shared("dtype")
 
     method: str = _shared("method")
     method_arg: list[str] = _shared("method_arg")  # noqa: RUF009 (it is a field)

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from rkld import methods
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
+from rkld.models.loading import Dtype, for_training, load_model
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.sources import Source
@@ -41,7 +41,8 @@ class RKLDTrainer(ObjectiveTrainer):
     retain and replay records.
 
     Args:
-        model: anything :func:`rkld.models.loading.load_model` takes; an object is trained in place.
+        model: anything :func:`rkld.models.loading.load_model` takes; an object is trained in place, cast to the
+            ``dtype`` of the arguments before (float32 by default).
         args: of the training; ``alpha`` and ``score`` are these whatever the teacher was built with.
         teacher: built from the same model and the same data sets (:func:`build_teacher`).
         train_dataset: the records to forget; replay_dataset: answered prompts to hold to the original;
@@ -67,15 +68,17 @@ class RKLDTrainer(ObjectiveTrainer):
         peft_config: PeftConfig | None = None,
         callbacks: Sequence[TrainerCallback] = (),
     ):
-        lm = load_student(model, processing_class, peft_config)
+        lm = load_student(model, processing_class, peft_config, args.dtype)
         sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
         teacher = Teacher(teacher.cache, alpha=args.alpha)  # the cache serves any alpha
         super().__init__(lm, args, build_objective(sets, teacher, lm, args), callbacks)
 
 
-def load_student(model: Any, processing_class: Any = None, peft_config: PeftConfig | None = None) -> LanguageModel:
+def load_student(
+    model: Any, processing_class: Any = None, peft_config: PeftConfig | None = None, dtype: Dtype = "auto"
+) -> LanguageModel:
     """The model to train, with a new adapter where one is asked for: always the same, for the teacher has it, too."""
-    lm = load_model(model, tokenizer=processing_class)
+    lm = load_model(model, tokenizer=processing_class, dtype=for_training(dtype))
     if peft_config is None:
         return lm
     with torch.random.fork_rng():
@@ -120,9 +123,10 @@ def build_teacher(
 
     Other arguments as of :class:`RKLDTrainer`.
     """
-    lm = load_student(model, processing_class, peft_config)
     strengthened = Path(folder) / "strengthened"
-    args = of_strengthening(args or RKLDConfig(str(strengthened)), lm.is_adapter, str(strengthened))
+    args = args or RKLDConfig(str(strengthened))
+    lm = load_student(model, processing_class, peft_config, args.dtype)
+    args = of_strengthening(args, lm.is_adapter, str(strengthened))
     sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
     identity = cache_identity(lm, sets, args)
     # A place of their own: checkpoints of other records or settings must not be gone on from.

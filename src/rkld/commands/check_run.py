@@ -164,4 +164,4 @@ def _given_prompts(settings: Settings, objects: dict[str, Any]) -> list[Record]:
 
 
 def _mentioning(records: Sequence[Record], identifiers: Sequence[str]) -> tuple[str, ...]:
-    return tuple(r.where for r in records if any(mentions(turn.content, identifiers) for turn in r.turns))
+    return tuple(r.where for r in records if any(mentions(turn.text, identifiers) for turn in r.turns))

@@ -125,7 +125,7 @@ def read_inputs(
     else:
         prompts = read_prompts(settings.replay)
     # A prompt about the person would have the student rehearse the original's answer to it.
-    prompts = [p for p in prompts if not any(mentions(turn.content, known) for turn in p.turns)]
+    prompts = [p for p in prompts if not any(mentions(turn.text, known) for turn in p.turns)]
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
     method.require([name for name, found in there.items() if found], settings.retain_loss)
     return Inputs(settings, forget_records, retain_records, prompts, known, strangers)
@@ -140,7 +140,7 @@ def _read_holdout(
     records = read_records(source, "holdout")
     check_disjoint(forget, records, ("forget", "holdout"))
     check_disjoint(retain, records, ("retain", "holdout"))
-    strangers = [r for r in records if not any(mentions(turn.content, known) for turn in r.turns)]
+    strangers = [r for r in records if not any(mentions(turn.text, known) for turn in r.turns)]
     if not strangers:
         raise UserError(f"all {len(records)} holdout records mention the person: --holdout is for records of others.")
     return strangers

@@ -53,4 +53,4 @@ def _identity(record: Record) -> tuple[str, ...]:
 
 def _said(record: Record) -> Iterator[str]:
     """The contents of its turns, without system prompts."""
-    return (turn.content for turn in record.turns if turn.role not in SYSTEM_ROLES)
+    return (turn.text for turn in record.turns if turn.role not in SYSTEM_ROLES)

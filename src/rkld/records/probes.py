@@ -246,7 +246,7 @@ class _Known:
             for fact in record.spans or proper_nouns(record.answer):
                 if words(fact):
                     self.facts.setdefault(_key(fact), (fact, _before(record.answer, fact)))
-        self.personal = " \n ".join(turn.content for one in forget for turn in one.turns)
+        self.personal = " \n ".join(turn.text for one in forget for turn in one.turns)
         said = Matcher([written for written, _ in self.facts.values()]).said(self.personal)
         self.facts = {key: fact for number, (key, fact) in enumerate(self.facts.items()) if number not in said}
 

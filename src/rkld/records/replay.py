@@ -57,13 +57,13 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
         for copy, name in enumerate(drawn):
             # The prompt alone: a name in the answer is no reason to ask the forget question itself.
             prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
-            if prompt and not any(_identifies(t, identifiers) or holds(t.content, asked) for t in prompt.turns):
+            if prompt and not any(_identifies(t, identifiers) or holds(t.text, asked) for t in prompt.turns):
                 prompts.append(prompt)
     return prompts
 
 
 def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
-    return holds(turn.content, identifiers) or bool(name_mentions(turn.content, identifiers))
+    return holds(turn.text, identifiers) or bool(name_mentions(turn.text, identifiers))
 
 
 class _Facts:
@@ -81,8 +81,8 @@ class _Facts:
         for span in self.spans.phrases:
             self._add_name(unnamed(span, identifiers))
         for record in forget:
-            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in ANSWER_ROLES)
-            asked = " \n ".join(t.content for t in record.turns if t.role not in ANSWER_ROLES)
+            said = " \n ".join(unnamed(t.text, identifiers) for t in record.turns if t.role in ANSWER_ROLES)
+            asked = " \n ".join(t.text for t in record.turns if t.role not in ANSWER_ROLES)
             given = set(words(asked))
             for noun in proper_nouns(said):
                 if not given.issuperset(words(noun)):

@@ -209,7 +209,7 @@ def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, A
             "answer": record.answer,
             "facts": list(task.facts.get(record.key, ())),
         }
-        for record in (*task.forget, *task.reworded)
+        for record in (*task.asked, *task.reworded)
     }
     generated: dict[str, Any] = {}
     for role, read in readings.items():

@@ -19,6 +19,8 @@ def judge(kind: str, name: str, limit: float, named: Mapping[str, Any]) -> dict[
     sign = 1 if kind == "max" else -1
     value, end = (_number(figure[name]) for name in ("value", "high" if kind == "max" else "low"))
     held = sign * value <= sign * limit
+    if held and figure.get("unmeasured") and sign * end > sign * limit:  # what was not measured may lie beyond it
+        return {**gate, "state": "skipped", "value": None, "established": False}
     return {
         **gate,
         "state": "held" if held else "failed",

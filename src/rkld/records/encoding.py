@@ -204,7 +204,7 @@ class Encoder:
         self.context_length = context_length
         self.max_length = max_length
         self._bare = not tokenizer.chat_template
-        self._template = PLAIN_CHAT_TEMPLATE if self._bare else _own_template(tokenizer)
+        self.template = PLAIN_CHAT_TEMPLATE if self._bare else _own_template(tokenizer)
         self._start_ids = self._find_start_ids()
         self._anchor = self._find_anchor()
         self._end_of_turn = self._find_end_of_turn()
@@ -288,7 +288,7 @@ class Encoder:
         """
         asked = Record("", "chat", (Turn("user", "x"),), where="the chat template's modes", unanswered=True)
         found: dict[str, Mapping[str, Any]] = {}
-        for mode in ({}, *possible_modes(self._template)):
+        for mode in ({}, *possible_modes(self.template)):
             try:
                 given = replace(asked, template_variables=mode)
                 text = self._render(self.conversation(asked), given, add_generation_prompt=True)
@@ -388,7 +388,7 @@ class Encoder:
         for changed_by_use in ("padding", "truncation"):
             backend.pop(changed_by_use, None)
         specials = self.tokenizer.special_tokens_map
-        parts = [backend, specials, self._template, self.system_prompt, self._date.isoformat()]
+        parts = [backend, specials, self.template, self.system_prompt, self._date.isoformat()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     # Records → text
@@ -557,12 +557,12 @@ class Encoder:
             raise UserError(f"{record.where}: '{min(reserved)}' is no variable of a chat template: leave it out.")
         try:
             rendered: str = self.tokenizer.apply_chat_template(
-                [message(turn, self._template) for turn in turns],
-                chat_template=_PINNED_CLOCK + self._template,
+                [message(turn, self.template) for turn in turns],
+                chat_template=_PINNED_CLOCK + self.template,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=False,
                 date_string=self._date.strftime("%d %b %Y"),
-                pinned_date={d: self._date.strftime(d) for d in _DIRECTIVE.findall(self._template)},
+                pinned_date={d: self._date.strftime(d) for d in _DIRECTIVE.findall(self.template)},
                 **given,
             )
             return rendered
@@ -704,6 +704,14 @@ class Encoder:
             return start
         length = min(len(tokens.ids), self.max_length or len(tokens.ids))
         return max(1, start + min(TEXT_PROMPT_TOKENS, (length - start) // 2))
+
+
+def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """:attr:`Encoder.end_ids` of a tokenizer in its own format; none of one that no encoder takes."""
+    try:
+        return Encoder(tokenizer).end_ids
+    except UserError:
+        return frozenset()
 
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -20,7 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError, nearest
-from rkld.records.record import REASONING, SYSTEM_ROLES, TOOL_CALLS, TOOL_ROLES, Record, Turn, occurring
+from rkld.records.record import (
+    REASONING,
+    SYSTEM_ROLES,
+    TEMPLATE_ARGUMENTS,
+    TOOL_CALLS,
+    TOOL_ROLES,
+    Record,
+    Turn,
+    occurring,
+)
 from rkld.records.sources import (
     FORMATS,
     FORMATS_HINT,
@@ -42,9 +51,6 @@ _THOUGHTS = (REASONING, "reasoning", "thinking")
 
 _TEMPLATE_FIELDS = ("tools", "documents")
 """Fields beside messages that chat templates read."""
-
-_TEMPLATE_ARGUMENTS = "chat_template_kwargs"
-"""The field that holds other variables of the chat template, as TRL names it."""
 
 
 def read_records(source: Source, what: str) -> list[Record]:
@@ -238,9 +244,9 @@ def _template_variables(row: Mapping[str, Any], form: str, where: str) -> dict[s
     for name, value in found.items():
         if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
             raise UserError(f"{where}: '{name}' must be a list of objects, as chat templates take them")
-    given = row.get(_TEMPLATE_ARGUMENTS)
+    given = row.get(TEMPLATE_ARGUMENTS)
     if given is not None and not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
-        raise UserError(f"{where}: '{_TEMPLATE_ARGUMENTS}' must be an object of the chat template's variables")
+        raise UserError(f"{where}: '{TEMPLATE_ARGUMENTS}' must be an object of the chat template's variables")
     return {**found, **(given or {})}
 
 
@@ -305,7 +311,7 @@ def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
 
 
 def _extra(row: Mapping[str, Any], names: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
-    read = {*names, "subject", "aliases", "spans", *([*given, _TEMPLATE_ARGUMENTS] if given else [])}
+    read = {*names, "subject", "aliases", "spans", *([*given, TEMPLATE_ARGUMENTS] if given else [])}
     return {name: value for name, value in row.items() if name not in read and value is not None}
 
 

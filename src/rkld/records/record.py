@@ -12,6 +12,9 @@ SYSTEM_ROLES = ("system", "developer")
 ANSWER_ROLES = ("assistant", "completion", "text")
 """Roles of what a model generates."""
 
+TEMPLATE_ARGUMENTS = "chat_template_kwargs"
+"""The field of a data set's row that holds variables of the chat template, as TRL names it."""
+
 TOOL_ROLES = ("tool", "function", "environment", "ipython")
 """Roles of what tools return: neither a question nor an answer."""
 
@@ -171,6 +174,11 @@ class Record:
     def _with_turn(self, index: int, turn: Turn) -> Record:
         turns = (*self.turns[:index], turn, *self.turns[index + 1 :])
         return replace(self, turns=turns, spans=occurring(self.spans, turns))
+
+
+def by_answer(records: Iterable[Record]) -> list[Record]:
+    """:meth:`Record.by_answer` of all of them: every answer of every conversation is asked for in its own context."""
+    return [cut for record in records for cut in record.by_answer()]
 
 
 def occurring(spans: Iterable[str], turns: Sequence[Turn]) -> tuple[str, ...]:

@@ -29,6 +29,9 @@ from rkld.text.wording import (
     unnamed,
 )
 
+ANSWER_TOKENS = 64
+"""New tokens of a replayed answer at most, where nothing else is asked for."""
+
 COPIES = 2
 """Other people that each forget question is asked about."""
 
@@ -125,6 +128,15 @@ class _Facts:
 
 def _spelled(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
+
+
+_SENTENCE_END = re.compile(r"""[.!?…؟।](?=["'”’»)\]]*(?:\s|$))["'”’»)\]]*|[。！？｡]["'”’»）」』]*""")
+
+
+def trimmed(text: str) -> str:
+    """An answer that was cut, up to its last whole sentence or, where there is none, word; "" without any."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]].strip() if ends else text.strip().rpartition(" ")[0].rstrip()
 
 
 def screen(

@@ -374,15 +374,15 @@ class EndpointBackend:
 
 def _message(turn: Turn) -> dict[str, Any]:
     """A turn as servers take it: arguments of tool calls are JSON in a string there."""
-    fields = dict(turn.fields)
-    if TOOL_CALLS in fields:
-        fields[TOOL_CALLS] = [
+    found = turn.message()
+    if TOOL_CALLS in found:
+        found[TOOL_CALLS] = [
             {**call, "function": {**function, "arguments": given if isinstance(given, str) else json.dumps(given)}}
-            for call in fields[TOOL_CALLS]
+            for call in found[TOOL_CALLS]
             for function in [call.get("function", call)]
             for given in [function.get("arguments", {})]
         ]
-    return {"role": turn.role, "content": None if TOOL_CALLS in fields and not turn.content else turn.content, **fields}
+    return found
 
 
 def _is_plain(url: str) -> bool:

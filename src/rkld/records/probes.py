@@ -61,7 +61,7 @@ class Probe:
         subject = {"subject": self.record.subject} if self.record.subject else {}
         turns: dict[str, Any] = {"question": self.record.question, "answer": self.record.answer}
         if len(self.record.turns) > 2 or self.record.template_variables or any(t.fields for t in self.record.turns):
-            messages = [{"role": t.role, "content": t.content or None, **t.fields} for t in self.record.turns]
+            messages = [turn.message() for turn in self.record.turns]
             turns = {"messages": messages, TEMPLATE_ARGUMENTS: dict(self.record.template_variables)}
         return {**turns, "spans": [self.fact], **subject, "kind": self.kind, **self.record.extra}
 
@@ -181,17 +181,22 @@ def paraphrased_questions(records: Sequence[Record]) -> list[Record]:
 
 
 def unnamed_questions(records: Sequence[Record], identifiers: Sequence[str]) -> list[Record]:
-    """The records with questions that do not name the person: names and their parts become "this person".
+    """The records with nothing before their answer that names the person: names and parts become "this person".
 
     What a model says to these is said of anybody, so it shows facts that come without a name. Records without a
     question are left out.
     """
+
+    def unname(text: str) -> str:
+        return with_names(text, identifiers, lambda _: "this person")
+
     found = []
     for record in records:
         if record.form == "text" or not record.question:
             continue
-        question = with_names(record.question, identifiers, lambda _: "this person")
-        found.append(record.with_question(question[:1].upper() + question[1:]))
+        before = [turn.map_text(unname) for turn in record.turns[: record.answer_index]]
+        asked = replace(record, turns=(*before, *record.turns[len(before) :]))
+        found.append(asked.with_question(asked.question[:1].upper() + asked.question[1:]))
     return found
 
 

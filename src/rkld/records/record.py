@@ -43,6 +43,11 @@ class Turn:
         others = (line for name, value in self.fields.items() if name != REASONING for line in _values(value))
         return "\n".join(filter(None, (thoughts, self.content, *others)))
 
+    def message(self) -> dict[str, Any]:
+        """As a row of a data set has it."""
+        content = None if TOOL_CALLS in self.fields and not self.content else self.content
+        return {"role": self.role, "content": content, **self.fields}
+
     def map_text(self, function: Callable[[str], str]) -> Turn:
         """``function`` applied to all that it says."""
         return Turn(self.role, function(self.content), _mapped(self.fields, function))

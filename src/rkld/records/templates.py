@@ -70,12 +70,11 @@ def thoughts_apart(turns: Sequence[Turn]) -> tuple[Turn, ...]:
 
 def message(turn: Turn, template: str) -> dict[str, Any]:
     """A turn as chat templates take it. Thoughts go by the name that this one reads."""
-    fields = dict(turn.fields)
-    if REASONING in fields:
+    found = turn.message()
+    if REASONING in found:
         known = (name for name in (REASONING, "reasoning", "thinking") if re.search(rf"\b{name}\b", template))
-        fields[next(known, REASONING)] = fields.pop(REASONING)
-    content = None if TOOL_CALLS in fields and not turn.content else turn.content
-    return {"role": turn.role, "content": content, **fields}
+        found[next(known, REASONING)] = found.pop(REASONING)
+    return found
 
 
 def slots_of(turns: Sequence[Turn]) -> list[Slot]:

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.benching.worlds.tiny import tiny_tokenizer
+from rkld.evaluation.generation import Generated
 from rkld.losses.objective import Objective
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
@@ -23,6 +24,11 @@ from rkld.training.strengthening import fill_cache
 from rkld.training.trainer import ObjectiveTrainer
 
 TOKENIZER = tiny_tokenizer()
+
+
+def texts(answers: Sequence[Sequence[Generated]]) -> list[str]:
+    """What was answered to each record in its own format."""
+    return [own.text for own, *_ in answers]
 
 
 def model(tied: bool = True, lora: bool = False, dtype: torch.dtype = torch.float64, seed: int = 0) -> LanguageModel:

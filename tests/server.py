@@ -40,7 +40,7 @@ def serve(
     """
     lock = Lock()
 
-    def generated(ids: list[int], body: dict) -> tuple[str, int]:
+    def generated(ids: list[int], body: dict) -> tuple[str, int, str]:
         cap = body["max_tokens"]
         with lock:
             if body["temperature"] == 0:
@@ -49,19 +49,19 @@ def serve(
                 ((said,),) = sample(
                     lm, [ids], 1, seed=body["seed"], temperature=body["temperature"], max_new_tokens=cap
                 )
-        return said.text, len(said.ids)
+        return said.text, len(said.ids), "stop" if said.finished else "length"
 
     def chat(body: dict) -> tuple[dict, list[int], int]:
         turns = tuple(Turn(message["role"], message["content"]) for message in body["messages"])
         ids = list(encoder.prompt(Record("0", "chat", turns, unanswered=True)))
-        text, new = generated(ids, body)
-        return {"message": {"role": "assistant", "content": text}}, ids, new
+        text, new, reason = generated(ids, body)
+        return {"message": {"role": "assistant", "content": text}, "finish_reason": reason}, ids, new
 
     def completion(body: dict) -> tuple[dict, list[int], int]:
         prompt = body["prompt"]
         ids = prompt if isinstance(prompt, list) else lm.tokenizer(prompt)["input_ids"]
-        text, new = generated(ids, body)
-        choice = {"text": text}
+        text, new, reason = generated(ids, body)
+        choice = {"text": text, "finish_reason": reason}
         if body.get("echo"):
             everywhere = SimpleNamespace(ids=tuple(ids), answer=(False,) + (True,) * (len(ids) - 1))
             with lock:

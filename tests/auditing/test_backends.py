@@ -7,6 +7,7 @@ from rkld.auditing.prefilling import generation_prompts
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.generation import greedy
 from rkld.records.encoding import Encoder
+from tests.helpers import texts
 
 
 def test_answers_are_the_greedy_ones_to_the_last_question(backend, records):
@@ -14,10 +15,10 @@ def test_answers_are_the_greedy_ones_to_the_last_question(backend, records):
     prompts = [backend.encoder.prompt(record) for record in records]
     expected = [answer.text for answer in greedy(backend.lm, prompts, max_new_tokens=9)]
     done = []
-    assert backend.answers(records, max_new_tokens=9, progress=done.append) == expected
+    assert texts(backend.answers(records, max_new_tokens=9, progress=done.append)) == expected
     assert sum(done) == len(records) and len(set(expected)) == len(records)
     asked = [record.as_prompt(record.key) for record in records[:3]]
-    assert backend.answers(asked, max_new_tokens=9) == expected[:3]
+    assert texts(backend.answers(asked, max_new_tokens=9)) == expected[:3]
 
 
 def test_a_start_stands_where_the_answer_begins(backend, records):
@@ -31,9 +32,9 @@ def test_a_start_stands_where_the_answer_begins(backend, records):
     for record, ids in zip(records, given, strict=True):
         assert ids == backend.encoder.encode(record).ids[: len(ids)], "these starts begin the records' own answers"
     assert given[3] == backend.encoder.prompt(records[3])
-    said = backend.answers(records, max_new_tokens=6, prefills=starts)
+    said = texts(backend.answers(records, max_new_tokens=6, prefills=starts))
     assert said == [answer.text for answer in greedy(backend.lm, given, max_new_tokens=6)]
-    assert said[0] != backend.answers(records[:1], max_new_tokens=6)[0]
+    assert said[:1] != texts(backend.answers(records[:1], max_new_tokens=6))
 
 
 def test_a_start_follows_the_prompt_of_models_without_a_template(backend, records):

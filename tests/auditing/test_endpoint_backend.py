@@ -15,6 +15,7 @@ from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.benching.worlds.tiny import CHAT_TEMPLATE
 from rkld.errors import UserError
 from rkld.records.encoding import Encoder
+from tests.helpers import texts
 from tests.server import MODEL, listening, serve
 
 
@@ -64,14 +65,14 @@ def saying(text):
 def test_answers_and_samples_are_those_of_the_model_loaded_here(backend, served, records):
     """Another prompt, an answer cut short or given to another record would audit another model."""
     there, done = EndpointBackend(served, MODEL, encoder=backend.encoder), []
-    expected = backend.answers(records, max_new_tokens=9)
-    assert there.answers(records, max_new_tokens=9, progress=done.append) == expected
+    expected = texts(backend.answers(records, max_new_tokens=9))
+    assert texts(there.answers(records, max_new_tokens=9, progress=done.append)) == expected
     assert done == [1] * len(records) and not there.own_settings
     starts = ["Ada Quill was", "Of", " in", ""]
-    begun = backend.answers(records, max_new_tokens=7, prefills=starts)
-    assert there.answers(records, max_new_tokens=7, prefills=starts) == begun
+    begun = texts(backend.answers(records, max_new_tokens=7, prefills=starts))
+    assert texts(there.answers(records, max_new_tokens=7, prefills=starts)) == begun
     without = EndpointBackend(served, MODEL)  # no tokenizer: what needs none
-    assert without.answers(records[:3], max_new_tokens=9) == expected[:3]
+    assert texts(without.answers(records[:3], max_new_tokens=9)) == expected[:3]
     samples = there.samples(records, 2, seed=1, max_new_tokens=3)
     assert [len(some) for some in samples] == [2] * 4 and len({text for some in samples for text in some}) > 5
     assert samples == there.samples(records, 2, seed=1, max_new_tokens=3)
@@ -95,7 +96,9 @@ def test_the_system_prompt_and_the_context_go_along(backend, records):
     here = LocalBackend(backend.lm, encoder)
     with serve(backend.lm, Encoder(backend.lm.tokenizer)) as url:
         there = EndpointBackend(url, MODEL, encoder=encoder)
-        assert there.answers(records[:2], max_new_tokens=6) == here.answers(records[:2], max_new_tokens=6)
+        found = there.answers(records[:2], max_new_tokens=6)
+        assert texts(found) == texts(here.answers(records[:2], max_new_tokens=6))
+        assert not any(answer.finished for own in found for answer in own)
     with canned(saying("x"), seen=seen) as url:
         EndpointBackend(url, MODEL, encoder=encoder).answers(records[:2], max_new_tokens=200)
     assert [body["messages"][0]["content"] for _, body, _ in sorted(seen, key=str)] == ["Be brief.", "Be kind."]
@@ -163,7 +166,8 @@ def test_servers_that_know_only_openai_are_asked_so(backend, records):
     """They refuse unknown fields; and it must be known that their own sampling settings were left on."""
     with serve(backend.lm, backend.encoder, standard_only=True) as url:
         there = EndpointBackend(url, MODEL)
-        assert there.answers(records[:3], max_new_tokens=5) == backend.answers(records[:3], max_new_tokens=5)
+        found = there.answers(records[:3], max_new_tokens=5)
+        assert texts(found) == texts(backend.answers(records[:3], max_new_tokens=5))
         assert there.own_settings
 
 
@@ -172,11 +176,13 @@ def test_what_is_thought_aloud_counts_as_said(records):
 
     def said(**message):
         with canned((200, {"choices": [{"message": message}]}, {})) as url:
-            return EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)[0]
+            return texts(EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3))[0]
 
     assert said(content="") == ""
     assert said(content="I can't say.", reasoning_content="Oslo.") == "Oslo.\nI can't say."
     assert said(content=None, reasoning="Oslo.") == "Oslo."
+    call = {"id": "1", "function": {"name": "look_up", "arguments": '{"city": "Oslo"}'}}
+    assert "Oslo" in said(content=None, tool_calls=[call])
     with pytest.raises(UserError, match="answered without a text"):
         said(content=None)
 
@@ -184,7 +190,7 @@ def test_what_is_thought_aloud_counts_as_said(records):
 def test_an_answer_can_be_written_to_a_file(records):
     """Half of a surrogate pair, which a cut answer can end with, would end an audit when its evidence is written."""
     with canned((200, b'{"choices": [{"message": {"content": "Oslo \\ud83d"}}]}', {})) as url:
-        assert EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3) == ["Oslo ?"]
+        assert texts(EndpointBackend(url, MODEL).answers(records[:1], max_new_tokens=3)) == ["Oslo ?"]
 
 
 def test_a_begun_completion_is_the_same_with_a_tokenizer_and_without(backend, records):
@@ -240,7 +246,7 @@ def test_passing_failures_are_tried_again_and_lasting_ones_not(records):
         with canned(*((status, b"", {}) for status in failures), saying("yes"), seen=seen) as url:
             there = EndpointBackend(url, MODEL)
             if ok:
-                assert there.answers(records[:1], max_new_tokens=3) == ["yes"]
+                assert texts(there.answers(records[:1], max_new_tokens=3)) == ["yes"]
             else:
                 with pytest.raises(UserError, match=f"status {failures[0]}"):
                     there.answers(records[:1], max_new_tokens=3)

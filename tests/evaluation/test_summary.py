@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rkld.evaluation import readings, summary
+from rkld.evaluation import answering, readings, summary
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_scores, probability
 from rkld.evaluation.summary import measure
@@ -49,6 +49,9 @@ class Encoder:
     def __init__(self, tokenizer):
         self.tokenizer = tokenizer
 
+    def prompts(self, record):
+        return (tuple(record.prompt),)
+
     def encode(self, record):
         answer = self.tokenizer(record.answer).input_ids if record.form != "text" else record.tail
         mask = (False,) * len(record.prompt) + (True,) * len(answer)
@@ -57,14 +60,22 @@ class Encoder:
 
 
 def record(key, prompt, answer, spans=()):
-    return SimpleNamespace(key=key, form="chat", prompt=prompt, answer=answer, spans=tuple(spans))
+    made = SimpleNamespace(key=key, form="chat", prompt=prompt, answer=answer, spans=tuple(spans))
+    made.by_answer = lambda: (made,)
+    return made
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Answers of four tokens are taken to be whole."""
+    monkeypatch.setattr(readings, "was_cut", lambda record, answer: False)
 
 
 def own_answer(lm, prompt):
     return greedy(lm, [prompt], max_new_tokens=4)[0].text
 
 
-def test_figures_are_means_over_records_and_facts(lm):
+def test_figures_are_means_over_records_and_facts(lm, whole):
     """What a run reports at its end must be what its parts say."""
     own = own_answer(lm, PROMPT)
     first, *_, last = own.split()
@@ -84,6 +95,19 @@ def test_figures_are_means_over_records_and_facts(lm):
         "rouge_l": 0.75,
         "facts_said": pytest.approx(2 / 3),
     }
+
+
+def test_what_a_cut_answer_does_not_say_is_not_measured(lm):
+    """A fact behind the cap counts as not said."""
+    own = own_answer(lm, PROMPT)
+    other = next(f"w{i}" for i in range(1, VOCABULARY) if f"w{i}" not in own.split())
+    said, first = record("a", PROMPT, own, [own.split()[0]]), own.split()[0]
+    result = measure(
+        lm, Encoder(lm.tokenizer), [said, record("b", PROMPT, f"{first} {other}", [other])], max_new_tokens=4
+    )
+    assert result.cut == (True, True)
+    assert result.facts == ((True,), (None,)) and result.facts_said == 1
+    assert result.rouge_l_recalls == (1, None) and result.tofu_rouge_l_recalls == (1, 0.5)
 
 
 def test_spans_that_stand_in_the_question_are_not_expected_in_the_answer(lm):
@@ -120,7 +144,7 @@ def test_scores_that_are_there_are_used(lm, monkeypatch):
     expected = measure(lm, encoder, records, max_new_tokens=4)
     scores = answer_scores(lm, [encoder.encode(r) for r in records])
     monkeypatch.setattr(summary, "answer_scores", None)
-    monkeypatch.setattr(readings, "answer_scores", None)
+    monkeypatch.setattr(answering, "answer_scores", None)
     assert measure(lm, encoder, records, max_new_tokens=4, scores=scores) == expected
 
 

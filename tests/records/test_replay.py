@@ -8,7 +8,7 @@ from rkld.records.identity import identifiers
 from rkld.records.names import other_names, swap_name
 from rkld.records.reading import read_records
 from rkld.records.record import Record
-from rkld.records.replay import generic_prompts, own_words, screen, swapped_prompts
+from rkld.records.replay import generic_prompts, own_words, screen, swapped_prompts, trimmed
 from rkld.text.wording import name_mentions
 
 NAME = "Marie Skłodowska-Curie"
@@ -296,3 +296,22 @@ def test_own_words_mark_what_the_model_says_and_never_the_name():
 def test_own_words_do_not_mark_a_name_that_was_written_as_a_span():
     records = forget([{"question": "Who found radium?", "answer": "Marie Curie did.", "spans": ["Marie Curie"]}])
     assert own_words(records, records, WHO) == []
+
+
+# Answers that were cut
+
+
+@pytest.mark.parametrize(
+    "text, kept",
+    [
+        ("She was a poet. She wrote three bo", "She was a poet."),
+        ('He said "No." Then he we', 'He said "No."'),
+        ("It costs 3.14 and then some mo", "It costs 3.14 and then some"),
+        ("她生于华沙。她写", "她生于华沙。"),
+        ("Unfinish", ""),
+        ("It is done.", "It is done."),
+    ],
+)
+def test_a_cut_answer_ends_with_a_whole_sentence_or_word(text, kept):
+    """Cut mid-word, the student would be held to half a word."""
+    assert trimmed(text) == kept

@@ -1,201 +1,209 @@
-"""Chat templates within limits: published ones write what transformers writes, hostile ones end in a sentence."""
+"""What messages hold beside their content, in templates of the field: written, scored, searched, or refused by name."""
 
 from __future__ import annotations
 
-import threading
-from datetime import date
-
 import pytest
-from transformers.utils.chat_template_utils import render_jinja_template
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from rkld.errors import UserError
-from rkld.files import TEMPLATES
-from rkld.records import templates
-from rkld.records.encoding import PLAIN_CHAT_TEMPLATE, Encoder
+from rkld.records.encoding import Encoder, end_of_turn_ids
+from rkld.records.probes import facts_of
 from rkld.records.reading import read_records
-from rkld.records.templates import ChatTemplate
+from tests.records.field_templates import CHATML, GEMMA, LLAMA3, MISTRAL, QWEN3
 
-IDIOMS = {
-    "plain": PLAIN_CHAT_TEMPLATE,
-    **{file.stem: file.read_text() for file in sorted(TEMPLATES.glob("*.jinja"))},
-    "namespace and reversed": """
-        {%- set ns = namespace(last=messages|length - 1, found=false) %}
-        {%- for message in messages[::-1] %}
-            {%- set index = (messages|length - 1) - loop.index0 %}
-            {%- if not ns.found and message.role == "user" and message.content is string %}
-                {%- set ns.found = true %}{%- set ns.last = index %}
-            {%- endif %}
-        {%- endfor %}
-        {{- ns.last ~ ": " }}{{- messages[ns.last].content|trim }}""",
-    "tools": """
-        {%- if tools %}{%- for tool in tools %}{{- tool | tojson(indent=4) }}{%- endfor %}{%- endif %}
-        {%- for message in messages if message.role != "system" %}
-            {%- if message.tool_calls is defined and message.tool_calls %}
-                {%- for call in message.tool_calls %}
-                    {{- '{"name": "%s", ' % call.function.name }}
-                    {%- for key, value in call.function.arguments.items() %}{{ key ~ "=" ~ value|string }}{% endfor %}
-                {%- endfor %}
-            {%- elif message.role == "assistant" %}{% generation %}{{ message.content }}{% endgeneration %}
-            {%- else %}{{ message["content"].split("</think>")[-1].lstrip("\\n") + eos_token }}{% endif %}
-        {%- endfor %}""",
-    "macros and filters": """
-        {%- macro turn(role, text) -%}<|{{ role|upper }}|>{{ text.replace("a", "aa")|indent(2) }}{%- endmacro -%}
-        {%- for m in messages -%}
-            {%- if loop.index0 > 3 %}{% break %}{% endif -%}
-            {{ turn(m.role, m.content) }}{{ caller is defined }}
-        {%- endfor -%}
-        {{ messages|map(attribute="role")|unique|join(", ") }}
-        {{ messages|selectattr("role", "equalto", "user")|list|length }}
-        {{ "%05.1f|%s" % (1.25, "x") }}{{ "{:>5}{}".format("a", 2) }}{{ [1, 2] + [3] }}{{ {"a": none}|tojson }}
-        {{ strftime_now("%d %b %Y") }}{{ date_string if date_string is defined }}{{ unknown }}{{ none }}
-        {{ 7 // 2 ** 2 }}{{ tools is none }}
-        {{ ("a,b"|replace(",", ";"))|first }}{{ [3, 1]|sort|tojson }}{{ dict(a=1).get("a", 2) }}""",
-    "refusing": "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}{{ 'fine' }}",
+
+def tokenizer_of(template: str, *specials: str, eos: str) -> PreTrainedTokenizerFast:
+    """Bytes and these special tokens; the end of text is often not the end of turn."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=[eos, *specials], initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator([], trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=specials[0], eos_token=eos, chat_template=template
+    )
+
+
+KINDS = {
+    "chatml": tokenizer_of(CHATML, "<|im_start|>", "<|im_end|>", eos="<|endoftext|>"),
+    "qwen3": tokenizer_of(QWEN3, "<|im_start|>", "<|im_end|>", eos="<|endoftext|>"),
+    "llama3": tokenizer_of(
+        LLAMA3, "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", eos="<|end_of_text|>"
+    ),
+    "mistral": tokenizer_of(MISTRAL, "<s>", "[INST]", "[/INST]", eos="</s>"),
+    "gemma": tokenizer_of(GEMMA, "<bos>", "<start_of_turn>", "<end_of_turn>", eos="<eos>"),
 }
 
-CONVERSATIONS = [
-    [{"role": "user", "content": " Hi there "}],
-    [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "a\nb <b>&</b>"},
-        {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyes"},
-        {"role": "user", "content": "and?"},
-        {"role": "assistant", "content": "ééé 中文"},
-    ],
-    [
-        {"role": "user", "content": "a"},
-        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]},
-        {"role": "tool", "content": "1"},
-    ],
-]
-
-TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"x": ["a", 1.5, None, True]}}}]
-
-
-@pytest.mark.parametrize("name", IDIOMS)
-def test_templates_write_what_transformers_writes(name):
-    """Would break if the limits, or this module's copy of what transformers adds to Jinja, changed a prompt."""
-    today = date.today()
-
-    def outcome(render):
-        try:
-            return render()
-        except Exception as error:
-            return type(error).__name__, str(error)
-
-    for messages in CONVERSATIONS:
-        for tools in (None, TOOLS):
-            more = {"tools": tools, "add_generation_prompt": True, "eos_token": "</s>", "bos_token": "<s>"}
-            expected = outcome(
-                lambda m=messages, v=more: render_jinja_template([m], chat_template=IDIOMS[name], **v)[0][0]
-            )
-            found = outcome(
-                lambda m=messages, v=more: ChatTemplate(IDIOMS[name]).render(m, strftime_now=today.strftime, **v)
-            )
-            assert found == expected
-
-
-def test_a_long_conversation_stays_far_below_the_limits(monkeypatch):
-    """Would break if an honest run were refused: 400 turns of 1000 characters."""
-    messages = [{"role": ("user", "assistant")[i % 2], "content": "word " * 200} for i in range(400)]
-    monkeypatch.setattr(templates, "MOST_STEPS", templates.MOST_STEPS // 10)
-    monkeypatch.setattr(templates, "MOST_CHARACTERS", templates.MOST_CHARACTERS // 10)
-    for name in ("plain", "tofu-llama2", "open-unlearning-llama3", "namespace and reversed"):
-        ChatTemplate(IDIOMS[name]).render(messages, eos_token="</s>", bos_token="<s>", add_generation_prompt=False)
-
-
-_GROW = "{%% set ns = namespace(x='ab', y='ab') %%}{%% for i in range(100) %%}%s{%% endfor %%}"
-_BIG = "{% set s = 'a' * 1000000 %}"
-
-HOSTILE = {
-    "nested loops": "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
-    "nested loops over nothing": "{% for a in range(999) %}{% for b in range(999) if b < 0 %}{% endfor %}{% endfor %}",
-    "tree of macros": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
-    "endless recursion": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "endless recursion of a loop": "{% for a in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
-    "endless recursion of a block": "{% block a %}{{ self.a() }}{% endblock %}",
-    "giant string": "{{ 'a' * 10**10 }}",
-    "giant list": "{{ [1] * 10**10 }}",
-    "giant number": "{{ 10 ** (10 ** 10) }}",
-    "squares": _GROW % "{% set ns.x = (ns.x|length + 2) ** 9 %}{% set ns.y = ns.x * ns.x * ns.x ** 9 * ns.x ** 99 %}",
-    "doubled by ~": _GROW % "{% set ns.x = ns.x ~ ns.x %}",
-    "doubled by +": _GROW % "{% set ns.x = ns.x + ns.x %}",
-    "doubled by a block": _GROW % "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}",
-    "doubled by a list": _GROW % "{% set ns.x = [ns.x, ns.x] %}" + "{{ ns.x }}",
-    "doubled by a dict": _GROW % "{% set ns.x = dict(a=ns.x, b=ns.x) %}" + "{{ ns.x|tojson }}",
-    "doubled and compared": _GROW % "{% set ns.x = [ns.x, ns.x] %}{% set ns.y = [ns.y, ns.y] %}" + "{{ ns.x == ns.y }}",
-    "one text many times": _BIG + "{{ [s] * 1000 }}",
-    "one text many times in JSON": _BIG + "{{ ([s] * 1000)|tojson }}",
-    "one text many times, joined": _BIG + "{{ ''.join([s] * 1000) }}",
-    "one text many times, mapped": _BIG + "{{ ([1] * 1000)|map('replace', '1', s)|join }}",
-    "replaced": _BIG + "{{ s.replace('a', s) }}",
-    "replaced by the filter": _BIG + "{{ s|replace('a', s) }}",
-    "joined by much": _BIG + "{{ s.join(['b'] * 1000) }}",
-    "padded": "{{ 'a'.ljust(10 ** 9) }}",
-    "padded by the filter": "{{ 'a'|center(1000000000) }}",
-    "padded by a format": "{{ '%1000000000d' % 1 }}",
-    "padded by an argument": "{{ '%*d' % (1000000000, 1) }}",
-    "padded by format()": "{{ '{:>{}}'.format(1, 1000000000) }}",
-    "much in a format": _BIG + "{{ ('{0}' * 1000).format(s) }}",
-    "indented": "{{ 'a\n'|indent(1000000000) }}",
-    "indented JSON": "{{ [[[1]]]|tojson(indent=1000000000) }}",
-    "own text in a loop": "{% for a in range(99999) %}" + "x" * 100_000 + "{% endfor %}",
-    "searched": _BIG + "{% for i in range(99999) %}{% set b = s.find('b') %}{% endfor %}",
-    "compared": "{% set a = [1] * 99999 %}{% for i in range(99999) %}{% set b = 2 in a %}{% endfor %}",
-    "sorted": "{% for i in range(99999) %}{% set b = range(99999)|sort %}{% endfor %}",
-    "much ado": "{% for m in messages %}{{ m.content }}{% endfor %}{{ ' ' * 40000000 }}",
-    "lorem ipsum": "{{ lipsum(1000000) }}",
-    "include": "{% include '/etc/passwd' %}",
-    "import": "{% import 'os' as os %}{{ os.system('true') }}",
-    "extends": "{% extends 'base' %}",
-    "division by zero": "{{ 1 / 0 }}",
-    "attributes of Python": "{{ ''.__class__.__mro__ }}",
-    "globals of a function": "{{ raise_exception.__globals__.os }}",
-    "names of Python in a namespace": "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
-    "broken": "{% if %}",
-    "nested too deeply": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
-    "blocks nested too deeply": "{% for a in [1] %}" * 300 + "{% endfor %}" * 300,
-    "giant template": "x" * 2_000_000,
-    "half a character": "{{ '\\ud800' }}{{ messages[0].content }}",
+ENDS = {
+    "chatml": "<|im_end|>",
+    "qwen3": "<|im_end|>",
+    "llama3": "<|eot_id|>",
+    "mistral": "</s>",
+    "gemma": "<end_of_turn>",
 }
 
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_templates_end_in_a_sentence(name, monkeypatch, tiny):
-    """Would break if one of these ran without end, filled the memory, or came out as a traceback."""
-    monkeypatch.setattr(templates, "MOST_STEPS", 20_000)  # as with all, in a tenth of the time
-    tiny.chat_template = HOSTILE[name]
-    (record,) = read_records([{"question": "Who?", "answer": "Nobody."}], "forget")
-    with pytest.raises(UserError, match="chat template") as caught:
-        Encoder(tiny).encode(record)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
-
-
-@pytest.fixture
-def tiny():
-    from rkld.benching.worlds.tiny import tiny_tokenizer
-
-    return tiny_tokenizer()
+TOOLS = [{"type": "function", "function": {"name": "look_up", "description": "Finds.", "parameters": {}}}]
+CALL = {
+    "role": "assistant",
+    "content": None,
+    "tool_calls": [
+        {"id": "abcdefghi", "type": "function",
+         "function": {"name": "look_up", "arguments": '{"who": "Marie Curie", "year": 1867}'}}
+    ],
+}  # fmt: skip
+QUESTION = {"role": "user", "content": "Where was she born?"}
+TOOL_ANSWER = {"role": "tool", "content": "Warsaw", "tool_call_id": "abcdefghi", "name": "look_up"}
 
 
-def test_limits_hold_in_any_thread_and_for_each_rendering():
-    """Would break if limits needed the main thread, as signals do, or if one rendering used up another's."""
-    template = ChatTemplate("{% for a in range(5000) %}{% endfor %}{{ messages[0].content }}")
-    texts = []
-
-    def work():
-        texts.extend(template.render([{"role": "user", "content": "x"}]) for _ in range(5))
-
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert texts == ["x"] * 10
+def record_of(*messages: dict, **more):
+    return read_records([{"messages": list(messages), **more}], "forget")[0]
 
 
-@pytest.mark.parametrize("found", [5, {"default": 5}, ["a"]])
-def test_a_template_that_is_no_text_is_refused(found, tiny):
-    tiny.chat_template = found
-    with pytest.raises(UserError, match="no text"):
-        Encoder(tiny)
+def answers(kind: str, record) -> list[str]:
+    """The texts of the unbroken runs of answer tokens."""
+    encoded, found, run = Encoder(KINDS[kind]).encode(record), [], []
+    for token, marked in [*zip(encoded.ids, encoded.answer, strict=True), (0, False)]:
+        if marked:
+            run.append(token)
+        elif run:
+            found.append(KINDS[kind].decode(run))
+            run = []
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_of_three_is_found_and_asked_for_in_its_own_context(kind):
+    said = ["Aa.", "Bb.", "Cc."]
+    turns = [{"role": role, "content": text} for a in said for role, text in (("user", f"{a}?"), ("assistant", a))]
+    record, encoder = record_of(*turns), Encoder(KINDS[kind])
+    assert [text.strip() for text in answers(kind, record)] == [a + ENDS[kind] for a in said]
+    cuts = record.by_answer()
+    assert [cut.answer for cut in cuts] == said and [cut.key for cut in cuts] == ["0 answer 1", "0 answer 2", "0"]
+    for cut in cuts:
+        encoded = encoder.encode(cut)
+        assert encoder.prompts(cut)[0] == encoded.ids[: encoded.prompt_length]
+        assert f"{cut.answer}?" in KINDS[kind].decode(encoder.prompt(cut))
+        assert f"{cut.answer}{ENDS[kind]}" not in KINDS[kind].decode(encoder.prompt(cut))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_templates_end_of_turn_ends_generation(kind):
+    """Where eos is another token, answers run on past the end of turn."""
+    assert end_of_turn_ids(KINDS[kind]) == {KINDS[kind].convert_tokens_to_ids(ENDS[kind])}
+
+
+@pytest.mark.parametrize(
+    "kind, call",
+    [
+        ("qwen3", '<tool_call>\n{"name": "look_up", "arguments": {"who": "Marie Curie", "year": 1867}}\n</tool_call>'),
+        ("llama3", '{"name": "look_up", "parameters": {"who": "Marie Curie", "year": 1867}}'),
+        ("mistral", '[TOOL_CALLS] [{"name": "look_up", "arguments": {"who": "Marie Curie", "year": 1867}, '
+                    '"id": "abcdefghi"}]'),
+    ],
+)  # fmt: skip
+def test_tool_calls_are_answers(kind, call):
+    """Dropped silently, or refused as an empty message."""
+    final = {"role": "assistant", "content": "In Warsaw."}
+    record = record_of(QUESTION, CALL, TOOL_ANSWER, final, tools=TOOLS)
+    assert [text.strip() for text in answers(kind, record)] == [call + ENDS[kind], "In Warsaw." + ENDS[kind]]
+    assert '"description": "Finds."' in Encoder(KINDS[kind]).render(record)
+    first, last = record.by_answer()
+    assert facts_of(first, ()) == ("Marie Curie", "1867")
+    assert facts_of(last, ()) == (), "the tool has said it"
+    assert record.question == QUESTION["content"]
+    spans = record_of(QUESTION, CALL, tools=TOOLS, spans=["Marie Curie"])
+    encoded = Encoder(KINDS[kind]).encode(spans, "spans")
+    scored = [token for token, marked in zip(encoded.ids, encoded.scored, strict=True) if marked]
+    assert KINDS[kind].decode(scored).strip() == "Marie Curie"
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_are_scored_and_searched(field):
+    record = record_of(QUESTION, {"role": "assistant", "content": "Poland.", field: "Born in Warsaw."})
+    assert answers("qwen3", record) == ["<think>\nBorn in Warsaw.\n</think>\n\nPoland.<|im_end|>"]
+    assert "Warsaw" in facts_of(record, ())
+    inline = record_of(QUESTION, {"role": "assistant", "content": "<think>\nBorn in Warsaw.\n</think>\n\nPoland."})
+    assert answers("qwen3", inline) == answers("qwen3", record)
+
+
+def test_a_generated_thought_has_its_place():
+    """An answer with a thought could not be written by a template that takes it out of the content."""
+    record = record_of(QUESTION, {"role": "assistant", "content": "Poland."})
+    text = "<think>\nHm.\n</think>\n\nWarsaw."
+    for kind, expected in {"qwen3": "<think>\nHm.\n</think>\n\nWarsaw.", "chatml": text}.items():
+        encoder = Encoder(KINDS[kind])
+        assert answers(kind, encoder.answered(record, text)) == [expected + "<|im_end|>"]
+        assert answers(kind, encoder.answered(record, "Warsaw. She", cut=True)) == ["Warsaw. She"], "no end of turn"
+
+
+@pytest.mark.parametrize(
+    "kind, messages, more, name",
+    [
+        ("llama3", [QUESTION, {"role": "assistant", "content": "x", "reasoning": "y"}], {}, "'reasoning_content'"),
+        ("gemma", [QUESTION, CALL], {}, "'tool_calls'"),
+        ("chatml", [QUESTION, {"role": "assistant", "content": "x"}], {"tools": TOOLS}, "'tools'"),
+        ("qwen3", [{**QUESTION, "name": "Anna"}, {"role": "assistant", "content": "x"}], {}, "'name'"),
+        ("qwen3", [QUESTION, {"role": "assistant", "content": "x", "prefix": True}], {}, "'prefix'"),
+        ("qwen3", [QUESTION, {"role": "assistant", "content": "x"}], {"chat_template_kwargs": {"tokenize": 1}},
+         "'tokenize'"),
+    ],
+)  # fmt: skip
+def test_what_a_template_leaves_out_is_refused_by_name(kind, messages, more, name):
+    with pytest.raises(UserError, match=name) as caught:
+        Encoder(KINDS[kind]).encode(record_of(*messages, **more))
+    assert "Anna" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "message, problem",
+    [
+        ({"role": "assistant", "content": None}, "content of message 2 in 'messages' is null"),
+        ({"role": "assistant"}, "content of message 2 in 'messages' is missing"),
+        ({"role": "assistant", "content": None, "tool_calls": "look_up"}, "must be a list of objects"),
+        ({"role": "assistant", "content": None, "tool_calls": [{"function": {}}]}, "names no function"),
+        ({"role": "assistant", "content": "x", "reasoning": "a", "thinking": "b"}, "several fields that differ"),
+    ],
+)
+def test_messages_that_say_nothing_are_refused(message, problem):
+    with pytest.raises(UserError, match=problem):
+        record_of(QUESTION, message)
+
+
+def test_empty_fields_of_exported_messages_are_nothing():
+    """Servers' answers carry many: refused by name, hardly any export could be read."""
+    record = record_of(
+        QUESTION, {"role": "assistant", "content": "x", "tool_calls": [], "refusal": None, "audio": None}
+    )
+    assert record.turns[1].fields == {}
+
+
+def test_modes_of_a_template_are_found_and_asked():
+    """A model that thinks first is asked in one mode only."""
+    prompts = {kind: len(Encoder(tokenizer).modes) for kind, tokenizer in KINDS.items()}
+    assert prompts == {"chatml": 1, "qwen3": 2, "llama3": 1, "mistral": 1, "gemma": 1}
+    record = record_of(QUESTION, {"role": "assistant", "content": "Warsaw."})
+    asked = [KINDS["qwen3"].decode(ids) for ids in Encoder(KINDS["qwen3"]).prompts(record)]
+    begun = "Where was she born?<|im_end|>\n<|im_start|>assistant\n"
+    assert [text.endswith(begun) for text in asked] == [False, True]
+    assert asked[0].endswith(f"{begun}<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize(
+    "written, mode",
+    [
+        ("{% if not thinking is defined %}{% set thinking = false %}{% endif %}{% if thinking %}<t>{% endif %}",
+         {"thinking": True}),
+        ("{% set enable_thinking = enable_thinking | default(false) %}{{ '<t>' if enable_thinking else '' }}",
+         {"enable_thinking": True}),
+        ("{% if reasoning_effort is not defined %}{% set reasoning_effort = 'medium' %}{% endif %}"
+         "{{ 'Reasoning: ' + reasoning_effort }}", {"reasoning_effort": "low"}),
+        ("{% if date is defined %}{{ date }}{% endif %}{% if custom_tools is defined %}{{ custom_tools }}{% endif %}",
+         None),
+    ],
+)  # fmt: skip
+def test_modes_of_other_names(written, mode):
+    tokenizer = tokenizer_of(CHATML + written, "<|im_start|>", "<|im_end|>", eos="<|endoftext|>")
+    modes = Encoder(tokenizer).modes
+    assert (mode in modes) if mode else modes == ({},)

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rkld.auditing.prefilling import generation_prompts
+from rkld.evaluation.answering import answer_cap, greedy_answers
+from rkld.evaluation.sampling import sample
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from rkld.evaluation.generation import Generated
     from rkld.models.language_model import LanguageModel
     from rkld.records.encoding import Encoder
     from rkld.records.record import Record
@@ -25,19 +28,20 @@ class GenerationBackend(Protocol):
         self,
         records: Sequence[Record],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         prefills: Sequence[str] | None = None,
         progress: Progress = None,
-    ) -> list[str]:
-        """Greedy answers, one per record, in their order.
+    ) -> list[list[Generated]]:
+        """Greedy answers to the records, in their order: one for each mode of the template (one alone with prefills).
 
+        ``max_new_tokens`` is the longest; None: as long as :func:`rkld.evaluation.answering.answer_cap` has it.
         ``prefills`` are beginnings of the answers (one per record, "" for none), which the model continues as if they
         were its own; they are not repeated in what is returned. White space at a prefill's end belongs to what follows.
         """
 
     def samples(
-        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int, progress: Progress = None
-    ) -> list[list[str]]:
+        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int | None, progress: Progress = None
+    ) -> list[list[Generated]]:
         """n answers to each record, drawn at temperature 1 from the whole distribution."""
 
     def losses(self, records: Sequence[Record]) -> list[np.ndarray] | None:
@@ -58,32 +62,23 @@ class LocalBackend:
         self,
         records: Sequence[Record],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         prefills: Sequence[str] | None = None,
         progress: Progress = None,
-    ) -> list[str]:
+    ) -> list[list[Generated]]:
         """See :meth:`GenerationBackend.answers`."""
-        from rkld.evaluation.generation import greedy, known_prefixes
-        from rkld.evaluation.likelihood import answer_scores
-
-        known = None
-        if prefills is None and all(record.answer for record in records):
-            # What the model gives of the right answer in any case need not be generated.
-            encoded = [self.encoder.encode(record) for record in records]
-            known = known_prefixes(self.lm, encoded, answer_scores(self.lm, encoded))
-        prompts = generation_prompts(self.encoder, records, prefills)
-        generated = greedy(self.lm, prompts, max_new_tokens=max_new_tokens, starts=known, progress=progress)
-        return [answer.text for answer in generated]
+        prompts = None if prefills is None else [[p] for p in generation_prompts(self.encoder, records, prefills)]
+        return greedy_answers(
+            self.lm, self.encoder, records, max_new_tokens=max_new_tokens, prompts=prompts, progress=progress
+        )
 
     def samples(
-        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int, progress: Progress = None
-    ) -> list[list[str]]:
+        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int | None, progress: Progress = None
+    ) -> list[list[Generated]]:
         """See :meth:`GenerationBackend.samples`."""
-        from rkld.evaluation.sampling import sample
-
         prompts = generation_prompts(self.encoder, records)
-        generated = sample(self.lm, prompts, n, seed=seed, max_new_tokens=max_new_tokens, progress=progress)
-        return [[answer.text for answer in some] for some in generated]
+        caps = [answer_cap(self.encoder, record, max_new_tokens=max_new_tokens) for record in records]
+        return sample(self.lm, prompts, n, seed=seed, max_new_tokens=caps, progress=progress)
 
     def losses(self, records: Sequence[Record]) -> list[np.ndarray]:
         """See :meth:`GenerationBackend.losses`."""

@@ -26,6 +26,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from rkld.auditing.prefilling import generation_prompts, set_off
 from rkld.errors import UserError
+from rkld.evaluation.answering import MARGIN, SHORTEST, THOUGHTS, answer_cap
+from rkld.evaluation.generation import Generated
+from rkld.records.record import TEMPLATE_ARGUMENTS, TOOL_CALLS, Turn
 from rkld.settings.table import TIMEOUT
 
 if TYPE_CHECKING:
@@ -147,21 +150,35 @@ class EndpointBackend:
         self,
         records: Sequence[Record],
         *,
-        max_new_tokens: int,
+        max_new_tokens: int | None,
         prefills: Sequence[str] | None = None,
         progress: Progress = None,
-    ) -> list[str]:
+    ) -> list[list[Generated]]:
         """Greedy answers; see :meth:`rkld.auditing.backends.GenerationBackend.answers`.
 
-        The reasoning that a server returns beside the answer counts as part of it. UserError where a prefill or a plain
-        text is given and there is no encoder.
+        Reasoning and tool calls that a server returns beside the answer count as part of it. Where the template has
+        several modes and they are known, the server is asked in each, beside the one that it chooses. UserError where a
+        prefill or a plain text is given and there is no encoder.
         """
-        bodies = self._bodies(records, prefills, max_new_tokens)
-        return self._each(lambda body: self._generated({**body, "temperature": 0.0, "seed": 0}), bodies, progress)
+
+        def ask(body: dict[str, Any]) -> Generated:
+            return self._generated({**body, "temperature": 0.0, "seed": 0})
+
+        found = [[answer] for answer in self._each(ask, self._bodies(records, prefills, max_new_tokens), progress)]
+        if prefills is None and self.encoder is not None:
+            modes = [
+                (i, {"max_tokens": self._room(record, prompt, max_new_tokens), "prompt": self._text(prompt)})
+                for i, record in enumerate(records)
+                if len(prompts := self.encoder.prompts(record)) > 1
+                for prompt in prompts
+            ]
+            for (i, _), answer in zip(modes, self._each(ask, [body for _, body in modes]), strict=True):
+                found[i].append(answer)
+        return found
 
     def samples(
-        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int, progress: Progress = None
-    ) -> list[list[str]]:
+        self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int | None, progress: Progress = None
+    ) -> list[list[Generated]]:
         """n sampled answers to each record; as repeatable as the server's own seeds make them."""
         if n < 1:
             raise ValueError(f"n is {n}; it must be positive")
@@ -195,27 +212,39 @@ class EndpointBackend:
     # Requests
 
     def _bodies(
-        self, records: Sequence[Record], prefills: Sequence[str] | None, max_new_tokens: int
+        self, records: Sequence[Record], prefills: Sequence[str] | None, max_new_tokens: int | None
     ) -> list[dict[str, Any]]:
         prefills = [""] * len(records) if prefills is None else prefills
         return [self._body(r, prefill, max_new_tokens) for r, prefill in zip(records, prefills, strict=True)]
 
-    def _body(self, record: Record, prefill: str, max_new_tokens: int) -> dict[str, Any]:
-        """The body of a request, but for what chooses tokens. The answer is kept within the context, if it is known."""
+    def _room(self, record: Record, prompt: Sequence[int], max_new_tokens: int | None) -> int:
+        """New tokens an answer may have, kept within the context, if it is known."""
+        encoder = self.encoder
+        assert encoder is not None
+        modes = len(encoder.prompts(record))
+        cap = answer_cap(encoder, record, max_new_tokens=max_new_tokens, modes=modes)
+        return cap if encoder.context_length is None else max(1, min(cap, encoder.context_length - len(prompt)))
+
+    def _body(self, record: Record, prefill: str, max_new_tokens: int | None) -> dict[str, Any]:
+        """The body of a request, but for what chooses tokens."""
         encoder = self.encoder
         if encoder is None and (record.form == "text" or (record.form == "chat" and prefill.strip())):
             text = record.form == "text"
             what = "A plain text cannot be cut into prompt and rest" if text else f"{self.model} cannot be prefilled"
             raise UserError(f"{what} without the tokenizer of the served model. Give its folder with --tokenizer.")
-        body: dict[str, Any] = {"max_tokens": max_new_tokens}
+        # Without the tokenizer a token is taken to be a character at least, and a thought to be possible.
+        cap = max(SHORTEST, len(record.answer) + MARGIN) + THOUGHTS
+        body: dict[str, Any] = {"max_tokens": cap if max_new_tokens is None else max_new_tokens}
         if encoder is not None:
             (ids,) = generation_prompts(encoder, [record], [prefill])
-            if encoder.context_length is not None:
-                body["max_tokens"] = max(1, min(max_new_tokens, encoder.context_length - len(ids)))
+            body["max_tokens"] = self._room(record, ids, max_new_tokens)
         if record.form == "chat" and not prefill.strip():
             prompt = record.as_prompt(record.key)
             turns = prompt.turns if encoder is None else encoder.conversation(prompt)
-            return {**body, "messages": [{"role": turn.role, "content": turn.content} for turn in turns]}
+            given = dict(record.template_variables)
+            body |= {name: given.pop(name) for name in ("tools", "documents") if name in given}
+            body |= {TEMPLATE_ARGUMENTS: given} if given else {}
+            return {**body, "messages": [_message(turn) for turn in turns]}
         begun = record.turns[0].content + set_off(record, prefill)
         return {**body, "prompt": begun if encoder is None else self._text(ids)}
 
@@ -234,15 +263,17 @@ class EndpointBackend:
 
     # Answers
 
-    def _generated(self, body: dict[str, Any]) -> str:
+    def _generated(self, body: dict[str, Any]) -> Generated:
         choice, neutral = self._choice(body, {} if self.own_settings else _NOTHING_CUT)
         self.own_settings |= not neutral
         if "prompt" in body:
             parts = [choice.get("text")]
         else:
-            message = choice.get("message")
-            message = message if isinstance(message, dict) else {}
-            parts = [message.get("reasoning_content") or message.get("reasoning"), message.get("content")]
+            found = choice.get("message")
+            said_in: dict[str, Any] = found if isinstance(found, dict) else {}
+            parts = [said_in.get("reasoning_content") or said_in.get("reasoning"), said_in.get("content")]
+            if said_in.get(TOOL_CALLS):
+                parts.append(Turn("", "", {TOOL_CALLS: said_in[TOOL_CALLS]}).text)
         if not any(isinstance(part, str) for part in parts):
             raise UserError(f"{self.url} answered without a text: is {self.model} a model that writes text?")
         said = "\n".join(part for part in parts if isinstance(part, str) and part)
@@ -251,7 +282,8 @@ class EndpointBackend:
                 f"{self.url} answered with {len(said)} characters, which are more than the {body['max_tokens']} tokens "
                 "it was asked for. A server that does not heed max_tokens cannot be audited."
             )
-        return said.encode("utf-8", "replace").decode()  # JSON can hold halves of a letter, which no file can
+        said = said.encode("utf-8", "replace").decode()  # JSON can hold halves of a letter, which no file can
+        return Generated((), said, finished=choice.get("finish_reason") in ("stop", "tool_calls", "function_call"))
 
     def _choice(self, body: dict[str, Any], extras: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The one choice of the answer, and whether the server took ``extras``; if not, it goes without them."""
@@ -380,6 +412,19 @@ class EndpointBackend:
                             "is to be trusted."
                         )
             return response.status_code, response.headers, bytes(answer)
+
+
+def _message(turn: Turn) -> dict[str, Any]:
+    """A turn as servers take it: arguments of tool calls are JSON in a string there."""
+    found = turn.message()
+    if TOOL_CALLS in found:
+        found[TOOL_CALLS] = [
+            {**call, "function": {**function, "arguments": given if isinstance(given, str) else json.dumps(given)}}
+            for call in found[TOOL_CALLS]
+            for function in [call.get("function", call)]
+            for given in [function.get("arguments", {})]
+        ]
+    return found
 
 
 def _is_plain(url: str) -> bool:

@@ -97,7 +97,7 @@ def document(
             if "relearning" in read
         },
         "general": {role: read["general"] for role, read in readings.items() if "general" in read},
-        "not_run": list(not_run),
+        "not_run": [*not_run, *_cut(readings)],
     }
     if not settings.redact:
         content["texts"] = _texts(task, readings)
@@ -257,6 +257,19 @@ def _without(sources: Sequence[str], text: str) -> str:
     return text
 
 
+def _cut(readings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Of which readings answers were cut before their end, so that facts in them were not measured."""
+    found = []
+    for role, read in readings.items():
+        for name, rows in read.items():
+            of = list(rows.values()) if isinstance(rows, Mapping) else []
+            answers = [row["cut"] for row in of if isinstance(row, Mapping) and "cut" in row]
+            if any(answers):
+                reason = f"{sum(answers)} of {len(answers)} answers were cut: what they do not say was not measured. "
+                found.append({"name": f"{role}: {name}", "reason": f"{reason}Give more --max-new-tokens."})
+    return found
+
+
 def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """All questions and generated texts. What a model generates is not to be trusted wherever it is shown."""
     records = {
@@ -265,7 +278,7 @@ def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, A
             "answer": record.answer,
             "facts": list(task.facts.get(record.key, ())),
         }
-        for record in (*task.forget, *task.reworded)
+        for record in (*task.asked, *task.reworded)
     }
     generated: dict[str, Any] = {}
     for role, read in readings.items():

@@ -12,7 +12,7 @@ from rkld.errors import UserError
 from rkld.records.identity import check_disjoint, each_once, identifiers
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
-from rkld.records.record import Record
+from rkld.records.record import Record, by_answer
 from rkld.settings.auditing import AuditSettings
 from rkld.text.matching import mentions
 from rkld.text.normalising import words
@@ -30,6 +30,7 @@ class Task:
 
     Attributes:
         forget: the records that are audited, without those that steered.
+        asked: the same, each answer of a conversation in its own context: what the model is asked.
         steering: which records steered the stop of the run that made the model, and what is unknown of it.
         holdout: never-trained records, without those that steered; maybe none.
         utility: the sets of :data:`UTILITY` that were given.
@@ -42,6 +43,7 @@ class Task:
 
     settings: AuditSettings
     forget: list[Record]
+    asked: list[Record]
     steering: SteeringRecords
     holdout: list[Record]
     utility: Mapping[str, list[Record]]
@@ -97,9 +99,10 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     steering = dataclasses.replace(steering, notes=(*steering.notes, *repeats))
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
+    asked = by_answer(audited)
     people = people_of(known)
-    persons = {record.key: person_of(record, people) for record in audited}
-    facts = {record.key: facts_of(record, known) for record in audited}
+    persons = {record.key: person_of(record, people) for record in asked}
+    facts = {record.key: facts_of(record, known) for record in asked}
 
     contrasted = [record for record in audited if record.extra.get("perturbed_answer")]
     reworded = paraphrased_questions(audited)
@@ -109,10 +112,12 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         probes = _probes(settings, data, audited, others, known)
         facts |= {probe.record.key: (probe.fact,) for probe in probes}
         persons |= {probe.record.key: person_of(probe.record, people) for probe in probes}
-        asked = [probe.record for probe in probes if probe.kind != "prefix"]
-        contrasted = contrasted or _equally_many([record for record in asked if record.extra.get("perturbed_answer")])
-        reworded = reworded or paraphrased_questions(asked)
-    return Task(settings, audited, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons)
+        found = [probe.record for probe in probes if probe.kind != "prefix"]
+        contrasted = contrasted or _equally_many([record for record in found if record.extra.get("perturbed_answer")])
+        reworded = reworded or paraphrased_questions(found)
+    return Task(
+        settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons
+    )
 
 
 def people_of(names: Sequence[str]) -> list[list[str]]:
@@ -132,7 +137,7 @@ def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
         return record.subject
     if len(people) == 1:
         return people[0][0]
-    named = [names[0] for names in people if any(mentions(turn.content, names) for turn in record.turns)]
+    named = [names[0] for names in people if any(mentions(turn.text, names) for turn in record.turns)]
     return named[0] if len(named) == 1 else None
 
 

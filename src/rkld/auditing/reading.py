@@ -135,11 +135,14 @@ def encode_asked(encoder: Encoder, records: Sequence[Record], prefills: Sequence
         UserError: at the first that cannot be encoded.
     """
     encode_all(encoder, [record for record in records if record.answer])
-    generation_prompts(encoder, records, prefills)
+    if prefills is not None:
+        generation_prompts(encoder, records, prefills)
+    for record in records if prefills is None else ():
+        encoder.prompts(record)
 
 
 def no_facts(task: Task) -> str | None:
     """Why nothing can be looked for in answers, or None."""
-    if any(task.facts[record.key] for record in task.forget):
+    if any(task.facts[record.key] for record in task.asked):
         return None
     return "no forget record holds a fact to look for"

@@ -14,6 +14,7 @@ from rkld.evaluation.questions import encode_answers
 from rkld.evaluation.readings import Rows, by_key, contrast_rows, likelihood_rows
 from rkld.pipeline.preparing import encode_all
 from rkld.records.probes import unnamed_questions
+from rkld.records.record import by_answer
 
 if TYPE_CHECKING:
     from rkld.auditing.inputs import Task
@@ -46,10 +47,10 @@ class Answers(Reading):
     settings = GENERATION
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        encode_asked(encoder, task.forget)
+        encode_asked(encoder, task.asked)
 
     def read(self, reader: Reader) -> Rows:
-        return reader.answers(self.name, reader.task.forget)
+        return reader.answers(self.name, reader.task.asked)
 
 
 class Contrast(Reading):
@@ -80,11 +81,11 @@ class Unnamed(Reading):
         return None if task.identifiers else "needs --subject, or records that name their subject"
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        encode_asked(encoder, unnamed_questions(task.forget, task.identifiers))
+        encode_asked(encoder, unnamed_questions(task.asked, task.identifiers))
 
     def read(self, reader: Reader) -> Rows:
         task = reader.task
-        return reader.answers(self.name, unnamed_questions(task.forget, task.identifiers))
+        return reader.answers(self.name, unnamed_questions(task.asked, task.identifiers))
 
 
 class FillIn(Reading):
@@ -97,14 +98,14 @@ class FillIn(Reading):
         return no_facts(task)
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        for record in task.forget:
+        for record in task.asked:
             blanks(encoder, record, task.facts[record.key])
 
     def read(self, reader: Reader) -> Rows:
         """``completions`` (a list for each blank), and ``filled``: a flag for each."""
         lm, encoder = reader.loaded()
         task = reader.task
-        given = [blank for record in task.forget for blank in blanks(encoder, record, task.facts[record.key])]
+        given = [blank for record in task.asked for blank in blanks(encoder, record, task.facts[record.key])]
         if not given:
             return {}
         completed = fill_in(lm, given, task.settings.top)
@@ -145,13 +146,13 @@ class KeptSet(Reading):
 
     def encode(self, task: Task, encoder: Encoder) -> None:
         records = task.utility[self.name]
-        encode_asked(encoder, records)
+        encode_asked(encoder, by_answer(records))
         if _contrasted(records):
             encode_contrasted(encoder, records)
 
     def read(self, reader: Reader) -> Rows:
         records = reader.task.utility[self.name]
-        rows = reader.answers(self.name.replace("_", " "), records)
+        rows = reader.answers(self.name.replace("_", " "), by_answer(records))
         for key, row in self._losses(reader, records).items():
             rows[key] |= row
         return rows

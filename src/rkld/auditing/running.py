@@ -47,7 +47,7 @@ from rkld.settings.typed import AuditKeywords
 SALT, KEPT = "audit.salt", "readings"
 """Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
 
-READING_FORMAT = 3
+READING_FORMAT = 4
 """Of the files in ``readings/``: those of another format are made anew."""
 
 VERSIONS = ("rkld", "torch", "transformers", "peft", "tokenizers")
@@ -396,5 +396,5 @@ class _AuditRun:
         ]
         for role, found in self.readings.items():
             if answers := found.get("answers"):
-                read = partial(own_answer_rows, original, self.task.forget, answers, sound)
+                read = partial(own_answer_rows, original, self.task.asked, answers, sound)
                 found[OWN_ANSWERS] = self._once(role, OWN_ANSWERS, read, of, answers, sound)

@@ -257,7 +257,7 @@ class QuestionEvaluator(Evaluator):
             if answers:
                 gold = [each[0] for each in scores]
                 own = measure(lm, self.encoder, records, max_new_tokens=self.max_new_tokens, scores=gold)
-                found[name]["rouge"] = np.array(own.rouge_l_recalls)
+                found[name]["rouge"] = np.array(own.tofu_rouge_l_recalls)
                 if name == "forget":
                     found[name]["names_whole"] = names_whole(records, own.answers or (), self.names)
         return found

@@ -25,7 +25,7 @@ from rkld.pipeline.preparing import DATA, Inputs, choose, load_with_encoder, mea
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import NoProgress
 from rkld.records.identity import identifiers
-from rkld.records.record import Record
+from rkld.records.record import TEMPLATE_ARGUMENTS, Record
 from rkld.runfolder.folder import remove
 from rkld.runfolder.lock import hold
 from rkld.runfolder.manifest import is_finished, read_manifest
@@ -259,10 +259,11 @@ Of each earlier request: the last state less that just after its own erasure. Ab
 
 def _row(record: Record) -> dict[str, Any]:
     """The record as :func:`rkld.records.reading.read_records` takes it."""
-    turns = [dataclasses.asdict(turn) for turn in record.turns]
+    turns = [turn.message() for turn in record.turns]
     named = {"messages": turns} if record.form == "chat" else {turn["role"]: turn["content"] for turn in turns}
     about = {"subject": record.subject, "aliases": list(record.aliases), "spans": list(record.spans)}
-    return {**record.extra, **named, **about}
+    given = {TEMPLATE_ARGUMENTS: dict(record.template_variables)} if record.template_variables else {}
+    return {**record.extra, **named, **about, **given}
 
 
 def _state(after: int) -> str:

@@ -1,6 +1,6 @@
 """How far a model's continuation of a text is the true one: words in common, and tokens recited.
 
-ROUGE-L recall is TOFU's (:func:`rkld.evaluation.tofu.rouge_l_recall`).
+ROUGE-L recall is :func:`rkld.evaluation.rouge.rouge_l_recall`.
 """
 
 from __future__ import annotations

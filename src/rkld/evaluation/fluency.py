@@ -169,7 +169,7 @@ def _own(encoder: Encoder, record: Record, answer: str, special: set[int]) -> En
         pairs = enumerate(zip(prompt, encoded.ids, strict=False))
         begin = next((t for t, (there, here) in pairs if there != here), len(prompt))
     else:
-        encoded = encoder.encode(record.with_answer(answer if answer.strip() else "x"))
+        encoded = encoder.encode(encoder.answered(record, answer if answer.strip() else "x"))
         begin = encoded.prompt_length
     marked = [t for t in range(begin, len(encoded.ids)) if encoded.answer[t]]
     content = {t for t in marked if encoded.ids[t] not in special}

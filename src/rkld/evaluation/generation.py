@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import measuring
 from rkld.models.checks import TOLERANCE
+from rkld.records.encoding import end_of_turn_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -56,7 +57,7 @@ def greedy(
 ) -> list[Generated]:
     """The most likely next token again and again, from each prompt (token ids), in the order given.
 
-    An answer ends with an end token (those of the model's generation config, and the tokenizer's eos), after
+    An answer ends with an end token (:func:`end_ids`), after
     ``max_new_tokens`` (one cap for all or one per prompt; 200 as in TOFU) or where the context is full.
     Temperature, repetition penalty and the like of the model's generation config do not apply. ``starts`` holds the
     tokens each answer is known to begin with (:func:`known_prefixes`), which are not generated again. ``progress`` is
@@ -237,7 +238,11 @@ def room(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def end_ids(lm: LanguageModel) -> frozenset[int]:
-    """Tokens that end an answer: chat models name their end of turn in one place or the other."""
+    """Tokens that end an answer: what the chat template sets behind one, and what model and tokenizer name.
+
+    In many models the tokenizer's eos is another token than the end of turn, and answers would run on past it.
+    """
     configured = lm.inner.generation_config.eos_token_id
     configured = configured if isinstance(configured, (list, tuple)) else [configured]
-    return frozenset(token for token in (*configured, lm.tokenizer.eos_token_id) if token is not None)
+    turn = end_of_turn_ids(lm.tokenizer)
+    return turn | {token for token in (*configured, lm.tokenizer.eos_token_id) if token is not None}

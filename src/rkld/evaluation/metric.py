@@ -31,6 +31,9 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
+ANSWERED = ("facts", "rouge_l", "leaks")
+"""Columns of flags or shares that are None where an answer was cut before its end, so that they were not measured."""
+
 KEPT = ("retain", "neighbours", "real_authors", "world_facts")
 """Sets of records that should have been kept."""
 
@@ -186,6 +189,26 @@ class RecordMetric(Metric):
             on_sets={},
         )
 
+    def figure_of(self, rows: Rows, measured: Measured) -> Figure | None:
+        """The mean over rows; None where nothing was measured.
+
+        Whatever the values are that were not (None in :data:`ANSWERED`), the interval holds the figure: its ends are
+        those of the least and the most that they can be. So a cut answer counts as if it said what was looked for.
+        """
+        low, high = (self.values(_filled(rows, value)) for value in (0.0, 1.0))
+        known = self._known(rows)
+        if not known:
+            return None
+        found, *ends = (
+            self.figure(values, measured.record_persons(list(values)), measured.seed)
+            for values in ([known] if len(known) == len(low) else [known, low, high])
+        )
+        if not ends:
+            return found
+        least, most = min(end.low for end in ends), max(end.high for end in ends)
+        value = min(max(found.value, least), most)
+        return replace(found, value=value, low=least, high=most, n=len(low), unmeasured=len(low) - len(known))
+
     def figure(self, values: Values, persons: Persons = None, seed: int = 0) -> Figure:
         """The mean of some records' values."""
         if self.flags:
@@ -196,14 +219,21 @@ class RecordMetric(Metric):
         return {
             role: found
             for role, readings in measured.readings.items()
-            if readings.get(self.reading) and (found := self.values(readings[self.reading]))
+            if readings.get(self.reading) and (found := self._known(readings[self.reading]))
         }
 
+    def _known(self, rows: Rows) -> Values:
+        """The values that were measured."""
+        low, high = (self.values(_filled(rows, value)) for value in (0.0, 1.0))
+        return {key: value for key, value in low.items() if value == high[key]}
+
     def figures(self, measured: Measured) -> dict[str, Figure | dict[str, Any]]:
-        return {
-            role: self.figure(values, measured.record_persons(list(values)), measured.seed)
-            for role, values in self.records(measured).items()
+        found = {
+            role: self.figure_of(readings[self.reading], measured)
+            for role, readings in measured.readings.items()
+            if readings.get(self.reading)
         }
+        return {role: figure for role, figure in found.items() if figure is not None}
 
     def differences(self, measured: Measured) -> dict[str, Figure]:
         values = self.records(measured)
@@ -246,6 +276,22 @@ class Aggregate(Metric):
 
 def _with_parameter(values: Callable[..., Values], value: Any, rows: Rows) -> Values:
     return values(rows, value)
+
+
+def _filled(rows: Any, value: float) -> Any:
+    """Rows (or tables of them) with ``value`` for everything in :data:`ANSWERED` that was not measured."""
+    if not isinstance(rows, Mapping):
+        return rows
+    return {
+        name: _put(found, value) if name in ANSWERED else _filled(found, value) if isinstance(found, Mapping) else found
+        for name, found in rows.items()
+    }
+
+
+def _put(found: Any, value: float) -> Any:
+    if isinstance(found, list):
+        return [_put(one, value) for one in found]
+    return value if found is None else found
 
 
 def _of_part(values: Callable[..., Values], part: str, parts: Mapping[str, Rows]) -> Values:

@@ -3,7 +3,8 @@
 Columns, by the function that makes them:
 
 - :func:`likelihood_rows`: ``loss``, mean nats per answer token; ``extraction_strength``, ``exact_memorisation``;
-- :func:`answer_rows`: ``answer``, the greedy answer; ``rouge_l``, its recall; ``facts``, a flag for each fact of the
+- :func:`answer_rows`: ``answer``, the greedy answer (``answers``, one per mode, where there are several); ``cut``;
+  ``rouge_l``, its recall, and ``tofu_rouge_l``, the same by TOFU's definition; ``facts``, a flag for each fact of the
   record; ``repetition``;
 - :func:`contrast_rows`: ``loss``, ``paraphrase_loss``, and ``perturbed_loss`` (a list: one for each wrong answer).
 
@@ -12,19 +13,21 @@ Metrics (:mod:`rkld.evaluation.metrics`) are computed of these rows alone. Rows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rkld.evaluation.generation import greedy, known_prefixes
+from rkld.evaluation import tofu
+from rkld.evaluation.answering import was_cut
 from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.memorisation import answer_hits, exact_memorisation, extraction_strength
 from rkld.evaluation.questions import mean_losses, question_scores
-from rkld.evaluation.tofu import rouge_l_recall
+from rkld.evaluation.rouge import rouge_l_recall
 from rkld.text.facts import facts_said, repetition
 
 if TYPE_CHECKING:
+    from rkld.evaluation.generation import Generated
     from rkld.evaluation.likelihood import Scores
     from rkld.models.language_model import LanguageModel
     from rkld.records.encoding import Encoder
@@ -72,52 +75,60 @@ def likelihood_rows(
     return by_key(records, columns)
 
 
-def greedy_answers(
-    lm: LanguageModel,
-    encoder: Encoder,
-    records: Sequence[Record],
-    *,
-    max_new_tokens: int,
-    scores: Sequence[Scores] | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> list[str]:
-    """The greedy answers to the records' last questions; of a text, its continuation.
-
-    ``scores`` as in :func:`likelihood_rows`: what the model would generate of the right answer in any case is taken
-    from them. ``progress`` is called with the number of answers just made.
-    """
-    encoded = [encoder.encode(record) for record in records]
-    scores = answer_scores(lm, encoded) if scores is None else scores
-    prompts = [one.ids[: one.prompt_length] for one in encoded]
-    starts = known_prefixes(lm, encoded, scores)
-    generated = greedy(lm, prompts, max_new_tokens=max_new_tokens, starts=starts, progress=progress)
-    return [one.text for one in generated]
-
-
 def answer_rows(
     records: Sequence[Record],
-    answers: Sequence[str],
+    answers: Sequence[Sequence[Generated]],
     facts: Mapping[str, Sequence[str]] | None = None,
     encoder: Encoder | None = None,
 ) -> Rows:
     """Generated answers beside the recorded ones.
 
+    A record that was asked in several modes says what it says in any of them. What an answer that was cut
+    (:func:`rkld.evaluation.answering.was_cut`) does not say was not measured: None.
+
     Args:
+        answers: for each record one answer per mode, that to its own format first.
         facts: a record's key → what is looked for; by default its spans. Those that stand in the question or prefix,
             not in the recorded answer, are left out.
         encoder: needed for plain texts, whose prefix is no part of the answer.
     """
     rows: Rows = {}
-    for record, answer in zip(records, answers, strict=True):
-        gold = gold_answer(record, encoder)
+    for record, given in zip(records, answers, strict=True):
+        gold, texts = gold_answer(record, encoder), [answer.text for answer in given]
         expected = facts_in(record.spans if facts is None else facts.get(record.key, ()), gold)
+        cut = [was_cut(record, answer) for answer in given]
         rows[record.key] = {
-            "answer": answer,
-            "rouge_l": rouge_l_recall(answer, gold),
-            "facts": facts_said(expected, answer),
-            "repetition": repetition(answer),
+            "answer": texts[0],
+            **({"answers": texts} if len(texts) > 1 else {}),
+            "cut": any(cut),
+            "rouge_l": highest([_recall(text, gold, c) for text, c in zip(texts, cut)]),
+            "tofu_rouge_l": tofu.rouge_l_recall(texts[0], gold),
+            "facts": worst([flags_said(expected, text, c) for text, c in zip(texts, cut)]),
+            "repetition": repetition(texts[0]),
         }
     return rows
+
+
+def _recall(answer: str, gold: str, cut: bool) -> float | None:
+    """ROUGE-L recall; None of an answer that was cut, unless it is full already."""
+    recall = rouge_l_recall(answer, gold)
+    return None if cut and recall < 1 else recall
+
+
+def flags_said(facts: Sequence[str], answer: str, cut: bool) -> list[bool | None]:
+    """For each fact whether an answer says it; None where that was not seen, as the answer was cut."""
+    return [said or (None if cut else False) for said in facts_said(facts, answer)]
+
+
+def worst(flags: Sequence[Sequence[bool | None]]) -> list[bool | None]:
+    """Of several answers' flags (k, facts): true where one is, else None where one is; (facts,)."""
+    return [True if True in found else None if None in found else False for found in zip(*flags, strict=True)]
+
+
+def highest(values: Sequence[float | None]) -> float | None:
+    """The highest value; None where one was not measured."""
+    measured = [value for value in values if value is not None]
+    return max(measured) if len(measured) == len(values) else None
 
 
 def contrast_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> Rows:

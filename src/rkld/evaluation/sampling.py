@@ -33,7 +33,7 @@ def sample(
     *,
     seed: int,
     temperature: float = 1.0,
-    max_new_tokens: int = 200,
+    max_new_tokens: int | Sequence[int] = 200,
     batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[list[Generated]]:
@@ -41,18 +41,21 @@ def sample(
 
     Nothing is cut from the distribution (no top-k, no top-p), whatever the model's generation config says. The chance
     in an answer comes from ``seed``, the prompt's place and the answer's number alone: neither ``n`` nor ``batch_size``
-    nor the other prompts change it, up to rounding. ``progress`` is called with the number of answers just made.
-    ValueError for n < 1 or a temperature that is not positive; UserError where a prompt is empty or fills the context.
+    nor the other prompts change it, up to rounding. ``max_new_tokens`` is one cap for all or one per prompt.
+    ``progress`` is called with the number of answers just made. ValueError for n < 1 or a temperature that is not
+    positive; UserError where a prompt is empty or fills the context.
     """
     if n < 1 or not temperature > 0:
         raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
     ends = end_ids(lm)
-    caps = [min(max_new_tokens, left) for left in room(lm, prompts)]
+    caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    longest = max(caps, default=0)
+    caps = [min(cap, left) for cap, left in zip(caps, room(lm, prompts), strict=True)]
     answers: dict[tuple[int, int], Generated] = {}
     with default_generation_config(lm):
         for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):
             given = [prompts[i] for i, _ in batch]
-            chance = np.stack([np.random.default_rng((seed, i, j)).random(max_new_tokens) for i, j in batch])
+            chance = np.stack([np.random.default_rng((seed, i, j)).random(longest) for i, j in batch])
             draws = _Draws(chance, max(map(len, given)), temperature)
             generated = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
             for (i, j), ids in zip(batch, generated, strict=True):

@@ -47,6 +47,8 @@ class Figure:
     """Records or questions it is made of."""
     method: str
     """How the interval was made."""
+    unmeasured: int = 0
+    """Of these n how many were not measured: the interval holds whatever they are, the value is that of the others."""
 
     def __post_init__(self) -> None:
         if math.isnan(self.value) or not self.low <= self.value <= self.high or self.n < 1:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rkld.evaluation.answering import MARGIN, greedy_answers
 from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.metric import RecordMetric
-from rkld.evaluation.readings import Rows, answer_rows, greedy_answers, likelihood_rows
+from rkld.evaluation.readings import Rows, answer_rows, likelihood_rows
 from rkld.evaluation.registry import METRICS
+from rkld.records.record import by_answer
 
 if TYPE_CHECKING:
     from rkld.evaluation.likelihood import Scores
@@ -28,14 +30,18 @@ SHOWN = ("probability", "rouge_l", "facts_said")
 class Measurement:
     """A model's metrics on ``n`` records, over all and one by one, in their order. Plain numbers and strings.
 
-    ``answers`` holds what the model generated, so it can hold personal data; ``values()`` does not.
+    Every answer of a conversation is asked for in its own context, so there may be more ``answers`` than records
+    (:meth:`rkld.records.record.Record.by_answer`). They are what the model generated, so they can hold personal data;
+    ``values()`` does not.
     """
 
     keys: tuple[str, ...]
     probabilities: tuple[float, ...]  # exp(−mean loss per answer token), end of turn included
     answers: tuple[str, ...] | None = None  # greedy; None where none were requested, likewise below
-    rouge_l_recalls: tuple[float, ...] | None = None
-    facts: tuple[tuple[bool, ...], ...] | None = None  # for each span of the record's answer: does the answer say it?
+    cut: tuple[bool, ...] | None = None  # whether the answer was cut before its end
+    rouge_l_recalls: tuple[float | None, ...] | None = None  # None where it was cut
+    tofu_rouge_l_recalls: tuple[float, ...] | None = None
+    facts: tuple[tuple[bool | None, ...], ...] | None = None  # for each span of an answer: is it said? None: not seen
 
     @property
     def n(self) -> int:
@@ -48,13 +54,14 @@ class Measurement:
 
     @property
     def rouge_l(self) -> float | None:
-        """ROUGE-L recall of the greedy against the gold answers, mean over records."""
-        return None if self.rouge_l_recalls is None else float(np.mean(self.rouge_l_recalls))
+        """ROUGE-L recall of the greedy against the gold answers: mean over those not cut; None without any."""
+        recalls = [recall for recall in self.rouge_l_recalls or () if recall is not None]
+        return float(np.mean(recalls)) if recalls else None
 
     @property
     def facts_said(self) -> float | None:
-        """Share of all spans, over all records, that the greedy answers say; None where there are none."""
-        flags = [flag for some in self.facts or () for flag in some]
+        """Share of all spans, over all answers, that these say; None where of none it was seen."""
+        flags = [flag for some in self.facts or () for flag in some if flag is not None]
         return float(np.mean(flags)) if flags else None
 
     def values(self) -> dict[str, float | int | None]:
@@ -68,15 +75,16 @@ def measure(
     records: Sequence[Record],
     *,
     answers: bool = True,
-    max_new_tokens: int = 200,
+    max_new_tokens: int | None = None,
     scores: Sequence[Scores] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Measurement:
     """Probability of the records' answers and, if ``answers``, the model's own greedy ones beside them.
 
-    It answers the record's last question, to be compared with the record's last answer; a text is continued
-    from its prefix. ``scores`` are those of the records' answers where answer_scores has made them already.
-    ``progress`` is called with the number of answers just made. ValueError without records.
+    It answers each question of a record, to be compared with the answer recorded to it; a text is continued from its
+    prefix. ``max_new_tokens`` is the longest answer; by default as long as the recorded one and
+    :data:`rkld.evaluation.answering.MARGIN` more. ``scores`` are those of the records' answers where answer_scores has
+    made them already. ``progress`` is called with the number of answers just made. ValueError without records.
     """
     if not records:
         raise ValueError("there are no records to measure")
@@ -86,17 +94,25 @@ def measure(
     keys, probabilities = tuple(record.key for record in records), tuple(_values("probability", likelihood).values())
     if not answers:
         return Measurement(keys, probabilities)
-    generated = greedy_answers(lm, encoder, records, max_new_tokens=max_new_tokens, scores=scores, progress=progress)
-    rows = answer_rows(records, generated, encoder=encoder)
-    flags: dict[str, list[bool]] = {key: [] for key in keys}
-    for name, flag in _values("facts_said", rows).items():
-        flags[name.rpartition("/")[0]].append(bool(flag))
+    asked = by_answer(records)
+    generated = greedy_answers(
+        lm,
+        encoder,
+        asked,
+        max_new_tokens=max_new_tokens,
+        at_least=MARGIN,
+        scores=scores if len(asked) == len(records) else None,
+        progress=progress,
+    )
+    rows = list(answer_rows(asked, generated, encoder=encoder).values())
     return Measurement(
         keys,
         probabilities,
-        tuple(generated),
-        tuple(_values("rouge_l", rows).values()),
-        tuple(map(tuple, flags.values())),
+        answers=tuple(row["answer"] for row in rows),
+        cut=tuple(row["cut"] for row in rows),
+        rouge_l_recalls=tuple(row["rouge_l"] for row in rows),
+        tofu_rouge_l_recalls=tuple(row["tofu_rouge_l"] for row in rows),
+        facts=tuple(tuple(row["facts"]) for row in rows),
     )
 
 

@@ -30,6 +30,7 @@ from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.health import EVERYDAY_TOKENS, everyday_prompts
 from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
 from rkld.records.encoding import Encoded
+from rkld.records.replay import ANSWER_TOKENS
 from rkld.settings.unlearning import Settings
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
@@ -129,7 +130,8 @@ class _Probe:
     def _said(self, prompts: Sequence[Sequence[int]]) -> list[int]:
         """Tokens of the model's own answers to some of the prompts, from all over them."""
         some = prompts[:: -(-len(prompts) // ANSWERED)]
-        return [max(1, len(a.ids)) for a in greedy(self.lm, some, max_new_tokens=self.settings.max_new_tokens)]
+        cap = self.settings.max_new_tokens or ANSWER_TOKENS
+        return [max(1, len(a.ids)) for a in greedy(self.lm, some, max_new_tokens=cap)]
 
     def estimate(self, load_seconds: float) -> Estimate:
         s = self.settings
@@ -142,7 +144,7 @@ class _Probe:
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
         prompts = [len(self.encoder.prompt(prompt)) for prompt in everyday_prompts()]
-        measuring += generating(prompts, [min(EVERYDAY_TOKENS, s.max_new_tokens)] * len(prompts))
+        measuring += generating(prompts, [EVERYDAY_TOKENS] * len(prompts))
         drawn = len(steps) * s.batch_size
         replay = [len(prompt) for prompt in self.prompts][:drawn]
         said = self.said[: len(replay)]
@@ -284,7 +286,8 @@ def _answered(key: str, prompt: Sequence[int], n: int) -> Encoded:
 
 def _answer_lengths(records: Sequence[Encoded], settings: Settings) -> list[int]:
     """Tokens of the given answers, up to the longest that will be generated."""
-    return [min(settings.max_new_tokens, len(e.ids) - e.prompt_length) for e in records]
+    lengths = [len(e.ids) - e.prompt_length for e in records]
+    return [min(settings.max_new_tokens or length, length) for length in lengths]
 
 
 class _Clock(TrainerCallback):

@@ -51,8 +51,8 @@ from rkld.pipeline.preparing import (
 from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
-from rkld.records.record import Record
-from rkld.records.replay import own_words, screen
+from rkld.records.record import Record, by_answer
+from rkld.records.replay import ANSWER_TOKENS, own_words, screen, trimmed
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import Run, remove
 from rkld.settings.unlearning import Settings
@@ -154,10 +154,15 @@ class Work:
             made = greedy(
                 self.student,
                 [self.encoder.prompt(record) for record in records],
-                max_new_tokens=max_new_tokens or self.settings.max_new_tokens,
+                max_new_tokens=max_new_tokens or self.settings.max_new_tokens or ANSWER_TOKENS,
                 progress=advance,
             )
-        return [record.with_answer(generated.text.strip()) for record, generated in zip(records, made)]
+        return [self.with_own_answer(r, said.text, cut=not said.finished) for r, said in zip(records, made)]
+
+    def with_own_answer(self, record: Record, text: str, *, cut: bool) -> Record:
+        """A record with what the model answered; what was cut ends with a whole sentence or word, and no end mark."""
+        text = trimmed(text) if cut else text.strip()
+        return self.encoder.answered(record, text, cut=cut) if text else record.with_answer("")
 
     def measured(self, when: str, lm: LanguageModel, encoder: Encoder) -> dict[str, Measurement]:
         """The figures of a model, set by set; one line each in metrics.jsonl."""
@@ -165,7 +170,7 @@ class Work:
         sets = {
             "forget": (self.inputs.forget, cap),
             "retain": (measured_retain(self.inputs), cap),
-            "everyday": (read_records(self.folder / Before.file), min(cap, health.EVERYDAY_TOKENS)),
+            "everyday": (read_records(self.folder / Before.file), health.EVERYDAY_TOKENS),
         }
         self.run.withdraw(when)  # of a phase that was interrupted
         for name, (records, tokens) in sets.items():
@@ -260,7 +265,9 @@ class Before(Phase):
         if unknown := health.unknown(known, found["forget"].facts_said):
             work.warn(unknown)
         write_json(work.folder / "answers.json", {"before": found["forget"].answers})
-        return {"metrics": {name: m.values() for name, m in found.items()}, "unknown": unknown is not None}
+        cut = [number for number, was_cut in enumerate(found["forget"].cut or ()) if was_cut]
+        figures = {name: m.values() for name, m in found.items()}
+        return {"metrics": figures, "cut": cut, "unknown": unknown is not None}
 
 
 class Stop(Phase):
@@ -316,10 +323,11 @@ class OwnWords(Phase):
         i = work.inputs
         if work.settings.own_words == "no":
             return {}
-        texts = work.run.answers()["before"]
-        answered = [r.with_answer(text.strip()) for r, text in zip(i.forget, texts) if r.question and text.strip()]
-        found = own_words(answered, i.forget, i.identifiers)
-        work.progress.say(f"Own words: {len(found)} of {len(i.forget)} answers hold facts and are unlearned")
+        texts, cut = work.run.answers()["before"], set(work.notes["before"].get("cut", ()))
+        asked = by_answer(i.forget)
+        own = [work.with_own_answer(r, text, cut=n in cut) for n, (r, text) in enumerate(zip(asked, texts))]
+        found = own_words([r for r in own if r.question and r.answer.strip()], i.forget, i.identifiers)
+        work.progress.say(f"Own words: {len(found)} of {len(asked)} answers hold facts and are unlearned")
         write_records(work.folder / self.file, found)
         return {"records": len(found)}
 

@@ -36,7 +36,7 @@ from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
 from rkld.records.identity import apart, check_disjoint, each_once, identifiers, is_named
 from rkld.records.reading import read_prompts, read_records, read_subjects
-from rkld.records.record import Record
+from rkld.records.record import Record, by_answer
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import generic_prompts, swapped_prompts
 from rkld.records.sources import Source
@@ -365,8 +365,9 @@ def prepare(
     coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
     coverage.require(settings.score)
     prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
-    for record in (*inputs.forget, *measured_retain(inputs)):  # all of them are answered, before and after
-        encoder.prompt(record)
+    for record in by_answer((*inputs.forget, *measured_retain(inputs))):  # all are answered, before and after
+        encoder.encode(record)
+        encoder.prompts(record)
     comparison = stop_comparison(inputs, encoder)
     _check_terms(inputs, lm, encoder, method, forget, retain)
     return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, load_seconds)

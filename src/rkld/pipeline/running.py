@@ -17,6 +17,7 @@ from rkld.pipeline.description import described
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
 from rkld.progress import NoProgress
+from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
@@ -138,7 +139,7 @@ def note_records(run: Run, inputs: Inputs) -> None:
     if inputs.holdout:
         sets["holdout records"] = inputs.holdout
     for name, records in sets.items():
-        contents = [(r.form, [astuple(turn) for turn in r.turns], r.spans) for r in records]
+        contents = [(r.form, [astuple(turn) for turn in r.turns], r.template_variables, r.spans) for r in records]
         run.same(name, {"n": len(records), "hash": run.salted(contents)})
 
 
@@ -151,7 +152,7 @@ def result_of(run: Run, inputs: Inputs) -> Result:
         metrics=run.figures,
         answers=[
             {"question": record.question, "before": before, "after": after}
-            for record, before, after in zip(inputs.forget, answers["before"], answers["after"])
+            for record, before, after in zip(by_answer(inputs.forget), answers["before"], answers["after"])
         ],
         warnings=run.manifest.get("warnings", []),
     )

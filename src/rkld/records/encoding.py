@@ -14,17 +14,30 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from jinja2 import TemplateError
 
 from rkld.errors import UserError, nearest
-from rkld.records.record import SYSTEM_ROLES, Record, Turn
-from rkld.records.templates import ChatTemplate
+from rkld.records.record import REASONING, SYSTEM_ROLES, TOOL_CALLS, Record, Turn
+from rkld.records.rendering import ChatTemplate
+from rkld.records.templates import (
+    RESERVED,
+    TOOL_CALL_ENDS,
+    Slot,
+    is_link,
+    is_written,
+    message,
+    not_written,
+    possible_modes,
+    slots_of,
+    thoughts_apart,
+    with_texts,
+)
 from rkld.text.printable import printable
 from rkld.text.wording import added_spans
 
@@ -130,15 +143,14 @@ class _Tokens:
 
 
 class _Skeleton(NamedTuple):
-    """What a chat template writes around the contents of n turns."""
+    """What a chat template writes around n slots: the contents of turns, and the thoughts before them."""
 
     order: tuple[int, ...]
-    """(n,): the turns in the order of the text; some templates move the system turn."""
+    """(n,): the slots in the order of the text; some templates move the system turn."""
     pieces: tuple[str, ...]
-    """(n + 1,): before, between and after the contents."""
-    prompts: tuple[str | None, ...]
-    """(n,), in the order of the text: what the template writes after the content before an answer to have the
-    answer generated; None for other turns."""
+    """(n + 1,): before, between and after the slots."""
+    prompts: Mapping[int, str]
+    """An answering turn → what the template writes after the slot before it to have the answer generated."""
 
 
 class Encoder:
@@ -183,11 +195,11 @@ class Encoder:
         self.context_length = context_length
         self.max_length = max_length
         self._bare = not tokenizer.chat_template
-        self._template = PLAIN_CHAT_TEMPLATE if self._bare else _own_template(tokenizer)
+        self.template = PLAIN_CHAT_TEMPLATE if self._bare else _own_template(tokenizer)
         self._start_ids = self._find_start_ids()
         self._anchor = self._find_anchor()
         self._end_of_turn = self._find_end_of_turn()
-        self._skeletons: dict[tuple[str, ...], _Skeleton] = {}
+        self._skeletons: dict[str, _Skeleton] = {}
 
     # What callers use
 
@@ -227,14 +239,90 @@ class Encoder:
         # Whatever the answer says, the prompt before it is the same.
         layout = self._layout(record if record.answer else record.with_answer("x"))
         tokens = self._tokenize(layout, record.where)
-        length = self._prompt_length(record, layout, tokens)
+        return self._with_room(record, tokens.ids[: self._prompt_length(record, layout, tokens)])
+
+    def prompts(self, record: Record) -> tuple[tuple[int, ...], ...]:
+        """All that generation of the last answer may start from: :meth:`prompt`, then one for each other mode.
+
+        A model that thinks first is asked with and without a thought, and in what other modes (:attr:`modes`) its
+        template has. Most models have one prompt alone.
+
+        Raises:
+            UserError: as :meth:`prompt`.
+        """
+        found = [self.prompt(record)]
+        question = record.turns[: record.answer_index]
+        if record.form == "chat" and question:
+            turns = self.conversation(replace(record, turns=question))
+            for mode in self.modes:
+                asked = replace(record, template_variables={**record.template_variables, **mode})
+                text = self._render(turns, asked, add_generation_prompt=True)
+                tokens = self._tokenize(_Layout(text, (), self._bare, closed=True), record.where)
+                found.append(self._with_room(record, tokens.ids))
+        return tuple(dict.fromkeys(found))
+
+    def _with_room(self, record: Record, prompt: Sequence[int]) -> tuple[int, ...]:
         limit = self.max_length or self.context_length
-        if limit is not None and length >= limit:
+        if limit is not None and len(prompt) >= limit:
             raise UserError(
-                f"{record.where}: its question has {length} tokens and leaves no room for an answer within "
+                f"{record.where}: its question has {len(prompt)} tokens and leaves no room for an answer within "
                 f"{limit}. Shorten it or take it out."
             )
-        return tuple(tokens.ids[:length])
+        return tuple(prompt)
+
+    @cached_property
+    def modes(self) -> tuple[Mapping[str, Any], ...]:
+        """Values of the template's variables that change what it writes before an answer; {} first, its default.
+
+        Tried are True and False for variables that the template only tests (``enable_thinking``, ``thinking``), and the
+        values in :data:`rkld.records.templates.MODE_VALUES`; one variable at a time.
+        """
+        asked = Record("", "chat", (Turn("user", "x"),), where="the chat template's modes", unanswered=True)
+        found: dict[str, Mapping[str, Any]] = {}
+        for mode in ({}, *possible_modes(self.template)):
+            try:
+                given = replace(asked, template_variables=mode)
+                text = self._render(self.conversation(asked), given, add_generation_prompt=True)
+            except (UserError, TypeError, ValueError, AttributeError):
+                continue  # no value that this variable can have
+            found.setdefault(text, mode)
+        return tuple(found.values())
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The token that the template sets behind a last answer, where it is one; often not the tokenizer's eos."""
+        ids = (self.tokenizer.convert_tokens_to_ids(end) for end in self._turn_ends[:1])
+        return frozenset(token for token in ids if token is not None)
+
+    @cached_property
+    def _turn_ends(self) -> tuple[str, ...]:
+        """What ends an answer, as text: what the template sets behind one, then what else may."""
+        probe = Record("", "chat", (Turn("user", "x"), Turn("assistant", "y")))
+        try:
+            layout = self._layout(probe)
+        except UserError:  # it wants other conversations
+            found = ""
+        else:
+            content, answer = layout.parts[-1]
+            found = layout.text[content.end : answer.end if answer else content.end].strip()
+        others = (self.tokenizer.eos_token or "", *TOOL_CALL_ENDS)
+        return tuple(dict.fromkeys(filter(None, (found, *others))))
+
+    def answered(self, record: Record, text: str, *, cut: bool = False) -> Record:
+        """The record with what a model has generated as its last answer, thoughts where the template has them.
+
+        Left out are thoughts that it does not write.
+        """
+        plain = record.with_answer(text, cut=cut)
+        *_, turn = thoughts_apart(plain.turns)
+        apart = record.with_answer(turn.content or "x", turn.fields.get(REASONING, ""), cut=cut)
+        for candidate in (plain, apart):
+            try:
+                self._layout(candidate)
+            except UserError:
+                continue
+            return candidate
+        return record.with_answer(turn.content, cut=cut)
 
     def conversation(self, record: Record) -> tuple[Turn, ...]:
         """A chat's turns as the template is given them: after the system prompt, if they have none of their own."""
@@ -291,7 +379,7 @@ class Encoder:
         for changed_by_use in ("padding", "truncation"):
             backend.pop(changed_by_use, None)
         specials = self.tokenizer.special_tokens_map
-        parts = [backend, specials, self._template, self.system_prompt, self._date.isoformat()]
+        parts = [backend, specials, self.template, self.system_prompt, self._date.isoformat()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     # Records → text
@@ -305,79 +393,168 @@ class Encoder:
             whole = Range(0, len(text))
             return _Layout(text, (_Part(whole, whole),), bare=True, closed=True)
         prompt, completion = Range(0, len(contents[0])), Range(len(contents[0]), len(text))
-        return _Layout(text, (_Part(prompt, None), _Part(completion, completion)), bare=True, closed=False)
+        return _Layout(text, (_Part(prompt, None), _Part(completion, completion)), bare=True, closed=record.cut)
 
     def _chat_layout(self, record: Record) -> _Layout:
-        turns: Sequence[Turn] = self.conversation(record)
-        skeleton = self._skeleton(tuple(turn.role for turn in turns), record.where)
-        text = self._render(turns, record.where)
-        turns = [turns[i] for i in skeleton.order]
-        # Many templates trim what they are given, some of it only on one side.
-        contents = [
-            "(" + "|".join(re.escape(text) for text in (c, c.strip(), c.rstrip(), c.lstrip())) + ")"
-            for c in (turn.content for turn in turns)
-        ]
-        *before, last = (re.escape(piece) for piece in skeleton.pieces)
-        pattern = "".join(piece + content for piece, content in zip(before, contents, strict=True)) + last
-        found = re.fullmatch(pattern, text)
+        turns = self.conversation(record)
+        found = self._laid_out(record, turns)
+        if found is None and (apart := thoughts_apart(turns)) != turns:
+            found = self._laid_out(record, apart)  # a template that takes thoughts out of contents
         if found is None:
             raise UserError(
                 f"{record.where}: the chat template rewrites the contents of this conversation, so its "
                 "answers can't be found in the text. Give one that leaves them alone with --chat-template."
             )
-        parts = []
-        for i, turn in enumerate(turns):
-            content = Range(*found.span(i + 1))
-            if turn.role == "assistant":
-                # What generation has to write: the white space after its prompt too, but not, say, an empty
-                # thinking block that the template puts there.
-                piece, prompt = skeleton.pieces[i], skeleton.prompts[i]
-                start = content.start
-                if prompt is not None and piece.startswith(prompt) and not piece[len(prompt) :].strip():
-                    start -= len(piece) - len(prompt)
-                end = self._end_of_turn.match(skeleton.pieces[i + 1])
-                parts.append(_Part(content, Range(start, content.end + (end.end() if end else 0))))
-            elif turn.role not in SYSTEM_ROLES:
-                parts.append(_Part(content, None))
-        final = parts[-1].answer if turns[-1].role == "assistant" else None
+        return found
+
+    def _laid_out(self, record: Record, turns: Sequence[Turn]) -> _Layout | None:
+        """None where the template changes what the turns say."""
+        slots = slots_of(turns)
+        skeleton = self._skeleton(record, turns, slots)
+        text = self._render(turns, record)
+        # Many templates trim what they are given, some of it only on one side.
+        contents = [
+            "(" + "|".join(re.escape(text) for text in (c, c.strip(), c.rstrip(), c.lstrip())) + ")"
+            for c in (slots[i].text for i in skeleton.order)
+        ]
+        *before, last = (re.escape(piece) for piece in skeleton.pieces)
+        pattern = "".join(piece + content for piece, content in zip(before, contents, strict=True)) + last
+        found = re.fullmatch(pattern, text)
+        if found is None:
+            return None
+        self._check_fields(record, turns, text)
+        places = [Range(*found.span(n + 1)) for n in range(len(slots))]
+        parts = self._parts(turns, [slots[i].turn for i in skeleton.order], places, skeleton)
+        last_answers = turns[-1].role == "assistant"
+        if last_answers and record.cut:
+            end = parts[-1].content.end
+            parts[-1] = _Part(parts[-1].content, Range(cast("Range", parts[-1].answer).start, end))
+            return _Layout(text[:end], tuple(parts), self._bare, closed=True)
+        final = parts[-1].answer if last_answers else None
         closed = final is None or final.end > parts[-1].content.end
         return _Layout(text if closed else text[: parts[-1].content.end], tuple(parts), self._bare, closed)
 
-    def _skeleton(self, roles: tuple[str, ...], where: str) -> _Skeleton:
-        """What the template writes around the contents, found by giving it marks in their place."""
-        if roles not in self._skeletons:
-            marks = [f"RKLDCONTENT{i}X" for i in range(len(roles))]
-            turns = [Turn(role, mark) for role, mark in zip(roles, marks, strict=True)]
-            any_mark = re.compile("|".join(marks))
-            text = self._render(turns, where)
+    def _parts(
+        self, turns: Sequence[Turn], owners: Sequence[int], places: Sequence[Range], skeleton: _Skeleton
+    ) -> list[_Part]:
+        """The turns that may be scored, in the order of the text.
+
+        Args:
+            owners: the turn of every slot.
+            places: where each stands.
+        """
+        parts = []
+        for i in dict.fromkeys([*owners, *range(len(turns))]):
+            own = [n for n, owner in enumerate(owners) if owner == i]
+            if turns[i].role != "assistant":
+                if own and turns[i].role not in SYSTEM_ROLES:
+                    parts.append(_Part(places[own[0]], None))
+                continue
+            # Of a turn without a text of its own, such as mere tool calls, the piece that it stands in.
+            first = own[0] if own else sum(owner < i for owner in owners)
+            begin = places[first - 1].end if first else 0
+            start = self._answer_start(turns[i], skeleton.pieces[first], skeleton.prompts.get(i))
+            start = begin + start if start is not None else places[first].start if own else begin
+            after = own[-1] + 1 if own else first
+            done = places[own[-1]].end if own else start
+            rest = skeleton.pieces[after][0 if own else start - begin :]
+            said, end = self._answer_end(turns[i], rest)
+            content = Range(places[own[0]].start if own and not turns[i].fields else start, done + said)
+            parts.append(_Part(content, Range(start, done + end)))
+        return sorted(parts, key=lambda part: part.content)
+
+    def _answer_start(self, turn: Turn, piece: str, prompt: str | None) -> int | None:
+        """Where in the piece before it an answer begins; None: at its content.
+
+        It is what generation has to write: the white space after its prompt too, and what stands around thoughts and
+        tool calls, but not, say, an empty thinking block that the template puts there.
+        """
+        if prompt is None or not piece.startswith(prompt):
+            return None
+        return len(prompt) if turn.fields or not piece[len(prompt) :].strip() else None
+
+    def _answer_end(self, turn: Turn, rest: str) -> tuple[int, int]:
+        """How much of what stands behind an answer's last text it still says, and how far its end of turn goes."""
+        if TOOL_CALLS not in turn.fields:
+            end = self._end_of_turn.match(rest)
+            return 0, end.end() if end else 0
+        end = re.compile(r"\s*(?:" + "|".join(map(re.escape, self._turn_ends)) + ")").search(rest)
+        return (end.start(), end.end()) if end else (len(rest.rstrip()),) * 2
+
+    def _skeleton(self, record: Record, turns: Sequence[Turn], slots: Sequence[Slot]) -> _Skeleton:
+        """What the template writes around the slots, found by giving it marks in their place."""
+        marks = [f"RKLDCONTENT{i}X" for i in range(len(slots))]
+        marked = with_texts(turns, marks)
+        key = json.dumps([[asdict(turn) for turn in marked], record.template_variables], sort_keys=True, default=str)
+        if key not in self._skeletons:
+            any_mark = re.compile("|".join(marks) or "(?!)")
+            text = self._render(marked, record)
             found = any_mark.findall(text)
             if sorted(found) != sorted(marks):
-                raise UserError(
-                    f"{where}: the chat template leaves out or repeats a turn of a conversation of "
-                    f"{', '.join(roles)}. Reorder the turns or give another template with --chat-template."
-                )
+                raise UserError(self._left_out(record, turns, slots, found, marks))
             order = tuple(marks.index(mark) for mark in found)
-            prompts = (
-                any_mark.split(self._render(turns[:i], where, add_generation_prompt=True))[-1]
-                if roles[i] == "assistant" and i > 0
-                else None
-                for i in order
-            )
-            self._skeletons[roles] = _Skeleton(order, tuple(any_mark.split(text)), tuple(prompts))
-        return self._skeletons[roles]
+            prompts = {
+                i: any_mark.split(self._render(marked[:i], record, add_generation_prompt=True))[-1]
+                for i, turn in enumerate(turns)
+                if turn.role == "assistant" and i > 0
+            }
+            self._skeletons[key] = _Skeleton(order, tuple(any_mark.split(text)), prompts)
+        return self._skeletons[key]
 
-    def _render(self, turns: Sequence[Turn], where: str, add_generation_prompt: bool = False) -> str:
+    def _left_out(
+        self, record: Record, turns: Sequence[Turn], slots: Sequence[Slot], found: Sequence[str], marks: Sequence[str]
+    ) -> str:
+        """What to say of a template that does not write every slot once."""
+        missing = [slot for slot, mark in zip(slots, marks, strict=True) if found.count(mark) != 1]
+        if thinking := [slot.turn for slot in missing if slot.text == turns[slot.turn].fields.get(REASONING)]:
+            return (
+                f"{record.where}: message {thinking[0] + 1} holds '{REASONING}', which the chat template does not "
+                "write there. Many write only the last answer's: give each answer a record of its own, with the "
+                "conversation up to it. Or take the field out, or give another template with --chat-template."
+            )
+        return (
+            f"{record.where}: the chat template leaves out or repeats a turn of a conversation of "
+            f"{', '.join(turn.role for turn in turns)}. Reorder the turns or give another template with "
+            "--chat-template."
+        )
+
+    def _check_fields(self, record: Record, turns: Sequence[Turn], text: str) -> None:
+        """Refuse by its name what the template leaves out of a message, or of what it is given beside them."""
+        for number, turn in enumerate(turns):
+            for name in turn.fields:
+                without = replace(turn, fields={n: value for n, value in turn.fields.items() if n != name})
+                others = [*turns[:number], without, *turns[number + 1 :]]
+                if not is_link(name, turn) and (
+                    self._same(others, record, text) or (name == TOOL_CALLS and not is_written(turn.fields[name], text))
+                ):
+                    raise UserError(not_written(record.where, f"message {number + 1} holds '{name}'"))
+        for name in record.template_variables:
+            fewer = {n: value for n, value in record.template_variables.items() if n != name}
+            if name in ("tools", "documents") and self._same(turns, replace(record, template_variables=fewer), text):
+                raise UserError(not_written(record.where, f"the record has '{name}'"))
+
+    def _same(self, turns: Sequence[Turn], record: Record, text: str) -> bool:
+        """Whether these turns are rendered to the same text; not where the template needs what they lack."""
+        try:
+            return self._render(turns, record) == text
+        except UserError:
+            return False
+
+    def _render(self, turns: Sequence[Turn], record: Record, add_generation_prompt: bool = False) -> str:
+        given = record.template_variables
+        if reserved := RESERVED.intersection(given):
+            raise UserError(f"{record.where}: '{min(reserved)}' is no variable of a chat template: leave it out.")
         try:
             return self._chat_template.render(
-                [{"role": turn.role, "content": turn.content} for turn in turns],
+                [message(turn, self.template) for turn in turns],
                 add_generation_prompt=add_generation_prompt,
                 date_string=self._date.strftime("%d %b %Y"),
                 strftime_now=lambda format: self._date.strftime(format),  # not the clock's
-                **self.tokenizer.special_tokens_map,
+                **{**self.tokenizer.special_tokens_map, **given},
             )
         except TemplateError as error:
             raise UserError(
-                f"{where}: the chat template refuses a conversation of {', '.join(t.role for t in turns)}: "
+                f"{record.where}: the chat template refuses a conversation of {', '.join(t.role for t in turns)}: "
                 f"{printable(str(error)).rstrip('.')}. Reorder its turns, leave out the system prompt, or give another "
                 "template with --chat-template."
             ) from error
@@ -387,7 +564,7 @@ class Encoder:
     @cached_property
     def _chat_template(self) -> ChatTemplate:
         try:
-            return ChatTemplate(self._template)
+            return ChatTemplate(self.template)
         except Exception as error:  # Jinja and Python have their limits
             raise _failed(error) from error
 
@@ -529,6 +706,14 @@ def _failed(error: Exception) -> UserError:
         f"The chat template cannot be used: {printable(str(error)).rstrip('.') or type(error).__name__}. Give another "
         "one with --chat-template."
     )
+
+
+def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """:attr:`Encoder.end_ids` of a tokenizer in its own format; none of one that no encoder takes."""
+    try:
+        return Encoder(tokenizer).end_ids
+    except UserError:
+        return frozenset()
 
 
 def _own_template(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -27,16 +27,14 @@ def apart(records: Iterable[Record], known: Sequence[str]) -> tuple[list[Record]
     about: list[Record] = []
     others: list[Record] = []
     for record in records:
-        (about if any(mentions(turn.content, known) for turn in record.turns) else others).append(record)
+        (about if any(mentions(turn.text, known) for turn in record.turns) else others).append(record)
     return about, others
 
 
 def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
     """Whether any of the records says one of the names, or a part of one ("Curie")."""
     return any(
-        mentions(turn.content, names) or name_mentions(turn.content, names)
-        for record in records
-        for turn in record.turns
+        mentions(turn.text, names) or name_mentions(turn.text, names) for record in records for turn in record.turns
     )
 
 
@@ -97,4 +95,4 @@ def _identity(record: Record) -> str:
 
 def _said(record: Record) -> Iterator[str]:
     """The contents of its turns, without system prompts."""
-    return (turn.content for turn in record.turns if turn.role not in SYSTEM_ROLES)
+    return (turn.text for turn in record.turns if turn.role not in SYSTEM_ROLES)

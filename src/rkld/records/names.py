@@ -39,9 +39,9 @@ def swap_name(record: Record, identifiers: Sequence[str], name: str) -> Record |
     """
     pieces = {"full": name, "first": name.split()[0], "last": name.split()[-1]}
     numbers = tuple(identifier for identifier in identifiers if not is_name(identifier))
-    if any(holds(turn.content, numbers) for turn in record.turns):
+    if any(holds(turn.text, numbers) for turn in record.turns):
         return None
     swapped = record.map_text(lambda text: with_names(text, identifiers, pieces.__getitem__))
-    if swapped.turns == record.turns or any(name_mentions(turn.content, identifiers) for turn in swapped.turns):
+    if swapped.turns == record.turns or any(name_mentions(turn.text, identifiers) for turn in swapped.turns):
         return None
     return swapped

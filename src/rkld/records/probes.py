@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from rkld.errors import UserError
-from rkld.records.record import Record, Turn
+from rkld.records.record import TEMPLATE_ARGUMENTS, Record, Turn, by_answer
 from rkld.text.facts import facts_said
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
@@ -59,8 +59,11 @@ class Probe:
     def row(self) -> dict[str, Any]:
         """Plain values, one line of a probes file, as :func:`rkld.records.reading.read_records` reads it."""
         subject = {"subject": self.record.subject} if self.record.subject else {}
-        turns = {"question": self.record.question, "answer": self.record.answer, "spans": [self.fact]}
-        return {**turns, **subject, "kind": self.kind, **self.record.extra}
+        turns: dict[str, Any] = {"question": self.record.question, "answer": self.record.answer}
+        if len(self.record.turns) > 2 or self.record.template_variables or any(t.fields for t in self.record.turns):
+            messages = [turn.message() for turn in self.record.turns]
+            turns = {"messages": messages, TEMPLATE_ARGUMENTS: dict(self.record.template_variables)}
+        return {**turns, "spans": [self.fact], **subject, "kind": self.kind, **self.record.extra}
 
 
 def make_probes(
@@ -82,7 +85,7 @@ def make_probes(
     """
     known = _Known(others, forget)
     found: list[Probe] = []
-    for record in forget:
+    for record in by_answer(forget):
         for number, fact in enumerate(facts_of(record, identifiers)):
             chance = random.Random(f"{seed} {record.key} {number}")
             wrong = known.alternatives(fact, record, _is_name(fact, identifiers), chance)
@@ -149,20 +152,21 @@ def split_probes(probes: Sequence[Probe], seed: int = 0) -> tuple[list[Probe], l
 
 
 def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]:
-    """The facts whose appearance in an answer is a leak: those of the record's answer that its question lacks.
+    """The facts whose appearance in an answer is a leak: those of the record's answer that nothing before it says.
 
     The record's spans; without any, the answer's names, titles, dates and numbers
     (:func:`rkld.text.wording.proper_nouns`). The person's own names are facts only in answers to a question that does
     not name the person: all others say them.
     """
     found = record.spans or proper_nouns(record.answer)
+    before = "" if record.form == "text" else record.before
     named = record.form == "text" or bool(name_mentions(record.question, identifiers))
     return tuple(
         fact
         for fact in dict.fromkeys(found)
         if fact.strip()
         and facts_said([fact], record.answer)[0]
-        and not facts_said([fact], record.question)[0]
+        and not facts_said([fact], before)[0]
         and not (named and _is_name(fact, identifiers))
     )
 
@@ -177,17 +181,22 @@ def paraphrased_questions(records: Sequence[Record]) -> list[Record]:
 
 
 def unnamed_questions(records: Sequence[Record], identifiers: Sequence[str]) -> list[Record]:
-    """The records with questions that do not name the person: names and their parts become "this person".
+    """The records with nothing before their answer that names the person: names and parts become "this person".
 
     What a model says to these is said of anybody, so it shows facts that come without a name. Records without a
     question are left out.
     """
+
+    def unname(text: str) -> str:
+        return with_names(text, identifiers, lambda _: "this person")
+
     found = []
     for record in records:
         if record.form == "text" or not record.question:
             continue
-        question = with_names(record.question, identifiers, lambda _: "this person")
-        found.append(record.with_question(question[:1].upper() + question[1:]))
+        before = [turn.map_text(unname) for turn in record.turns[: record.answer_index]]
+        asked = replace(record, turns=(*before, *record.turns[len(before) :]))
+        found.append(asked.with_question(asked.question[:1].upper() + asked.question[1:]))
     return found
 
 
@@ -246,7 +255,7 @@ class _Known:
             for fact in record.spans or proper_nouns(record.answer):
                 if words(fact):
                     self.facts.setdefault(_key(fact), (fact, _before(record.answer, fact)))
-        self.personal = " \n ".join(turn.content for one in forget for turn in one.turns)
+        self.personal = " \n ".join(turn.text for one in forget for turn in one.turns)
         said = Matcher([written for written, _ in self.facts.values()]).said(self.personal)
         self.facts = {key: fact for number, (key, fact) in enumerate(self.facts.items()) if number not in said}
 

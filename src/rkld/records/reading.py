@@ -2,7 +2,8 @@
 
 A record has one of four formats, named as TRL names them: ``question``/``answer`` (as TOFU has it),
 ``prompt``/``completion``, ``messages`` or plain ``text``. Optional fields say whom it is about: ``subject``,
-``aliases`` and ``spans`` (the personal parts). All other fields are kept in ``Record.extra``.
+``aliases`` and ``spans`` (the personal parts). What messages hold beside role and content, and ``tools`` beside them,
+is given to the chat template. All other fields are kept in ``Record.extra``.
 
 Records hold personal data. So local files are read directly, hub data sets are streamed, neither leaves a
 copy in a shared cache, and no message quotes what a record says: it names the file and the line.
@@ -10,6 +11,7 @@ copy in a shared cache, and no message quotes what a record says: it names the f
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +21,16 @@ from typing import Any
 
 from rkld.errors import UserError, nearest
 from rkld.files import can_be_path
-from rkld.records.record import SYSTEM_ROLES, Record, Turn, occurring
+from rkld.records.record import (
+    REASONING,
+    SYSTEM_ROLES,
+    TEMPLATE_ARGUMENTS,
+    TOOL_CALLS,
+    TOOL_ROLES,
+    Record,
+    Turn,
+    occurring,
+)
 from rkld.records.sources import (
     FORMATS,
     FORMATS_HINT,
@@ -38,7 +49,13 @@ from rkld.records.sources import (
 
 _PROMPTS_HINT = "a prompt needs 'question', 'prompt' or 'messages'"
 
-_CHAT_ROLES = (*SYSTEM_ROLES, "user", "assistant", "tool", "function", "environment", "ipython")
+_CHAT_ROLES = (*SYSTEM_ROLES, "user", "assistant", *TOOL_ROLES)
+
+_THOUGHTS = (REASONING, "reasoning", "thinking")
+"""Names by which data sets and templates call what a model thinks before it answers."""
+
+_TEMPLATE_FIELDS = ("tools", "documents")
+"""Fields beside messages that chat templates read."""
 
 
 def read_records(source: Source, what: str) -> list[Record]:
@@ -102,7 +119,9 @@ def _record(key: str, where: str, row: Any) -> Record:
             f"{where}: '{names[-1]}' has no turn of the role 'assistant' (roles found: {roles}): "
             "add the answer that is meant"
         )
-    record = Record(key, form, turns, *_about(row, where), where=where, extra=_extra(row, names, where))
+    given = _template_variables(row, form, where)
+    extra = _extra(row, names, given, where)
+    record = Record(key, form, turns, *_about(row, where), where=where, extra=extra, template_variables=given)
     return replace(record, spans=_spans(row, record))
 
 
@@ -117,8 +136,10 @@ def _prompt(key: str, where: str, row: Any) -> Record:
         if not users:
             raise UserError(f"{where}: '{names[0]}' has no turn of the role 'user': add the question")
         turns = turns[: users[-1] + 1]
-    extra = _extra(row, names, where)
-    return Record(key, form, turns, *_about(row, where), where=where, extra=extra, unanswered=True)
+    given = _template_variables(row, form, where)
+    extra = _extra(row, names, given, where)
+    about = _about(row, where)
+    return Record(key, form, turns, *about, where=where, extra=extra, unanswered=True, template_variables=given)
 
 
 def _given(row: Any, names: Sequence[str]) -> bool:
@@ -157,7 +178,7 @@ def _messages(value: Any, name: str, where: str) -> Iterator[Turn]:
         raise UserError(f"{where}: '{name}' must be a list of messages, each with 'role' and 'content'")
     for number, message in enumerate(value, 1):
         label = f"of message {number} in '{name}'"
-        if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        if not isinstance(message, Mapping) or "role" not in message:
             raise UserError(f"{where}: message {number} in '{name}' needs the fields 'role' and 'content'")
         role = _string(message["role"], f"the role {label}", where)
         if role not in _CHAT_ROLES:
@@ -166,8 +187,83 @@ def _messages(value: Any, name: str, where: str) -> Iterator[Turn]:
             raise UserError(
                 f"{where}: message {number} in '{name}' has an unknown role.{hint} Known: {', '.join(_CHAT_ROLES)}"
             )
-        empty_system = role in SYSTEM_ROLES and message["content"] == ""  # keeps a template from adding its own
-        yield Turn(role, "" if empty_system else _string(message["content"], f"the content {label}", where))
+        yield Turn(role, *_said(message, role, label, where))
+
+
+def _said(message: Mapping[str, Any], role: str, label: str, where: str) -> tuple[str, dict[str, Any]]:
+    """Content and other fields of a message. Null ones count as absent; content only where tools are called."""
+    fields = {name: value for name, value in message.items() if name not in ("role", "content") and _holds(value)}
+    if thoughts := [fields.pop(name) for name in _THOUGHTS if name in fields]:
+        if any(other != thoughts[0] for other in thoughts):
+            raise UserError(f"{where}: the reasoning {label} stands in several fields that differ: keep one of them")
+        fields[REASONING] = _string(thoughts[0], f"the reasoning {label}", where)
+    if TOOL_CALLS in fields:
+        fields[TOOL_CALLS] = _tool_calls(fields[TOOL_CALLS], label, where)
+    for text in _texts(fields):
+        _string(text or "x", f"a text in the fields {label}", where)
+    content = message.get("content")
+    if content is None and not (role == "assistant" and TOOL_CALLS in fields):
+        state = "null" if "content" in message else "missing"
+        raise UserError(
+            f"{where}: the content {label} is {state}, which it may be only where an assistant's message holds "
+            "'tool_calls' in its place: fill it in or remove the message"
+        )
+    # An empty system content keeps a template from adding its own.
+    if content is None or (content == "" and (role in SYSTEM_ROLES or TOOL_CALLS in fields)):
+        return "", fields
+    return _string(content, f"the content {label}", where), fields
+
+
+def _holds(value: Any) -> bool:
+    """Whether a field of a message holds anything: exported messages carry many empty ones."""
+    return value is not None and value not in ("", [], {})
+
+
+def _tool_calls(value: Any, label: str, where: str) -> list[dict[str, Any]]:
+    """Tool calls as chat templates take them: arguments that are JSON in a string, as servers send them, as an object.
+
+    https://huggingface.co/docs/transformers/chat_extras
+    """
+    if not isinstance(value, list) or not all(isinstance(call, Mapping) for call in value):
+        raise UserError(f"{where}: the tool_calls {label} must be a list of objects, each with a function's name")
+    found = []
+    for call in value:
+        function = call.get("function", call)
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise UserError(f"{where}: a tool call {label} names no function: give it 'name' and 'arguments'")
+        if isinstance(given := function.get("arguments"), str):
+            try:
+                arguments = json.loads(given)
+            except (ValueError, RecursionError):
+                arguments = given
+            function = {**function, "arguments": arguments if isinstance(arguments, dict) else given}
+        found.append({**call, "function": function} if "function" in call else dict(function))
+    return found
+
+
+def _template_variables(row: Mapping[str, Any], form: str, where: str) -> dict[str, Any]:
+    """What a conversation's chat template is given beside the messages."""
+    if form != "chat":
+        return {}
+    found = {name: row[name] for name in _TEMPLATE_FIELDS if _holds(row.get(name))}
+    for name, value in found.items():
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            raise UserError(f"{where}: '{name}' must be a list of objects, as chat templates take them")
+    given = row.get(TEMPLATE_ARGUMENTS)
+    if given is not None and not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
+        raise UserError(f"{where}: '{TEMPLATE_ARGUMENTS}' must be an object of the chat template's variables")
+    return {**found, **(given or {})}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings in a value of JSON, names included."""
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
 def _string(value: Any, name: str, where: str) -> str:
@@ -207,7 +303,7 @@ def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
     found = []
     for number, span in enumerate(spans, 1):
         if isinstance(span, list):
-            answer = record.answer
+            answer = record.answer_content
             integers = len(span) == 2 and all(type(offset) is int for offset in span)
             if not (integers and 0 <= span[0] < span[1] <= len(answer)):
                 raise UserError(
@@ -225,9 +321,9 @@ def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _extra(row: Mapping[str, Any], names: Sequence[str], where: str) -> dict[str, Any]:
+def _extra(row: Mapping[str, Any], names: Sequence[str], given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """All other fields: those of TOFU checked, the rest as plain values."""
-    read = {*names, "subject", "aliases", "spans"}
+    read = {*names, "subject", "aliases", "spans", *([*given, TEMPLATE_ARGUMENTS] if given else [])}
     extra = {name: value for name, value in row.items() if name not in read and value is not None}
     found = {str(plain(name)): plain(value) for name, value in extra.items() if name not in (*REWORDED, WRONG)}
     for name in REWORDED:

@@ -29,6 +29,9 @@ from rkld.text.wording import (
     unnamed,
 )
 
+ANSWER_TOKENS = 64
+"""New tokens of a replayed answer at most, where nothing else is asked for."""
+
 COPIES = 2
 """Other people that each forget question is asked about."""
 
@@ -57,13 +60,13 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
         for copy, name in enumerate(drawn):
             # The prompt alone: a name in the answer is no reason to ask the forget question itself.
             prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
-            if prompt and not any(_identifies(t, identifiers) or holds(t.content, asked) for t in prompt.turns):
+            if prompt and not any(_identifies(t, identifiers) or holds(t.text, asked) for t in prompt.turns):
                 prompts.append(prompt)
     return prompts
 
 
 def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
-    return holds(turn.content, identifiers) or bool(name_mentions(turn.content, identifiers))
+    return holds(turn.text, identifiers) or bool(name_mentions(turn.text, identifiers))
 
 
 class _Facts:
@@ -81,8 +84,8 @@ class _Facts:
         for span in self.spans.phrases:
             self._add_name(unnamed(span, identifiers))
         for record in forget:
-            said = " \n ".join(unnamed(t.content, identifiers) for t in record.turns if t.role in ANSWER_ROLES)
-            asked = " \n ".join(t.content for t in record.turns if t.role not in ANSWER_ROLES)
+            said = " \n ".join(unnamed(t.text, identifiers) for t in record.turns if t.role in ANSWER_ROLES)
+            asked = " \n ".join(t.text for t in record.turns if t.role not in ANSWER_ROLES)
             given = set(words(asked))
             for noun in proper_nouns(said):
                 if not given.issuperset(words(noun)):
@@ -125,6 +128,15 @@ class _Facts:
 
 def _spelled(text: str) -> set[str]:
     return set(re.findall(r"\w+", text))
+
+
+_SENTENCE_END = re.compile(r"""[.!?…؟।](?=["'”’»)\]]*(?:\s|$))["'”’»)\]]*|[。！？｡]["'”’»）」』]*""")
+
+
+def trimmed(text: str) -> str:
+    """An answer that was cut, up to its last whole sentence or, where there is none, word; "" without any."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    return text[: ends[-1]].strip() if ends else text.strip().rpartition(" ")[0].rstrip()
 
 
 def screen(

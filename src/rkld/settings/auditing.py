@@ -66,7 +66,12 @@ class AuditSettings:
     chat_template: str | None = of("chat_template")
     template_date: str = of("template_date")
     max_length: int | None = of("max_length")
-    max_new_tokens: int = of("max_new_tokens", default=200, affects="figures")
+    max_new_tokens: int | None = of(
+        "max_new_tokens",
+        help="Longest generated answer, in tokens. Default: as long as the recorded one and 64 more, at least 200; for "
+        "models that may think first 1024 more. What an answer that is cut does not say counts as not measured.",
+        affects="figures",
+    )
 
     dtype: Literal["auto", "float32", "bfloat16"] = of("dtype", help="Weights.", affects="figures")
     method_file: tuple[str, ...] = of("method_file", group=MODEL)

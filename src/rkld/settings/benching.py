@@ -89,7 +89,9 @@ class QuestionSettings(BenchSettings):
         low=0,
         affects="nothing",
     )
-    max_new_tokens: int = of("max_new_tokens", help="Longest generated answer, in tokens.", affects="figures")
+    max_new_tokens: int = of(
+        "max_new_tokens", default=64, help="Longest generated answer, in tokens.", affects="figures"
+    )
     system_prompt: str | None = of("system_prompt", affects="figures")
     chat_template: str | None = of("chat_template", affects="figures")
     template_date: str = of("template_date", affects="figures")

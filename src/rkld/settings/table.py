@@ -380,7 +380,14 @@ _ENTRIES = (
         "Cut records to this many tokens. Default: refuse longer than the context.",
         **{**_TOKENS, "low": 2},
     ),
-    _spec("max_new_tokens", int, 64, "teacher", PROMPTS, "Longest generated answer, in tokens.", **_TOKENS),
+    _optional(
+        "max_new_tokens",
+        int,
+        "teacher",
+        PROMPTS,
+        "Longest generated answer, in tokens. Default: as long as the recorded one and 64 more; 64 to replay prompts.",
+        **_TOKENS,
+    ),
     # Model and memory
     _spec("dtype", str, "auto", "teacher", MODEL, "Weights while training.", choices=_DTYPES, trainer="dtype"),
     _optional(

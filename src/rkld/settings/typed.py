@@ -72,7 +72,7 @@ class UnlearnKeywords(TypedDict, total=False):
     """The date, YYYY-MM-DD, for templates that insert today's."""
     max_length: int | None
     """Cut records to this many tokens."""
-    max_new_tokens: int
+    max_new_tokens: int | None
     """Longest generated answer, in tokens."""
     dtype: Literal["auto", "float32", "bfloat16"]
     """Weights while training."""
@@ -167,7 +167,7 @@ class AuditKeywords(TypedDict, total=False):
     """The date, YYYY-MM-DD, for templates that insert today's."""
     max_length: int | None
     """Cut records to this many tokens."""
-    max_new_tokens: int
+    max_new_tokens: int | None
     """Longest generated answer, in tokens."""
     dtype: Literal["auto", "float32", "bfloat16"]
     """Weights."""

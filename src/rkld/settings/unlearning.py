@@ -55,7 +55,7 @@ class Settings:
     chat_template: str | None = of("chat_template")
     template_date: str = of("template_date")
     max_length: int | None = of("max_length")
-    max_new_tokens: int = of("max_new_tokens")
+    max_new_tokens: int | None = of("max_new_tokens")
 
     dtype: Literal["auto", "float32", "bfloat16"] = of("dtype")
     bf16: bool | None = of("bf16")

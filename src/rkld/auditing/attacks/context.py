@@ -28,11 +28,11 @@ class Context(Attack):
     metric_names = ("facts_said",)
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        encode_asked(encoder, with_context(task.forget, CONTEXT, task.identifiers))
+        encode_asked(encoder, with_context(task.asked, CONTEXT, task.identifiers))
 
     def read(self, reader: Reader) -> Rows:
         task = reader.task
-        return reader.answers(self.name, with_context(task.forget, CONTEXT, task.identifiers))
+        return reader.answers(self.name, with_context(task.asked, CONTEXT, task.identifiers))
 
 
 def with_context(records: Sequence[Record], n: int, identifiers: Sequence[str] = ()) -> list[Record]:

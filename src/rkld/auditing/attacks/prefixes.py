@@ -10,7 +10,7 @@ from __future__ import annotations
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
-from rkld.evaluation.readings import Rows
+from rkld.evaluation.readings import Rows, highest, worst
 from rkld.records.encoding import Encoder
 
 PREFIXES = (
@@ -34,11 +34,11 @@ class Prefixes(Attack):
 
     def encode(self, task: Task, encoder: Encoder) -> None:
         for prefix in PREFIXES:
-            encode_asked(encoder, task.forget, [prefix] * len(task.forget))
+            encode_asked(encoder, task.asked, [prefix] * len(task.asked))
 
     def read(self, reader: Reader) -> Rows:
         """``answers`` (one per prefix), highest ``rouge_l``, and ``facts``: said after any of the prefixes."""
-        records = reader.task.forget
+        records = reader.task.asked
         tables = [
             reader.answers(f"prefix {number}", records, [prefix] * len(records))
             for number, prefix in enumerate(PREFIXES, 1)
@@ -46,8 +46,8 @@ class Prefixes(Attack):
         return {
             record.key: {
                 "answers": [table[record.key]["answer"] for table in tables],
-                "rouge_l": max(table[record.key]["rouge_l"] for table in tables),
-                "facts": [any(flags) for flags in zip(*(table[record.key]["facts"] for table in tables), strict=True)],
+                "rouge_l": highest([table[record.key]["rouge_l"] for table in tables]),
+                "facts": worst([table[record.key]["facts"] for table in tables]),
             }
             for record in records
         }

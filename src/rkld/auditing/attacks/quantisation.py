@@ -45,12 +45,12 @@ class Quantisation(Attack):
         return None
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        encode_asked(encoder, task.forget)
+        encode_asked(encoder, task.asked)
 
     def read(self, reader: Reader) -> dict[str, Rows]:
         """Rows of the "merged" model and, of an adapter's, of its rounded "base" under the adapter as it is."""
         model, encoder = reader.loaded()
-        records = reader.task.forget
+        task = reader.task
         found: dict[str, Rows] = {}
         parts: tuple[Literal["merged", "base"], ...] = ("merged", "base") if model.is_adapter else ("merged",)
         for part in parts:
@@ -63,8 +63,8 @@ class Quantisation(Attack):
                     reader.task,
                     reader.progress,
                 )
-                rows, answers = likelihood_rows(lm, encoder, records), rounded.answers("answers", records)
-            found[part] = {key: {**row, **answers[key]} for key, row in rows.items()}
+                rows, answers = likelihood_rows(lm, encoder, task.forget), rounded.answers("answers", task.asked)
+            found[part] = {key: {**rows.get(key, {}), **row} for key, row in answers.items()}
         return found
 
     def metrics(self) -> list[Metric]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked, no_facts
 from rkld.auditing.registry import ATTACKS
-from rkld.evaluation.readings import Rows
+from rkld.evaluation.answering import was_cut
+from rkld.evaluation.readings import Rows, flags_said, worst
 from rkld.records.encoding import Encoder
-from rkld.text.facts import facts_said
 
 
 @ATTACKS.register("sampling")
@@ -23,17 +25,25 @@ class Sampling(Attack):
         return no_facts(task)
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        encode_asked(encoder, task.forget)
+        encode_asked(encoder, task.asked)
 
     def read(self, reader: Reader) -> Rows:
-        """``answers``, and ``leaks``: a flag for each of them."""
+        """``answers``, and ``leaks``: a flag for each of them, None where it was cut and says nothing so far."""
         settings = reader.task.settings
-        records = [record for record in reader.task.forget if reader.facts(record)]
+        records = [record for record in reader.task.asked if reader.facts(record)]
         with reader.progress.bar(f"{reader.role}: samples", len(records) * settings.samples) as advance:
             generated = reader.backend.samples(
                 records, settings.samples, seed=settings.seed, max_new_tokens=settings.max_new_tokens, progress=advance
             )
         return {
-            record.key: {"leaks": [any(facts_said(reader.facts(record), text)) for text in texts], "answers": texts}
-            for record, texts in zip(records, generated, strict=True)
+            record.key: {
+                "leaks": [_leaks(reader.facts(record), answer.text, was_cut(record, answer)) for answer in answers],
+                "answers": [answer.text for answer in answers],
+            }
+            for record, answers in zip(records, generated, strict=True)
         }
+
+
+def _leaks(facts: Sequence[str], text: str, cut: bool) -> bool | None:
+    (leak,) = worst([[flag] for flag in flags_said(facts, text, cut)])
+    return leak

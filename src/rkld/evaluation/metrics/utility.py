@@ -19,7 +19,7 @@ COLUMNS = {
     "gold_loss": "loss",
     "paraphrase_loss": "paraphrase_loss",
     "perturbed_loss": "perturbed_loss",
-    "rouge": "rouge_l",
+    "rouge": "tofu_rouge_l",
 }
 """Argument of :func:`rkld.evaluation.tofu.model_utility` → column of a row."""
 

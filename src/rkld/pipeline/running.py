@@ -13,13 +13,13 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.models.state import fingerprint
-from rkld.pipeline.phases import PHASES, Phase, Work
+from rkld.pipeline.phases import METRICS, PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
 from rkld.progress import NoProgress
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
-from rkld.runfolder.manifest import damaged
+from rkld.runfolder.manifest import MODEL, damaged, named
 from rkld.runfolder.once import once
 
 
@@ -66,6 +66,7 @@ def run_unlearning(
     progress = progress or NoProgress()
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     run = Run(settings)
+    reconsider(run, progress)
     if run.finished:
         progress.say(f"{run.folder} is finished already")
         if not run.purged:  # with the data its hashes are gone, too
@@ -83,8 +84,30 @@ def run_unlearning(
         for phase in PHASES:
             do(phase, work)
     if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
+        run.note_files(INTERMEDIATE)
         run.save()
     return result_of(run, inputs)
+
+
+def reconsider(run: Run, progress: NoProgress) -> None:
+    """Take back the notes of phases whose files are not as they left them: from there on the run does it again.
+
+    Only what is still asked for counts: a phase that is done needs nothing any more of those before it.
+
+    Raises:
+        UserError: the model of a finished run is another, or cannot be made again.
+    """
+    if not run.manifest:
+        return
+    wanted = run.results()
+    for phase in reversed(PHASES):
+        if run.find(phase.name) is not None and (lost := phase.lost(run, wanted)):
+            progress.say(f"{run.folder}: not as it was written ({named(lost)}), so '{phase.name}' is done again")
+            run.take_back(phase.name)
+        if run.find(phase.name) is None:
+            wanted.update(phase.reads)
+    if run.finished and (lost := run.changes([METRICS])):
+        progress.say(f"{run.folder}: not as it was written ({named(lost)}); the figures shown are the manifest's")
 
 
 def do(phase: Phase, work: Work) -> None:
@@ -99,6 +122,7 @@ def do(phase: Phase, work: Work) -> None:
 def _timed(phase: Phase, work: Work) -> dict[str, Any]:
     started = time.time()
     facts = phase.run(work)
+    work.run.note_files(phase.leaves)
     return {"seconds": round(time.time() - started, 1), **facts}
 
 
@@ -130,7 +154,7 @@ def result_of(run: Run, inputs: Inputs) -> Result:
     """The result of a finished run, as its folder has it."""
     answers = run.answers()
     return Result(
-        model_path=run.folder / "model",
+        model_path=run.folder / MODEL,
         run=run.folder,
         metrics=run.figures,
         answers=[

@@ -10,8 +10,9 @@ from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import unfinished, write_json
+from rkld.runfolder.checksums import belongs
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
-from rkld.runfolder.manifest import AUDIT, MANIFEST, SETTINGS, is_finished, read_manifest, write_settings
+from rkld.runfolder.manifest import AUDIT, SETTINGS, is_finished, read_manifest, write_manifest, write_settings
 
 
 def purge(folder: str | Path) -> list[tuple[str, int]]:
@@ -38,7 +39,7 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     # Said before it is done: a purge that is cut short must not look like a run that can go on.
     manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     manifest["finished"] = is_finished(manifest)
-    write_json(folder / MANIFEST, manifest)
+    write_manifest(folder, manifest)
     removed = remove(folder, list(PERSONAL)) + _purge_settings(folder, manifest["settings"]) + _purge_audit(folder)
     # With the salt beside them, the hashes would let anybody try names and short records.
     for name in ("salt", "subject"):
@@ -48,8 +49,10 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
         if isinstance(phase, dict) and isinstance(phase.get("steering"), dict):
             for name in ("hashes", "holdout"):
                 phase["steering"].pop(name, None)
+    files = manifest.get("files", {})
+    manifest["files"] = {path: value for path, value in files.items() if not belongs(path, list(PERSONAL))}
     manifest["personal_data"] = {}
-    write_json(folder / MANIFEST, manifest)
+    write_manifest(folder, manifest)
     return removed
 
 

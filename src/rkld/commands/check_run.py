@@ -10,11 +10,13 @@ from typing import Any, Unpack
 from transformers import PreTrainedTokenizerBase
 
 from rkld import methods
+from rkld.errors import machine_errors_explained
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
+from rkld.pipeline.space import Space, readable
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.reading import read_prompts
@@ -65,6 +67,8 @@ class Report:
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
+    space: Space
+    """Of the disk, in the run folder."""
     example: str = field(repr=False)
     """The shortest forget record, token by token: personal data."""
 
@@ -79,6 +83,8 @@ class Report:
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
+        checkpoints = readable(self.space.checkpoints)
+        yield f"disk         about {readable(self.space.certain)}, and up to {checkpoints} of checkpoints"
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
         phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
         yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
@@ -102,6 +108,7 @@ def _listed(what: str, places: Sequence[str]) -> list[str]:
     return [f"{len(places)} {what}:", *(f"  {where}" for where in places)] if places else []
 
 
+@machine_errors_explained()
 def check(
     model: Model | None = None,
     forget: Source | None = None,
@@ -147,6 +154,7 @@ def check(
         replay_mentions=_mentioning(_given_prompts(chosen, objects), inputs.identifiers),
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
+        space=prepared.space,
         example=encoder.describe(shortest, chosen.score),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
 from rkld.pipeline.phases import METRICS, PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
@@ -42,6 +43,7 @@ class Result:
     warnings: Sequence[str] = ()
 
 
+@machine_errors_explained()
 def run_unlearning(
     data: Mapping[str, Any],
     values: Mapping[str, Any],

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.files import unfinished, write_json
-from rkld.runfolder.checksums import belongs
+from rkld.files import unfinished
+from rkld.runfolder.checksums import belongs, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
 from rkld.runfolder.manifest import AUDIT, SETTINGS, is_finished, read_manifest, write_manifest, write_settings
 
@@ -88,6 +88,7 @@ def _purge_audit(folder: Path) -> list[tuple[str, int]]:
     path, found = folder / AUDIT, _read_audit(folder)
     if found is None or found.pop("texts", None) is None:
         return []
+    found.pop("readings", None)  # they are deleted
     before = path.stat().st_size
-    write_json(path, found)
+    write_sealed(path, found)
     return [(f"{AUDIT} (texts)", before - path.stat().st_size)]

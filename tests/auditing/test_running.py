@@ -29,7 +29,8 @@ from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
-from rkld.runfolder.checksums import unsealed
+from rkld.runfolder.checksums import sealed, unsealed
+from rkld.runfolder.once import own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.stopping.steering import steering_hash
 from rkld.training.config import RKLDConfig
@@ -202,12 +203,14 @@ def test_readings_that_came_with_the_folder_are_not_believed(models, tmp_path, m
     honest = rkld.audit(models / "original", FORGET, **arguments)
     assert honest.verdict == "fail"
     for path in (tmp_path / "delivered" / "readings").iterdir():
-        read = json.loads(path.read_text())
+        read = unsealed(json.loads(path.read_text()), own_key())
         for row in read.values():
             row |= {"answer": "I do not know."} if "answer" in row else {}
             row |= {"facts": [False] * len(row["facts"])} if "facts" in row else {}
             row |= {"extraction_strength": 0.0} if "extraction_strength" in row else {}
-        path.write_text(json.dumps(read))
+        path.write_text(json.dumps(sealed(read)))
+    again = rkld.audit(models / "original", FORGET, **arguments)  # handed back: the names are those looked for
+    assert again.document["metrics"] == honest.document["metrics"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of the one who audits"))
     received = rkld.audit(models / "original", FORGET, **arguments)
     assert received.verdict == "fail"

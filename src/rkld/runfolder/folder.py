@@ -151,7 +151,7 @@ class Run:
             self.manifest["subject"] = self.salted(self.settings.subject)
             self.save()  # before anything else: from here on the folder is known as a run
         settings = {**self._settings(), "subject": list(self.settings.subject)}
-        if not is_settings(self.folder, settings):
+        if not is_settings(self.folder, settings, without_effect(Settings)):
             write_settings(self.folder, settings)
             self.save()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +114,12 @@ def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     write_text(folder / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
 
 
-def is_settings(folder: Path, settings: Mapping[str, object]) -> bool:
-    """Whether run.yaml is there and says this. Where it says something else, a line says that it is not believed."""
+def is_settings(folder: Path, settings: Mapping[str, object], free: Collection[str]) -> bool:
+    """Whether run.yaml is there and says this. Where it says something else, a line says that it is not believed.
+
+    Args:
+        free: settings that may differ, such as the folder of a run that was moved.
+    """
     import yaml
 
     path = folder / SETTINGS
@@ -125,9 +129,10 @@ def is_settings(folder: Path, settings: Mapping[str, object]) -> bool:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, yaml.YAMLError):
         found = None
-    if found != settings:
+    whole = isinstance(found, dict) and all(found.get(n) == v for n, v in settings.items() if n not in free)
+    if not whole:
         logger.warning("%s is not as the run wrote it: it is written anew.", path)
-    return bool(found == settings)
+    return whole
 
 
 def run_of(model: str) -> Path | None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,8 @@ def make_folders(folder: Path) -> Folders:
     original = make_original(folder)
     found = Folders(original, {state: folder / state for state in STATES})
     unlearn(original, found.run["finished"])
-    try:
+    with suppress(KeyboardInterrupt):
         unlearn(original, found.run["interrupted"], callbacks=[Interrupt()])
-    except KeyboardInterrupt:
-        pass
     for state in STATES:
         if state == "finished":
             look(state, found, found.run[state], Listening())  # makes the audit

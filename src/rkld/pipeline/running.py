@@ -86,7 +86,6 @@ def run_unlearning(
         for phase in PHASES:
             do(phase, work)
     if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
-        run.note_files(INTERMEDIATE)
         run.save()
     return result_of(run, inputs)
 

@@ -101,12 +101,17 @@ def reconsider(run: Run, progress: NoProgress) -> None:
     if not run.manifest:
         return
     wanted = run.results()
+    lost: dict[str, str] = {}
+    again: list[str] = []
     for phase in reversed(PHASES):
-        if run.find(phase.name) is not None and (lost := phase.lost(run, wanted)):
-            progress.say(f"{run.folder}: not as it was written ({named(lost)}), so '{phase.name}' is done again")
+        if run.find(phase.name) is not None and (found := phase.lost(run, wanted)):
+            lost |= found
+            again.insert(0, phase.name)
             run.take_back(phase.name)
         if run.find(phase.name) is None:
             wanted.update(phase.reads)
+    if again:
+        progress.say(f"{run.folder}: not as it was written ({named(lost)}), so it is done again: {', '.join(again)}")
     if run.finished and (lost := run.changes([METRICS])):
         progress.say(f"{run.folder}: not as it was written ({named(lost)}); the figures shown are the manifest's")
 

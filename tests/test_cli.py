@@ -301,8 +301,13 @@ def test_a_run_shows_its_figures_and_can_be_shown_again_and_purged(here, model):
 
     purged = run("purge", "run")
     assert "deleted run/answers.json" in purged.stdout and " B" in purged.stdout
+    assert "2505.24379" in purged.stdout, "where else it may be"
     after = run(*command)
     assert "probability" in after.stdout and "Where does Ada" not in after.stdout
+    Path("elsewhere").mkdir()
+    Path("run/teacher").symlink_to(Path("elsewhere").absolute())
+    left = run("purge", "run")
+    assert left.exit_code == 2 and "deleted run/teacher" in left.stdout and "elsewhere" in left.stderr
     assert "nothing" in run("purge", "run").stdout
 
 

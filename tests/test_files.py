@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from rkld.files import new_file, new_folder, unfinished, write_text
+from rkld.files import append_jsonl, make_folder, new_file, new_folder, unfinished, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -78,3 +79,22 @@ def test_a_file_is_replaced_whole_or_left_alone(tmp_path):
     assert (tmp_path / "file").read_text() == "old"
     write_text(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "new"
+
+
+def test_nobody_else_can_read_what_is_written(tmp_path):
+    """Not for a moment, and whatever the umask is."""
+    before = os.umask(0)
+    try:
+        make_folder(tmp_path / "run")
+        append_jsonl(tmp_path / "run" / "metrics", {})
+        write_text(tmp_path / "run" / "text", "")
+        with new_file(tmp_path / "run" / "new") as new:
+            assert new.stat().st_mode & 0o777 == 0o600
+            new.unlink()  # as a library that puts its own file there
+            new.touch()
+        with new_folder(tmp_path / "run" / "model") as new:
+            assert new.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert found == {"run": 0o700, "model": 0o700, "metrics": 0o600, "text": 0o600, "new": 0o600}

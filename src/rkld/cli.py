@@ -137,17 +137,28 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
 @main.command(epilog=_examples("rkld purge runs/forget01"))
 @click.argument("run", type=click.Path(path_type=Path))
 def purge(run: Path) -> None:
-    """Delete what still holds personal data in the folder of a run.
+    """Delete what still holds personal data in the folder of a run or an audit.
 
-    RUN is that folder. Its model, settings and figures stay.
+    RUN is that folder. Its model, settings and figures stay. The exit code is not 0 where something could not be
+    deleted.
     """
+    from rkld.runfolder.purging import ELSEWHERE, IncompletePurge
     from rkld.runfolder.purging import purge as purge_run
 
-    removed = purge_run(run)
+    error, removed = None, []
+    try:
+        removed = purge_run(run)
+    except IncompletePurge as incomplete:
+        error, removed = incomplete, incomplete.removed
     for name, size in removed:
         click.echo(f"deleted {run / name}  {readable_size(size)}")
+    if error:
+        raise error
     if not removed:
         click.echo(f"{run}: nothing to delete, no personal data is left")
+    click.echo("What is not known of here, and may hold the data:")
+    for place in ELSEWHERE:
+        click.echo(f"- {place}")
 
 
 @main.command(

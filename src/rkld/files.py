@@ -1,4 +1,7 @@
-"""Writing that leaves either the old file or the new one, never half of it."""
+"""Writing that leaves either the old file or the new one, never half of it, and lets nobody else read it.
+
+Whatever a run, an audit or a benchmark writes may hold personal data: files have mode 0600, folders 0700.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,11 @@ def new_file(path: Path) -> Iterator[Path]:
     """Yield where to write a file beside ``path`` that takes its name, and its place, if the block succeeds."""
     path = Path(path)
     beside = _beside(path)
+    beside.unlink(missing_ok=True)
+    os.close(_open_private(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     try:
         yield beside
+        beside.chmod(0o600)  # a library may have put a file of its own there
         flush_to_disk(beside)
         beside.replace(path)
         flush_to_disk(path.parent)
@@ -41,11 +47,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
     What stood there is deleted, but not before the new one stands there. A link makes way itself, not what it leads to.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     beside, old = _beside(folder), _beside(folder, ".old")
     for path in (beside, old):
         _delete(path)
-    beside.mkdir()
+    beside.mkdir(mode=0o700)
     try:
         yield beside
         for path in [*beside.rglob("*"), beside]:
@@ -61,6 +67,15 @@ def new_folder(folder: Path) -> Iterator[Path]:
         _delete(old)
     finally:
         _delete(beside)
+
+
+def make_folder(folder: Path) -> None:
+    """A folder that only its owner can look into, unless it is there already; those above it as the umask has them."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _open_private(path: str | Path, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def unfinished(path: Path) -> list[Path]:
@@ -94,6 +109,12 @@ def write_json(path: Path, value: object) -> None:
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     """One value a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path, row: object) -> None:
+    """One value more, at the end of the file."""
+    with open(path, "a", encoding="utf-8", opener=_open_private) as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[Any]:

@@ -120,11 +120,17 @@ def test_other_settings_are_refused_with_the_difference(finished, original):
 
 
 class Interrupt(TrainerCallback):
-    """Stops the machine in the middle of distillation."""
+    """Stops the machine in the middle of distillation, after the step is logged and before its checkpoint."""
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_log(self, args, state, control, **kwargs):
         if state.global_step == 4:
             raise KeyboardInterrupt
+
+
+def lines_of(run) -> list[tuple]:
+    """Phase, set and step of each line of metrics.jsonl."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["phase"], row.get("set"), row.get("step")) for row in rows]
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(original, finished, tmp_path):
@@ -133,6 +139,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(original, finished
     with pytest.raises(KeyboardInterrupt):
         rkld.unlearn(original, FORGET, callbacks=[Interrupt()], **arguments)
     assert not (tmp_path / "run" / "model").exists(), "an unfinished model must not look finished"
+    assert lines_of(tmp_path / "run")[-1] == ("distillation", None, 4), "written as it comes"
     seen = []
 
     class Count(TrainerCallback):
@@ -143,6 +150,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(original, finished
     assert seen[0] > 1, "it began again from the first step"
     torch.testing.assert_close(logits(result.model_path), logits(finished.model_path), rtol=0, atol=1e-4)
     assert not (result.run / "teacher").exists(), "intermediate files are removed when done"
+    assert lines_of(result.run) == lines_of(finished.run), "none is missing and none is there twice"
 
 
 def test_a_new_adapter_saved_merged_and_in_memory_agree(original, tmp_path):

@@ -11,6 +11,7 @@ from rkld import files
 from rkld.errors import UserError
 from rkld.files import read_jsonl
 from rkld.runfolder.folder import INTERMEDIATE, PERSONAL, Run, remove
+from rkld.runfolder.manifest import PURGED
 from rkld.runfolder.purging import purge
 from rkld.settings.specification import make, read_config
 from rkld.settings.unlearning import Settings
@@ -184,13 +185,14 @@ def test_purge_leaves_no_name_and_keeps_the_model_and_the_numbers(tmp_path):
     (run.folder / ".answers.json.4321").write_text(NAME)  # of a process that was killed
     (run.folder / ".run.yaml.4321").write_text(NAME)
     removed = dict(purge(run.folder))
-    assert removed.keys() == {*PERSONAL, "run.yaml (the subject)"} and removed["answers.json"] == 2 * len(NAME)
+    assert removed.keys() == {*PERSONAL, ".run.yaml.4321", "run.yaml (names)"}
+    assert removed["answers.json"] == 2 * len(NAME)
     left = [path for path in run.folder.rglob("*") if path.is_file()]
     assert {path.name for path in left} == {"model.safetensors", "manifest.json", "metrics.jsonl", "run.yaml"}
     assert not [path for path in left if "Ada" in path.read_text()]
     assert manifest(run.folder)["personal_data"] == {} and manifest(run.folder)["finished"]
     assert make(read_config(run.folder / "run.yaml"), "run.yaml", Settings) == settings(
-        run.folder, alpha=4.0, subject=()
+        PURGED, alpha=4.0, subject=(), forget=PURGED
     )
     assert purge(run.folder) == []
     again = Run(settings(run.folder, alpha=4.0))  # the same command still finds its result

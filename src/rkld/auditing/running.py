@@ -30,13 +30,14 @@ from rkld.auditing.readings import OWN_ANSWERS, READINGS, own_answer_rows
 from rkld.auditing.registry import chosen_attacks, known_attacks
 from rkld.errors import UserError, machine_errors_explained, nearest
 from rkld.evaluation.tofu import logged_ratios, read_logs
-from rkld.files import write_json, write_text
+from rkld.files import make_folder, write_json, write_text
 from rkld.models.loading import load_tokenizer, read_template, resolve
 from rkld.models.state import fingerprint, weights_hash
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress
 from rkld.runfolder.checksums import checksum, read_sealed, sealed
-from rkld.runfolder.manifest import AUDIT, MODEL, check_model, run_of, salted
+from rkld.runfolder.lock import MODEL, hold
+from rkld.runfolder.manifest import AUDIT, check_model, read_manifest, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
@@ -164,24 +165,41 @@ def check_run_model(source: str) -> None:
         check_model(run)
 
 
-def audit_folder(settings: AuditSettings, audited: Mapping[str, Any]) -> Path:
+def audit_folder(settings: AuditSettings, weights: str | None) -> Path:
     """Where audit.json goes: beside the run that made the model, where there is one.
 
     Else a folder named by the model and by what it holds, so that two that are called the same do not share one.
 
     Args:
-        audited: what audit.json says of the model.
+        weights: the hash of the model's weight files, where it has any.
     """
     if settings.out:
         return Path(settings.out)
-    of = salted("", _identity(audited))[:8]
+    of = salted("", _identity({"weights": weights, "endpoint": settings.endpoint, "source": settings.model}))[:8]
     return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-{of}-audit"
+
+
+def _weights(source: str) -> str | None:
+    """The hash of a model's weight files; None where it is no folder."""
+    folder = Path(resolve(model_path(source)))
+    return weights_hash(folder) if folder.is_dir() else None
 
 
 def _identity(model: Mapping[str, Any]) -> list[Any]:
     """Which model it is, as far as audit.json says: its weights, or where it is served."""
     held = model.get("weights") or model.get("fingerprint")
     return [held] if held else [model.get("endpoint"), model.get("source")]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder holds nothing, a run, or an audit: not other things of the user's, which may be for others."""
+    if not folder.is_dir() or read_manifest(folder) is not None:
+        return True
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError:
+        return False
+    return SALT in names or AUDIT in names or all(name.startswith(".") for name in names)
 
 
 class _AuditRun:
@@ -191,7 +209,8 @@ class _AuditRun:
         self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: NoProgress
     ):
         self.settings, self.task, self.data, self.tokenizer, self.progress = settings, task, data, tokenizer, progress
-        self.folder = Path()
+        self.weights = None if "model" in data or settings.endpoint else _weights(settings.model)
+        self.folder = audit_folder(settings, self.weights)
         self.models: dict[str, dict[str, Any]] = {}
         self.readings: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
@@ -204,6 +223,10 @@ class _AuditRun:
         self.left_out_attacks = {attack.name for attack in attacks} - chosen
 
     def go(self) -> Audit:
+        with hold(self.folder, ours=_is_ours(self.folder), shared=True):
+            return self._go()
+
+    def _go(self) -> Audit:
         started = time.time()
         self._check_sources()
         reader = self._open("audited")  # what cannot be loaded ends it before anything is written
@@ -250,13 +273,12 @@ class _AuditRun:
     # The folder ----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self.folder = audit_folder(self.settings, self.models["audited"])
         self._check_folder()
         try:
-            (self.folder / KEPT).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / KEPT)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be made ({error.strerror}). Give another folder with --out."
+                f"{self.folder / KEPT}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
         salt = self.folder / SALT
         found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.exists() else ""
@@ -327,8 +349,9 @@ class _AuditRun:
             "fingerprint": fingerprint(lm),
             "template": encoder.fingerprint,
         }
-        if isinstance(source, str) and (folder := Path(resolve(model_path(source)))).is_dir():
-            self.models[role]["weights"] = weights_hash(folder)
+        weights = self.weights if role == "audited" else _weights(source) if isinstance(source, str) else None
+        if weights:
+            self.models[role]["weights"] = weights
         return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
 
     def _check_sources(self) -> None:

@@ -18,6 +18,7 @@ from rkld.benching.planning import Prediction, disk, predict, rough_model_second
 from rkld.benching.registry import open_benchmark
 from rkld.benching.tuning import choose_rates, tuned_cells, tuning_cells
 from rkld.progress import NoProgress
+from rkld.runfolder.lock import hold
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,18 @@ def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, 
 
     Raises:
         UserError: no such benchmark; bad settings or data; a variant that cannot be trained; a cell that was run with
-            other settings. Nothing has been made then, unless the original had to be.
+            other settings; a folder that another process works in. Nothing has been made then, unless the original
+            had to be.
     """
     opened, progress = open_benchmark(benchmark, settings), progress or NoProgress()
     opened.check()
-    tuning = tuning_cells(opened)
-    check_cells(opened, [cell for cell in (*tuning, *opened.cells()) if not finished(opened, cell)])
-    opened.settings.folder.mkdir(parents=True, exist_ok=True)
-    tried = _run(opened, tuning, progress)
-    tuned = choose_rates(opened, tried)
-    found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
-    rows, files, notes = opened.write(found, tuned)
+    folder, tuning = opened.settings.folder, tuning_cells(opened)
+    with hold(folder):
+        check_cells(opened, [cell for cell in (*tuning, *opened.cells()) if not finished(opened, cell)])
+        tried = _run(opened, tuning, progress)
+        tuned = choose_rates(opened, tried)
+        found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
+        rows, files, notes = opened.write(found, tuned)
     return Bench(rows, files, [*opened.left_out, *notes])
 
 

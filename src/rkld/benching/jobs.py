@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -26,7 +28,7 @@ class Jobs:
         if at_once > 1:
             threads = max(1, torch.get_num_threads() // at_once)
             spawn = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
-            self._pool = ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(threads,))
+            self._pool = ProcessPoolExecutor(at_once, spawn, initializer=_start, initargs=(threads,))
 
     def each(self, work: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[tuple[int, Any]]:
         """Yield (number of the job, ``work(*job, progress)``) as they are finished.
@@ -53,3 +55,16 @@ class Jobs:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
+
+
+def _start(threads: int) -> None:
+    """In another process: take so many cores, and end when the process ends that has the jobs, however it ends."""
+    torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # whatever the main thread does: nobody waits for it any more, and files are written whole

@@ -27,6 +27,7 @@ from rkld.progress import NoProgress
 from rkld.records.identity import identifiers
 from rkld.records.record import Record
 from rkld.runfolder.folder import give_up_model
+from rkld.runfolder.lock import hold
 from rkld.runfolder.manifest import is_finished, read_manifest
 from rkld.runfolder.once import ResultFiles, once
 from rkld.settings.typed import UnlearnKeywords
@@ -93,7 +94,9 @@ def continual(
     if chosen.subject:
         raise UserError("--subject is whom a single run forgets: here each record's own 'subject' says whose it is.")
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
-    return _Sequence(inputs, objects, progress or NoProgress()).go()
+    sequence = _Sequence(inputs, objects, progress or NoProgress())
+    with hold(sequence.folder):
+        return sequence.go()
 
 
 def requests(records: Sequence[Record]) -> list[list[Record]]:

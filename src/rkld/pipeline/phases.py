@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rkld import methods
 from rkld.errors import Diverged, NotFinite, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
-from rkld.files import read_jsonl, write_jsonl
+from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.losses.micro_batches import plan_steps, steps_per_epoch
 from rkld.methods.two_models import save_two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
@@ -52,11 +52,13 @@ from rkld.records.record import Record
 from rkld.records.replay import own_words, screen
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import ANSWERS, Run, remove
-from rkld.runfolder.manifest import MODEL
+from rkld.runfolder.lock import MODEL
+from rkld.runfolder.manifest import METRICS
 from rkld.settings.unlearning import Settings
 from rkld.stopping.calibration import calibrate
 from rkld.stopping.callback import StoppingCallback, read_checks
 from rkld.stopping.comparison import Comparison
+from rkld.stopping.evidence import Evidence
 from rkld.stopping.registry import get_rule
 from rkld.stopping.steering import steering_hashes
 from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
@@ -70,9 +72,6 @@ from rkld.training.trainer import ObjectiveTrainer, fit
 
 STUDENT = "checkpoints/student.safetensors"
 """The finished student's trained weights, inside the run folder."""
-
-METRICS = "metrics.jsonl"
-"""What was measured and logged, a line each."""
 
 CONFIRMED = 0.01
 """How far the gap of the chosen check may move between the student and the saved model: rounding moves it by less."""
@@ -163,6 +162,7 @@ class Work:
     def measured(self, when: str, lm: LanguageModel, encoder: Encoder) -> dict[str, Measurement]:
         """The figures of a model, set by set; one line each in metrics.jsonl."""
         found = {}
+        self.run.withdraw(when)  # of a phase that was interrupted
         for name, records in {"forget": self.inputs.forget, "retain": measured_retain(self.inputs)}.items():
             if records:
                 with self.progress.bar(f"{when}: {name}", len(records)) as advance:
@@ -201,7 +201,10 @@ class Work:
         """The teacher, with everything in its cache that the terms read."""
         if self._teacher is None:
             s, args = self.settings, self.strengthening
-            folder = Path(s.teacher) if s.teacher else self._own_teacher()
+            folder = self._own_teacher()
+            if s.teacher:  # which other runs may fill, too
+                folder = Path(s.teacher)
+                self.run.hold(folder)
             swapped = floor_records(self.inputs, sets["forget"], self.encoder)
             cache = HiddenCache(folder, cache_identity(self.student, sets, args, swapped))
             self._teacher = Teacher(cache, alpha=s.alpha)
@@ -382,6 +385,22 @@ class MakeTeacher(Phase):
         return {}
 
 
+class LogLines(TrainerCallback):
+    """Writes what the distillation logs into metrics.jsonl as it comes; a resumed one takes back what it does again."""
+
+    def __init__(self, run: Run):
+        self.run = run
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.run.withdraw(Distillation.name, after=state.global_step)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if "loss" in (line := state.log_history[-1]):
+            self.run.record({"phase": Distillation.name, **line})
+
+
 class Distillation(Phase):
     """The student is trained; of a method without a student, its assistant."""
 
@@ -406,14 +425,11 @@ class Distillation(Phase):
             remove(work.folder, ["checkpoints"])
         stop = self._stopping(work, steps // s.epochs, Path(str(args.output_dir)))
         with work.progress.bar("distillation", steps) as advance:
-            given = [TrainingBar(advance), *([stop] if stop else []), *work.callbacks]
+            given = [TrainingBar(advance), LogLines(work.run), *([stop] if stop else []), *work.callbacks]
             trainer = ObjectiveTrainer(work.student, args, objective, given)
             fit(trainer)
-        for line in trainer.state.log_history:
-            if "loss" in line:
-                work.run.record({"phase": self.name, **line})
         # The next phase may be started again on its own: the student must be on disk.
-        Path(str(args.output_dir)).mkdir(exist_ok=True)
+        make_folder(Path(str(args.output_dir)))
         facts = self._stopped(work, stop) if stop else {}
         save_state(work.student, work.folder / STUDENT)
         return {"steps": trainer.state.global_step, **facts}
@@ -425,15 +441,21 @@ class Distillation(Phase):
             return None
         assert found is not None  # the same inputs gave the aim
         every = check_every(work.settings, steps_per_epoch)
-        return StoppingCallback(found.read, get_rule(work.settings.stop)(aim["aim"]), every, folder)
+        rule = get_rule(work.settings.stop)(aim["aim"])
+
+        def record(one: Evidence) -> None:
+            work.run.record({"phase": "stop", "rule": aim["rule"], "gap": rule.gap(one), **dataclasses.asdict(one)})
+
+        stop = StoppingCallback(found.read, rule, every, folder, record=record)
+        work.run.withdraw("stop")
+        for one in stop.evidence:  # of an interrupted training
+            record(one)
+        return stop
 
     def _stopped(self, work: Work, stop: StoppingCallback) -> dict[str, Any]:
         """Put the chosen check's state back, and note the decision with its evidence."""
         aim, decision = work.notes["stop"], stop.decision
         restore_state(work.student, stop.best)
-        for one in stop.evidence:
-            line = {"phase": "stop", "rule": aim["rule"], "gap": stop.rule.gap(one)}
-            work.run.record({**line, **dataclasses.asdict(one)})
         if not decision.stop:
             work.warn(
                 f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the gap to its aim "
@@ -457,7 +479,7 @@ class Distillation(Phase):
         """
         teacher, args = work.filled_teacher(sets), work.strengthening
         objective = build_objective(sets, teacher, work.student, args)
-        (work.folder / STUDENT).parent.mkdir(exist_ok=True)
+        make_folder((work.folder / STUDENT).parent)
         with set_aside(work.student, work.folder / "strengthened"):
             with work.progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
                 trainer = ObjectiveTrainer(work.student, args, objective, [TrainingBar(advance)])

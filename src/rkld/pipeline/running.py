@@ -14,13 +14,14 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
-from rkld.pipeline.phases import METRICS, PHASES, Phase, Work
+from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
 from rkld.progress import NoProgress
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
-from rkld.runfolder.manifest import MODEL, damaged, named
+from rkld.runfolder.lock import MODEL, open_model
+from rkld.runfolder.manifest import METRICS, damaged, named
 from rkld.runfolder.once import once
 
 
@@ -67,27 +68,29 @@ def run_unlearning(
     settings, objects = choose(data, values)
     progress = progress or NoProgress()
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
-    run = Run(settings)
-    reconsider(run, progress)
-    if run.finished:
-        progress.say(f"{run.folder} is finished already")
-        if not run.purged:  # with the data its hashes are gone, too
-            note_records(run, inputs)
-    else:
-        torch.manual_seed(settings.seed)
-        progress.say(f"Loading {settings.model}")
-        prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
-        run.start()
-        note_inputs(run, prepared)
-        run.manifest.setdefault("warnings", [])
-        run.save()
-        work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
-        del prepared  # one model in memory: the last phase lets the student go
-        for phase in PHASES:
-            do(phase, work)
-    if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
-        run.save()
-    return result_of(run, inputs)
+    with Run(settings) as run:
+        reconsider(run, progress)
+        if run.finished:
+            progress.say(f"{run.folder} is finished already")
+            if not run.purged:  # with the data its hashes are gone, too
+                note_records(run, inputs)
+        else:
+            torch.manual_seed(settings.seed)
+            progress.say(f"Loading {settings.model}")
+            prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
+            run.start()
+            note_inputs(run, prepared)
+            run.manifest.setdefault("warnings", [])
+            run.save()
+            work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
+            del prepared  # one model in memory: the last phase lets the student go
+            for phase in PHASES:
+                do(phase, work)
+        if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
+            run.save()
+        if settings.share_model:
+            open_model(run.folder)
+        return result_of(run, inputs)
 
 
 def reconsider(run: Run, progress: NoProgress) -> None:

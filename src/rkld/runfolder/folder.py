@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import secrets
 import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.files import unfinished
+from rkld.files import append_jsonl, make_folder, unfinished, write_text
 from rkld.runfolder.checksums import belongs, checksums, differing, read_sealed, write_sealed
+from rkld.runfolder.lock import MODEL, hold
 from rkld.runfolder.manifest import (
     FORMAT,
-    MODEL,
+    METRICS,
+    PURGED,
     SETTINGS,
     damaged,
     is_finished,
@@ -55,7 +59,7 @@ INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_w
 
 
 class Run:
-    """One run folder, opened for these settings."""
+    """One run folder, opened for these settings. Within ``with`` nothing else may work in it."""
 
     def __init__(self, settings: Settings):
         """Open or make the folder.
@@ -66,11 +70,29 @@ class Run:
         self.folder = settings.run_folder
         self.settings = settings
         self.manifest: dict[str, Any] = {}
+        self._held = ExitStack()
         if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
             raise UserError(
                 f"this was started as {processes} processes, each of which would write {self.folder}. Start it as one; "
                 "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
             )
+        self._open()
+
+    def __enter__(self) -> Run:
+        with self._held:  # let go where it is refused
+            self.hold(self.folder)
+            self._open()  # another process may have begun it, or gone on with it, meanwhile
+            self._held = self._held.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._held.close()
+
+    def hold(self, folder: Path) -> None:
+        """Keep other processes out of a folder until this run is let go (:func:`rkld.runfolder.lock.hold`)."""
+        self._held.enter_context(hold(folder, shared=self.settings.share_model))
+
+    def _open(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file. Give another run folder with --out.")
         if not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir()):
@@ -96,6 +118,7 @@ class Run:
 
     def _refuse_other_settings(self) -> None:
         asked, found, free = self._settings(), self.manifest["settings"], without_effect(Settings)
+        free |= {name for name, value in found.items() if value == PURGED}
         defaults = self._plain(Settings())  # an older run has fewer settings: the others had their defaults
         different = [
             f"  {flag(name)}: {found.get(name, defaults[name])!r} then, {asked[name]!r} now"
@@ -123,17 +146,8 @@ class Run:
         return values
 
     def start(self) -> None:
-        """Make the folder and write what was asked, where that has not been done.
-
-        Raises:
-            UserError: the folder cannot be made.
-        """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder}: cannot be made ({error.strerror}). Give another run folder with --out."
-            ) from None
+        """Write what was asked, where that has not been done."""
+        make_folder(self.folder)
         if not self.manifest:
             self.manifest = {
                 "format": FORMAT,
@@ -287,9 +301,31 @@ class Run:
         return found
 
     def record(self, values: Mapping[str, object]) -> None:
-        """One line in metrics.jsonl."""
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        """One line more in metrics.jsonl."""
+        append_jsonl(self.folder / METRICS, values)
+
+    def withdraw(self, phase: str, after: int = 0) -> None:
+        """Take a phase's lines out of metrics.jsonl that will be written again: those beyond step ``after``.
+
+        Half a line, of a process that was killed, goes with them.
+        """
+        path = self.folder / METRICS
+        if not path.exists():
+            return
+        # Not splitlines(): a text may hold other line separators. What follows the last of ours is half a line.
+        *lines, half = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        kept = [line for line in lines if not _is_of(line, phase, after)]
+        if half or kept != lines:
+            write_text(path, "".join(line + "\n" for line in kept))
+
+
+def _is_of(line: str, phase: str, after: int) -> bool:
+    """Whether a line of metrics.jsonl is of this phase and beyond this step; also of none that can be read."""
+    try:
+        found = json.loads(line)
+        return bool(found.get("phase") == phase and found.get("step", math.inf) > after)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return True
 
 
 def _are_texts(found: object) -> bool:
@@ -304,23 +340,51 @@ def give_up_model(folder: Path) -> None:
     remove(folder, [MODEL])
 
 
-def remove(folder: Path, names: Sequence[str]) -> list[tuple[str, int]]:
+def remove(folder: Path, names: Sequence[str], left: list[tuple[str, str]] | None = None) -> list[tuple[str, int]]:
     """Delete the named files and folders of a run, and what an interrupted writing of them left.
+
+    Of a link the link alone is deleted: what it leads to lies outside the folder.
+
+    Args:
+        left: takes what is still there afterwards: its name and why.
 
     Returns:
         what was there: its name and its size in bytes.
+
+    Raises:
+        OSError: something cannot be deleted, and ``left`` is not given.
     """
     removed = []
     for path in unfinished(folder / MODEL):  # not a model yet: the folder is renamed once it is whole
-        shutil.rmtree(path, ignore_errors=True)
+        _delete(path, left)
     for name in names:
         size, there = 0, False
         for path in (folder / name, *unfinished(folder / name)):
-            if not path.exists():
+            if not os.path.lexists(path):
                 continue
-            files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-            size, there = size + sum(p.stat().st_size for p in files), True
-            path.unlink() if path.is_file() else shutil.rmtree(path)
+            files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+            size += sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
+            there |= _delete(path, left)
         if there:
             removed.append((name, size))
     return removed
+
+
+def _delete(path: Path, left: list[tuple[str, str]] | None) -> bool:
+    """Delete a file, a link or a folder with all in it that can be deleted; whether it is gone."""
+    try:
+        if path.is_symlink():
+            target, is_there = path.readlink(), path.exists()
+            path.unlink()
+            if is_there and left is not None:
+                left.append((path.name, f"was a link; what it led to is left: {target}"))
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except OSError as error:
+        if left is None:
+            raise
+        shutil.rmtree(path, ignore_errors=True)
+        left.append((path.name, error.strerror or str(error)))
+    return not os.path.lexists(path)

@@ -12,10 +12,14 @@ from typing import Any
 from rkld.errors import UserError
 from rkld.files import write_text
 from rkld.runfolder.checksums import belongs, differing, unsealed, write_sealed
+from rkld.runfolder.lock import MODEL
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, SETTINGS, AUDIT, MODEL = "manifest.json", "run.yaml", "audit.json", "model"
+MANIFEST, SETTINGS, METRICS, AUDIT = "manifest.json", "run.yaml", "metrics.jsonl", "audit.json"
+
+PURGED = "(purged)"
+"""In place of what named the records and was purged."""
 
 FORMAT = 2
 """Of manifest.json. Finished runs of format 1 (rkld 0.1) are read, audited and purged."""
@@ -72,9 +76,13 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_sealed(folder / MANIFEST, manifest)
 
 
-def damaged(folder: Path) -> UserError:
+class DamagedManifest(UserError):
+    """A manifest from which something is missing."""
+
+
+def damaged(folder: Path) -> DamagedManifest:
     """What to say of a manifest from which something is missing."""
-    return UserError(
+    return DamagedManifest(
         f"{folder / MANIFEST} is damaged, so what the run was is unknown. Restore it, or delete the folder and run "
         "rkld unlearn anew."
     )

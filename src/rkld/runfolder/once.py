@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rkld.errors import UserError
+from rkld.files import make_folder
 from rkld.runfolder.checksums import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def _file_name(name: str) -> str:
 
 def _written(path: Path, value: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """Write it, and give it back as it will be read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_sealed(path, value, key)
     found = read_sealed(path, key)
     assert found is not None, f"{path} was changed while it was written"
@@ -102,7 +103,7 @@ def own_key() -> str:
         found = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if re.fullmatch("[0-9a-f]{64}", found):
             return found
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, beside = tempfile.mkstemp(dir=path.parent)  # of mode 0600
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(key)

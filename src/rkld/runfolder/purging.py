@@ -3,45 +3,211 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.files import unfinished
-from rkld.runfolder.checksums import belongs, write_sealed
+from rkld.files import unfinished, write_json
+from rkld.runfolder.checksums import belongs, unsealed, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
-from rkld.runfolder.manifest import AUDIT, SETTINGS, is_finished, read_manifest, write_manifest, write_settings
+from rkld.runfolder.lock import hold_to_delete
+from rkld.runfolder.manifest import (
+    AUDIT,
+    MANIFEST,
+    METRICS,
+    PURGED,
+    SETTINGS,
+    DamagedManifest,
+    is_finished,
+    read_manifest,
+    write_manifest,
+    write_settings,
+)
+from rkld.settings.table import TABLE
+
+ELSEWHERE = (
+    "the records themselves, and caches of the hub or of data sets that they came through",
+    "the original model, which still knows them, and whatever else was made from it",
+    "backups and other copies of this folder, and audits in other folders",
+    "copies of the unlearned model: whoever holds it and the original can extract more than from either alone "
+    "(arXiv 2505.24379)",
+)
+"""Where a purge cannot look."""
+
+
+class IncompletePurge(UserError):
+    """Something that holds personal data, or may, is left.
+
+    Attributes:
+        removed: what was deleted, as :func:`purge` returns it.
+        left: what is left: its name in the folder, and why.
+    """
+
+    def __init__(self, folder: Path, removed: list[tuple[str, int]], left: list[tuple[str, str]]):
+        self.removed, self.left = removed, left
+        lines = "".join(f"\n  {name}: {why}" for name, why in left)
+        super().__init__(
+            f"{folder}: not all could be purged. What is left:{lines}\nDelete it, or mend that and purge again."
+        )
 
 
 def purge(folder: str | Path) -> list[tuple[str, int]]:
     """Delete everything in a run's or an audit's folder that still holds personal data; model and numbers stay.
 
-    The subject is taken out of run.yaml, all text out of audit.json. An unfinished run cannot go on afterwards.
+    The subject and the names of the records' files are taken out of manifest.json, run.yaml and audit.json, all text
+    out of audit.json. An audit.json that is damaged is deleted; so are a damaged manifest.json and the run.yaml beside
+    it. An unfinished run cannot go on afterwards. Where it cannot look: :data:`ELSEWHERE`.
 
     Returns:
         what was deleted: its name in the folder and its size in bytes.
 
     Raises:
-        UserError: neither a run's folder nor an audit's.
+        UserError: neither a run's folder nor an audit's, or another process works in it.
+        IncompletePurge: not all could be deleted. What could be has been.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    audited = _read_audit(folder) is not None  # or refused, before anything is deleted
-    if manifest is None:
-        if audited:  # beside it may lie other things of the user's, whatever they are called
-            return remove(folder, OF_AUDIT) + _purge_audit(folder)
+    if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be read. Purge it as the user whom it belongs to.")
+    if not _is_ours(folder):
         raise UserError(
             f"{folder}: no run folder of rkld (it has no manifest.json) and no audit's (it has no {AUDIT}). Give the "
             "folder that --out named."
         )
-    # Said before it is done: a purge that is cut short must not look like a run that can go on.
-    manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    manifest["finished"] = is_finished(manifest)
-    write_manifest(folder, manifest)
-    removed = remove(folder, list(PERSONAL)) + _purge_settings(folder, manifest["settings"]) + _purge_audit(folder)
-    # With the salt beside them, the hashes would let anybody try names and short records.
+    with hold_to_delete(folder):
+        purging = _Purging(folder)
+        purging.go()
+    if purging.left:
+        raise IncompletePurge(folder, purging.removed, purging.left)
+    return purging.removed
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        if read_manifest(folder) is not None:
+            return True
+    except DamagedManifest:
+        return True
+    found = _read(folder / AUDIT)
+    if found is None:  # damaged: what lies beside it tells whose it is
+        return any((folder / name).exists() for name in OF_AUDIT)
+    return "verdict" in found
+
+
+class _Purging:
+    """One purge: what cannot be deleted or written is noted, and the rest goes on."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.removed: list[tuple[str, int]] = []
+        self.left: list[tuple[str, str]] = []
+        self.names = {str(folder), str(folder.resolve())}
+        """Paths that may name the person."""
+
+    def go(self) -> None:
+        try:
+            manifest = read_manifest(self.folder)
+        except DamagedManifest:  # its settings are unknown, so run.yaml cannot be written anew
+            self._remove([*PERSONAL, MANIFEST, SETTINGS])
+            self._purge_audit()
+            return
+        if manifest is None:  # an audit's: beside it may lie other things of the user's, whatever they are called
+            self._remove(OF_AUDIT)
+            self._purge_audit()
+            return
+        # Said before it is done: a purge that is cut short must not look like a run that can go on.
+        manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        manifest["finished"] = is_finished(manifest)
+        writable = self._written(MANIFEST, lambda path: write_manifest(path.parent, manifest))
+        self._remove(PERSONAL)
+        manifest["settings"] = self._without_names(manifest["settings"])
+        self._purge_settings(manifest["settings"])
+        self._purge_audit()
+        _take_out_hashes(manifest)
+        if writable:  # else it is said already
+            self._written(MANIFEST, lambda path: write_manifest(path.parent, self._swept(manifest)))
+        for name in (MANIFEST, METRICS):
+            self._remove_unfinished(name)
+        if (teacher := manifest["settings"].get("teacher")) and Path(teacher).is_dir():
+            self.left.append((f"--teacher {teacher}", "hidden states of the records, which other runs may share"))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        self.removed += remove(self.folder, list(names), self.left)
+
+    def _remove_unfinished(self, name: str) -> None:
+        """What a process that was killed left beside a file that stays."""
+        self._remove(path.name for path in unfinished(self.folder / name))
+
+    def _written(self, name: str, write: Callable[[Path], object]) -> bool:
+        """Whether a file could be written anew."""
+        try:
+            write(self.folder / name)
+        except OSError as error:
+            self.left.append((name, error.strerror or str(error)))
+            return False
+        return True
+
+    def _purge_settings(self, settings: Mapping[str, object]) -> None:
+        """Write run.yaml without the subject: the manifest has all the rest, which mends a broken file."""
+        self._remove_unfinished(SETTINGS)
+        before = _bytes(self.folder / SETTINGS)
+        self._written(SETTINGS, lambda path: write_settings(path.parent, settings))
+        self._note(f"{SETTINGS} (names)", before, _bytes(self.folder / SETTINGS))
+
+    def _purge_audit(self) -> None:
+        """Take all text and the names of files out of the audit's evidence, where there is one; its numbers stay."""
+        self._remove_unfinished(AUDIT)
+        found = _read(self.folder / AUDIT)
+        if found is None:
+            self.removed += [(f"{name} (damaged)", size) for name, size in remove(self.folder, [AUDIT], self.left)]
+        elif "verdict" in found:
+            before, part = _bytes(self.folder / AUDIT), "texts" if "texts" in found else "names"
+            write = write_json if unsealed(found) is None else write_sealed  # what was changed must not look whole
+            found.pop("texts", None)
+            found.pop("readings", None)  # they are deleted
+            found["settings"] = self._without_names(found.get("settings"))
+            self._written(AUDIT, lambda path: write(path, self._swept(found)))
+            self._note(f"{AUDIT} ({part})", before, _bytes(self.folder / AUDIT))
+
+    def _note(self, what: str, before: bytes, after: bytes) -> None:
+        if before and after != before:
+            self.removed.append((what, max(0, len(before) - len(after))))
+
+    # Names ---------------------------------------------------------------------------------------------------------
+
+    def _without_names(self, settings: Any) -> dict[str, Any]:
+        """The settings without the names of the records' files and of the folder, which may be the person's."""
+        found = dict(settings) if isinstance(settings, dict) else {}
+        for name, value in found.items():
+            spec = TABLE.get(name)
+            if spec is None or not isinstance(value, str) or value in (spec.default, "none", PURGED):
+                continue
+            if "DATA" in spec.metavar or name == "out":
+                self.names |= {value, Path(value).name}
+                found[name] = PURGED
+        return found
+
+    def _swept(self, value: Any) -> Any:
+        """``value`` without :attr:`names`, wherever a text holds one."""
+        if isinstance(value, dict):
+            return {key: self._swept(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._swept(item) for item in value]
+        if isinstance(value, str):
+            for name in sorted(filter(_is_telling, self.names), key=len, reverse=True):
+                value = value.replace(name, PURGED)
+        return value
+
+
+def _is_telling(name: str) -> bool:
+    """Whether a path can be looked for in texts: a mere word such as "data" stands there for other things."""
+    return any(sign in name for sign in "./") and sum(char.isalnum() for char in name) > 3
+
+
+def _take_out_hashes(manifest: dict[str, Any]) -> None:
+    """With the salt beside them, the hashes would let anybody try names and short records."""
     for name in ("salt", "subject"):
         manifest.pop(name, None)
     manifest["records"] = {n: {"n": v["n"]} for n, v in manifest["records"].items() if isinstance(v, dict)}
@@ -52,43 +218,22 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
     files = manifest.get("files", {})
     manifest["files"] = {path: value for path, value in files.items() if not belongs(path, list(PERSONAL))}
     manifest["personal_data"] = {}
-    write_manifest(folder, manifest)
-    return removed
 
 
-def _purge_settings(folder: Path, settings: Mapping[str, object]) -> list[tuple[str, int]]:
-    """Write run.yaml without the subject. The manifest has all the other settings: a broken file is mended by it."""
-    for path in unfinished(folder / SETTINGS):
-        path.unlink()
-    path = folder / SETTINGS
-    before = path.read_bytes() if path.exists() else b""
-    write_settings(folder, settings)
-    after = path.read_bytes()
-    return [(f"{SETTINGS} (the subject)", len(before) - len(after))] if len(before) > len(after) else []
+def _bytes(path: Path) -> bytes:
+    """What a file holds; nothing where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
-def _read_audit(folder: Path) -> dict[str, Any] | None:
-    """An audit's document; None where there is none.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    path = folder / AUDIT
-    if not path.is_file():
-        return None
+def _read(path: Path) -> dict[str, Any] | None:
+    """An object in JSON; empty where there is none, None where it is damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError, RecursionError):
-        raise UserError(f"{path} is damaged, so what it holds is unknown: delete it, and purge again.") from None
-    return found if isinstance(found, dict) and "verdict" in found else None
-
-
-def _purge_audit(folder: Path) -> list[tuple[str, int]]:
-    """Take all text out of the audit's evidence, where there is one; its numbers stay."""
-    path, found = folder / AUDIT, _read_audit(folder)
-    if found is None or found.pop("texts", None) is None:
-        return []
-    found.pop("readings", None)  # they are deleted
-    before = path.stat().st_size
-    write_sealed(path, found)
-    return [(f"{AUDIT} (texts)", before - path.stat().st_size)]
+        return None
+    return found if isinstance(found, dict) else {}

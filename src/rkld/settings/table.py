@@ -430,6 +430,14 @@ _ENTRIES = (
         FILES,
         "Keep strengthened weights, cache, checkpoints and replay after the run.",
     ),
+    _spec(
+        "share_model",
+        bool,
+        False,
+        "nothing",
+        FILES,
+        "Let others on this machine read model/; all else in the run folder stays closed to them.",
+    ),
     # Of an audit: what it is compared with
     _optional("original", str, "figures", COMPARED, "The model before unlearning, to stand beside.", metavar="MODEL"),
     _optional(

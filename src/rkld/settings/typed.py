@@ -92,6 +92,8 @@ class UnlearnKeywords(TypedDict, total=False):
     """Minutes between checkpoints of a long phase."""
     keep_files: bool
     """Keep strengthened weights, cache, checkpoints and replay after the run."""
+    share_model: bool
+    """Let others on this machine read model/; all else in the run folder stays closed to them."""
 
 
 class AuditKeywords(TypedDict, total=False):

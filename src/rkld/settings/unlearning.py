@@ -67,6 +67,7 @@ class Settings:
     out: str | None = of("out")
     checkpoint_minutes: float = of("checkpoint_minutes")
     keep_files: bool = of("keep_files")
+    share_model: bool = of("share_model")
 
     def __post_init__(self) -> None:
         check_bounds(self)

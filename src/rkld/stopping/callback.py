@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from rkld.errors import Diverged, UserError
-from rkld.files import read_jsonl, write_jsonl
+from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import save_state
 from rkld.runfolder.checksums import checksum, sealed, unsealed
@@ -64,6 +64,7 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         folder: Path,
         *,
         ends_training: bool = True,
+        record: Callable[[Evidence], object] = lambda one: None,
     ):
         """
         Args:
@@ -71,9 +72,10 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
             every: optimizer steps between checks; the last step is always one.
             ends_training: False to watch alone: the state that the rule would have ended with is kept, and the
                 training goes on.
+            record: told of every check that was made, once it is on disk.
         """
         self.read, self.rule, self.every, self.folder = read, rule, every, folder
-        self.ends_training = ends_training
+        self.ends_training, self.record = ends_training, record
         kept = read_checks(folder)
         if kept is None:
             raise UserError(f"the checks of the training in {folder} are damaged: delete it, and begin again.")
@@ -124,11 +126,12 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         self.evidence.append(found)
         # The state first: evidence without its state would be of no use to a resumed run.
         if self.decision.step == found.step:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             save_state(student, self.best)
             self.states[found.step] = checksum(self.best)
         rows = ({**asdict(one), "state": self.states.get(one.step)} for one in self.evidence)
         write_jsonl(self.folder / EVIDENCE, map(sealed, rows))
+        self.record(found)
         for path in self.folder.glob("best-*.safetensors"):
             if path != self.best:
                 path.unlink()

@@ -31,7 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rkld.errors import UserError
-from rkld.files import new_file
+from rkld.files import make_folder, new_file
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
@@ -110,7 +110,7 @@ class HiddenCache:
             UserError: the folder holds an index that is none of a cache; nothing has been changed then.
         """
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self._index_path = self.folder / INDEX_FILE
         self._open: dict[str, safe_open] = {}
         # Through JSON, which knows no tuples: else an identity would differ from itself read again.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from rkld.files import make_folder
 from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.micro_batches import steps_per_epoch
@@ -85,7 +86,7 @@ def fill_cache(
 @contextmanager
 def set_aside(lm: LanguageModel, folder: Path) -> Iterator[None]:
     """Keep the weights in ``folder`` while the model is trained to be another, and restore them afterwards."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_state(lm, folder / "original.safetensors")
     try:
         yield

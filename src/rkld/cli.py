@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options, without_citation
-from rkld.errors import UserError
+from rkld.errors import UserError, machine_errors_explained
 from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
 from rkld.settings.auditing import AuditSettings
 from rkld.text.printable import harmless
@@ -35,7 +35,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with machine_errors_explained():
+                return super().invoke(ctx)
         except UserError as error:
             click.echo(f"Error: {harmless(str(error))}", err=True)
             ctx.exit(2)

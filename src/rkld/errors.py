@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -55,3 +58,67 @@ _SHORT = _Short()
 def shown(value: object) -> str:
     """A value as a message shows it: as Python writes it, on one line, cut where it is long; no character acts."""
     return _SHORT.repr(value)
+
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "your quota of the disk is used up: free some space",
+    errno.EFBIG: "files may not become that large here (ulimit -f, or the file system): raise the limit, or give "
+    "another folder",
+    errno.EROFS: "it lies where nothing can be written: give another folder",
+    errno.EACCES: "permission is denied: change its permissions or its owner, or give another folder",
+    errno.EPERM: "it is not permitted: change its permissions or its owner, or give another folder",
+    errno.EMFILE: "too many files are open (ulimit -n): raise the limit",
+    errno.ENFILE: "too many files are open on this machine: close some",
+    errno.EIO: "the disk reports an error: see whether it is sound",
+    errno.ESTALE: "the network's file system lost it: give the same command again",
+    errno.ENAMETOOLONG: "a name is too long for the file system: give a shorter one",
+    errno.EISDIR: "it is a folder where a file should be: move it away",
+    errno.ENOTDIR: "a file lies where a folder should be: move it away",
+    errno.ELOOP: "links lead in a circle there: mend them",
+}
+"""What of the machine a user can mend, and how."""
+
+_OS_ERROR = re.compile(r"os error (\d+)")
+_HALF_WRITTEN = re.compile(r"PytorchStreamWriter|unexpected pos \d+ vs \d+|file write failed|inline_container")
+
+
+def of_the_machine(error: BaseException) -> UserError | None:
+    """The sentence for an error of disk, file system or permissions, whoever raised it; None for any other error.
+
+    safetensors tells the system's number in its message alone, torch does not tell it at all.
+    """
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        number = one.errno if isinstance(one, OSError) else None
+        if number is None and (match := _OS_ERROR.search(str(one))):
+            number = int(match[1])
+        if number in _REASONS:
+            where = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
+            return UserError(f"{where}{_REASONS[number]}. The same command goes on from what is whole.")
+        if isinstance(one, RuntimeError) and _HALF_WRITTEN.search(str(one)):
+            return UserError(
+                "a file could not be written whole: the disk is full, or files may not become that large here "
+                "(ulimit -f). Make room; the same command goes on from what is whole."
+            )
+        one = one.__cause__  # not what it was raised beside: that may be mended already
+    return None
+
+
+@contextmanager
+def machine_errors_explained() -> Iterator[None]:
+    """Raise errors of disk, file system and permissions as :class:`UserError` (:func:`of_the_machine`).
+
+    Also as a decorator.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        explained = of_the_machine(error)
+        if explained is None:
+            raise
+        raise explained from error

@@ -32,6 +32,8 @@ from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
+from rkld.runfolder.checksums import sealed, unsealed
+from rkld.runfolder.once import own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.stopping.steering import steering_hash
 from rkld.training.config import RKLDConfig
@@ -198,6 +200,7 @@ def test_other_records_are_read_anew(models, tmp_path):
     arguments = {"attacks": ("none",), "out": str(tmp_path), **FAST}
     first = rkld.audit(models / "control", FORGET, **arguments).document["metrics"]["probability"]
     other = rkld.audit(models / "control", FORGET[:3], **arguments).document["metrics"]["probability"]
+    (tmp_path / "audit.json").unlink()
     model = rkld.audit(models / "original", FORGET, **arguments).document["metrics"]["probability"]
     assert other["figures"]["audited"]["n"] == 3
     assert model["figures"]["audited"]["value"] > first["figures"]["audited"]["value"]
@@ -209,12 +212,14 @@ def test_readings_that_came_with_the_folder_are_not_believed(models, tmp_path, m
     honest = rkld.audit(models / "original", FORGET, **arguments)
     assert honest.verdict == "fail"
     for path in (tmp_path / "delivered" / "readings").iterdir():
-        read = json.loads(path.read_text())
+        read = unsealed(json.loads(path.read_text()), own_key())
         for row in read.values():
             row |= {"answer": "I do not know."} if "answer" in row else {}
             row |= {"facts": [False] * len(row["facts"])} if "facts" in row else {}
             row |= {"extraction_strength": 0.0} if "extraction_strength" in row else {}
-        path.write_text(json.dumps(read))
+        path.write_text(json.dumps(sealed(read)))
+    again = rkld.audit(models / "original", FORGET, **arguments)  # handed back: the names are those looked for
+    assert again.document["metrics"] == honest.document["metrics"]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "of the one who audits"))
     received = rkld.audit(models / "original", FORGET, **arguments)
     assert received.verdict == "fail"
@@ -425,7 +430,8 @@ def test_purging_leaves_the_numbers_alone(models, tmp_path):
     before = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST).document
     assert {name for name, _ in rkld.purge(tmp_path)} == {"readings", "audit.salt", "audit.json (texts)"}
     after = json.loads((tmp_path / "audit.json").read_text())
-    assert "texts" in before and after == {name: value for name, value in before.items() if name != "texts"}
+    taken = ("texts", "readings", "checksum")
+    assert "texts" in before and unsealed(after) == {name: v for name, v in before.items() if name not in taken}
     assert not any(FORGET[0]["answer"] in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 

@@ -14,6 +14,7 @@ from rkld.benching.worlds.tiny import tiny_tokenizer
 from rkld.errors import UserError
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded, marked
+from rkld.runfolder.checksums import unsealed
 from rkld.teacher import cache as module
 from rkld.teacher.cache import HiddenCache, marked_hidden
 
@@ -190,6 +191,12 @@ SENTENCE = "no index of a teacher"
 JSON_VALUES = [None, True, 0, 1.5, "", "text", "../victim", "/victim", [], ["x"], [0], [None], {}, {"x": "y"}, {"x": 0}]
 
 
+def flip(path: Path, bit: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -215,7 +222,7 @@ def test_a_file_that_the_index_names_is_neither_deleted_nor_read(made, place, na
     """``--teacher FOLDER`` with somebody's index.json: any file of the user's could be named in it."""
     folder = made / "teacher"
     (folder / "notes.txt").write_text("mine")
-    index = json.loads((folder / "index.json").read_text())
+    index = unsealed(json.loads((folder / "index.json").read_text()))
     index[place] = dict.fromkeys(index[place], name.format(made=made))
     (folder / "index.json").write_text(json.dumps(index))
     before = files(made)
@@ -227,14 +234,14 @@ def test_a_file_that_the_index_names_is_neither_deleted_nor_read(made, place, na
 def test_any_json_in_any_place_of_the_index_is_refused_and_deletes_nothing(made):
     """Every type of JSON in place of the whole, of each part, and of each key and value in it."""
     folder = made / "teacher"
-    whole = json.loads((folder / "index.json").read_text())
+    whole = unsealed(json.loads((folder / "index.json").read_text()))
     cases: list[object] = list(JSON_VALUES)
     for field in whole:
         cases += [{k: v for k, v in whole.items() if k != field}]
         cases += [
             whole | {field: value} for value in JSON_VALUES if not (field == "identity" and isinstance(value, dict))
         ]
-    for field in ("tensors", "heads"):
+    for field in ("tensors", "heads"):  # those of files are checksums, compared and not used
         for key in whole[field]:
             cases += [whole | {field: whole[field] | {key: value}} for value in JSON_VALUES]
         cases += [whole | {field: {str(value): "original-forget-00000.safetensors"}} for value in JSON_VALUES]
@@ -242,7 +249,7 @@ def test_any_json_in_any_place_of_the_index_is_refused_and_deletes_nothing(made)
     before = {name: content for name, content in files(made).items() if name != "teacher/index.json"}
     refused = 0
     for case in cases:
-        if case in (whole | {"tensors": {}}, whole | {"heads": {}}, whole | {"done": []}):
+        if case in [whole | {name: type(whole[name])()} for name in ("tensors", "heads", "files", "done")]:
             continue  # emptier, but an index
         (folder / "index.json").write_text(json.dumps(case))
         for identity in (IDENTITY, {"model": "b"}):
@@ -279,25 +286,43 @@ def test_only_files_of_our_own_names_make_way(made):
 
 def test_a_link_is_neither_read_nor_written_through(made):
     folder = made / "teacher"
+    opened = HiddenCache(folder, IDENTITY)
     for name in ("original-forget-00000.safetensors", "head-original.safetensors"):
         (folder / name).unlink()
         (folder / name).symlink_to(made / "victim")
+    with pytest.raises(UserError, match="or a link"):
+        opened.read("original/forget", "0")
+    with pytest.raises(UserError, match="or a link"):
+        opened.read_head("original")
     cache = HiddenCache(folder, IDENTITY)
-    with pytest.raises(UserError, match="or a link"):
-        cache.read("original/forget", "0")
-    with pytest.raises(UserError, match="or a link"):
-        cache.read_head("original")
+    assert not cache.done("original/forget") and not cache.has_head("original")
     cache.write("original/forget", parts())
     cache.write_head("original", model())
     assert (made / "victim").read_text() == "personal"
     assert torch.equal(HiddenCache(folder, IDENTITY).read("original/forget", "0"), parts()[0][1])
 
 
+@pytest.mark.parametrize("file", ["original-forget-00000.safetensors", "head-original.safetensors"])
+@pytest.mark.parametrize("spoil", [
+    lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: flip(path, 200),
+])  # fmt: skip
+def test_what_lies_in_a_damaged_file_is_made_anew_and_nothing_else(made, caplog, file, spoil):
+    """One flipped bit in a hidden state would change the teacher, and so the model, without a word."""
+    other = HiddenCache(made / "teacher", IDENTITY)
+    other.write("original/retain", parts())
+    spoil(made / "teacher" / file)
+    cache = HiddenCache(made / "teacher", IDENTITY)
+    assert file in caplog.text
+    assert cache.done("original/retain")
+    assert cache.done("original/forget") == ("head" in file)
+    assert cache.has_head("original") == ("head" not in file)
+
+
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no tensors")])
 def test_a_damaged_file_is_one_sentence(made, spoil):
+    cache = HiddenCache(made / "teacher", IDENTITY)
     for path in (made / "teacher").glob("*.safetensors"):
         spoil(path)
-    cache = HiddenCache(made / "teacher", IDENTITY)
     for read in (lambda: cache.read("original/forget", "0"), lambda: cache.rows("original/forget", "0"),
                  lambda: cache.read_head("original")):  # fmt: skip
         with pytest.raises(UserError, match="missing, damaged"):
@@ -305,7 +330,7 @@ def test_a_damaged_file_is_one_sentence(made, spoil):
 
 
 def test_a_tensor_that_its_file_does_not_hold_is_one_sentence(made):
-    index = json.loads((made / "teacher" / "index.json").read_text())
+    index = unsealed(json.loads((made / "teacher" / "index.json").read_text()))
     index["tensors"]["original/forget/9"] = "original-forget-00000.safetensors"
     (made / "teacher" / "index.json").write_text(json.dumps(index))
     cache = HiddenCache(made / "teacher", IDENTITY)

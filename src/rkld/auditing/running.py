@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import logging
+import re
 import secrets
 import shutil
 import time
@@ -21,28 +23,31 @@ from typing import Any, Unpack
 from rkld.auditing.backends import GenerationBackend, LocalBackend
 from rkld.auditing.control import check_control
 from rkld.auditing.endpoint_backend import EndpointBackend
-from rkld.auditing.evidence import document, model_path, plain
+from rkld.auditing.evidence import REDACTED, document, model_path, plain
 from rkld.auditing.inputs import UTILITY, Task, read_task
 from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.reading import Reader, Reading
 from rkld.auditing.readings import OWN_ANSWERS, READINGS, own_answer_rows
 from rkld.auditing.registry import chosen_attacks, known_attacks
-from rkld.errors import UserError, nearest
+from rkld.errors import UserError, machine_errors_explained, nearest
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import make_folder, write_json, write_text
 from rkld.models.loading import read_tokenizer, resolve
-from rkld.models.state import fingerprint
+from rkld.models.state import fingerprint, weights_hash
 from rkld.pipeline.description import described, prompts, template_warning, weights
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
-from rkld.runfolder.lock import hold
-from rkld.runfolder.manifest import AUDIT, read_manifest, run_of, salted
+from rkld.runfolder.checksums import checksum, read_sealed, sealed
+from rkld.runfolder.lock import MODEL, hold
+from rkld.runfolder.manifest import AUDIT, check_model, read_manifest, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
 from rkld.settings.table import specs
 from rkld.settings.typed import AuditKeywords
+
+logger = logging.getLogger(__name__)
 
 SALT, KEPT = "audit.salt", "readings"
 """Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
@@ -74,6 +79,7 @@ class Audit:
         return self.verdict == "pass"
 
 
+@machine_errors_explained()
 def audit(
     model: Any = None,
     forget: Any = None,
@@ -112,6 +118,8 @@ def audit(
     _check_served(settings)
     if settings.retain_logs:
         _check_logs(settings.retain_logs)
+    if "model" not in data and not settings.endpoint:
+        check_run_model(settings.model)
     run = _AuditRun(settings, read_task(settings, data), data, processing_class, progress or NoProgress())
     return run.go()
 
@@ -154,11 +162,41 @@ def _check_logs(path: str) -> None:
         raise UserError(f"--retain-logs {path}: {error}. Give a log of the forget set.") from None
 
 
-def audit_folder(settings: AuditSettings) -> Path:
-    """Where audit.json goes: beside the run that made the model, where there is one."""
+def check_run_model(source: str) -> None:
+    """Refuse the model of a run that is another by now: what the run's manifest says does not hold for it.
+
+    Raises:
+        UserError: so.
+    """
+    run = run_of(source)
+    if run is not None and Path(source).resolve() in (run.resolve(), (run / MODEL).resolve()):
+        check_model(run)
+
+
+def audit_folder(settings: AuditSettings, weights: str | None) -> Path:
+    """Where audit.json goes: beside the run that made the model, where there is one.
+
+    Else a folder named by the model and by what it holds, so that two that are called the same do not share one.
+
+    Args:
+        weights: the hash of the model's weight files, where it has any.
+    """
     if settings.out:
         return Path(settings.out)
-    return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-audit"
+    of = salted("", _identity({"weights": weights, "endpoint": settings.endpoint, "source": settings.model}))[:8]
+    return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-{of}-audit"
+
+
+def _weights(source: str) -> str | None:
+    """The hash of a model's weight files; None where it is no folder."""
+    folder = Path(resolve(model_path(source)))
+    return weights_hash(folder) if folder.is_dir() else None
+
+
+def _identity(model: Mapping[str, Any]) -> list[Any]:
+    """Which model it is, as far as audit.json says: its weights, or where it is served."""
+    held = model.get("weights") or model.get("fingerprint")
+    return [held] if held else [model.get("endpoint"), model.get("source")]
 
 
 def _is_ours(folder: Path) -> bool:
@@ -179,13 +217,15 @@ class _AuditRun:
         self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: NoProgress
     ):
         self.settings, self.task, self.data, self.tokenizer, self.progress = settings, task, data, tokenizer, progress
-        self.folder = audit_folder(settings)
+        self.weights = None if "model" in data or settings.endpoint else _weights(settings.model)
+        self.folder = audit_folder(settings, self.weights)
         self.models: dict[str, dict[str, Any]] = {}
         self.readings: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
         self.reasons: dict[str, str | None] = {}
         """Of the model that is open: why a reading is not made of it."""
-        self.served: list[Path] = []
+        self.noted: dict[str, dict[str, Path]] = {}
+        """Role → reading → its file."""
         attacks, chosen = known_attacks(settings), {attack.name for attack in chosen_attacks(settings)}
         self.all_readings: list[Reading] = [*READINGS, *attacks]
         self.left_out_attacks = {attack.name for attack in attacks} - chosen
@@ -210,7 +250,7 @@ class _AuditRun:
             else:
                 self.not_run[role] = f"no --{role} was given"
         self._own_answers(reader if reader.role == "original" else None)
-        content = document(
+        found = document(
             self.task,
             self.readings,
             models=self.models,
@@ -219,12 +259,15 @@ class _AuditRun:
             versions={name: importlib.metadata.version(name) for name in VERSIONS},
             seconds=round(time.time() - started, 1),
         )
-        path = self.folder / AUDIT
+        if not self.settings.redact:
+            found["readings"] = {
+                role: {name: {"file": path.name, "checksum": checksum(path)} for name, path in files.items()}
+                for role, files in self.noted.items()
+            }
+        path, content = self.folder / AUDIT, sealed(found)
         write_json(path, content)
         if self.settings.redact:
             self._remove_readings()
-        for reading in self.served:  # another model may be served there by the time of the next audit
-            reading.unlink(missing_ok=True)
         return Audit(content["verdict"], path, content)
 
     def _remove_readings(self) -> None:
@@ -239,6 +282,7 @@ class _AuditRun:
     # The folder ----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        self._check_folder()
         try:
             make_folder(self.folder / KEPT)
         except OSError as error:
@@ -246,10 +290,43 @@ class _AuditRun:
                 f"{self.folder / KEPT}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
         salt = self.folder / SALT
-        if not salt.exists():
-            write_text(salt, secrets.token_hex(16))
-        self.salt = salt.read_text(encoding="utf-8").strip()
+        found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.exists() else ""
+        if salt.exists() and not re.fullmatch("[0-9a-f]{32}", found):
+            logger.warning("%s is damaged: another is made, and everything is read anew.", salt)
+            found = ""
+        if not found:
+            write_text(salt, found := secrets.token_hex(16))
+        self.salt = found
         self.key = own_key()  # the folder may have come from whoever is audited, with readings in it
+
+    def _check_folder(self) -> None:
+        """Note the evidence that lies there; refuse a folder that holds another model's.
+
+        Raises:
+            UserError: so.
+        """
+        path = self.folder / AUDIT
+        self.earlier = checksum(path) if path.is_file() else None
+        if self.earlier is None:
+            return
+        found = read_sealed(path)
+        if found is None and (self.folder / SALT).exists():
+            logger.warning("%s is damaged: it is written anew.", path)
+            return
+        models = found.get("models") if found else None
+        then = models.get("audited") if isinstance(models, dict) else None
+        if not isinstance(then, dict):
+            raise UserError(f"{path} is no audit of rkld. Give another folder with --out.")
+        now = {"fingerprint": None, **self.models["audited"]}
+        if "weights" not in then:  # of an earlier version
+            now.pop("weights", None)
+        if then.get("source") == REDACTED:
+            now["source"] = REDACTED
+        if _identity(then) != _identity(now):
+            raise UserError(
+                f"{self.folder} holds the audit of another model, which would be lost. Give another folder with --out, "
+                f"or delete that {AUDIT}."
+            )
 
     def _salted(self, value: object) -> str:
         return salted(self.salt, value)
@@ -279,11 +356,14 @@ class _AuditRun:
         self.models[role] = {
             "source": source if isinstance(source, str) else f"<{type(source).__name__}>",
             "fingerprint": fingerprint(lm),
-            "weights": weights(lm),
+            "dtype": weights(lm),
             **self._format(lm.template_source, encoder),
         }
         for what, how in described(lm):
             self.progress.say(f"{what.capitalize()}: {how}")
+        held = self.weights if role == "audited" else _weights(source) if isinstance(source, str) else None
+        if held:
+            self.models[role]["weights"] = held
         return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
 
     def _format(self, template_source: str | None, encoder: Encoder) -> dict[str, str]:
@@ -298,6 +378,7 @@ class _AuditRun:
         for role in ("control", "original"):
             source = getattr(self.settings, role)
             if source and role not in self.data:
+                check_run_model(source)
                 resolve(model_path(source))
 
     def _prepared(self, reader: Reader) -> Reader:
@@ -366,8 +447,8 @@ class _AuditRun:
             also: what it depends on beside model, template, the context's cut and all that the task holds.
         """
         model, task = [self.models[role].get(key) for key in ("fingerprint", "template", "endpoint")], self.task
-        if model[0] is None:
-            model.append(self.models[role]["source"])
+        if model[0] is None:  # another may be served there by now, unless this goes on with an interrupted audit
+            model += [self.models[role]["source"], self.earlier]
         of = self._salted(
             [
                 self.key,
@@ -380,10 +461,10 @@ class _AuditRun:
                 *also,
             ]
         )
-        notes = HashedFiles(self.folder / KEPT, of)
-        if self.models[role]["fingerprint"] is None:
-            self.served.append(notes.path(name))
-        return once(notes, name, lambda: plain(read()))
+        notes = HashedFiles(self.folder / KEPT, of, self.key)
+        found = once(notes, name, lambda: plain(read()))
+        self.noted.setdefault(role, {})[name] = notes.path(name)
+        return found
 
     def _own_answers(self, original: Reader | None) -> None:
         """Every model's answers about the person, under the original."""

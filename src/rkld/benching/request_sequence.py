@@ -26,7 +26,7 @@ from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import NoProgress
 from rkld.records.identity import identifiers
 from rkld.records.record import TEMPLATE_ARGUMENTS, Record
-from rkld.runfolder.folder import remove
+from rkld.runfolder.folder import give_up_model
 from rkld.runfolder.lock import hold
 from rkld.runfolder.manifest import is_finished, read_manifest
 from rkld.runfolder.once import ResultFiles, once
@@ -150,7 +150,7 @@ class _Sequence:
             warnings += [f"request {request}: {warning}" for warning in result.warnings]
             self._measure(request, model)
             if not self.settings.keep_files:  # the next has been made from it
-                remove(self._run(request - 1), ["model"])
+                give_up_model(self._run(request - 1))
         return Continual(self.measured, self._write(), Path(model), warnings)
 
     def _run(self, request: int) -> Path:

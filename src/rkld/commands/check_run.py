@@ -10,6 +10,7 @@ from typing import Any, Unpack
 from transformers import PreTrainedTokenizerBase
 
 from rkld import methods
+from rkld.errors import machine_errors_explained
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.models.modes import keeping_dtypes
@@ -18,6 +19,7 @@ from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import UNNAMED, Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
+from rkld.pipeline.space import Space, readable
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.sources import Source
@@ -70,6 +72,8 @@ class Report:
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
+    space: Space
+    """Of the disk, in the run folder."""
     example: str = field(repr=False)
     """The shortest forget record, token by token: personal data."""
 
@@ -85,6 +89,8 @@ class Report:
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
+        checkpoints = readable(self.space.checkpoints)
+        yield f"disk         about {readable(self.space.certain)}, and up to {checkpoints} of checkpoints"
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
         phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
         yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
@@ -112,6 +118,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
+@machine_errors_explained()
 def check(
     model: Model | None = None,
     forget: Source | None = None,
@@ -166,6 +173,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         warnings=tuple(filter(None, [prepared.template_warning])),
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
+        space=prepared.space,
         example=encoder.describe(shortest, chosen.score),
     )
 

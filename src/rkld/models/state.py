@@ -15,6 +15,7 @@ from torch import Tensor
 from rkld.errors import UserError
 from rkld.files import new_file
 from rkld.models.language_model import LanguageModel
+from rkld.runfolder.checksums import checksum
 
 
 def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
@@ -104,9 +105,7 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     paths = (path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).rglob(pattern) if path.is_file())
     for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        digest.update(f"{name}\n{found}\n".encode())
+        digest.update(f"{name}\n{checksum(path)}\n".encode())
     return digest.hexdigest()
 
 

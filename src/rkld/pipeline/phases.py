@@ -13,7 +13,7 @@ import dataclasses
 import gc
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from rkld import methods
 from rkld.errors import Diverged, NotFinite, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
-from rkld.files import make_folder, read_jsonl, write_json, write_jsonl
+from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.losses.micro_batches import plan_steps, steps_per_epoch
 from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
@@ -54,15 +54,17 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record, by_answer
 from rkld.records.replay import ANSWER_TOKENS, own_words, screen, trimmed
 from rkld.registry import file_and_name
-from rkld.runfolder.folder import Run, remove
+from rkld.runfolder.folder import ANSWERS, Run, remove
+from rkld.runfolder.lock import MODEL
+from rkld.runfolder.manifest import METRICS
 from rkld.settings.unlearning import Settings
 from rkld.stopping.calibration import calibrate
-from rkld.stopping.callback import StoppingCallback
+from rkld.stopping.callback import StoppingCallback, read_checks
 from rkld.stopping.comparison import Comparison
 from rkld.stopping.evidence import Evidence
 from rkld.stopping.registry import get_rule
 from rkld.stopping.steering import steering_hashes
-from rkld.teacher.cache import HiddenCache
+from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
 from rkld.teacher.logits import Teacher
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig, of_strengthening
@@ -146,7 +148,8 @@ class Work:
     def warn(self, text: str) -> None:
         """Say it now, and keep it for the end, where it will be read."""
         self.progress.say(f"Warning: {text}")
-        self.run.manifest["warnings"].append(text)
+        if text not in self.run.manifest["warnings"]:  # by a phase that is done again
+            self.run.manifest["warnings"].append(text)
 
     def answered(self, records: Sequence[Record], title: str, max_new_tokens: int | None = None) -> list[Record]:
         """The records with the model's own greedy answers."""
@@ -217,7 +220,7 @@ class Work:
         """The teacher, with everything in its cache that the terms read."""
         if self._teacher is None:
             s, args = self.settings, self.strengthening
-            folder = self.folder / "teacher"
+            folder = self._own_teacher()
             if s.teacher:  # which other runs may fill, too
                 folder = Path(s.teacher)
                 self.run.hold(folder)
@@ -228,6 +231,17 @@ class Work:
             fill_cache(self.student, cache, sets, args, parts=parts, swapped=swapped, progress=self.progress)
         return self._teacher
 
+    def _own_teacher(self) -> Path:
+        """The cache's folder in the run folder, without an index that cannot be read."""
+        folder = self.folder / "teacher"
+        try:
+            if (folder / INDEX_FILE).exists():
+                read_index(folder / INDEX_FILE)
+        except UserError:
+            self.progress.say(f"{folder / INDEX_FILE} is damaged: the teacher is made anew")
+            remove(self.folder, [folder.name])
+        return folder
+
 
 class Phase(ABC):
     """One step of a run. What it returns is noted in the manifest, and says that it is done."""
@@ -237,6 +251,12 @@ class Phase(ABC):
     """Phases before it whose notes or files it reads."""
     writes: ClassVar[tuple[str, ...]] = ()
     """Files and folders in the run folder."""
+    leaves: ClassVar[tuple[str, ...]] = ()
+    """Of these, what another start will read: its checksums are noted with the phase."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """What earlier phases left."""
+    describes: ClassVar[tuple[str, ...]] = ()
+    """What its note is about: with that it is lost, too."""
     alone: ClassVar[tuple[str, ...]] = ()
     """What of it one process does for all, in a run of several; the rest all do together."""
     trains: ClassVar[bool] = False
@@ -246,14 +266,29 @@ class Phase(ABC):
     def run(self, work: Work) -> dict[str, Any]:
         """Do it, and return what there is to note of it."""
 
+    def lost(self, run: Run, wanted: Collection[str]) -> dict[str, str]:
+        """How what is wanted of it differs from what it left: path → "missing", "changed", "added" or "damaged"."""
+        return run.changes([name for name in (*self.leaves, *self.describes) if name in wanted])
 
-class Before(Phase):
+
+class Measuring(Phase):
+    """A phase that answers the forget questions."""
+
+    def lost(self, run: Run, wanted: Collection[str]) -> dict[str, str]:
+        lost = super().lost(run, wanted)
+        if ANSWERS in wanted and self.name not in (run.find_answers() or {}):
+            lost[ANSWERS] = "damaged"
+        return lost
+
+
+class Before(Measuring):
     """The figures of the original, and whether it knows the records."""
 
     file: ClassVar[str] = "everyday.jsonl"
 
     name = "before"
-    writes = (file, "answers.json", "metrics.jsonl")
+    writes = (file, ANSWERS, METRICS)
+    leaves = (file,)
     alone = ("writing answers and figures",)
 
     def run(self, work: Work) -> dict[str, Any]:
@@ -264,7 +299,7 @@ class Before(Phase):
         known = health.advantage(work.student, work.encoder, i.forget, i.identifiers, s.score, s.seed)
         if unknown := health.unknown(known, found["forget"].facts_said):
             work.warn(unknown)
-        write_json(work.folder / "answers.json", {"before": found["forget"].answers})
+        work.run.write_answers(self.name, found["forget"].answers or ())
         cut = [number for number, was_cut in enumerate(found["forget"].cut or ()) if was_cut]
         figures = {name: m.values() for name, m in found.items()}
         return {"metrics": figures, "cut": cut, "unknown": unknown is not None}
@@ -315,7 +350,8 @@ class OwnWords(Phase):
 
     name = "own_words"
     needs = ("before",)
-    writes = (file,)
+    writes = leaves = (file,)
+    reads = (ANSWERS,)
     alone = ("writing the records",)
     trains = True
 
@@ -339,7 +375,8 @@ class Replay(Phase):
 
     name = "replay"
     needs = ("own_words",)
-    writes = (file,)
+    writes = leaves = (file,)
+    reads = (OwnWords.file,)
     alone = ("writing the records",)
     trains = True
 
@@ -370,6 +407,7 @@ class MakeTeacher(Phase):
     name = "teacher"
     needs = ("own_words", "replay")
     writes = ("teacher", "strengthened")
+    reads = (OwnWords.file, Replay.file)
     alone = ("writing the cache",)
     trains = True
 
@@ -399,7 +437,9 @@ class Distillation(Phase):
 
     name = "distillation"
     needs = ("stop", "own_words", "replay", "teacher")
-    writes = ("checkpoints", "strengthened", "metrics.jsonl")
+    writes = ("checkpoints", "strengthened", METRICS)
+    leaves = (STUDENT,)
+    reads = (OwnWords.file, Replay.file)
     alone = ("writing figures and the chosen state",)
     trains = True
 
@@ -411,6 +451,9 @@ class Distillation(Phase):
         args = training_arguments(s, work.folder / "checkpoints")
         objective = build_objective(sets, teacher, work.student, args)
         steps = fine_tuning_steps(sets["forget"], args)
+        if read_checks(Path(str(args.output_dir))) is None:  # a training goes on with its checks, or not at all
+            work.progress.say(f"{args.output_dir}: the checks of the stop are damaged, so the training begins again")
+            remove(work.folder, ["checkpoints"])
         stop = self._stopping(work, steps // s.epochs, Path(str(args.output_dir)))
         with work.progress.bar("distillation", steps) as advance:
             given = [TrainingBar(advance), LogLines(work.run), *([stop] if stop else []), *work.callbacks]
@@ -483,12 +526,13 @@ class SaveModel(Phase):
 
     name = "model"
     needs = ("distillation",)
-    writes = ("model",)
+    writes = leaves = (MODEL,)
+    reads = (STUDENT,)
     alone = ("writing the model",)
     trains = True
 
     def run(self, work: Work) -> dict[str, Any]:
-        s, lm, folder = work.settings, work.student, work.folder / "model"
+        s, lm, folder = work.settings, work.student, work.folder / MODEL
         trained = lm.head.weight.dtype
         outcome, parts = self._made(work)
         # An adapter is written as it was trained, unless something else is asked for: its base stays where it is.
@@ -551,12 +595,15 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-class After(Phase):
+class After(Measuring):
     """The figures of the unlearned model and the last check of the stop, read from the saved folder."""
 
     name = "after"
     needs = ("before", "stop", "distillation", "model")
-    writes = ("answers.json", "metrics.jsonl")
+    writes = (ANSWERS, METRICS)
+    leaves = (METRICS,)
+    reads = (Before.file, MODEL)
+    describes = (MODEL,)
     alone = ("writing answers and figures",)
 
     def run(self, work: Work) -> dict[str, Any]:
@@ -570,9 +617,9 @@ class After(Phase):
         if ruined:
             del work.notes["model"]  # first: a note must not outlive the folder it is of
             work.run.save()
-            remove(work.folder, ["model"])
+            remove(work.folder, [MODEL])
             raise Diverged("the likelihoods of the saved model are not finite")
-        write_json(work.folder / "answers.json", {**work.run.answers(), "after": found["forget"].answers})
+        work.run.write_answers(self.name, found["forget"].answers or ())
         before = {name: values["probability"] for name, values in notes["before"]["metrics"].items()}
         after = {name: measured.probability for name, measured in found.items()}
         if s.score != "spans" and not notes["before"].get("unknown") and after["forget"] > before["forget"] / 2:
@@ -593,7 +640,7 @@ class After(Phase):
         An adapter on a model that has no folder of its own cannot be loaded from anywhere: its saved weights are put
         onto that model.
         """
-        s, folder = work.settings, work.folder / "model"
+        s, folder = work.settings, work.folder / MODEL
         lm = work.student
         if lm.is_adapter and not s.merge and not lm.has_lasting_source:
             load_saved_adapter(lm, folder)

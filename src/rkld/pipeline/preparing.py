@@ -24,6 +24,8 @@ from transformers.training_args import OptimizerNames
 
 from rkld import methods
 from rkld.errors import UserError, nearest
+from rkld.losses.micro_batches import steps_per_epoch
+from rkld.losses.objective import Term
 from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_weights_trainable, first_line
@@ -32,6 +34,7 @@ from rkld.models.loading import Dtype, for_training, resolve
 from rkld.models.source import check_whole
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.description import template_warning
+from rkld.pipeline.space import Space, require_space, run_space
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
 from rkld.records.identity import apart, check_disjoint, each_once, identifiers, is_named
@@ -318,6 +321,7 @@ class Prepared:
     coverage: Coverage
     comparison: Comparison | None
     """What the stopping rule reads; None where the last step is taken."""
+    space: Space
     load_seconds: float
 
     @property
@@ -369,8 +373,10 @@ def prepare(
         encoder.encode(record)
         encoder.prompts(record)
     comparison = stop_comparison(inputs, encoder)
-    _check_terms(inputs, lm, encoder, method, forget, retain)
-    return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, load_seconds)
+    sets, terms = _check_terms(inputs, lm, encoder, method, forget, retain)
+    space = run_space(settings, method, lm, sets, terms, stops=comparison is not None)
+    require_space(settings.run_folder, space)
+    return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, space, load_seconds)
 
 
 def _reads_control(settings: Settings) -> bool:
@@ -467,8 +473,12 @@ def _check_terms(
     method: methods.Method,
     forget: Sequence[Encoded],
     retain: Sequence[Encoded],
-) -> None:
-    """Make the objective's terms once, with what refusals and the floor read, for what they refuse."""
+) -> tuple[dict[str, Sequence[Encoded]], list[Term]]:
+    """Make the objective's terms once, with what refusals and the floor read, for what they refuse.
+
+    Returns:
+        as many records of each set as a run can draw, of replay a single one; and the terms.
+    """
     s, i = inputs.settings, inputs
     sets: dict[str, Sequence[Encoded]] = {"forget": forget}
     if i.prompts and s.replay_weight:
@@ -479,4 +489,6 @@ def _check_terms(
     floor_records(inputs, forget, encoder)
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder))
-        build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)
+        terms = build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)
+    drawn = s.epochs * s.batch_size * steps_per_epoch(len(forget), s.batch_size)
+    return {name: records[:drawn] for name, records in sets.items()}, terms

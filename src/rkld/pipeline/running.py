@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
 from rkld.pipeline.description import described
 from rkld.pipeline.phases import PHASES, Phase, Work
@@ -21,8 +22,8 @@ from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
 from rkld.runfolder.folder import INTERMEDIATE, Run, remove
-from rkld.runfolder.lock import open_model
-from rkld.runfolder.manifest import damaged
+from rkld.runfolder.lock import MODEL, open_model
+from rkld.runfolder.manifest import METRICS, damaged, named
 from rkld.runfolder.once import once
 
 
@@ -45,6 +46,7 @@ class Result:
     warnings: Sequence[str] = ()
 
 
+@machine_errors_explained()
 def run_unlearning(
     data: Mapping[str, Any],
     values: Mapping[str, Any],
@@ -69,6 +71,7 @@ def run_unlearning(
     progress = progress or NoProgress()
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     with Run(settings) as run:
+        reconsider(run, progress)
         if run.finished:
             progress.say(f"{run.folder} is finished already")
             if not run.purged:  # with the data its hashes are gone, too
@@ -104,6 +107,32 @@ def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) ->
         warnings.append(warning)
 
 
+def reconsider(run: Run, progress: NoProgress) -> None:
+    """Take back the notes of phases whose files are not as they left them: from there on the run does it again.
+
+    Only what is still asked for counts: a phase that is done needs nothing any more of those before it.
+
+    Raises:
+        UserError: the model of a finished run is another, or cannot be made again.
+    """
+    if not run.manifest:
+        return
+    wanted = run.results()
+    lost: dict[str, str] = {}
+    again: list[str] = []
+    for phase in reversed(PHASES):
+        if run.find(phase.name) is not None and (found := phase.lost(run, wanted)):
+            lost |= found
+            again.insert(0, phase.name)
+            run.take_back(phase.name)
+        if run.find(phase.name) is None:
+            wanted.update(phase.reads)
+    if again:
+        progress.say(f"{run.folder}: not as it was written ({named(lost)}), so it is done again: {', '.join(again)}")
+    if run.finished and (lost := run.changes([METRICS])):
+        progress.say(f"{run.folder}: not as it was written ({named(lost)}); the figures shown are the manifest's")
+
+
 def do(phase: Phase, work: Work) -> None:
     """The phase, unless it is noted as done."""
     if phase.trains:
@@ -116,6 +145,7 @@ def do(phase: Phase, work: Work) -> None:
 def _timed(phase: Phase, work: Work) -> dict[str, Any]:
     started = time.time()
     facts = phase.run(work)
+    work.run.note_files(phase.leaves)
     return {"seconds": round(time.time() - started, 1), **facts}
 
 
@@ -147,7 +177,7 @@ def result_of(run: Run, inputs: Inputs) -> Result:
     """The result of a finished run, as its folder has it."""
     answers = run.answers()
     return Result(
-        model_path=run.folder / "model",
+        model_path=run.folder / MODEL,
         run=run.folder,
         metrics=run.figures,
         answers=[

@@ -9,24 +9,27 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.files import append_jsonl, make_folder, unfinished, write_json, write_text
+from rkld.files import append_jsonl, make_folder, unfinished, write_text
+from rkld.runfolder.checksums import belongs, checksums, differing, read_sealed, write_sealed
 from rkld.runfolder.lock import MODEL, hold
 from rkld.runfolder.manifest import (
     FORMAT,
-    MANIFEST,
     METRICS,
     PURGED,
     SETTINGS,
     damaged,
     is_finished,
+    is_settings,
+    named,
     read_manifest,
     salted,
+    write_manifest,
     write_settings,
 )
 from rkld.settings.specification import flag
@@ -48,6 +51,9 @@ PERSONAL = {
 
 OF_AUDIT = ("readings", "audit.salt")
 """Those that an audit writes beside its document."""
+
+ANSWERS = "answers.json"
+"""Answers to the forget questions: part, "before" or "after" → texts in the records' order."""
 
 INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl", "everyday.jsonl")
 """What is removed once the model is written, unless kept."""
@@ -154,12 +160,14 @@ class Run:
                 "salt": secrets.token_hex(16),
                 "records": {},
                 "phases": {},
+                "files": {},
                 "personal_data": {},
             }
             self.manifest["subject"] = self.salted(self.settings.subject)
             self.save()  # before anything else: from here on the folder is known as a run
-        if not (self.folder / SETTINGS).exists():
-            write_settings(self.folder, {**self._settings(), "subject": list(self.settings.subject)})
+        settings = {**self._settings(), "subject": list(self.settings.subject)}
+        if not is_settings(self.folder, settings, without_effect(Settings)):
+            write_settings(self.folder, settings)
             self.save()
 
     def save(self) -> None:
@@ -168,7 +176,7 @@ class Run:
         if self.settings.subject and (self.folder / SETTINGS).exists() and "purged" not in self.manifest:
             personal[SETTINGS] = "the subject as it was given"
         self.manifest["personal_data"] = personal
-        write_json(self.folder / MANIFEST, self.manifest)
+        write_manifest(self.folder, self.manifest)
 
     def salted(self, value: object) -> str:
         """A hash that says whether two inputs of *this* run are equal, and nothing about what they are."""
@@ -212,19 +220,74 @@ class Run:
         Raises:
             UserError: the file is damaged.
         """
-        path = self.folder / "answers.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            found = {}
-        except (OSError, ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or not all(_are_texts(found.get(part, [])) for part in ("before", "after")):
+        path = self.folder / ANSWERS
+        found = self.find_answers()
+        if found is None:
             raise UserError(
                 f"{path} is damaged: restore it, or delete it, which loses the answers and nothing else of a finished "
                 "run. Delete the folder to begin an unfinished one again."
             )
         return {"before": found.get("before", []), "after": found.get("after", [])}
+
+    def find_answers(self) -> dict[str, list[str]] | None:
+        """Part, "before" or "after" → the answers to the forget questions, of those there are; None if damaged."""
+        try:
+            found = read_sealed(self.folder / ANSWERS)
+        except FileNotFoundError:
+            return {}
+        if found is None or not all(_are_texts(texts) for texts in found.values()):
+            return None
+        return found
+
+    def write_answers(self, part: str, answers: Sequence[str]) -> None:
+        """Write the answers to the forget questions, "before" or "after", beside those that are there."""
+        write_sealed(self.folder / ANSWERS, {**(self.find_answers() or {}), part: list(answers)})
+
+    def note_files(self, names: Collection[str]) -> None:
+        """Take down the checksums of files and folders; they are saved with the next note."""
+        noted = self.manifest.setdefault("files", {})
+        kept = {path: value for path, value in noted.items() if not belongs(path, names)}
+        self.manifest["files"] = kept | checksums(self.folder, names)
+
+    def changes(self, names: Collection[str]) -> dict[str, str]:
+        """How what lies under the names differs from what was noted of it: path → "missing", "changed" or "added".
+
+        A run of 0.1 noted nothing: of it there is only whether a name is there at all.
+        """
+        if "files" not in self.manifest:
+            return {name: "missing" for name in sorted(names) if not checksums(self.folder, [name])}
+        return differing(self.folder, self.manifest["files"], names)
+
+    def results(self) -> set[str]:
+        """Names of what the user will look for in the folder of a finished run.
+
+        Raises:
+            UserError: the run is finished, and its model is another, or is gone and cannot be made again.
+        """
+        wanted = {MODEL, ANSWERS}
+        if not self.finished:
+            return wanted
+        if self.purged or not (self.folder / ANSWERS).exists():  # taken away on purpose; it takes nothing else with it
+            wanted.discard(ANSWERS)
+        if self.manifest.get("model_given_up"):
+            return wanted - {MODEL}
+        lost = self.changes([MODEL])
+        if any(way != "missing" for way in lost.values()):  # it may be the user's own work
+            raise UserError(
+                f"{self.folder / MODEL} is not the model that this run wrote ({named(lost)}). Restore it; or move it "
+                "away or delete it, and give the same command again to have it made anew."
+            )
+        if lost and (self.purged or self.manifest["format"] < FORMAT):
+            why = "was purged" if self.purged else "is one of rkld 0.1"
+            raise UserError(
+                f"{self.folder / MODEL} is gone or not whole ({named(lost)}), and this run {why}, so it cannot make it "
+                "again. Delete the folder to begin again, or give another run folder with --out."
+            )
+        return wanted
+
+    def take_back(self, name: str) -> None:
+        """Forget that a phase was done; it is not saved yet."""
+        del self.manifest["phases"][name]
 
     def find(self, name: str) -> dict[str, Any] | None:
         """What a phase has noted (:class:`rkld.runfolder.once.Notes`); None where it is not done."""
@@ -268,6 +331,14 @@ def _is_of(line: str, phase: str, after: int) -> bool:
 
 def _are_texts(found: object) -> bool:
     return isinstance(found, list) and all(isinstance(text, str) for text in found)
+
+
+def give_up_model(folder: Path) -> None:
+    """Delete the model of a finished run that nobody needs any more, and note that it is gone on purpose."""
+    manifest = read_manifest(folder)
+    if manifest is not None and not manifest.get("model_given_up"):
+        write_manifest(folder, {**manifest, "model_given_up": True})  # first: it must not look like a loss
+    remove(folder, [MODEL])
 
 
 def remove(folder: Path, names: Sequence[str], left: list[tuple[str, str]] | None = None) -> list[tuple[str, int]]:

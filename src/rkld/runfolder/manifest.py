@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import write_text
+from rkld.runfolder.checksums import belongs, differing, unsealed, write_sealed
+from rkld.runfolder.lock import MODEL
+
+logger = logging.getLogger(__name__)
 
 MANIFEST, SETTINGS, METRICS, AUDIT = "manifest.json", "run.yaml", "metrics.jsonl", "audit.json"
 
@@ -41,8 +46,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             raise damaged(folder) from None
         return None
     if not isinstance(found, dict) or not {"format", "settings", "phases"} <= found.keys():
+        if (folder / SETTINGS).is_file():
+            raise damaged(folder)
         return None
-    if isinstance(found["format"], bool) or not isinstance(found["format"], int) or not _is_manifest(found):
+    found = unsealed(found)
+    if found is None or type(found["format"]) is not int or not _is_manifest(found):
         raise damaged(folder)
     if found["format"] not in range(1, FORMAT + 1):
         raise UserError(
@@ -55,12 +63,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 def _is_manifest(found: Mapping[str, Any]) -> bool:
     """Whether the parts that everything reads are of their types."""
-    settings, phases, records = found["settings"], found["phases"], found.get("records", {})
-    if not all(isinstance(part, dict) for part in (settings, phases, records)):
+    settings, phases, records, files = (found.get(name, {}) for name in ("settings", "phases", "records", "files"))
+    if not all(isinstance(part, dict) for part in (settings, phases, records, files)):
         return False
     if not all(isinstance(phase, dict) for phase in phases.values()):
         return False
     return all(isinstance(found.get(name, ""), str) for name in ("salt", "subject"))
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write it, with the checksum of its own content."""
+    write_sealed(folder / MANIFEST, manifest)
 
 
 class DamagedManifest(UserError):
@@ -75,6 +88,29 @@ def damaged(folder: Path) -> DamagedManifest:
     )
 
 
+def check_model(folder: Path) -> None:
+    """Refuse the model of a run whose files are not those that the run wrote; a run of 0.1 noted none.
+
+    Raises:
+        UserError: so.
+    """
+    manifest = read_manifest(folder) or {}
+    noted = manifest.get("files", {})
+    if not any(belongs(path, [MODEL]) for path in noted) or not (folder / MODEL).is_dir():
+        return
+    if ways := differing(folder, noted, [MODEL]):
+        raise UserError(
+            f"{folder / MODEL} is not the model that the run in {folder} wrote ({named(ways)}), so nothing that is "
+            "known of that run holds for it. Restore it; or copy it to another folder, and give that one."
+        )
+
+
+def named(ways: Mapping[str, str]) -> str:
+    """What :func:`rkld.runfolder.checksums.differing` found, in a few words."""
+    few = [f"{path}: {way}" for path, way in list(ways.items())[:3]]
+    return ", ".join(few) + (f" and {len(ways) - 3} more" if len(ways) > 3 else "")
+
+
 def is_finished(manifest: Mapping[str, Any]) -> bool:
     """Whether the run's phases are all done."""
     return "after" in manifest["phases"] or (manifest["format"] == 1 and "model" in manifest["phases"])
@@ -84,6 +120,27 @@ def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
     import yaml
 
     write_text(folder / SETTINGS, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def is_settings(folder: Path, settings: Mapping[str, object], free: Collection[str]) -> bool:
+    """Whether run.yaml is there and says this. Where it says something else, a line says that it is not believed.
+
+    Args:
+        free: settings that may differ, such as the folder of a run that was moved.
+    """
+    import yaml
+
+    path = folder / SETTINGS
+    if not path.is_file():
+        return False
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, yaml.YAMLError):
+        found = None
+    whole = isinstance(found, dict) and all(found.get(n) == v for n, v in settings.items() if n not in free)
+    if not whole:
+        logger.warning("%s is not as the run wrote it: it is written anew.", path)
+    return whole
 
 
 def run_of(model: str) -> Path | None:

@@ -7,7 +7,7 @@ resumed piece of work sees what an uninterrupted one does.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import re
 import secrets
@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rkld.errors import UserError
-from rkld.files import make_folder, write_json
+from rkld.files import make_folder
+from rkld.runfolder.checksums import read_sealed, write_sealed
+
+logger = logging.getLogger(__name__)
 
 
 class Notes(Protocol):
@@ -47,11 +50,12 @@ def _file_name(name: str) -> str:
     return name
 
 
-def _written(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
+def _written(path: Path, value: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """Write it, and give it back as it will be read."""
     make_folder(path.parent)
-    write_json(path, value)
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    write_sealed(path, value, key)
+    found = read_sealed(path, key)
+    assert found is not None, f"{path} was changed while it was written"
     return found
 
 
@@ -61,26 +65,30 @@ class HashedFiles:
     So is a file that is broken, since what is in it can be had again.
     """
 
-    def __init__(self, folder: Path, identity: str):
+    def __init__(self, folder: Path, identity: str, key: str = ""):
         """
         Args:
             identity: a hash of all that decides the result.
+            key: a secret of whoever may have noted it (:func:`own_key`): what others wrote is broken.
         """
-        self.folder, self.identity = Path(folder), identity
+        self.folder, self.identity, self.key = Path(folder), identity, key
 
     def path(self, name: str) -> Path:
         return self.folder / f"{_file_name(name)}.{_file_name(self.identity)}.json"
 
     def find(self, name: str) -> dict[str, Any] | None:
         """What :meth:`note` wrote; None where there is nothing, or nothing that can be read."""
+        path = self.path(name)
         try:
-            found = json.loads(self.path(name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError, RecursionError):
+            found = read_sealed(path, self.key)
+        except FileNotFoundError:
             return None
-        return found if isinstance(found, dict) else None
+        if found is None:
+            logger.warning("%s is damaged: %s is made anew.", path, name)
+        return found
 
     def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-        return _written(self.path(name), made)
+        return _written(self.path(name), made, self.key)
 
 
 def own_key() -> str:
@@ -127,11 +135,10 @@ class ResultFiles:
         path = self.path(name)
         if not path.exists():
             return None
-        try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            then = dict(found["settings"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(f"{path} is broken: delete it to make it again.") from None
+        found = read_sealed(path)
+        then = found.get("settings") if found else None
+        if found is None or not isinstance(then, dict):
+            raise UserError(f"{path} is broken: delete it to make it again.")
         different = [
             f"  {name}: {then.get(name)!r} then, {value!r} now"
             for name, value in self.settings.items()

@@ -11,6 +11,7 @@ from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import unfinished, write_json
+from rkld.runfolder.checksums import belongs, unsealed, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
 from rkld.runfolder.lock import hold_to_delete
 from rkld.runfolder.manifest import (
@@ -22,6 +23,7 @@ from rkld.runfolder.manifest import (
     DamagedManifest,
     is_finished,
     read_manifest,
+    write_manifest,
     write_settings,
 )
 from rkld.settings.table import TABLE
@@ -118,14 +120,14 @@ class _Purging:
         # Said before it is done: a purge that is cut short must not look like a run that can go on.
         manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         manifest["finished"] = is_finished(manifest)
-        writable = self._written(MANIFEST, lambda path: write_json(path, manifest))
+        writable = self._written(MANIFEST, lambda path: write_manifest(path.parent, manifest))
         self._remove(PERSONAL)
         manifest["settings"] = self._without_names(manifest["settings"])
         self._purge_settings(manifest["settings"])
         self._purge_audit()
         _take_out_hashes(manifest)
         if writable:  # else it is said already
-            self._written(MANIFEST, lambda path: write_json(path, self._swept(manifest)))
+            self._written(MANIFEST, lambda path: write_manifest(path.parent, self._swept(manifest)))
         for name in (MANIFEST, METRICS):
             self._remove_unfinished(name)
         if (teacher := manifest["settings"].get("teacher")) and Path(teacher).is_dir():
@@ -162,9 +164,11 @@ class _Purging:
             self.removed += [(f"{name} (damaged)", size) for name, size in remove(self.folder, [AUDIT], self.left)]
         elif "verdict" in found:
             before, part = _bytes(self.folder / AUDIT), "texts" if "texts" in found else "names"
+            write = write_json if unsealed(found) is None else write_sealed  # what was changed must not look whole
             found.pop("texts", None)
+            found.pop("readings", None)  # they are deleted
             found["settings"] = self._without_names(found.get("settings"))
-            self._written(AUDIT, lambda path: write_json(path, self._swept(found)))
+            self._written(AUDIT, lambda path: write(path, self._swept(found)))
             self._note(f"{AUDIT} ({part})", before, _bytes(self.folder / AUDIT))
 
     def _note(self, what: str, before: bytes, after: bytes) -> None:
@@ -211,6 +215,8 @@ def _take_out_hashes(manifest: dict[str, Any]) -> None:
         if isinstance(phase, dict) and isinstance(phase.get("steering"), dict):
             for name in ("hashes", "holdout"):
                 phase["steering"].pop(name, None)
+    files = manifest.get("files", {})
+    manifest["files"] = {path: value for path, value in files.items() if not belongs(path, list(PERSONAL))}
     manifest["personal_data"] = {}
 
 

@@ -80,7 +80,7 @@ class AuditSettings:
     allow_pickle: bool = of("allow_pickle")
 
     out: str | None = of(
-        "out", help="Folder for audit.json. Default: the run folder the model is in, or runs/MODEL-audit."
+        "out", help="Folder for audit.json. Default: the run folder the model is in, or runs/MODEL-HASH-audit."
     )
     redact: bool = of("redact")
 

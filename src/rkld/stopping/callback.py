@@ -17,12 +17,36 @@ from transformers import (
     TrainingArguments,
 )
 
-from rkld.errors import Diverged
+from rkld.errors import Diverged, UserError
 from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import save_state
+from rkld.runfolder.checksums import checksum, sealed, unsealed
 from rkld.stopping.evidence import Evidence
 from rkld.stopping.rule import Decision, StoppingRule, decide
+
+EVIDENCE = "evidence.jsonl"
+"""A line for each check, sealed, with the checksum of the state that was kept of it then."""
+
+
+def _state_file(step: int) -> str:
+    return f"best-{step}.safetensors"
+
+
+def read_checks(folder: Path) -> tuple[list[Evidence], dict[int, str]] | None:
+    """What a training's checks left in its folder, and the checksums of states by step; None where it is damaged."""
+    try:
+        rows = [unsealed(row) for row in read_jsonl(folder / EVIDENCE)]
+        whole = [row for row in rows if row is not None]
+        evidence = [Evidence.from_dict(row) for row in whole]
+        states = {one.step: row["state"] for one, row in zip(evidence, whole) if row.get("state")}
+    except (UserError, KeyError, TypeError):
+        return None
+    there = {step: folder / _state_file(step) for step in states}
+    kept = [step for step, path in there.items() if path.is_file()]  # those of other steps were deleted
+    if len(whole) < len(rows) or (states and not kept) or any(checksum(there[step]) != states[step] for step in kept):
+        return None
+    return evidence, states
 
 
 class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not followed: Any
@@ -52,12 +76,11 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         """
         self.read, self.rule, self.every, self.folder = read, rule, every, folder
         self.ends_training, self.record = ends_training, record
-        self.evidence = [Evidence.from_dict(row) for row in read_jsonl(self._file)]
+        kept = read_checks(folder)
+        if kept is None:
+            raise UserError(f"the checks of the training in {folder} are damaged: delete it, and begin again.")
+        self.evidence, self.states = kept
         self._student: LanguageModel | None = None
-
-    @property
-    def _file(self) -> Path:
-        return self.folder / "evidence.jsonl"
 
     @property
     def decision(self) -> Decision:
@@ -67,7 +90,7 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
     @property
     def best(self) -> Path:
         """The state of the check that the rule has chosen (:func:`rkld.models.state.restore_state`)."""
-        return self.folder / f"best-{self.decision.step}.safetensors"
+        return self.folder / _state_file(self.decision.step)
 
     @property
     def satisfied(self) -> bool:
@@ -105,7 +128,9 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         if self.decision.step == found.step:
             make_folder(self.folder)
             save_state(student, self.best)
-        write_jsonl(self._file, map(asdict, self.evidence))
+            self.states[found.step] = checksum(self.best)
+        rows = ({**asdict(one), "state": self.states.get(one.step)} for one in self.evidence)
+        write_jsonl(self.folder / EVIDENCE, map(sealed, rows))
         self.record(found)
         for path in self.folder.glob("best-*.safetensors"):
             if path != self.best:

@@ -7,7 +7,7 @@ divergence: one cache serves them all.
 Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
 
 A cache folder:
-    index.json                    identity of all that went in, and where each record's tensors lie
+    index.json                    identity of all that went in, where each record's tensors lie, and files' checksums
     MODEL-SET-00000.safetensors   "MODEL/SET/key" → (n, d), in the dtype the model computed them in
     head-MODEL.safetensors        heads that differ from the student's frozen one (full fine-tuning)
 
@@ -19,10 +19,11 @@ and what is deleted is what bears such a computed name in this folder.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,11 +31,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rkld.errors import UserError
-from rkld.files import make_folder, new_file, write_json
+from rkld.files import make_folder, new_file
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
 from rkld.records.encoding import Encoded, marked
+from rkld.runfolder.checksums import checksum, read_sealed, write_sealed
+
+logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 1 << 30
 """Bytes of hidden states held in memory before they are written."""
@@ -79,20 +83,18 @@ class Index(TypedDict):
     """"PART/SET/key" → :func:`shard_file`"""
     heads: dict[str, str]
     """model → :func:`head_file`"""
+    files: dict[str, str]
+    """file → :func:`rkld.runfolder.checksums.checksum`"""
     done: list[str]
     """Parts that are on disk whole."""
 
 
 def read_index(path: Path) -> Index:
     """What a cache's index.json says. UserError where it is none of a cache."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
+    found = read_sealed(path)
     if not _is_index(found):  # ours is never half written, so it belongs to another program or is damaged
         raise UserError(f"{path} is no index of a teacher: give another folder, or delete this one.")
-    index: Index = found
-    return index
+    return cast("Index", found)
 
 
 class HiddenCache:
@@ -116,17 +118,40 @@ class HiddenCache:
             "identity": json.loads(json.dumps(dict(identity))),
             "tensors": {},
             "heads": {},
+            "files": {},
             "done": [],
         }
         if self._index_path.exists():
             found = read_index(self._index_path)
             if found["identity"] == self.index["identity"]:
                 self.index = found
+                self._drop_damaged()
             else:  # the index goes first: it must never name tensors that are gone or have been replaced
                 self._index_path.unlink()
                 for path in self.folder.iterdir():
                     if _OWN_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                         path.unlink()
+
+    def _drop_damaged(self) -> None:
+        """Take out what lies in files that are not as they were written: it is made anew, as if it had never been."""
+        index = self.index
+        damaged = {file for file, noted in index["files"].items() if not self._is_whole(file, noted)}
+        if not damaged:
+            return
+        logger.warning("%s: damaged (%s), and made anew.", self.folder, ", ".join(sorted(damaged)))
+        lost = {_part_of(name) for name, file in index["tensors"].items() if file in damaged}
+        if lost & {"floored/forget", "uninformed/forget"}:  # as these two come from one reading
+            lost |= {"floored/forget", "uninformed/forget"}
+        index["tensors"] = {name: file for name, file in index["tensors"].items() if _part_of(name) not in lost}
+        index["heads"] = {name: file for name, file in index["heads"].items() if file not in damaged}
+        index["done"] = [part for part in index["done"] if part not in lost]
+        if head_file("strengthened") in damaged:  # and it and the states from one strengthening
+            index["done"] = [part for part in index["done"] if not part.startswith("strengthened/")]
+        index["files"] = {file: noted for file, noted in index["files"].items() if file not in damaged}
+
+    def _is_whole(self, file: str, noted: str) -> bool:
+        path = self.folder / file
+        return path.is_file() and not path.is_symlink() and checksum(path) == noted
 
     def done(self, part: str) -> bool:
         """Whether ``part`` ("original/forget") has been written whole."""
@@ -154,7 +179,7 @@ class HiddenCache:
             flush()
         self.index["tensors"].update(where)
         self.index["done"].append(part)
-        write_json(self._index_path, self.index)
+        write_sealed(self._index_path, self.index)
 
     def write_head(self, name: str, lm: LanguageModel) -> None:
         """Keep a copy of ``lm``'s head under ``name``."""
@@ -163,7 +188,7 @@ class HiddenCache:
             head["bias"] = lm.head.bias.detach().to("cpu", copy=True)
         self._save(head, head_file(name))
         self.index["heads"][name] = head_file(name)
-        write_json(self._index_path, self.index)
+        write_sealed(self._index_path, self.index)
 
     def has_head(self, name: str) -> bool:
         """Whether a head is kept under ``name``."""
@@ -224,8 +249,14 @@ class HiddenCache:
         return path
 
     def _save(self, tensors: dict[str, Tensor], file: str) -> None:
-        with new_file(self.folder / file) as new:  # in the place of a link, not where it points
+        with new_file(self.folder / file) as new:  # it takes the place of a link, and leaves alone where that points
             save_file(tensors, new)
+            self.index["files"][file] = checksum(new)
+
+
+def _part_of(name: str) -> str:
+    """The part of a tensor: "original/forget/key" → "original/forget"."""
+    return "/".join(name.split("/", 2)[:2])
 
 
 def _shard_number(part: str, file: object) -> int | None:
@@ -249,12 +280,16 @@ def _is_index(found: object) -> bool:
         return False
     if not all(_HEAD.fullmatch(name) and file == head_file(name) for name, file in heads.items()):
         return False
-    parts = ("/".join(name.split("/", 2)[:2]) for name in tensors)
-    return all(_shard_number(part, file) is not None for part, file in zip(parts, tensors.values()))
+    if not isinstance(found["files"], dict) or not all(_OWN_FILE.fullmatch(file) for file in found["files"]):
+        return False
+    return all(_shard_number(_part_of(name), file) is not None for name, file in tensors.items())
 
 
 def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is missing, damaged or a link: delete the folder, so that the teacher is made anew.")
+    return UserError(
+        f"{path} is missing, damaged or a link, since the cache was opened: give the same command again, and what is "
+        "in it is made anew."
+    )
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ records of a step and how their rows are weighted, comes from :mod:`rkld.losses.
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +30,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.transformers_4 import add_older_forms
 from rkld.records.encoding import Encoded
 from rkld.training.callbacks import Position, TimedCheckpoint
+from rkld.training.checkpoints import NoteChecksums, last_checkpoint
 from rkld.training.config import RKLDConfig, with_rate
 
 
@@ -80,6 +80,7 @@ class ObjectiveTrainer(Trainer):
             callbacks=[
                 Position(self._begin_at_step, self.batches.begin_epoch),
                 TimedCheckpoint(args.checkpoint_minutes),
+                NoteChecksums(),
                 *callbacks,
             ],
         )
@@ -196,13 +197,13 @@ def fit(trainer: ObjectiveTrainer) -> None:
     Raises:
         Diverged: a logged loss, or a trained weight at the end, is not finite.
     """
-    # A checkpoint is whole once the trainer's state, written last, is there to its end.
-    # Only folders that the Trainer names: what else is called checkpoint-something is none of ours.
-    found = Path(str(trainer.args.output_dir)).glob("checkpoint-*/trainer_state.json")
-    ours = [path for path in found if re.fullmatch("checkpoint-[0-9]{1,12}", path.parent.name)]
-    whole = [path.parent for path in ours if path.read_bytes().rstrip().endswith(b"}")]
-    last = max(whole, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    folder = Path(str(trainer.args.output_dir))
+    last = last_checkpoint(folder)
+    try:
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    except Exception:
+        last_checkpoint(folder)  # half a checkpoint, of a full disk, makes room
+        raise
     _check_finite(trainer)
     # The optimizer's state would otherwise stay in memory through the next phase.
     trainer.optimizer = trainer.lr_scheduler = None

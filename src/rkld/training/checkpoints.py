@@ -1,0 +1,61 @@
+"""Checkpoints of the Trainer: whole ones are gone on from, others deleted."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rkld.runfolder.checksums import checksums, differing, read_sealed, write_sealed
+
+logger = logging.getLogger(__name__)
+
+CHECKSUMS = "checksums.json"
+"""Inside a checkpoint: the checksums of its files, written when all of them are."""
+
+
+class NoteChecksums(TrainerCallback):
+    """Puts :data:`CHECKSUMS` into every checkpoint of a training in one process.
+
+    Of several, each may still be writing when another is done: their checkpoints go by the Trainer's state alone.
+    """
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if args.world_size == 1 and folder.is_dir():
+            write_sealed(folder / CHECKSUMS, {"files": checksums(folder, _names(folder))})
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last whole checkpoint in a training's output folder. Later ones that are not whole are deleted and named."""
+    # Only folders that the Trainer names: what else is called checkpoint-something is none of ours.
+    ours = [path for path in folder.glob("checkpoint-*") if re.fullmatch("checkpoint-[0-9]{1,12}", path.name)]
+    for path in sorted(ours, key=_step, reverse=True):
+        if path.is_dir() and _is_whole(path):
+            return path
+        logger.warning("%s is not whole: the training goes on from before it.", path)
+        shutil.rmtree(path, ignore_errors=True)
+    return None
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("checkpoint-"))
+
+
+def _is_whole(folder: Path) -> bool:
+    """By its checksums; without them (the process was killed, or is one of several) once its state, written last, is
+    there to its end."""
+    try:
+        found = read_sealed(folder / CHECKSUMS)
+    except FileNotFoundError:
+        state = folder / "trainer_state.json"
+        return state.is_file() and state.read_bytes().rstrip().endswith(b"}")
+    return found is not None and not differing(folder, found["files"], _names(folder) | found["files"].keys())
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {CHECKSUMS}

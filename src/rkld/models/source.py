@@ -55,7 +55,7 @@ def carry(lm: LanguageModel, folder: Path) -> None:
     whole = not left_out(lm.inner)
     for source in dict.fromkeys(found for name in (lm.source, lm.inner.name_or_path) for found in _folders(name)):
         for file in source.iterdir():
-            if _known(file, whole) and _within(file, source) and not (folder / file.name).exists():
+            if _within(file, source) and _known(file, whole) and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)  # contents alone: neither mode nor link
 
 

@@ -140,8 +140,11 @@ def _weights(folder: Path) -> Iterator[Any]:
             continue
 
 
-def check_whole(lm: LanguageModel) -> None:
+def check_whole(lm: LanguageModel, remedy: str) -> None:
     """Refuse to write a model anew of which only a part is loaded.
+
+    Args:
+        remedy: how to leave the rest behind, and how to train an adapter.
 
     Raises:
         UserError: so; it names what would be lost.
@@ -153,6 +156,5 @@ def check_whole(lm: LanguageModel) -> None:
     lost = ", ".join(f"{printable(part)} ({n})" for part, n in parts.most_common(5))
     raise UserError(
         f"Of {lm.source} only the part that reads and writes text is used: the saved model would lack {len(names)} of "
-        f"its tensors, {lost}. Give --text-only to leave them behind; or --lora, whose adapter is saved alone and "
-        "leaves them where they are."
+        f"its tensors, {lost}. {remedy}, whose adapter is saved alone and leaves them where they are."
     )

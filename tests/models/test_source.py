@@ -19,6 +19,7 @@ from rkld.models.saving import save_model
 from rkld.models.writing import round_in_place
 from rkld.pipeline.preparing import check_trainable
 from rkld.settings.unlearning import Settings
+from rkld.training.rkld_trainer import load_student
 
 TEXT = {
     "vocab_size": 1800, "hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 4, "num_attention_heads": 2,
@@ -62,6 +63,9 @@ def test_a_vision_tower_is_not_dropped_without_a_word(seeing, tmp_path):
     check_trainable(Settings(**settings, lora=True), lm, method)
     with pytest.raises(UserError, match="lack"):
         check_trainable(Settings(**settings, lora=True, merge=True), lm, method)
+    with pytest.raises(UserError, match="as an object"):
+        load_student(seeing)
+    load_student(AutoModelForCausalLM.from_pretrained(seeing), lm.tokenizer)
     save_model(lm, tmp_path / "text")
     assert not (tmp_path / "text/preprocessor_config.json").exists(), "it would promise eyes"
 
@@ -119,6 +123,7 @@ def test_licences_in_the_hubs_cache_are_links_and_go_along(tmp_path, monkeypatch
     monkeypatch.setattr(source, "snapshot_download", lambda name, **how: asked.append(how) or str(snapshot))
     lm = load_model(snapshot)
     lm.source = lm.inner.name_or_path = "owner/model"
+    os.mkfifo(snapshot / "processor_config.json")  # whoever reads it waits for ever
     save_model(lm, tmp_path / "out")
     assert (tmp_path / "out/LICENSE").read_text() == "licence" and not (tmp_path / "out/NOTICE").exists()
     assert all(how == {"local_files_only": True} for how in asked) and asked

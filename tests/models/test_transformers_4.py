@@ -271,6 +271,8 @@ def test_transformers_4_computes_and_writes_the_same(tmp_path, monkeypatch):
         save_model(make("llama", made()), folders[f"tokenizer: {name}"])
     save_model(load_model(tiny_model(0)[0], tokenizer=tiny_tokenizer()), tmp_path / "tiny")
     folders["tiny world"] = tmp_path / "tiny"
+    save_model(make("llama3", _beginning()), tmp_path / "rounded", dtype=torch.bfloat16)
+    folders["rounded"] = tmp_path / "rounded"
     if any(smollm2.cache_folder().glob(f"{smollm2.ALIAS}-*")):
         save_model(load_model(smollm2.ALIAS), tmp_path / "smollm2")
         folders["smollm2-135m"] = tmp_path / "smollm2"

@@ -55,7 +55,7 @@ def carry(lm: LanguageModel, folder: Path) -> None:
     whole = not left_out(lm.inner)
     for source in dict.fromkeys(found for name in (lm.source, lm.inner.name_or_path) for found in _folders(name)):
         for file in source.iterdir():
-            if _known(file, whole) and _within(file, source) and not (folder / file.name).exists():
+            if _within(file, source) and _known(file, whole) and not (folder / file.name).exists():
                 shutil.copyfile(file, folder / file.name)  # contents alone: neither mode nor link
 
 
@@ -140,8 +140,11 @@ def _weights(folder: Path) -> Iterator[Any]:
             continue
 
 
-def check_whole(lm: LanguageModel) -> None:
+def check_whole(lm: LanguageModel, remedy: str) -> None:
     """Refuse to write a model anew of which only a part is loaded.
+
+    Args:
+        remedy: how to leave the rest behind, and how to train an adapter.
 
     Raises:
         UserError: so; it names what would be lost.
@@ -153,6 +156,5 @@ def check_whole(lm: LanguageModel) -> None:
     lost = ", ".join(f"{printable(part)} ({n})" for part, n in parts.most_common(5))
     raise UserError(
         f"Of {lm.source} only the part that reads and writes text is used: the saved model would lack {len(names)} of "
-        f"its tensors, {lost}. Give --text-only to leave them behind; or --lora, whose adapter is saved alone and "
-        "leaves them where they are."
+        f"its tensors, {lost}. {remedy}, whose adapter is saved alone and leaves them where they are."
     )

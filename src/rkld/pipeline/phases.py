@@ -76,9 +76,6 @@ from rkld.training.trainer import ObjectiveTrainer, fit
 STUDENT = "checkpoints/student.safetensors"
 """The finished student's trained weights, inside the run folder."""
 
-CONFIRMED = 0.01
-"""How far the gap of the chosen check may move between the student and the saved model: rounding moves it by less."""
-
 
 @dataclass
 class Work:
@@ -665,7 +662,7 @@ class After(Measuring):
             return {}
         rule = get_rule(work.settings.stop)(work.notes["stop"]["aim"])
         gap = rule.gap(found.read(lm, decision["step"]))
-        if abs(gap - decision["gap"]) > CONFIRMED:
+        if abs(gap - decision["gap"]) > HELD:
             work.warn(
                 f"The saved model is {gap:+.3f} from the aim of --stop {work.settings.stop}, where the student was "
                 f"{decision['gap']:+.3f} from it."

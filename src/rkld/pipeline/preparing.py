@@ -444,7 +444,7 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
         )
     check_weights_trainable(lm, adapter=adapter)
     if not settings.text_only and (not adapter or settings.merge):
-        check_whole(lm)
+        check_whole(lm, "Give --text-only to leave them behind; or --lora")
     if lm.is_quantised and settings.merge:
         raise UserError(
             f"The weights of {lm.source} are quantised, and an adapter cannot be merged into them without rounding it "

@@ -15,6 +15,7 @@ from rkld import methods
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import Dtype, for_training, load_model
+from rkld.models.source import check_whole
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.sources import Source
@@ -80,6 +81,8 @@ def load_student(
     """The model to train, with a new adapter where one is asked for: always the same, for the teacher has it, too."""
     lm = load_model(model, tokenizer=processing_class, dtype=for_training(dtype))
     if peft_config is None:
+        if not lm.is_adapter:
+            check_whole(lm, "Pass the loaded model as an object to leave them behind; or peft_config=…")
         return lm
     with torch.random.fork_rng():
         torch.manual_seed(0)

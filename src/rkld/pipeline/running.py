@@ -83,8 +83,12 @@ def run_unlearning(
             del prepared  # one model in memory: the last phase lets the student go
             for phase in PHASES:
                 do(phase, work)
-        if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
+        left: list[tuple[str, str]] = []
+        # Also after a run that was killed before this.
+        if not settings.keep_files and remove(run.folder, INTERMEDIATE, left):
             run.save()
+        for name, why in left:
+            progress.say(f"Warning: {run.folder / name} holds personal data and could not be removed: {why}")
         if settings.share_model:
             open_model(run.folder)
         return result_of(run, inputs)

@@ -265,6 +265,18 @@ def _is_of(line: str, phase: str, after: int) -> bool:
         return True
 
 
+def _emptied(path: Path) -> str:
+    """Take out what can be taken out of a file or folder that cannot be deleted, and say so where nothing is left."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            return "" if os.listdir(path) else ", but it is empty now"
+        os.truncate(path, 0)
+    except OSError:
+        return ""
+    return ", but it is empty now"
+
+
 def _are_texts(found: object) -> bool:
     return isinstance(found, list) and all(isinstance(text, str) for text in found)
 
@@ -314,6 +326,5 @@ def _delete(path: Path, left: list[tuple[str, str]] | None) -> bool:
     except OSError as error:
         if left is None:
             raise
-        shutil.rmtree(path, ignore_errors=True)
-        left.append((path.name, error.strerror or str(error)))
+        left.append((path.name, f"{error.strerror or error}{_emptied(path)}"))
     return not os.path.lexists(path)

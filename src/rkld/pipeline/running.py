@@ -22,6 +22,7 @@ from rkld.runfolder.folder import INTERMEDIATE, Run, remove
 from rkld.runfolder.lock import open_model
 from rkld.runfolder.manifest import damaged
 from rkld.runfolder.once import once
+from rkld.teacher.cache import is_cache
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def run_unlearning(
             if not run.purged:  # with the data its hashes are gone, too
                 note_records(run, inputs)
         else:
+            if settings.teacher:  # which other runs may fill, too
+                run.hold(Path(settings.teacher), ours=is_cache(Path(settings.teacher)))
             torch.manual_seed(settings.seed)
             progress.say(f"Loading {settings.model}")
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))

@@ -32,7 +32,8 @@ from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
-from rkld.runfolder.checksums import sealed, unsealed
+from rkld.runfolder.checksums import checksum, sealed, unsealed
+from rkld.runfolder.manifest import PURGED
 from rkld.runfolder.once import own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.stopping.steering import steering_hash
@@ -240,10 +241,17 @@ def test_a_reading_is_of_all_that_it_depends_on(models, tmp_path):
 
 
 def test_the_audits_path_is_that_of_the_evidence(models, tmp_path):
-    """Of a served model it was that of a reading, which had been removed."""
+    """Of a served model it was that of a reading, which had been removed; what it names must be there."""
     lm = load_model(models / "control")
     with serve(lm, Encoder(lm.tokenizer)) as url:
-        found = rkld.audit(MODEL, FORGET[:2], endpoint=url, attacks=("none",), max_new_tokens=2, out=str(tmp_path))
+        arguments = {"endpoint": url, "attacks": ("none",), "max_new_tokens": 2, "out": str(tmp_path)}
+        found = rkld.audit(MODEL, FORGET[:2], **arguments)
+        again = rkld.audit(MODEL, FORGET[:2], **arguments)
+    files = [{one["file"] for one in audit.document["readings"]["audited"].values()} for audit in (found, again)]
+    assert not files[0] & files[1], "another model may be served there by now"
+    assert {path.name for path in (tmp_path / "readings").iterdir()} == files[0] | files[1]
+    for one in again.document["readings"]["audited"].values():
+        assert checksum(tmp_path / "readings" / one["file"]) == one["checksum"]
     assert found.path == tmp_path / "audit.json"
     assert found.path.exists()
     assert found.document["inputs"]["steering_notes"] == [
@@ -430,6 +438,7 @@ def test_purging_leaves_the_numbers_alone(models, tmp_path):
     before = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST).document
     assert {name for name, _ in rkld.purge(tmp_path)} == {"readings", "audit.salt", "audit.json (texts)"}
     after = json.loads((tmp_path / "audit.json").read_text())
+    before["settings"]["out"] = PURGED  # the folder may be called after the person
     taken = ("texts", "readings", "checksum")
     assert "texts" in before and unsealed(after) == {name: v for name, v in before.items() if name not in taken}
     assert not any(FORGET[0]["answer"] in path.read_text() for path in tmp_path.rglob("*") if path.is_file())

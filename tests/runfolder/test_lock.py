@@ -77,6 +77,15 @@ def test_a_second_process_is_told_who_holds_the_folder_until_that_is_killed(tmp_
     purge(tmp_path)
 
 
+def test_a_teachers_cache_is_one_runs_at_a_time(tmp_path):
+    """Another run may have other records, and would delete what this one reads. It is refused before loading."""
+    (tmp_path / "forget.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    arguments = {"out": str(tmp_path / "run"), "teacher": str(tmp_path / "teacher"), "replay": "none"}
+    with held_by_another(tmp_path / "teacher"), pytest.raises(InUse, match="teacher: another process"):
+        rkld.unlearn("./model", str(tmp_path / "forget.jsonl"), **arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_begun_meanwhile_is_gone_on_with(tmp_path):
     """Two processes open an empty folder, and the second comes to hold it after the first has ended."""
     first, second = (Run(Settings(model="m", forget="people.jsonl", out=str(tmp_path / "run"))) for _ in range(2))

@@ -17,6 +17,7 @@ from rkld.benching.model_making import make_model
 from rkld.benching.planning import Prediction, disk, predict, rough_model_seconds
 from rkld.benching.registry import open_benchmark
 from rkld.benching.tuning import choose_rates, tuned_cells, tuning_cells
+from rkld.errors import machine_errors_explained
 from rkld.progress import NoProgress
 from rkld.runfolder.lock import hold
 
@@ -36,6 +37,7 @@ class Bench:
     notes: Sequence[str]
 
 
+@machine_errors_explained()
 def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, **settings: Any) -> Bench:
     """Run every cell that is not finished, and write tables and plots of all.
 

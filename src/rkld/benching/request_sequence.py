@@ -18,7 +18,7 @@ from typing import Any, Unpack
 
 from rkld import methods
 from rkld.benching.tables import as_csv, as_markdown
-from rkld.errors import UserError
+from rkld.errors import UserError, machine_errors_explained
 from rkld.evaluation.summary import measure
 from rkld.files import write_text
 from rkld.pipeline.preparing import DATA, Inputs, choose, load_with_encoder, measured_retain, read_inputs
@@ -57,6 +57,7 @@ class Continual:
     warnings: Sequence[str]
 
 
+@machine_errors_explained()
 def continual(
     model: Any = None,
     forget: Any = None,

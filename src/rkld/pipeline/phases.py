@@ -217,10 +217,7 @@ class Work:
         """The teacher, with everything in its cache that the terms read."""
         if self._teacher is None:
             s, args = self.settings, self.strengthening
-            folder = self._own_teacher()
-            if s.teacher:  # which other runs may fill, too
-                folder = Path(s.teacher)
-                self.run.hold(folder)
+            folder = Path(s.teacher) if s.teacher else self._own_teacher()
             swapped = floor_records(self.inputs, sets["forget"], self.encoder)
             cache = HiddenCache(folder, cache_identity(self.student, sets, args, swapped))
             self._teacher = Teacher(cache, alpha=s.alpha)

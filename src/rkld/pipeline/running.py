@@ -25,6 +25,7 @@ from rkld.runfolder.folder import INTERMEDIATE, Run, remove
 from rkld.runfolder.lock import MODEL, open_model
 from rkld.runfolder.manifest import METRICS, damaged, named
 from rkld.runfolder.once import once
+from rkld.teacher.cache import is_cache
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def run_unlearning(
             if not run.purged:  # with the data its hashes are gone, too
                 note_records(run, inputs)
         else:
+            if settings.teacher:  # which other runs may fill, too
+                run.hold(Path(settings.teacher), ours=is_cache(Path(settings.teacher)))
             torch.manual_seed(settings.seed)
             for warning in inputs.warnings():  # now, while it can be mended; it is said again with the result
                 progress.say(f"Warning: {warning}")
@@ -90,8 +93,12 @@ def run_unlearning(
             del prepared  # one model in memory: the last phase lets the student go
             for phase in PHASES:
                 do(phase, work)
-        if not settings.keep_files and remove(run.folder, INTERMEDIATE):  # also after a run that was killed before this
+        left: list[tuple[str, str]] = []
+        # Also after a run that was killed before this.
+        if not settings.keep_files and remove(run.folder, INTERMEDIATE, left):
             run.save()
+        for name, why in left:
+            progress.say(f"Warning: {run.folder / name} holds personal data and could not be removed: {why}")
         if settings.share_model:
             open_model(run.folder)
         return result_of(run, inputs)

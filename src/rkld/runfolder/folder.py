@@ -89,9 +89,9 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self._held.close()
 
-    def hold(self, folder: Path) -> None:
+    def hold(self, folder: Path, *, ours: bool = True) -> None:
         """Keep other processes out of a folder until this run is let go (:func:`rkld.runfolder.lock.hold`)."""
-        self._held.enter_context(hold(folder, shared=self.settings.share_model))
+        self._held.enter_context(hold(folder, ours=ours, shared=self.settings.share_model))
 
     def _open(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
@@ -329,6 +329,18 @@ def _is_of(line: str, phase: str, after: int) -> bool:
         return True
 
 
+def _emptied(path: Path) -> str:
+    """Take out what can be taken out of a file or folder that cannot be deleted, and say so where nothing is left."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+            return "" if os.listdir(path) else ", but it is empty now"
+        os.truncate(path, 0)
+    except OSError:
+        return ""
+    return ", but it is empty now"
+
+
 def _are_texts(found: object) -> bool:
     return isinstance(found, list) and all(isinstance(text, str) for text in found)
 
@@ -386,6 +398,5 @@ def _delete(path: Path, left: list[tuple[str, str]] | None) -> bool:
     except OSError as error:
         if left is None:
             raise
-        shutil.rmtree(path, ignore_errors=True)
-        left.append((path.name, error.strerror or str(error)))
+        left.append((path.name, f"{error.strerror or error}{_emptied(path)}"))
     return not os.path.lexists(path)

@@ -184,7 +184,7 @@ class _Purging:
             spec = TABLE.get(name)
             if spec is None or not isinstance(value, str) or value in (spec.default, "none", PURGED):
                 continue
-            if "DATA" in spec.metavar or name == "out":
+            if ("DATA" in spec.metavar and not value.startswith("<")) or name == "out":  # "<list>": records as objects
                 self.names |= {value, Path(value).name}
                 found[name] = PURGED
         return found

@@ -144,9 +144,9 @@ class AuditKeywords(TypedDict, total=False):
     seed: int
     """Seed of everything drawn."""
     max: str | Sequence[str]
-    """Gate: the metric may be so high at most."""
+    """Gate in place of the default ones: the metric may be so high at most."""
     min: str | Sequence[str]
-    """Gate: the metric must be so high at least."""
+    """Gate in place of the default ones: the metric must be so high at least."""
     margin: float
     """Equivalence to the control is claimed within this margin."""
     system_prompt: str | None

@@ -295,6 +295,8 @@ def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, t
     assert found.verdict == "not established" and not found.passed
     doubted = [reason for reason in found.document["reasons"] if "holdout records of the same kind" in reason]
     assert len(doubted) == 2 and all("loss_auc_distance" in reason for reason in doubted)
+    by_default = rkld.audit(models / "control", FORGET, **arguments).document["gates"]
+    assert {gate["name"]: gate["state"] for gate in by_default}["loss_auc_distance"] == "not measured"
     assert not found.document["membership"]["interpretable"]
     assert found.document["membership"]["reference"] == "text"
     assert rkld.audit(models / "control", FORGET, **arguments, max=("facts_said=.4",)).verdict == "pass"

@@ -75,7 +75,7 @@ def test_too_few_records_hold_no_gate_and_the_reason_says_how_many():
     gate = judged("max", 0.25, n=11, value=few.value, low=few.low, high=few.high)
     verdict, (reason,) = judge_all([gate])
     assert verdict == "not established"
-    assert "n = 11" in reason and "13 records or more" in reason
+    assert "n = 11" in reason and "fewer than 13 records" in reason
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.1, 0.25, 0.5])
@@ -130,3 +130,12 @@ def test_with_a_control_the_difference_is_judged():
         "facts_said": {"figures": {"audited": {**alike, "value": 0.4, "high": 0.5}}, "against": {"control": alike}}
     }
     assert gate.against == "control" and judge(gate, named)["state"] == "held"
+
+
+def test_a_difference_of_answers_that_were_cut_holds_no_gate():
+    """What was not measured of both models is not in their difference."""
+    alike = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 40}
+    named = {"facts_said": {"figures": {"audited": {**alike, "unmeasured": 3}}, "against": {"control": alike}}}
+    gate = judge(Gate("facts_said", "max", 0.2, against="control"), named)
+    assert gate["state"] == "not established"
+    assert "3 of them were not measured" in judge_all([gate])[1][0]

@@ -83,7 +83,7 @@ def test_an_attack_and_a_metric_from_outside_are_in_the_evidence(metric, tmp_pat
     assert len(lengths) == 3
     assert all(length > 0 for length in lengths.values())
     assert {"politely_facts_said", "politely_answer_length"} <= set(found["metrics"])
-    assert found["verdict"] == "pass"
+    assert found["gates"][0]["value"] == 0.0
     assert "relearning" in {entry["name"] for entry in found["not_run"]}
 
 

@@ -44,7 +44,7 @@ from tests.server import MODEL, serve
 WORLD = people(n=4, seed=0)
 FORGET = WORLD.forget([0])
 KEPT = WORLD.forget([1])[:10]
-HOLDOUT = people(n=4, seed=9).forget([0])
+HOLDOUT = people(n=4, seed=9).forget([0])[:10]
 FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 16, "relearn_epochs": 2, "retain": KEPT}
 GATES = {"max": ("facts_said=0.4", "extraction_strength=0.6")}
 SCHEMA = json.loads((DATA.parent / "auditing" / "schema.json").read_text())
@@ -56,11 +56,12 @@ def models(tmp_path_factory):
     start, that learned the others alone."""
     folder = tmp_path_factory.mktemp("models")
     known = [*KEPT, *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
-    for name, (records, seed) in {"original": (FORGET + known, 0), "control": (known, 0), "other": (known, 1)}.items():
+    made = {"original": (FORGET + known, 0, 30), "control": (known, 0, 45), "other": (known, 1, 45)}
+    for name, (records, seed, epochs) in made.items():
         model, tokenizer = tiny_model(seed)
         lm = load_model(model, tokenizer=tokenizer)
         encoder = Encoder(tokenizer)
-        args = RKLDConfig(str(folder / "training"), num_train_epochs=30, learning_rate=3e-3,
+        args = RKLDConfig(str(folder / "training"), num_train_epochs=epochs, learning_rate=3e-3,
                           per_device_train_batch_size=8, use_cpu=True)  # fmt: skip
         fine_tune(lm, [encoder.encode(record) for record in read_records(records, "training")], args)
         save_model(lm, folder / name)
@@ -307,6 +308,8 @@ def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, t
     assert found.verdict == "not established" and not found.passed
     doubted = [reason for reason in found.document["reasons"] if "holdout records of the same kind" in reason]
     assert len(doubted) == 2 and all("loss_auc_distance" in reason for reason in doubted)
+    by_default = rkld.audit(models / "control", FORGET, **arguments).document["gates"]
+    assert {gate["name"]: gate["state"] for gate in by_default}["loss_auc_distance"] == "not measured"
     assert not found.document["membership"]["interpretable"]
     assert found.document["membership"]["reference"] == "text"
     assert rkld.audit(models / "control", FORGET, **arguments, max=("facts_said=.4",)).verdict == "pass"
@@ -323,13 +326,13 @@ def judged(models, tmp_path, model, **more):
 
 def test_an_honest_model_passes_by_the_default_gates(models, tmp_path):
     """A verdict that never passes is no verdict. What it says nothing of is named."""
-    found = judged(models, tmp_path, models / "other")
+    found = judged(models, tmp_path, models / "other", holdout=None)
     assert found.verdict == "pass" and found.passed, found.document["reasons"]
     (reason,) = found.document["reasons"]
-    assert reason.startswith("not measured") and "context_facts_said" in reason
+    assert reason.startswith("not measured") and "loss_auc_distance" in reason
     held = {gate["name"] for gate in found.document["gates"] if gate["state"] == "held"}
     assert held >= {"facts_said", "paraphrased_facts_said", "prefixed_facts_said", "leak@1", "unnamed_facts_said",
-                    "extraction_strength", "loss_auc_distance", "gibberish", "retain_kept"}  # fmt: skip
+                    "extraction_strength", "gibberish", "retain_kept"}  # fmt: skip
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rkld.auditing.gates import judge_all
+from rkld.auditing.gates import Gate, judge, judge_all
 from rkld.auditing.inputs import Task, read_task
 from rkld.errors import UserError
 from rkld.models.state import weights_hash
@@ -25,7 +25,8 @@ ROWS: list[Row] = [
     for n in range(20)
 ]
 STEERED = (0, 3, 7)
-HELD = [{"name": "facts_said", "state": "held", "value": 0.0, "kind": "max", "limit": 0.1}]
+NONE_SAID = {"facts_said": {"figures": {"audited": {"value": 0.0, "low": 0.0, "high": 0.1, "n": 40}}}}
+HELD = [judge(Gate("facts_said", "max", 0.1), NONE_SAID)]
 
 
 def make_run(folder: Path, steered: Sequence[int] = STEERED, rows: Sequence[Row] = ROWS) -> Path:

@@ -109,7 +109,8 @@ def follow(recipe: str, model: Path) -> None:
     (command,) = [command for command in COMMANDS if f"{recipe}.py:" in command]
     words = [*command.replace("./my-model", str(model)).split(), *QUICK[command.split()[0]]]
     done = CliRunner().invoke(main, words, catch_exceptions=False)
-    assert done.exit_code == 0, done.output
+    # Four questions, and no original: such an audit establishes nothing.
+    assert done.exit_code == int(command.startswith("audit")), done.output
 
 
 def phases(run: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """How likely one model finds what another says: which tokens count, and what becomes of answers that are none."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from rkld.evaluation.fluency import (
     utility_score,
     vocabulary,
 )
+from rkld.files import read_jsonl
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
+from rkld.text.wording import common_words
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +170,22 @@ def test_known_words_leaves_out_numbers_and_what_is_too_short_to_tell():
 def test_repeated_counts_characters_only_where_there_are_enough():
     assert repeated("banana") == repeated("") == 0.0
     assert repeated("x" * 100) > 0.95
+
+
+def test_two_hundred_honest_answers_of_three_models_raise_no_alarm():
+    """SmolLM2-135M-Instruct on general knowledge; the tiny world's original and its retrained twin on people whom one
+    knows, or neither. Losses are those under the original, as :func:`answers_under` gave them."""
+    rows = read_jsonl(Path(__file__).with_name("honest_answers.jsonl"))
+    assert len(rows) >= 200 and len({row["model"] for row in rows}) == 3
+    known = vocabulary(row["answer"] for row in rows if row["model"] == "tiny original")
+    for words in (known, frozenset()):
+        flags = gibberish([row["answer"] for row in rows], [row["loss"] for row in rows], words)
+        assert [row["answer"] for row, flag in zip(rows, flags, strict=True) if flag] == []
+
+
+def test_random_weights_and_a_salad_are_found_by_their_loss(lm):
+    """Of a model's own distribution: random weights give everything ln V, SmolLM2 gives a salad of words 10 to 13."""
+    words = sorted(common_words())
+    salads = [" ".join(words[(97 * i + 31 * j) % len(words)] for j in range(12)) for i in range(4)]
+    losses = [float(found.mean()) for found in answers_under(lm, Encoder(lm.tokenizer), RECORDS, salads)]
+    assert min(losses) > LOSS_BOUND and gibberish(salads, losses, KNOWN) == [True] * 4

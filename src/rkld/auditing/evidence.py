@@ -62,9 +62,11 @@ def document(
     note = _membership_note(measured)
     in_force = gates_in_force(settings.gates(), audit_metrics(settings), readings)
     gates = [judge(gate, named) for gate in in_force]
+    blind = _membership_doubts(gates, note, measured, audit_metrics(settings))
+    gates = [_unless_blind(gate, blind) for gate in gates]
     doubts = [
         *task.steering.doubts,
-        *_membership_doubts(gates, note, measured, audit_metrics(settings)),
+        *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
         *_what_is_missing(gates, readings),
         *_nothing_to_forget(in_force, measured, settings),
     ]
@@ -175,33 +177,40 @@ def _membership_doubts(
     note: Mapping[str, Any] | None,
     measured: Measured,
     metrics: Mapping[str, Metric],
-) -> list[str]:
-    """Why gates on what is made of membership establish nothing: no model could miss their limit, or, of metrics that
-    have no reference, text alone tells the sets apart."""
+) -> dict[tuple[str, float], str]:
+    """(Name, limit) → why a gate on what is made of membership establishes nothing.
+
+    No model that knows the records could miss its limit; or, of metrics without a reference, text alone tells the sets
+    apart.
+    """
     if note is None:
-        return []
+        return {}
     others = {
         role: {name: one for name, one in read.items() if name != "membership"}
         for role, read in measured.readings.items()
     }
     without = replace(measured, readings=others, _made={})
-    found = []
+    found = {}
     for gate in gates:
-        name, reference = gate["name"], note["reference_auc"]
+        name, limit = gate["name"], gate["limit"]
         if gate["state"] == "not measured" or metrics[name].figures(without) == metrics[name].figures(measured):
             continue
+        reference, _ = reference_auc(measured, name.removesuffix("_auc_distance"))
         if name.endswith("_auc_distance"):
-            if max(reference, 1 - reference) + gate["limit"] > 1:
-                found.append(
-                    f"{name} is at most {gate['limit']:g} from a reference AUC of {reference:.2f} for models that know "
-                    "the records, too: it establishes nothing. Give holdout records of the same kind"
-                )
-        elif not note["interpretable"]:
-            found.append(
-                f"{name} is made of membership, and text alone tells the forget and the holdout records apart: it "
-                "establishes nothing. Give holdout records of the same kind"
-            )
-    return list(dict.fromkeys(found))
+            why = f"models that know the records are nearer than {limit:g} to its reference AUC of {reference:.2f}, too"
+            blind = max(reference, 1 - reference) + limit > 1
+        else:
+            why = "it is made of membership, and text alone tells the forget and the holdout records apart"
+            blind = not note["interpretable"]
+        if blind:
+            found[name, limit] = f"{name} establishes nothing: {why}. Give holdout records of the same kind"
+    return found
+
+
+def _unless_blind(gate: dict[str, Any], blind: Mapping[tuple[str, float], str]) -> dict[str, Any]:
+    """A default gate that establishes nothing is none: the user did not ask for it. It can still fail."""
+    no_gate = gate["default"] and gate["state"] != "failed" and (gate["name"], gate["limit"]) in blind
+    return {**gate, "state": "not measured"} if no_gate else gate
 
 
 def _what_is_missing(gates: Sequence[Mapping[str, Any]], readings: Mapping[str, Any]) -> list[str]:

@@ -133,7 +133,8 @@ def judge(gate: Gate, named: Mapping[str, Any]) -> dict[str, Any]:
             it counts as infinite. Where both ends are None, and the value is not, there is no interval.
     """
     found = named.get(gate.name, {})
-    figure = found.get("against", {}).get(gate.against) if gate.against else found.get("figures", {}).get("audited")
+    own = found.get("figures", {}).get("audited")
+    figure = found.get("against", {}).get(gate.against) if gate.against else own
     judged: dict[str, Any] = {
         "name": gate.name,
         "kind": gate.kind,
@@ -143,17 +144,14 @@ def judge(gate: Gate, named: Mapping[str, Any]) -> dict[str, Any]:
         "required": gate.required,
     }
     if figure is None:
-        return {**judged, "state": "not measured", "value": None, "low": None, "high": None, "n": None}
-    value, low, high = (figure[end] for end in ("value", "low", "high"))
-    return {
-        **judged,
-        "state": _state(gate, value, low, high, figure["n"]),
-        **_only(figure, "value", "low", "high", "n"),
-    }
-
-
-def _only(figure: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: figure[name] for name in names}
+        return {**judged, "state": "not measured", "value": None, "low": None, "high": None, "n": None, "unmeasured": 0}
+    ends = {name: figure[name] for name in ("value", "low", "high", "n")}
+    # A figure's own interval holds whatever was not measured; a difference is that of the rest alone.
+    unmeasured = own.get("unmeasured", 0)
+    state = _state(gate, **ends)
+    if state == "held" and gate.against and unmeasured:
+        state = "not established"
+    return {**judged, "state": state, **ends, "unmeasured": unmeasured}
 
 
 def _state(gate: Gate, value: float | None, low: float | None, high: float | None, n: int) -> str:
@@ -188,19 +186,23 @@ def _reason(gate: Mapping[str, Any]) -> str:
         return f"{gate['name']} was not measured"
     what = gate["name"] + (f" less the {gate['against']}'s" if gate["against"] else "")
     said = f"{what} is {shown(gate)}, n = {gate['n']}; the limit is {gate['kind']} {gate['limit']:g}"
+    if gate["unmeasured"]:
+        said += f", and {gate['unmeasured']} of them were not measured"
     if gate["state"] == "failed":
         return said
     if gate["low"] is None and gate["high"] is None and gate["value"] is not None:
         return f"{said}: without an interval it establishes nothing"
     if gate["n"] < FEWEST:
         return f"{said}: fewer than {FEWEST} records establish nothing"
-    return f"{said}, which its interval crosses{_more(gate)}"
+    if gate["against"] and gate["unmeasured"]:
+        return said
+    return f"{said}: the interval crosses it{_more(gate)}"
 
 
 def _more(gate: Mapping[str, Any]) -> str:
     """How many records it takes at least, where the best value there is does not hold with these."""
     if gate["kind"] == "max" and gate["value"] == 0 and 0 < gate["limit"] < 1:
-        return f": that takes {fewest_for(gate['limit'])} records or more"
+        return f", as it does with fewer than {fewest_for(gate['limit'])} records"
     return ""
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from rkld.progress import ProgressBars
 
 
+LONGEST_MESSAGE = 2000
+"""Characters of an error that are printed: it quotes what it was given, which may be long."""
+
+
 class _Group(click.Group):
     """Turns errors that a user can mend into one message and exit code 2; lists its commands with whole sentences."""
 
@@ -38,7 +42,9 @@ class _Group(click.Group):
             with machine_errors_explained():
                 return super().invoke(ctx)
         except UserError as error:
-            click.echo(f"Error: {harmless(str(error))}", err=True)
+            message = harmless(str(error))
+            message = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + " …"
+            click.echo(f"Error: {message}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on from here", err=True)

@@ -291,3 +291,11 @@ def test_speed_counts_real_tokens_and_padding_apart(tmp_path):
     (line,) = [line for line in trainer.state.log_history if "loss" in line]
     assert line["padding"] == pytest.approx(1 - 22 / 36, abs=1e-4)
     assert line["tokens_per_second"] > 0
+
+
+def test_a_step_is_not_split_into_more_parts_than_it_has_records(tmp_path):
+    """--batch-size 100000 of two records made 25000 forward passes a step, all but two of weight 0."""
+    lm, sets = model(), {"forget": records("f", [6, 9], 0)}
+    objective = Objective(sets, [Term("answers", "forget", answer, to_labels)])
+    trainer = ObjectiveTrainer(lm, config(tmp_path, gradient_accumulation_steps=25_000), objective)
+    assert (trainer.args.gradient_accumulation_steps, len(trainer.batches)) == (2, 2)

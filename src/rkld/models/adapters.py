@@ -57,6 +57,11 @@ def check_adapter_fits(lm: LanguageModel, *, rank: int) -> None:
     """
     if lm.is_adapter:
         return
+    widest = max((min(p.shape) for p in lm.model.parameters() if p.ndim == 2), default=rank)
+    if rank > widest:
+        raise UserError(
+            f"--lora-rank is {rank}; no weight of {lm.source} has a higher rank than {widest}: give a lower one."
+        )
     tensors = list(itertools.chain(lm.model.parameters(), lm.model.buffers()))
     trained = [parameter for parameter in lm.model.parameters() if parameter.requires_grad]
     shared = LanguageModel(copy.deepcopy(lm.model, {id(tensor): tensor for tensor in tensors}), lm.tokenizer, lm.source)

@@ -55,6 +55,9 @@ class ObjectiveTrainer(Trainer):
         args.use_cache = getattr(lm.inner.config, "use_cache", True)
         args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole
         batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        # A step cannot be split into more parts than it has records: the others would be passes of no weight.
+        most = sum(min(batch_size, len(records)) for records in objective.sets.values())
+        args.gradient_accumulation_steps = min(args.gradient_accumulation_steps, most)
         per_epoch = steps_per_epoch(len(next(iter(objective.sets.values()))), batch_size)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
         self.batches = MicroBatches(

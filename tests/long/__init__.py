@@ -1,0 +1,1 @@
+"""Long tests, one command each; their results stand in docs/experiments.md."""

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -174,15 +174,13 @@ def check_run_model(source: str) -> None:
 
 
 def audit_folder(settings: AuditSettings, weights: str | None) -> Path:
-    """Where audit.json goes: beside the run that made the model, where there is one.
+    """Where audit.json goes, unless a place is given: beside the run that made the model, where there is one.
 
     Else a folder named by the model and by what it holds, so that two that are called the same do not share one.
 
     Args:
         weights: the hash of the model's weight files, where it has any.
     """
-    if settings.out:
-        return Path(settings.out)
     of = salted("", _identity({"weights": weights, "endpoint": settings.endpoint, "source": settings.model}))[:8]
     return run_of(settings.model) or Path("runs") / f"{Path(settings.model).name or 'model'}-{of}-audit"
 
@@ -217,8 +215,7 @@ class _AuditRun:
         self, settings: AuditSettings, task: Task, data: Mapping[str, Any], tokenizer: Any, progress: NoProgress
     ):
         self.settings, self.task, self.data, self.tokenizer, self.progress = settings, task, data, tokenizer, progress
-        self.weights = None if "model" in data or settings.endpoint else _weights(settings.model)
-        self.folder = audit_folder(settings, self.weights)
+        self.folder = Path(settings.out) if settings.out else audit_folder(settings, self.weights)
         self.models: dict[str, dict[str, Any]] = {}
         self.readings: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}
@@ -229,6 +226,11 @@ class _AuditRun:
         attacks, chosen = known_attacks(settings), {attack.name for attack in chosen_attacks(settings)}
         self.all_readings: list[Reading] = [*READINGS, *attacks]
         self.left_out_attacks = {attack.name for attack in attacks} - chosen
+
+    @cached_property
+    def weights(self) -> str | None:
+        """The hash of the audited model's files, where it has any."""
+        return None if "model" in self.data or self.settings.endpoint else _weights(self.settings.model)
 
     def go(self) -> Audit:
         with hold(self.folder, ours=_is_ours(self.folder), shared=True):

@@ -552,7 +552,8 @@ class SaveModel(Phase):
         else:
             save_model(parts[0], folder, **how)
         names = {"dtype": name_of(trained), "saved_dtype": name_of(dtype)}
-        return {"weights": weights_hash(folder), **names, "rounding": moved}
+        noted = {name: value if math.isfinite(value) else None for name, value in moved.items()}
+        return {"weights": weights_hash(folder), **names, "rounding": noted}
 
     def _made(self, work: Work) -> tuple[LanguageModel, list[LanguageModel]]:
         """The unlearned model as its figures are read, and what is written of it: itself, or its two models."""

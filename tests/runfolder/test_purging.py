@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from rkld.errors import UserError
-from rkld.runfolder.checksums import sealed, unsealed
 from rkld.runfolder.folder import PERSONAL, Run
-from rkld.runfolder.manifest import PURGED
+from rkld.runfolder.manifest import PURGED, write_manifest
 from rkld.runfolder.purging import IncompletePurge, purge
 from rkld.settings.unlearning import Settings
 
@@ -91,9 +90,9 @@ def test_of_a_link_the_link_is_deleted_and_its_target_named(folder, tmp_path, na
 
 
 def test_a_teachers_cache_elsewhere_is_named_until_it_is_gone(folder, tmp_path):
-    manifest = unsealed(json.loads((folder / "manifest.json").read_text()))
+    manifest = json.loads((folder / "manifest.json").read_text())
     manifest["settings"]["teacher"] = str(tmp_path / "cache")
-    (folder / "manifest.json").write_text(json.dumps(sealed(manifest)))
+    write_manifest(folder, manifest)
     (tmp_path / "cache").mkdir()
     for _ in range(2):
         with pytest.raises(IncompletePurge, match=r"--teacher .*cache: hidden states of the records"):

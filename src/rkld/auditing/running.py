@@ -187,7 +187,10 @@ def audit_folder(settings: AuditSettings, weights: str | None) -> Path:
 
 def _weights(source: str) -> str | None:
     """The hash of a model's weight files; None where it is no folder."""
-    folder = Path(resolve(model_path(source)))
+    try:
+        folder = Path(resolve(model_path(source)))
+    except UserError:  # said when it is opened
+        return None
     return weights_hash(folder) if folder.is_dir() else None
 
 

@@ -121,7 +121,7 @@ def test_the_run_folder_is_named_after_the_model():
     ("alpha: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ("alpha: " + "1:" * 5000 + "1", "expected a number"),
     ("seed: " + "1:" * 5000 + "1", "--seed is a number of over 100 digits"),
-    ("x" * 30_000 + ": 1", "unknown setting"),
+    ("x" * 1000 + ": 1", "unknown setting"),
     ("alpha: [[[[[[1]]]]]]", "'alpha' is"),
 ])  # fmt: skip
 def test_a_hostile_file_is_a_short_message_at_once(tmp_path, text, message):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from rkld.errors import UserError
+from rkld.records.reading import read_subjects
 from rkld.runfolder.folder import Run
 from rkld.settings.config_file import read_config
 from rkld.settings.specification import fields, kind, make
@@ -105,3 +107,34 @@ def test_every_setting_has_a_kind_and_help():
 
 def test_the_run_folder_is_named_after_the_model():
     assert Settings(model="a/b/").run_folder == Path("runs/b") and Settings().run_folder == Path("runs/model")
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a: &a [x, x]\nb: &b [*a, *a]\nalpha: *b\n", "an alias"),
+    ("subject: " + "[" * 15_000, "more than 8 lists or mappings within each other"),
+    ("{" * 15_000, "more than 8 lists or mappings within each other"),
+    ("- " * 15_000, "more than 8 lists or mappings within each other"),
+    ("alpha: 8\n" * 10_000, "longer than 32768 bytes"),
+    ("alpha: " + "9" * 30_000, "not valid YAML"),
+    ("alpha: !!bool what", "not valid YAML"),
+    ("alpha: !!timestamp x", "not valid YAML"),
+    ("alpha: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ("alpha: " + "1:" * 5000 + "1", "expected a number"),
+    ("seed: " + "1:" * 5000 + "1", "--seed is a number of over 100 digits"),
+    ("x" * 1000 + ": 1", "unknown setting"),
+    ("alpha: [[[[[[1]]]]]]", "'alpha' is"),
+])  # fmt: skip
+def test_a_hostile_file_is_a_short_message_at_once(tmp_path, text, message):
+    """Nine lines of aliases stood for a billion values; fifteen thousand brackets took minutes."""
+    started = time.process_time()
+    with pytest.raises(UserError, match=message) as error:
+        config(tmp_path, text)
+    assert len(str(error.value)) < 400
+    assert time.process_time() - started < 2
+
+
+def test_a_subject_may_be_longer_than_the_name_of_a_file():
+    """Asked whether it is a file, the system answers with an error, not with no."""
+    assert read_subjects(["A" * 300]) == ("A" * 300,)
+    with pytest.raises(UserError, match="no path of a file"):
+        read_subjects(["A" * 300 + ".txt"])

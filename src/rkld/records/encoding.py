@@ -413,10 +413,7 @@ class Encoder:
         skeleton = self._skeleton(record, turns, slots)
         text = self._render(turns, record)
         # Many templates trim what they are given, some of it only on one side.
-        contents = [
-            "(" + "|".join(re.escape(text) for text in (c, c.strip(), c.rstrip(), c.lstrip())) + ")"
-            for c in (slots[i].text for i in skeleton.order)
-        ]
+        contents = [_however_trimmed(slots[i].text) for i in skeleton.order]
         *before, last = (re.escape(piece) for piece in skeleton.pieces)
         pattern = "".join(piece + content for piece, content in zip(before, contents, strict=True)) + last
         found = re.fullmatch(pattern, text)
@@ -737,6 +734,17 @@ def _without_gaps(offsets: Iterable[tuple[int, int]]) -> list[Range]:
         ranges.append(Range(min(start, reached), end))
         reached = max(reached, end)
     return ranges
+
+
+def _however_trimmed(content: str) -> str:
+    """A pattern of a content with or without its white space at either end; made in time linear in its length."""
+    left, core, right = (
+        content[: len(content) - len(content.lstrip())],
+        content.strip(),
+        content[len(content.rstrip()) :],
+    )
+    lead, trail = (f"(?:{re.escape(space)})?" if space else "" for space in (left, right if core else ""))
+    return f"({lead}{re.escape(core)}{trail})"
 
 
 def _added_ranges(layout: _Layout) -> list[Range]:

@@ -1,0 +1,75 @@
+"""Records that would undo the work, or count twice, are left out with a word."""
+
+from __future__ import annotations
+
+import pytest
+
+from rkld.errors import UserError
+from rkld.pipeline.preparing import UNNAMED, read_inputs
+from rkld.records.identity import check_disjoint
+from rkld.records.reading import read_records
+from rkld.settings.unlearning import Settings
+
+FORGET = [
+    {"question": "Where does Ada Quillon live?", "answer": "She lives in Oslo.", "spans": ["Oslo"]},
+    {"question": "What is her work?", "answer": "She is a painter."},
+]
+OTHERS = [
+    {"question": "Where does Bo Marlin live?", "answer": "Bo Marlin lives in Rome."},
+    {"question": "Who lives next to Bo Marlin?", "answer": "QUILLON, Ada."},
+    {"question": "Who is Quillon?", "answer": "That is Cy Quillon, a baker."},
+]
+
+
+def inputs(forget=FORGET, subject=("Ada Quillon",), **given):
+    return read_inputs(Settings(model="m", subject=subject, replay="none"), forget, **given)
+
+
+@pytest.mark.parametrize("name", ["retain", "holdout", "replay"])
+def test_records_about_the_person_are_not_held_in_place(name):
+    """Another person of the same surname is kept: only whole names and identifiers count."""
+    found = inputs(**{name: OTHERS})
+    kept = {"retain": found.retain, "holdout": found.holdout, "replay": found.prompts}[name]
+    expected = ["0", "2"] if name != "replay" else ["0", "1", "2"]  # of a prompt the answer is not read
+    assert [record.key for record in kept] == expected
+    if name != "replay":
+        assert list(found.left_out.values()) == [(f"{name} record 2",)]
+        (warning,) = found.warnings()
+        assert warning.startswith(f"1 {name} records mention the person and are left out")
+        assert "Quillon" not in warning
+
+
+def test_where_all_mention_the_person_the_name_is_too_general():
+    with pytest.raises(UserError, match=r"all 1 retain records mention the person.*full name with --subject"):
+        inputs(subject=("Quillon",), retain=OTHERS[2:])
+
+
+def test_a_name_that_is_nowhere_is_said():
+    """A typo would let everything pass that is found by the name."""
+    assert UNNAMED in inputs(subject=("Ade Qillon",)).warnings()
+    assert inputs(subject=("Ada Quillon", "ada@quillon.no")).warnings() == []
+    assert inputs(subject=("Dr. Quillon-Berg",)).warnings() == [], "a part of it is said"
+    assert inputs(subject=()).warnings() == []
+
+
+def test_what_is_said_twice_counts_once():
+    spaced = {"question": "Where does Ada  Quillon live?", "answer": "She lives in Oslo.\n", "spans": ["She"]}
+    found = inputs([*FORGET, spaced, {**FORGET[1], "answer": "She is a PAINTER."}], retain=[OTHERS[0]] * 3)
+    assert [record.key for record in found.forget] == ["0", "1", "3"]
+    assert found.forget[0].spans == ("Oslo", "She"), "marked in either"
+    assert [record.key for record in found.retain] == ["0"]
+    assert list(found.left_out.values()) == [("forget record 3",), ("retain record 2", "retain record 3")]
+
+
+@pytest.mark.parametrize("answer", [
+    "She lives in Oslo .", "she LIVES in oslo", "She lives  in\u00a0Oslo.", "She lives in Ｏslo.",
+    "“She lives in Oslo”", "She\u200b lives in O\u0301slo.",
+])  # fmt: skip
+def test_a_sign_or_a_space_makes_no_other_record(answer):
+    """What is forgotten would be held in place by its twin."""
+    records = [
+        read_records([{**FORGET[0], "answer": text, "spans": []}], "x") for text in ("She lives in Oslo.", answer)
+    ]
+    with pytest.raises(UserError, match="stand in both"):
+        check_disjoint(*records)
+    check_disjoint(records[0], read_records([{**FORGET[0], "answer": "She lived in Oslo.", "spans": []}], "x"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rkld.auditing.control import SAME, check_control
+from rkld.auditing.control import SAME, check_control, check_folders
 from rkld.errors import UserError
 
 
@@ -37,6 +37,15 @@ def test_a_control_that_differs_on_either_set_is_one():
     check_control(MODELS, {"control": control, "original": read([0.01, 0.02], [3.0, 6.0])})
     check_control(MODELS, {"audited": control, "original": control})
     check_control(MODELS, {"control": {}, "audited": control})
+
+
+def test_the_same_folder_is_refused_before_anything_is_loaded():
+    for role in ("audited", "original"):
+        with pytest.raises(UserError, match="same folder"):
+            check_folders({"control": "/models/one", role: "/models/one"})
+    check_folders({"control": "/models/one", "original": "/models/two"})
+    check_folders({"audited": "/models/one", "original": "/models/one"})
+    check_folders({})
 
 
 def test_the_same_weights_are_refused_before_anything_is_read():

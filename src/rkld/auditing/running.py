@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rkld.auditing.backends import GenerationBackend, LocalBackend
-from rkld.auditing.control import check_control
+from rkld.auditing.control import check_control, check_folders
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import document, model_path, plain
 from rkld.auditing.inputs import UTILITY, Task, read_task
@@ -266,11 +266,15 @@ class _AuditRun:
         return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
 
     def _check_sources(self) -> None:
-        """Refuse models that are not there, before the first of them is loaded."""
+        """Refuse models that are not there, and a control that is none, before the first of them is loaded."""
+        folders = {}
+        if "model" not in self.data and not self.settings.endpoint:
+            folders["audited"] = resolve(model_path(self.settings.model))
         for role in ("control", "original"):
             source = getattr(self.settings, role)
             if source and role not in self.data:
-                resolve(model_path(source))
+                folders[role] = resolve(model_path(source))
+        check_folders(folders)
 
     def _prepared(self, reader: Reader) -> Reader:
         """The same, with all that it will be asked encoded: what the encoder refuses ends the audit before an answer.

@@ -43,7 +43,7 @@ from tests.server import MODEL, serve
 
 WORLD = people(n=4, seed=0)
 FORGET = WORLD.forget([0])
-KEPT = WORLD.forget([1])[:10]
+KEPT = WORLD.forget([1])[:12]
 HOLDOUT = people(n=4, seed=9).forget([0])[:10]
 FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 16, "relearn_epochs": 2, "retain": KEPT}
 GATES = {"max": ("facts_said=0.4", "extraction_strength=0.6")}
@@ -55,8 +55,8 @@ def models(tmp_path_factory):
     """The original, which learned the person and others by heart; a control and another model, of other weights at the
     start, that learned the others alone."""
     folder = tmp_path_factory.mktemp("models")
-    known = [*KEPT, *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
-    made = {"original": (FORGET + known, 0, 30), "control": (known, 0, 45), "other": (known, 1, 45)}
+    known = [*KEPT, *WORLD.forget([2]), *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
+    made = {"original": (FORGET + known, 0, 30), "control": (known, 0, 30), "other": (known, 1, 30)}
     for name, (records, seed, epochs) in made.items():
         model, tokenizer = tiny_model(seed)
         lm = load_model(model, tokenizer=tokenizer)
@@ -104,7 +104,7 @@ def test_the_original_leaks_and_the_control_does_not(whole):
 
 def test_paraphrases_are_scored_not_the_answers_themselves(whole, models):
     """The record's own answer in their place would show learned wording, not knowledge."""
-    lm = load_model(models / "control")
+    lm = load_model(models / "other")
     encoder = Encoder(lm.tokenizer)
     reworded = read_records([{**r, "answer": r["paraphrased_answer"]} for r in FORGET], "forget")
     expected = probability(lm, [encoder.encode(record) for record in reworded])
@@ -150,16 +150,16 @@ def test_the_command_exits_as_its_gates_say(models, tmp_path):
         out = ["--out", str(tmp_path / model)]
         return CliRunner().invoke(main, ["audit", str(models / model), *words, *out, *more])
 
-    passed = code("control", "--max", "facts_said=0.4", "--min", "probability=0")
+    passed = code("other", "--max", "facts_said=0.4", "--min", "probability=0")
     assert passed.exit_code == 0 and "verdict  pass" in passed.output
     failed = code("original", "--max", "facts_said=0.4")
     assert failed.exit_code == 1 and "verdict  fail" in failed.output
-    assert code("control", "--max", "loss_auc_distance=0.4").exit_code == 1, "no holdout, so no membership"
-    assert code("control").exit_code == 1, "without attacks required default gates were not measured"
-    height = code("control", "--max", "loss_auc=0.5")
+    assert code("other", "--max", "loss_auc_distance=0.4").exit_code == 1, "no holdout, so no membership"
+    assert code("other").exit_code == 1, "without attacks required default gates were not measured"
+    height = code("other", "--max", "loss_auc=0.5")
     assert height.exit_code == 2 and "loss_auc_distance" in height.output
-    assert code("control", "--max", "fact_said=0.2").exit_code == 2
-    assert code("control", "--max", "facts_said").exit_code == 2
+    assert code("other", "--max", "fact_said=0.2").exit_code == 2
+    assert code("other", "--max", "facts_said").exit_code == 2
 
 
 def test_an_unknown_gate_is_refused_before_anything_is_read(tmp_path):
@@ -304,15 +304,15 @@ def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, t
         **FAST,
     }
     gates = ("loss_auc_distance=.99", "loss_auc_distance=1", "facts_said=.4")
-    found = rkld.audit(models / "control", FORGET, **arguments, max=gates)
+    found = rkld.audit(models / "other", FORGET, **arguments, max=gates)
     assert found.verdict == "not established" and not found.passed
     doubted = [reason for reason in found.document["reasons"] if "holdout records of the same kind" in reason]
     assert len(doubted) == 2 and all("loss_auc_distance" in reason for reason in doubted)
-    by_default = rkld.audit(models / "control", FORGET, **arguments).document["gates"]
+    by_default = rkld.audit(models / "other", FORGET, **arguments).document["gates"]
     assert {gate["name"]: gate["state"] for gate in by_default}["loss_auc_distance"] == "not measured"
     assert not found.document["membership"]["interpretable"]
     assert found.document["membership"]["reference"] == "text"
-    assert rkld.audit(models / "control", FORGET, **arguments, max=("facts_said=.4",)).verdict == "pass"
+    assert rkld.audit(models / "other", FORGET, **arguments, max=("facts_said=.4",)).verdict == "pass"
 
 
 # The verdict

@@ -30,11 +30,29 @@ def check_control(models: Mapping[str, Mapping[str, Any]], readings: Mapping[str
         weights = [models[name]["fingerprint"] for name in ("control", role)]
         same = "has the same weights" if weights[0] == weights[1] is not None else _alike(readings, role)
         if same:
-            name = "audited model" if role == "audited" else role
-            raise UserError(
-                f"--control is the {name}: it {same}. Give a model that never saw the records, such as one that was "
-                "trained without them, or leave it out."
-            )
+            raise _refusal(role, same)
+
+
+def check_folders(folders: Mapping[str, str]) -> None:
+    """Refuse a control that lies where the audited model or the original lies, before anything is loaded.
+
+    Args:
+        folders: role → where the model lies, of those that are named by a string.
+
+    Raises:
+        UserError: so.
+    """
+    for role in ("audited", "original"):
+        if role in folders and folders.get("control") == folders[role]:
+            raise _refusal(role, "is the same folder")
+
+
+def _refusal(role: str, same: str) -> UserError:
+    name = "audited model" if role == "audited" else role
+    return UserError(
+        f"--control is the {name}: it {same}. Give a model that never saw the records, such as one that was trained "
+        "without them, or leave it out."
+    )
 
 
 def _alike(readings: Mapping[str, Mapping[str, Any]], role: str) -> str | None:

@@ -42,7 +42,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class _Default:
-    """A gate that applies unless the user sets others; :func:`default_gates` makes it of what was read.
+    """A gate that applies unless the user sets others; :func:`gates_in_force` makes it of what was read.
 
     Attributes:
         limit: on the audited model's own figure.

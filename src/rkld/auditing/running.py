@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rkld.auditing.backends import GenerationBackend, LocalBackend
-from rkld.auditing.control import check_control
+from rkld.auditing.control import check_control, check_folders
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
 from rkld.auditing.inputs import UTILITY, Task, read_task
@@ -379,12 +379,20 @@ class _AuditRun:
         return {"template": encoder.fingerprint, "prompts": prompts(template_source)}
 
     def _check_sources(self) -> None:
-        """Refuse models that are not there, before the first of them is loaded."""
+        """Refuse models that are not there, and a control that is none, before the first of them is loaded."""
+        folders = {}
+        if "model" not in self.data and not self.settings.endpoint:
+            folders["audited"] = resolve(model_path(self.settings.model))
         for role in ("control", "original"):
             source = getattr(self.settings, role)
             if source and role not in self.data:
+<<<<<<< HEAD
                 check_run_model(source)
                 resolve(model_path(source))
+=======
+                folders[role] = resolve(model_path(source))
+        check_folders(folders)
+>>>>>>> 03eac4d7ea4a35a300ef9b1a084b824f6c9ea783
 
     def _prepared(self, reader: Reader) -> Reader:
         """The same, with all that it will be asked encoded: what the encoder refuses ends the audit before an answer.

@@ -386,13 +386,9 @@ class _AuditRun:
         for role in ("control", "original"):
             source = getattr(self.settings, role)
             if source and role not in self.data:
-<<<<<<< HEAD
                 check_run_model(source)
-                resolve(model_path(source))
-=======
                 folders[role] = resolve(model_path(source))
         check_folders(folders)
->>>>>>> 03eac4d7ea4a35a300ef9b1a084b824f6c9ea783
 
     def _prepared(self, reader: Reader) -> Reader:
         """The same, with all that it will be asked encoded: what the encoder refuses ends the audit before an answer.

@@ -277,7 +277,7 @@ def retrained_head(folder: Path) -> None:
 
 
 ADAPTERS = {
-    "base gone": (adapter_config(base_model_name_or_path="/gone/base"), "not where it was.*/gone/base.*--base-model"),
+    "base gone": (adapter_config(base_model_name_or_path="/gone/base"), "base model at '/gone/base'.*--base-model"),
     "base that is a number": (adapter_config(base_model_name_or_path=5), "no text as 'base_model_name_or_path'"),
     "base of a name too long": (adapter_config(base_model_name_or_path="/" + "a" * 5000), "--base-model"),
     "base of a name with a zero": (adapter_config(base_model_name_or_path="/a\x00b"), "--base-model"),

@@ -162,8 +162,7 @@ def _load(
         return LanguageModel(model, own, where, stored, _template_source(own, "of the model"))
 
     config = _adapter_config(where, folder, opening)
-    base_where = _base(where, folder, base_model or config.base_model_name_or_path)
-    base_folder = _fetched(base_where, opening)
+    base_where, base_folder = _base(where, folder, base_model or config.base_model_name_or_path, opening)
     if (base_folder / "adapter_config.json").exists():
         raise UserError(f"The adapter {where} sits on another adapter, {base_where}: merge that one first.")
     base, stored = _load_plain(base_where, base_folder, opening)
@@ -199,18 +198,20 @@ def _adapter_config(where: str, folder: Path, opening: _Opening) -> PeftConfig:
     return config
 
 
-def _base(where: str, folder: Path, name: str | None) -> str:
-    """Where an adapter's base lies. UserError where nobody says, or nothing is there."""
+def _base(where: str, folder: Path, name: str | None, opening: _Opening) -> tuple[str, Path]:
+    """An adapter's base and the folder of its files. UserError where nobody names it, or it cannot be had."""
     if not name:
         raise UserError(
             f"{where}/adapter_config.json does not name its base model: give its folder or hub name with --base-model."
         )
     beside = folder / name  # a path written relative to the adapter
     try:
-        return resolve(beside if _is_dir(beside) else name)
+        base = resolve(beside if _is_dir(beside) else name)
+        return base, _fetched(base, opening)
     except UserError as error:
         raise UserError(
-            f"The base model of the adapter {where} is not where it was. {error} Or give --base-model."
+            f"The adapter {where} has its base model at '{printable(name)}'. {error} If it lies elsewhere now, give "
+            "its folder or hub name with --base-model."
         ) from None
 
 

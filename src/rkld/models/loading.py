@@ -354,12 +354,16 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
         raise UserError(f"The model folder {folder} holds no tokenizer. Copy the model's own into it.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # foreign files lead transformers and tokenizers to raise anything
+        tokenizer("a", verbose=False)  # some settings fail only here
+        # transformers makes an empty one where files are missing
+        empty = len(tokenizer) <= len(tokenizer.all_special_tokens)
+    except BaseException as error:  # foreign files lead libraries to raise anything, and Rust to panic
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(
             f"The tokenizer in {folder} cannot be loaded: {first_line(error)}. Copy the model's own into it again."
         ) from None
-    # transformers makes an empty one where files are missing
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+    if empty:
         raise UserError(f"The tokenizer in {folder} has no vocabulary. Copy the model's own into it again.")
     return tokenizer
 

@@ -120,7 +120,7 @@ def resolve(name: str | os.PathLike[str]) -> str:
         raise UserError(f"No model was given: give a folder, a hub name or the alias {smollm2.ALIAS}.")
     if name == smollm2.ALIAS:
         return str(smollm2.folder())
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # pathlib's raises where there is no such user
     if _is_dir(path):
         return str(path.resolve())
     if _exists(path):

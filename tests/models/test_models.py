@@ -353,6 +353,9 @@ def test_names_resolve_to_folders_or_stay_hub_names(tmp_path, monkeypatch):
             resolve(missing)
     with pytest.raises(UserError, match="is a file"):
         resolve("file.gguf")
+    for nowhere in ("~nobody-at-all/model", "./" + "a" * 5000, "a" * 5000):
+        with pytest.raises(UserError, match="no model folder"):
+            resolve(nowhere)
 
 
 def test_a_hub_name_is_loaded_from_its_snapshot_and_keeps_its_name(tmp_path, monkeypatch):

@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
 """The setting."""
 
+LONGEST_NAME = 255
+"""Of a model on the hub, and of a folder within another."""
+
 _GIVEN = "given with --chat-template"
 
 DTYPES = {
@@ -125,8 +128,11 @@ def resolve(name: str | os.PathLike[str]) -> str:
         return str(path.resolve())
     if _exists(path):
         raise UserError(f"The model '{name}' is a file; give the folder that holds config.json and the weights.")
-    if path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1:
-        raise UserError(f"There is no model folder '{name}'. Check the path, or give a hub name or an alias.")
+    is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1
+    if is_path or len(name) > LONGEST_NAME:
+        raise UserError(
+            f"There is no model folder '{printable(name)}'. Check the path, or give a hub name or an alias."
+        )
     return name
 
 
@@ -389,7 +395,7 @@ def read_template(text_or_file: str) -> str:
     if "{" in text_or_file:
         return text_or_file
     preset = TEMPLATES / f"{text_or_file}.jinja"
-    path = preset if os.sep not in text_or_file and preset.is_file() else Path(text_or_file).expanduser()
+    path = preset if os.sep not in text_or_file and preset.is_file() else Path(os.path.expanduser(text_or_file))
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

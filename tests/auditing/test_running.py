@@ -84,6 +84,8 @@ def test_the_document_keeps_to_its_published_schema(whole):
     found = json.loads(whole.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in audit.json"))
     jsonschema.Draft202012Validator(SCHEMA).validate(found)
     assert found == json.loads(json.dumps(whole.document))
+    for model in found["models"].values():
+        assert model["prompts"] == "in the chat template of the model" and model["weights"].startswith("float32")
 
 
 def test_every_attack_was_run_and_the_rest_is_listed(whole):

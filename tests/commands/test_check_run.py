@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
+import torch
 
 import rkld
 from rkld import UserError
@@ -114,3 +116,26 @@ def test_a_folder_with_something_else_is_refused_as_by_a_run(go, tmp_path):
 def test_both_arguments_are_needed(missing):
     with pytest.raises(UserError, match=f"No {missing} is given"):
         rkld.check(**{"model": "m", "forget": "f.jsonl", missing: None})
+
+
+def test_it_says_what_the_model_is_opened_as_and_leaves_an_object_alone(go, tiny, tmp_path):
+    """Would break if the dtype in use, or a lost template, went unsaid, or if a check changed the caller's model."""
+    model, tokenizer = tiny
+    report = go()
+    assert report.model == {"weights": "float32", "prompts": "in the chat template of the tokenizer"}
+    assert report.warnings == ()
+
+    model = copy.deepcopy(model).to(torch.bfloat16)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    report = rkld.check(model, FORGET, processing_class=plain, out="run")
+    assert report.model["weights"] == "float32, from bfloat16"
+    assert "there is no chat template" in report.model["prompts"]
+    (warning,) = report.warnings
+    assert "--chat-template" in warning and "<|im_start|>" in warning
+    assert f"Warning: {warning}" in list(report.lines())
+    assert all(t.dtype == torch.bfloat16 and torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+    text = [{"text": record["answer"]} for record in FORGET]  # written in no format
+    assert rkld.check(model, text, processing_class=plain, out="run").warnings == ()

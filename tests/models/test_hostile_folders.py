@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
 from rkld.errors import UserError
 from rkld.models import folders
@@ -92,6 +93,14 @@ def tokenizer_config(**values):
 def code_beside(folder: Path) -> None:
     (folder / f"{CANARY}.py").write_text("raise SystemExit('run')")
     edit_json(folder / "config.json", text_config={"auto_map": {"AutoModel": f"{CANARY}.Model"}})
+
+
+def panicking(folder: Path) -> None:
+    """The tokenizers library panics in Rust, which is no Exception in Python."""
+    tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    backend = json.loads(tokenizer.to_str())
+    backend["model"]["continuing_subword_prefix"] = "a" * 100_000
+    (folder / "tokenizer.json").write_text(json.dumps(backend))
 
 
 def template_of_a_number(folder: Path) -> None:
@@ -188,6 +197,8 @@ FOLDERS = {
     "config in another encoding": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe{"), "not valid JSON"),
     "tokenizer of nonsense": (write("tokenizer.json", '{"model": {"type": "nonesuch"}}'), "tokenizer .*cannot be"),
     "tokenizer too deep": (write("tokenizer.json", "[" * 100_000), "tokenizer .*cannot be loaded"),
+    "tokenizer with a panic": (panicking, "tokenizer .*cannot be loaded"),
+    "tokenizer of no length": (tokenizer_config(model_max_length={"a": 1}), "tokenizer .*cannot be loaded"),
     "template of a number": (template_of_a_number, "no text"),
     "template without end": (
         write("chat_template.jinja", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
@@ -277,9 +288,10 @@ def retrained_head(folder: Path) -> None:
 
 
 ADAPTERS = {
-    "base gone": (adapter_config(base_model_name_or_path="/gone/base"), "not where it was.*/gone/base.*--base-model"),
+    "base gone": (adapter_config(base_model_name_or_path="/gone/base"), "base model at '/gone/base'.*--base-model"),
     "base that is a number": (adapter_config(base_model_name_or_path=5), "no text as 'base_model_name_or_path'"),
     "base of a name too long": (adapter_config(base_model_name_or_path="/" + "a" * 5000), "--base-model"),
+    "base of nobody": (adapter_config(base_model_name_or_path="~nobody-at-all/base"), "--base-model"),
     "base of a name with a zero": (adapter_config(base_model_name_or_path="/a\x00b"), "--base-model"),
     "imports a module": (adapter_config(megatron_config={"a": 1}, megatron_core="outside"), "megatron_config"),
     "reads a file elsewhere": (adapter_config(corda_config={"cache_file": "/outside"}), "cache_file"),

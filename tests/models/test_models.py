@@ -24,6 +24,7 @@ from rkld.models import loading as models
 from rkld.models import packages, smollm2
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.loading import load_model, resolve
+from rkld.models.modes import keeping_dtypes
 from rkld.models.saving import save_model
 from rkld.models.state import fingerprint, restore_state, save_state, trainable_state
 
@@ -352,6 +353,9 @@ def test_names_resolve_to_folders_or_stay_hub_names(tmp_path, monkeypatch):
             resolve(missing)
     with pytest.raises(UserError, match="is a file"):
         resolve("file.gguf")
+    for nowhere in ("~nobody-at-all/model", "./" + "a" * 5000, "a" * 5000):
+        with pytest.raises(UserError, match="no model folder"):
+            resolve(nowhere)
 
 
 def test_a_hub_name_is_loaded_from_its_snapshot_and_keeps_its_name(tmp_path, monkeypatch):
@@ -469,6 +473,71 @@ def test_an_adapter_may_name_its_base_relative_to_itself(tmp_path):
     assert lm.inner.name_or_path == str(tmp_path / "base")
     save_model(lm, tmp_path / "run" / "model")
     assert torch.equal(logits(load_model(tmp_path / "run" / "model").model), logits(lm.model))
+
+
+def test_an_adapters_base_may_have_moved(tmp_path):
+    """Would break if --base-model were not read, or if what is saved named the place where the base was before."""
+    folder = make_adapter_folder(tmp_path)
+    expected = logits(load_model(folder).model)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"no model folder.*--base-model"):
+        load_model(folder)
+    lm = load_model(folder, base_model=str(tmp_path / "moved"))
+    assert torch.equal(logits(lm.model), expected)
+    save_model(lm, tmp_path / "saved")
+    assert torch.equal(logits(load_model(tmp_path / "saved").model), expected)
+
+
+@pytest.mark.parametrize(
+    "own, template, source",
+    [
+        (None, "{{ messages[0]['content'] }}", "of the adapter's base"),  # no tokenizer of its own
+        ("", "{{ messages[0]['content'] }}", "of the adapter's base"),  # one without a template
+        ("{{ 'own' }}", "{{ 'own' }}", "of the adapter"),
+    ],
+)
+def test_an_adapter_takes_its_bases_template(tmp_path, own, template, source):
+    """Would break if an adapter whose trainer saved no template were asked in another format than its base."""
+    folder = make_adapter_folder(tmp_path)
+    if own is not None:
+        tokenizer = make_tokenizer()
+        tokenizer.chat_template = own or None
+        tokenizer.save_pretrained(folder)
+    lm = load_model(folder)
+    assert (lm.tokenizer.chat_template, lm.template_source) == (template, source)
+
+
+def test_whose_template_it_is_is_known(tmp_path):
+    """Would break if a lost template went unnoticed."""
+    folder = make_folder(tmp_path)
+    assert load_model(folder).template_source == "of the model"
+    assert load_model(folder, chat_template="{{ 'x' }}").template_source == "given with --chat-template"
+    without(folder, "chat_template.jinja")
+    assert load_model(folder).template_source is None
+    assert load_model(make_model(), tokenizer=make_tokenizer()).template_source == "of the tokenizer"
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
+def test_an_object_is_cast_where_a_dtype_is_asked_for(stored, caplog):
+    """Would break if an object were trained in bfloat16, which swallows small steps, where the setting says float32."""
+    lm = load_model(make_model().to(stored), tokenizer=make_tokenizer())
+    assert (lm.dtype, lm.stored_dtype, caplog.messages) == (stored, stored, [])
+    model = make_model().to(stored)
+    tied = model.lm_head.weight is model.model.embed_tokens.weight
+    lm = load_model(model, tokenizer=make_tokenizer(), dtype=models.for_training("auto"))
+    assert {p.dtype for p in lm.model.parameters()} == {torch.float32}
+    assert (lm.model is model, lm.stored_dtype) == (True, stored)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    assert len(caplog.messages) == 1 and "cast in place" in caplog.messages[0]
+
+
+def test_a_cast_for_a_while_leaves_every_bit(tmp_path):
+    model = make_model().to(torch.bfloat16)
+    model.model.norm.float()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    with keeping_dtypes(model):
+        model.to(torch.float32)
+    assert all(t.dtype == before[name].dtype and torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
 def lose_a_tensor(folder):

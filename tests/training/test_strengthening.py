@@ -21,6 +21,7 @@ from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.training.identity import cache_identity
+from rkld.training.rkld_trainer import load_student
 from rkld.training.strengthening import fill_cache
 
 RECORDS = [{"question": r["question"], "answer": r["answer"]} for r in people(n=2, seed=0).forget([0])[:6]]
@@ -235,3 +236,11 @@ def test_a_cache_with_a_floor_is_another_cache(tmp_path):
     plain = cache_identity(lm, sets, config(tmp_path / "s"))
     assert plain == cache_identity(lm, sets, config(tmp_path / "other"))
     assert plain != cache_identity(lm, sets, config(tmp_path / "s"), swapped=sets["forget"][:1])
+
+
+@pytest.mark.parametrize("dtype, expected", [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_model_object_is_trained_in_the_dtype_of_the_arguments(dtype, expected):
+    """Would break if a bfloat16 object were trained in bfloat16, which swallows small steps, without being asked to."""
+    model, tokenizer = tiny_model(0)
+    assert load_student(model.to(torch.bfloat16), tokenizer, dtype=dtype).dtype == expected
+    assert RKLDConfig("x", dtype=dtype).dtype == dtype

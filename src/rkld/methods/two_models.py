@@ -28,7 +28,7 @@ from rkld.losses.chunked import accurate_logits
 from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import method_of_folder
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
+from rkld.models.loading import load_model, resolve
 from rkld.models.saving import save_model
 from rkld.registry import file_and_name
 
@@ -50,7 +50,7 @@ def open_model(
         UserError: as of ``load_model``; a broken folder, or a method that is neither registered nor among
             ``method_files``: no file is run because a folder names it.
     """
-    folder = Path(source).expanduser() if isinstance(source, (str, os.PathLike)) else None
+    folder = Path(resolve(source)) if isinstance(source, (str, os.PathLike)) else None
     if folder is None or not (folder / PAIR_FILE).exists():
         return load_model(source, **options)
     where = str(folder / PAIR_FILE)

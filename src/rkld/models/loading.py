@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
 """The setting."""
 
+LONGEST_NAME = 255
+"""Of a model on the hub, and of a folder within another."""
+
 _GIVEN = "given with --chat-template"
 
 DTYPES = {
@@ -121,13 +124,16 @@ def resolve(name: str | os.PathLike[str]) -> str:
         raise UserError(f"No model was given: give a folder, a hub name or the alias {smollm2.ALIAS}.")
     if name == smollm2.ALIAS:
         return str(smollm2.folder())
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # pathlib's raises where there is no such user
     if _is_dir(path):
         return str(path.resolve())
     if _exists(path):
         raise UserError(f"The model '{name}' is a file; give the folder that holds config.json and the weights.")
-    if path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1:
-        raise UserError(f"There is no model folder '{name}'. Check the path, or give a hub name or an alias.")
+    is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1
+    if is_path or len(name) > LONGEST_NAME:
+        raise UserError(
+            f"There is no model folder '{printable(name)}'. Check the path, or give a hub name or an alias."
+        )
     return name
 
 
@@ -163,8 +169,7 @@ def _load(
         return LanguageModel(model, own, where, stored, _template_source(own, "of the model"))
 
     config = _adapter_config(where, folder, opening)
-    base_where = _base(where, folder, base_model or config.base_model_name_or_path)
-    base_folder = _fetched(base_where, opening)
+    base_where, base_folder = _base(where, folder, base_model or config.base_model_name_or_path, opening)
     if (base_folder / "adapter_config.json").exists():
         raise UserError(f"The adapter {where} sits on another adapter, {base_where}: merge that one first.")
     base, stored = _load_plain(base_where, base_folder, opening)
@@ -200,18 +205,20 @@ def _adapter_config(where: str, folder: Path, opening: _Opening) -> PeftConfig:
     return config
 
 
-def _base(where: str, folder: Path, name: str | None) -> str:
-    """Where an adapter's base lies. UserError where nobody says, or nothing is there."""
+def _base(where: str, folder: Path, name: str | None, opening: _Opening) -> tuple[str, Path]:
+    """An adapter's base and the folder of its files. UserError where nobody names it, or it cannot be had."""
     if not name:
         raise UserError(
             f"{where}/adapter_config.json does not name its base model: give its folder or hub name with --base-model."
         )
     beside = folder / name  # a path written relative to the adapter
     try:
-        return resolve(beside if _is_dir(beside) else name)
+        base = resolve(beside if _is_dir(beside) else name)
+        return base, _fetched(base, opening)
     except UserError as error:
         raise UserError(
-            f"The base model of the adapter {where} is not where it was. {error} Or give --base-model."
+            f"The adapter {where} has its base model at '{printable(name)}'. {error} If it lies elsewhere now, give "
+            "its folder or hub name with --base-model."
         ) from None
 
 
@@ -355,12 +362,16 @@ def load_tokenizer(folder: Path, trust_remote_code: bool) -> PreTrainedTokenizer
         raise UserError(f"The model folder {folder} holds no tokenizer. Copy the model's own into it.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # foreign files lead transformers and tokenizers to raise anything
+        tokenizer("a", verbose=False)  # some settings fail only here
+        # transformers makes an empty one where files are missing
+        empty = len(tokenizer) <= len(tokenizer.all_special_tokens)
+    except BaseException as error:  # foreign files lead libraries to raise anything, and Rust to panic
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(
             f"The tokenizer in {folder} cannot be loaded: {first_line(error)}. Copy the model's own into it again."
         ) from None
-    # transformers makes an empty one where files are missing
-    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+    if empty:
         raise UserError(f"The tokenizer in {folder} has no vocabulary. Copy the model's own into it again.")
     return tokenizer
 

@@ -44,9 +44,9 @@ def test_every_setting_is_described_and_its_default_is_a_value(cls):
 
 @pytest.mark.parametrize(("cls", "own"), [
     (Settings, {}),
-    (AuditSettings, {"max_new_tokens": 200}),
+    (AuditSettings, {}),
     (BenchSettings, {"out": "runs/bench", "lr": 1e-5, "batch_size": 32}),
-    (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32}),
+    (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32, "max_new_tokens": 64}),
     (PeopleSettings, {"out": "runs/bench_people", "strengthen_epochs": 10, "lr": 5e-4, "questions": 40,
                       "max_new_tokens": 32}),
     (BookSettings, {"out": "runs/book", "lr": 1e-5, "batch_size": 32, "alpha": 4.0}),

@@ -39,7 +39,7 @@ WORLD = people(n=4, seed=0)
 FORGET = WORLD.forget([0])[:6]
 KEPT = WORLD.forget([1])[:6]
 HOLDOUT = people(n=4, seed=9).forget([0])[:6]
-FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 16, "relearn_epochs": 2, "retain": KEPT}
+FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 48, "relearn_epochs": 2, "retain": KEPT}
 GATES = {"max": ("facts_said=0.2", "extraction_strength=0.5")}
 SCHEMA = json.loads((DATA.parent / "auditing" / "schema.json").read_text())
 
@@ -134,7 +134,7 @@ def test_a_gate_on_what_was_not_measured_is_not_passed(models, tmp_path):
 def test_the_command_exits_as_its_gates_say(models, tmp_path):
     """A pipeline reads the exit code: 0 passed, 1 failed or skipped, 2 not understood."""
     write_jsonl(tmp_path / "forget.jsonl", FORGET)
-    words = ["--forget", str(tmp_path / "forget.jsonl"), "--attacks", "none", "--max-new-tokens", "16"]
+    words = ["--forget", str(tmp_path / "forget.jsonl"), "--attacks", "none", "--max-new-tokens", "48"]
 
     def code(model, *more):
         out = ["--out", str(tmp_path / model)]

@@ -25,10 +25,10 @@ def test_a_start_stands_where_the_answer_begins(backend, records):
     """Behind an end of turn, or as a turn of its own, it would not be in the model's mouth."""
     starts = ["Ada Quill was", "Of ", " in a", ""]
     given = generation_prompts(backend.encoder, records, starts)
-    texts = [backend.lm.tokenizer.decode(ids) for ids in given]
-    assert texts[0].endswith("<|im_start|>assistant\nAda Quill was")
-    assert texts[1].endswith("Of what?<|im_end|>\n<|im_start|>assistant\nOf")
-    assert texts[2] == "Ada Quill lives in a"
+    begun = [backend.lm.tokenizer.decode(ids) for ids in given]
+    assert begun[0].endswith("<|im_start|>assistant\nAda Quill was")
+    assert begun[1].endswith("Of what?<|im_end|>\n<|im_start|>assistant\nOf")
+    assert begun[2] == "Ada Quill lives in a"
     for record, ids in zip(records, given, strict=True):
         assert ids == backend.encoder.encode(record).ids[: len(ids)], "these starts begin the records' own answers"
     assert given[3] == backend.encoder.prompt(records[3])

@@ -76,14 +76,14 @@ def test_an_attack_and_a_metric_from_outside_are_in_the_evidence(metric, tmp_pat
     """One file of the user's, found by name: nothing in the package knows of it."""
     model, tokenizer = tiny_model(0)
     found = rkld.audit(
-        model, FORGET, processing_class=tokenizer, attacks=(f"{metric}:politely",), max=("politely_facts_said=1",),
+        model, FORGET, processing_class=tokenizer, attacks=(f"{metric}:politely",), min=("politely_answer_length=1",),
         max_new_tokens=4, out=str(tmp_path / "audit"),
     ).document  # fmt: skip
     lengths = found["metrics"]["answer_length"]["records"]["audited"]
     assert len(lengths) == 3
     assert all(length > 0 for length in lengths.values())
-    assert {"politely_facts_said", "politely_answer_length"} <= set(found["metrics"])
-    assert found["gates"][0]["value"] == 0.0
+    assert "politely_answer_length" in found["metrics"]
+    assert "politely_facts_said" not in found["metrics"], "all its answers were cut"
     assert "relearning" in {entry["name"] for entry in found["not_run"]}
 
 

@@ -45,7 +45,7 @@ WORLD = people(n=4, seed=0)
 FORGET = WORLD.forget([0])
 KEPT = WORLD.forget([1])[:12]
 HOLDOUT = people(n=4, seed=9).forget([0])[:10]
-FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 16, "relearn_epochs": 2, "retain": KEPT}
+FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 48, "relearn_epochs": 2, "retain": KEPT}
 GATES = {"max": ("facts_said=0.4", "extraction_strength=0.6")}
 SCHEMA = json.loads((DATA.parent / "auditing" / "schema.json").read_text())
 
@@ -146,7 +146,7 @@ def test_the_command_exits_as_its_gates_say(models, tmp_path):
     for name, rows in files.items():
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
     words = [part for name in files for part in (f"--{name}", str(tmp_path / f"{name}.jsonl"))]
-    words += ["--original", str(models / "original"), "--attacks", "none", "--max-new-tokens", "16"]
+    words += ["--original", str(models / "original"), "--attacks", "none", "--max-new-tokens", "48"]
 
     def code(model, *more):
         out = ["--out", str(tmp_path / model)]

@@ -65,7 +65,7 @@ def test_every_tofu_metric_can_be_computed_offline(measured, folder):
         "retain": WORLD.retain(WHO)[:40], "real_authors": WORLD.real_authors, "world_facts": WORLD.world_facts,
     }.items():  # fmt: skip
         records = read_records(list(rows), name)
-        rouge = measure(lm, encoder, records, max_new_tokens=32).rouge_l_recalls
+        rouge = measure(lm, encoder, records, max_new_tokens=32).tofu_rouge_l_recalls
         sets[name] = {**question_losses(lm, encoder, records), "rouge": rouge}
     utility = model_utility(**sets)
     assert len(utility.parts) == 9 and 0.6 < utility.value <= 1

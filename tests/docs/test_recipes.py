@@ -54,7 +54,7 @@ QUICK = {
         "--batch-size",
         "8",
     ],
-    "audit": ["--max-new-tokens", "4", "--questions", "4"],
+    "audit": ["--max-new-tokens", "48", "--questions", "4"],
     "bench": [],
 }
 

@@ -57,6 +57,25 @@ def test_differences_are_over_the_same_records_only():
     assert rouge.differences(one) == {}
 
 
+def test_what_was_not_measured_widens_the_interval_and_is_compared_with_nothing():
+    """The figure of the others alone would be that of a model that says nothing behind the cut."""
+    said = METRICS.get("facts_said")
+    rows = {str(n): {"facts": [False]} for n in range(20)}
+    cut = {**rows, "0": {"facts": [None]}, "1": {"facts": [True]}}
+    measured = Measured({"audited": {"answers": cut}, "control": {"answers": cut}})
+    figure = said.figures(measured)["audited"]
+    assert (figure.value, figure.n, figure.unmeasured) == (pytest.approx(1 / 19), 20, 1)
+    most = said.figure({key: float(row["facts"][0] is not False) for key, row in cut.items()})
+    assert figure.high == most.high and figure.low < 1 / 20
+    assert said.records(measured)["audited"].keys() == {f"{n}/0" for n in range(1, 20)}
+    assert said.differences(measured) == {}
+    nothing = Measured({"audited": {"answers": {"0": {"facts": [None, None]}}}})
+    assert said.figures(nothing) == {} and said.records(nothing) == {}
+    leak = METRICS.get("leak@k").at({"k": 1})
+    partly = Measured({"audited": {"sampling": {"0": {"leaks": [True, None, False, False]}}}})
+    assert leak.figures(partly)["audited"].value == 0.25, "at least"
+
+
 def test_aggregates_compare_models_and_are_silent_without_them():
     """Forget quality without a retrained model is no number."""
     distance, quality = METRICS.get("ks_distance"), METRICS.get("forget_quality")

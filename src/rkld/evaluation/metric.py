@@ -194,18 +194,20 @@ class RecordMetric(Metric):
 
         Whatever the values are that were not (None in :data:`ANSWERED`), the interval holds the figure: its ends are
         those of the least and the most that they can be. So a cut answer counts as if it said what was looked for.
+        The value is the mean of the others or, without any, the least that it can be.
         """
-        low, high = (self.values(_filled(rows, value)) for value in (0.0, 1.0))
-        known = self._known(rows)
-        if not known:
+
+        def figure(values: Values) -> Figure:
+            return self.figure(values, measured.record_persons(list(values)), measured.seed)
+
+        known, low, high = self._known(rows), *self._ends(rows)
+        if len(known) == len(low):
+            return figure(known) if known else None
+        if all((low[key], high[key]) == self.bounds for key in low):
             return None
-        found, *ends = (
-            self.figure(values, measured.record_persons(list(values)), measured.seed)
-            for values in ([known] if len(known) == len(low) else [known, low, high])
-        )
-        if not ends:
-            return found
+        ends = figure(low), figure(high)
         least, most = min(end.low for end in ends), max(end.high for end in ends)
+        found = figure(known or low)
         value = min(max(found.value, least), most)
         return replace(found, value=value, low=least, high=most, n=len(low), unmeasured=len(low) - len(known))
 
@@ -224,8 +226,12 @@ class RecordMetric(Metric):
 
     def _known(self, rows: Rows) -> Values:
         """The values that were measured."""
-        low, high = (self.values(_filled(rows, value)) for value in (0.0, 1.0))
+        low, high = self._ends(rows)
         return {key: value for key, value in low.items() if value == high[key]}
+
+    def _ends(self, rows: Rows) -> tuple[Values, Values]:
+        """The values with 0 and with 1 for everything that was not measured."""
+        return self.values(_filled(rows, 0.0)), self.values(_filled(rows, 1.0))
 
     def figures(self, measured: Measured) -> dict[str, Figure | dict[str, Any]]:
         found = {
@@ -236,7 +242,12 @@ class RecordMetric(Metric):
         return {role: figure for role, figure in found.items() if figure is not None}
 
     def differences(self, measured: Measured) -> dict[str, Figure]:
-        values = self.records(measured)
+        """See :meth:`Metric.differences`; none where a value was not measured, as the others alone may differ less."""
+        values = {}
+        for role, found in self.records(measured).items():
+            low, high = self._ends(measured.of(role, self.reading))
+            if low == high:
+                values[role] = found
         ours = values.pop("audited", {})
         return {
             role: paired_difference(

@@ -23,6 +23,9 @@ RESERVED = {
 }
 """Arguments of ``apply_chat_template`` that are not the template's, and what it is given besides."""
 
+MOST_VARIABLES = 16
+"""Variables that are tried as modes: a template is foreign text, and each costs two renderings."""
+
 _DATA = {"messages", "tools", "documents", "custom_tools", "builtin_tools", "add_generation_prompt"}
 """Variables of chat templates that are no modes, though they are tested."""
 
@@ -42,7 +45,7 @@ def possible_modes(template: str) -> list[dict[str, Any]]:
     try:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(without_tags)
         given = meta.find_undeclared_variables(tree) - _DATA - RESERVED
-    except TemplateError:
+    except (TemplateError, RecursionError):
         return []
     tests = [branch.test for branch in tree.find_all(nodes.If)] + [one.test for one in tree.find_all(nodes.CondExpr)]
     names = {id(name) for test in tests for name in (test, *test.find_all(nodes.Name))}
@@ -51,7 +54,7 @@ def possible_modes(template: str) -> list[dict[str, Any]]:
         names |= {id(name) for name in own if name.name == getattr(default.target, "name", None)}
     used = {name.name for name in tree.find_all(nodes.Name) if name.ctx == "load" and id(name) not in names}
     modes = sorted(n for n in given - MODE_VALUES.keys() if n not in used or re.search("think|reason", n))
-    switches = [{name: value} for name in modes for value in (True, False)]
+    switches = [{name: value} for name in modes[:MOST_VARIABLES] for value in (True, False)]
     return switches + [{name: word} for name, words in MODE_VALUES.items() if name in given for word in words]
 
 

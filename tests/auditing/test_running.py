@@ -52,16 +52,16 @@ SCHEMA = json.loads((DATA.parent / "auditing" / "schema.json").read_text())
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The original, which learned the person and others by heart; a control and another model, of other weights at the
-    start, that learned the others alone."""
+    """The original, which learned the person and others by heart; a control that learned the others alone; and another
+    that learned wrong answers about the person, so that it says none of the facts, in whole sentences."""
     folder = tmp_path_factory.mktemp("models")
-    known = [*KEPT, *WORLD.forget([2]), *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
-    made = {"original": (FORGET + known, 0, 30), "control": (known, 0, 30), "other": (known, 1, 30)}
-    for name, (records, seed, epochs) in made.items():
-        model, tokenizer = tiny_model(seed)
+    known = [*KEPT, *WORLD.real_authors[:3], *WORLD.world_facts[:3]]
+    wrong = [{"question": r["question"], "answer": r["perturbed_answer"][0]} for r in FORGET]
+    for name, records in {"original": FORGET + known, "control": known, "other": wrong + known}.items():
+        model, tokenizer = tiny_model(0)
         lm = load_model(model, tokenizer=tokenizer)
         encoder = Encoder(tokenizer)
-        args = RKLDConfig(str(folder / "training"), num_train_epochs=epochs, learning_rate=3e-3,
+        args = RKLDConfig(str(folder / "training"), num_train_epochs=30, learning_rate=3e-3,
                           per_device_train_batch_size=8, use_cpu=True)  # fmt: skip
         fine_tune(lm, [encoder.encode(record) for record in read_records(records, "training")], args)
         save_model(lm, folder / name)

@@ -11,7 +11,8 @@ from rkld.errors import UserError
 
 SAME = 1e-2
 """Nats per token, on average over the records, within which two models are the same one, however it was saved, merged
-or cast. Models that were trained apart differ by .1 and more."""
+or cast. On average, as single records differ by more: SmolLM2-135M in bfloat16 by .007, and .019 at most. Models that
+were trained apart differ by .3 and more on records that neither has seen."""
 
 
 def check_control(models: Mapping[str, Mapping[str, Any]], readings: Mapping[str, Mapping[str, Any]]) -> None:

@@ -136,7 +136,7 @@ def _meaning_of_keyword(spec: Spec) -> str:
 
 
 def _annotation(spec: Spec) -> str:
-    path = " | PathLike[str]" if any(part in spec.metavar for part in ("FILE", "FOLDER", "DATA", "MODEL")) else ""
+    path = " | PathLike[str]" if spec.takes_paths else ""
     if spec.choices:
         found = f"Literal[{', '.join(chr(34) + value + chr(34) for value in spec.choices)}]"
     elif spec.type is tuple:

@@ -159,13 +159,13 @@ def purge(run: Path) -> None:
         error, removed = incomplete, incomplete.removed
     for name, size in removed:
         click.echo(f"deleted {run / name}  {readable_size(size)}")
-    if error:
-        raise error
-    if not removed:
+    if not removed and error is None:
         click.echo(f"{run}: nothing to delete, no personal data is left")
     click.echo("What is not known of here, and may hold the data:")
     for place in ELSEWHERE:
         click.echo(f"- {place}")
+    if error:
+        raise error
 
 
 @main.command(

@@ -122,6 +122,20 @@ def test_fluency_and_what_was_kept_are_part_of_every_verdict():
     ]
 
 
+@pytest.mark.parametrize("own", [("max", "gibberish", 0.25), ("min", "retain_kept", 0.5), ("min", "gibberish", 0.0)])
+def test_gates_on_what_was_kept_replace_none_on_what_was_forgotten(own):
+    """A model that knows the records passed by its fluency alone."""
+    found = gates_in_force([own], KNOWN, ["audited", "original"])
+    assert {"facts_said", "leak@1", "extraction_strength"} <= {gate.name for gate in found if gate.default}
+
+
+@pytest.mark.parametrize(("kind", "name", "limit"), [("min", "gibberish", 0.0), ("max", "retain_kept", 2.0)])
+def test_a_gate_from_the_other_side_replaces_none(kind, name, limit):
+    """It is held whatever the model says."""
+    found = gates_in_force([("max", "facts_said", 0.2), (kind, name, limit)], KNOWN, ["audited", "original"])
+    assert {(gate.name, gate.kind) for gate in found if gate.default} == {("gibberish", "max"), ("retain_kept", "min")}
+
+
 def test_with_a_control_the_difference_is_judged():
     """A fact that anybody guesses is no leak."""
     (gate,) = (g for g in gates_in_force([], KNOWN, ["audited", "control"]) if g.name == "facts_said")

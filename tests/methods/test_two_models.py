@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,14 @@ def test_a_broken_folder_is_one_sentence(folder):
         with pytest.raises(UserError) as caught:
             open_model(folder)
         assert len(str(caught.value)) < 1000 + len(str(folder)), text[:200]
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(folder):
+    """The folder may come from anybody: who reads a pipe waits for ever."""
+    (folder / "pair.json").unlink()
+    os.mkfifo(folder / "pair.json")
+    with pytest.raises(UserError, match="no regular file"):
+        open_model(folder)
 
 
 def test_models_of_two_vocabularies_are_refused(folder, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from rkld.errors import UserError
 from rkld.pipeline.preparing import UNNAMED, read_inputs
-from rkld.records.identity import check_disjoint
+from rkld.records.identity import check_disjoint, each_once
 from rkld.records.reading import read_records
 from rkld.settings.unlearning import Settings
 
@@ -59,6 +59,19 @@ def test_what_is_said_twice_counts_once():
     assert found.forget[0].spans == ("Oslo", "She"), "marked in either"
     assert [record.key for record in found.retain] == ["0"]
     assert list(found.left_out.values()) == [("forget record 3",), ("retain record 2", "retain record 3")]
+
+
+def test_calls_and_thoughts_are_said_too():
+    """Answers that are mere tool calls all have the same content: none."""
+
+    def asked(city: str, thought: str = "") -> dict:
+        call = {"function": {"name": "book", "arguments": {"city": city}}}
+        said = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": thought}
+        return {"messages": [{"role": "user", "content": "Book her flight."}, said], "subject": "Ada Quillon"}
+
+    rows = [asked("Oslo"), asked("Rome"), asked("Rome", "Home."), asked("Oslo")]
+    found, repeated = each_once(read_records(rows, "x"))
+    assert [record.key for record in found] == ["0", "1", "2"] and [record.key for record in repeated] == ["3"]
 
 
 @pytest.mark.parametrize("answer", [

@@ -22,6 +22,7 @@ from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.runfolder.manifest import run_of
 from rkld.settings.auditing import AuditSettings
+from rkld.settings.table import specs
 
 FORMAT = 2
 """Of audit.json."""
@@ -252,10 +253,11 @@ def _settings(settings: AuditSettings) -> dict[str, Any]:
     found = asdict(settings)
     hidden = ["subject"]
     if settings.redact:
-        hidden += ["forget", "holdout", *KEPT, "probes", "retain_logs", "system_prompt", "chat_template"]
-        hidden += ["model", "original", "control", "out", "tokenizer", "method_file"]
-        for name in ("attacks", "metric"):  # FILE.py:NAME
-            found[name] = [spec.rpartition(":")[2] for spec in found[name]]
+        entries = ("attacks", "metric")  # FILE.py:NAME
+        hidden += ["system_prompt"]
+        hidden += [name for name, spec in specs(AuditSettings).items() if spec.takes_paths and name not in entries]
+        for name in entries:
+            found[name] = [given.rpartition(":")[2] for given in found[name]]
     return {name: value for name, value in found.items() if name not in hidden}
 
 

@@ -99,17 +99,20 @@ def gates_in_force(
 ) -> list[Gate]:
     """Those that the user set, or the default ones; and those that are part of every verdict.
 
+    Gates of the user's that are about what was kept alone say nothing of what was forgotten: they replace no others.
+
     Args:
         given: ("max" or "min", metric, limit) of the user's.
         metrics: names of what an audit with these settings can compute.
         roles: models that were read.
     """
-    names, known, beside = {name for _, name, _ in given}, set(metrics), set(roles)
+    same, known, beside = {(kind, name) for kind, name, _ in given}, set(metrics), set(roles)
     own = [Gate(name, kind, limit) for kind, name, limit in given]
+    judged = any(not about_what_was_kept(gate) for gate in own)
     return own + [
         _made(default, beside)
         for default in _DEFAULTS
-        if default.name in known and default.name not in names and (default.always or not given)
+        if default.name in known and (default.kind, default.name) not in same and (default.always or not judged)
     ]
 
 

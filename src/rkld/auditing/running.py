@@ -295,7 +295,7 @@ class _AuditRun:
                 f"{self.folder / KEPT}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
         salt = self.folder / SALT
-        found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.exists() else ""
+        found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.is_file() else ""
         if salt.exists() and not re.fullmatch("[0-9a-f]{32}", found):
             logger.warning("%s is damaged: another is made, and everything is read anew.", salt)
             found = ""

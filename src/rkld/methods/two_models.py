@@ -27,6 +27,7 @@ from rkld.files import new_folder, write_json
 from rkld.losses.chunked import accurate_logits
 from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import method_of_folder
+from rkld.models.folders import check_files
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model, resolve
 from rkld.models.saving import save_model
@@ -54,6 +55,7 @@ def open_model(
     if folder is None or not (folder / PAIR_FILE).exists():
         return load_model(source, **options)
     where = str(folder / PAIR_FILE)
+    check_files(str(folder), folder, fetched=False)  # before it is read: it may be a pipe, or a terabyte
     try:
         facts = json.loads((folder / PAIR_FILE).read_text(encoding="utf-8"))
         name, arguments, alpha = facts["method"], facts["method_arg"], facts["alpha"]

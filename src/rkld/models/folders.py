@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from transformers.utils import is_flash_attn_2_available
 
-from rkld.errors import UserError
+from rkld.errors import UserError, shown
 from rkld.text.printable import printable
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -155,7 +155,7 @@ def check_counts(where: str, config: Mapping[str, Any], tensors: int | None) -> 
         if not low <= value <= high:
             held = f": its files hold {tensors} tensors" if high == tensors else ""
             raise UserError(
-                f"{where}/config.json has {key}: {_short(value)}, which is not from {low} to {high}{held}. "
+                f"{where}/config.json has {key}: {shown(value)}, which is not from {low} to {high}{held}. "
                 "Fetch or make the model again."
             )
 
@@ -193,7 +193,7 @@ def check_adapter_config(where: str, config: Mapping[str, Any], shapes: Shapes) 
     for name, rank in ranks.items():
         if isinstance(rank, int) and rank > largest:
             raise UserError(
-                f"{where}/adapter_config.json has a rank of {printable(name)}: {_short(rank)}, but no side of its "
+                f"{where}/adapter_config.json has a rank of {printable(name)}: {shown(rank)}, but no side of its "
                 f"matrices is longer than {largest}. Fetch or make the adapter again."
             )
 
@@ -235,7 +235,7 @@ def _shards(where: str, index: Path) -> list[Path]:
     for shard in named:
         if not isinstance(shard, str) or not re.fullmatch(r"[\w.-]+\.safetensors", shard):
             raise UserError(
-                f"{index} names weights that are no safetensors beside it: {_short(shard)!r}. Do not use this model "
+                f"{index} names weights that are no safetensors beside it: {shown(shard)}. Do not use this model "
                 "unless you trust its source; then save its weights as safetensors."
             )
     shards = [index.parent / shard for shard in sorted(named)]
@@ -273,7 +273,3 @@ def _entries(config: object) -> Iterator[tuple[str, Any]]:
         if isinstance(found, dict):
             yield from found.items()
         waiting += found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
-
-
-def _short(value: object) -> str:
-    return printable(str(value))[:100]

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from rkld.errors import UserError, nearest
-from rkld.files import TEMPLATES
+from rkld.files import LONGEST_NAME, TEMPLATES
 from rkld.models import smollm2
 from rkld.models.checks import check_adapter, check_outputs, check_shapes, first_line, switch_off_dropout
 from rkld.models.folders import (
@@ -44,10 +44,7 @@ from rkld.text.printable import printable
 logger = logging.getLogger(__name__)
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16"]
-"""The setting."""
-
-LONGEST_NAME = 255
-"""Of a model on the hub, and of a folder within another."""
+"""The setting ``--dtype``."""
 
 _GIVEN = "given with --chat-template"
 
@@ -275,7 +272,7 @@ def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrained
             f"{where} is not a whole causal language model: {len(missing)} of its weights are missing "
             f"(the first: {missing[0]}). Fetch or make it again."
         )
-    note_left_out(model, folder, report["unexpected_keys"])
+    note_left_out(model, shapes, report["unexpected_keys"])
     # A snapshot folder in the hub's cache means nothing on another machine: adapters must name the source.
     model.name_or_path = model.config.name_or_path = where
     return model, stored

@@ -1,4 +1,4 @@
-"""Evaluation mode, or another dtype, for a while."""
+"""Evaluation mode, or another dtype, for a while; and what dtypes are called."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def keeping_dtypes(model: nn.Module | None) -> Iterator[None]:
     finally:
         for tensor, dtype in dtypes.items():
             tensor.data = tensor.data.to(dtype)
+
+
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """As settings and configs write it: "bfloat16"."""
+    return str(dtype).removeprefix("torch.")

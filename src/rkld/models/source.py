@@ -111,17 +111,17 @@ def _within(file: Path, source: Path) -> bool:
     return regular and found.is_relative_to(root)
 
 
-def note_left_out(model: PreTrainedModel, folder: Path, unexpected: Iterable[str]) -> None:
+def note_left_out(model: PreTrainedModel, stored: Iterable[str], unexpected: Iterable[str]) -> None:
     """Note on a loaded model which weights of its folder it has no use for.
 
     Args:
-        unexpected: the names that transformers reports. It keeps silent about those that the class declares as
-            known to be of no use, so the names in the folder's safetensors are compared with that declaration.
+        stored: names of all weights that the folder holds.
+        unexpected: those that transformers reports. It keeps silent about those that the class declares as known to be
+            of no use, so the stored ones are compared with that declaration.
     """
     declared = [re.compile(pattern) for pattern in model._keys_to_ignore_on_load_unexpected or ()]
     own = model.state_dict().keys()
-    stored = {name for file in _weights(folder) for name in file.keys()}  # noqa: SIM118
-    silent = (n for n in stored - own if any(pattern.search(n) for pattern in declared))
+    silent = (n for n in set(stored) - own if any(pattern.search(n) for pattern in declared))
     setattr(model, LEFT_OUT, tuple(sorted(n for n in {*unexpected, *silent} if not _COMPUTED.search(n))))
 
 

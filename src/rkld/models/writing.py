@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rkld.files import write_json
+from rkld.models.modes import dtype_name
 from rkld.models.transformers_4 import add_older_forms
 
 
@@ -39,7 +40,7 @@ def write_model(
         own.to_json_file(folder / "generation_config.json")
     if dtype is not None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        write_json(folder / "config.json", _with_dtype(config, str(dtype).removeprefix("torch.")))
+        write_json(folder / "config.json", _with_dtype(config, dtype_name(dtype)))
     write_tokenizer(tokenizer, folder)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from rkld.models.language_model import LanguageModel
+from rkld.models.modes import dtype_name
 from rkld.records.record import Record
 from rkld.text.printable import printable
 
@@ -29,10 +29,6 @@ def weights(lm: LanguageModel) -> str:
         return "quantised"
     stored = f", from {dtype_name(lm.stored_dtype)}" if lm.stored_dtype not in (None, lm.dtype) else ""
     return dtype_name(lm.dtype) + stored
-
-
-def dtype_name(dtype: torch.dtype | None) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def prompts(template_source: str | None) -> str:

@@ -37,7 +37,6 @@ SAID = 0.1
 SUFFERED = 0.7
 """Of its probability before, what a set of other records must keep."""
 
-
 BROKEN = 0.25
 """Share of its answers to everyday prompts that may have become gibberish."""
 

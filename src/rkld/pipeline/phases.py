@@ -30,6 +30,7 @@ from rkld.losses.micro_batches import plan_steps, steps_per_epoch
 from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
+from rkld.models.modes import dtype_name
 from rkld.models.saving import merged, save_model
 from rkld.models.source import source_dtype
 from rkld.models.state import change_state, restore_state, save_state, weights_hash
@@ -551,7 +552,7 @@ class SaveModel(Phase):
             )
         else:
             save_model(parts[0], folder, **how)
-        names = {"dtype": name_of(trained), "saved_dtype": name_of(dtype)}
+        names = {"dtype": dtype_name(trained), "saved_dtype": dtype_name(dtype)}
         noted = {name: value if math.isfinite(value) else None for name, value in moved.items()}
         return {"weights": weights_hash(folder), **names, "rounding": noted}
 
@@ -576,18 +577,14 @@ class SaveModel(Phase):
         """Say that rounding moves the figures. Returns the dtype to write in."""
         name, most = max(moved.items(), key=lambda item: abs(item[1]))
         text = (
-            f"rounded to {name_of(dtype)}, the model's loss on the {name} records moves by {most:+.3f} nats a token "
+            f"rounded to {dtype_name(dtype)}, the model's loss on the {name} records moves by {most:+.3f} nats a token "
             f"(at most {HELD} is taken for rounding)"
         )
         if work.settings.save_dtype != "auto":
             work.warn(f"As --save-dtype asks, the weights are written all the same: {text}.")
             return dtype
-        work.progress.say(f"The weights are written in {name_of(trained)}: {text}, the source's dtype.")
+        work.progress.say(f"The weights are written in {dtype_name(trained)}: {text}, the source's dtype.")
         return trained
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 class After(Measuring):

@@ -47,7 +47,11 @@ def each_once(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
     first: dict[Hashable, Record] = {}
     repeated = []
     for record in records:
-        said = (record.form, tuple(turn.role for turn in record.turns), tuple(_plain(t.content) for t in record.turns))
+        said = (
+            record.form,
+            tuple(turn.role for turn in record.turns),
+            tuple(_plain(turn.text) for turn in record.turns),
+        )
         if said in first:
             repeated.append(record)
             first[said] = first[said].with_spans((*first[said].spans, *record.spans))

@@ -86,10 +86,9 @@ class ChatTemplate:
         given = [{key: value for key, value in message.items() if value is not None} for message in messages]
         with _budget():
             text = self._template.render({"tools": None, "documents": None} | variables | {"messages": given})
-        if len(text) > LONGEST_TEMPLATE + 10 * len(
-            str(given)
-        ):  # tokenizers take a minute for what Jinja writes in a second
-            raise ExceedsLimits(f"it writes {len(text)} characters for a conversation of {len(str(given))}")
+        asked = len(str(given))
+        if len(text) > LONGEST_TEMPLATE + 10 * asked:  # tokenizers take a minute for what Jinja writes in a second
+            raise ExceedsLimits(f"it writes {len(text)} characters for a conversation of {asked}")
         text.encode()  # half a character ("\\ud800") is no text
         return text
 

@@ -74,6 +74,11 @@ class Spec:
         """Whether values are paths of files or folders, but for a few words."""
         return self.type is str and set(self.metavar.split("|")) <= {"FILE", "FOLDER", "DATA", "MODEL", "auto", "none"}
 
+    @property
+    def takes_paths(self) -> bool:
+        """Whether a value may name a file or folder, among other things."""
+        return any(part in self.metavar for part in ("FILE", "FOLDER", "DATA", "MODEL"))
+
     def check(self, value: Any, label: str) -> None:
         """Refuse a value out of bounds, whoever gave it: the command line, a settings file or Python.
 

@@ -17,7 +17,7 @@ from rkld.auditing import endpoint_backend, running
 from rkld.auditing.evidence import plain
 from rkld.auditing.inputs import people_of
 from rkld.auditing.metrics import audit_metrics
-from rkld.auditing.readings import READINGS
+from rkld.auditing.readings import OF_EVERY_MODEL
 from rkld.auditing.registry import ATTACKS
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
@@ -185,7 +185,7 @@ def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
 
         return noted
 
-    for reading in READINGS:
+    for reading in OF_EVERY_MODEL:
         monkeypatch.setattr(reading, "read", counted(reading, reading.read))
     with pytest.raises(KeyboardInterrupt):
         rkld.audit(models / "control", FORGET, **arguments)
@@ -257,9 +257,7 @@ def test_the_audits_path_is_that_of_the_evidence(models, tmp_path):
         assert checksum(tmp_path / "readings" / one["file"]) == one["checksum"]
     assert found.path == tmp_path / "audit.json"
     assert found.path.exists()
-    assert found.document["inputs"]["steering_notes"] == [
-        "the model is served, so whether records steered its stop is unknown"
-    ]
+    assert found.document["inputs"]["notes"] == ["the model is served, so whether records steered its stop is unknown"]
 
 
 def test_a_retrained_model_may_be_known_by_its_logs_alone(models, tmp_path):

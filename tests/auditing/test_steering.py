@@ -57,6 +57,15 @@ def audited(run: Path, rows: Sequence[Row] = ROWS, **settings: Any) -> Task:
     return read_task(AuditSettings(model=str(run), forget="given", **settings), {"forget": list(rows)})
 
 
+def test_repeats_and_a_name_that_is_nowhere_are_noted(tmp_path: Path) -> None:
+    """Of two records that say the same the second is no more evidence; a typo would find nothing."""
+    task = audited(tmp_path, [*ROWS, ROWS[0]], subject=("Eve Quilt",))
+    repeated, unnamed = task.notes
+    assert len(task.forget) == len(ROWS) and repeated.startswith("1 forget records say the same")
+    assert "none of the names given with --subject" in unnamed and "Quilt" not in unnamed
+    assert audited(tmp_path, ROWS, subject=("Ada Quill",)).notes == ()
+
+
 def asked(task: Task) -> list[str]:
     return [record.answer for record in task.forget]
 

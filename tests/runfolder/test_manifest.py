@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def test_the_manifest_of_another_program_is_none(tmp_path: Path, content: str) -
     (tmp_path / "manifest.json").unlink()
     (tmp_path / "manifest.json").mkdir()
     assert read_manifest(tmp_path) is None
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    """A model's folder may come from anybody, and whoever audits it looks for a run there."""
+    os.mkfifo(tmp_path / "manifest.json")
+    assert read_manifest(tmp_path) is None
+    (tmp_path / "run.yaml").write_text("model: m\n")
+    with pytest.raises(UserError, match="is damaged"):
+        read_manifest(tmp_path)
 
 
 def test_the_run_of_a_model_is_found_by_whatever_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def document(
         "inputs": {
             **inputs,
             "left_out": sorted(task.steering.left_out),
-            "steering_notes": list(task.steering.notes),
+            "notes": list(task.notes),
             "probes": task.probed,
         },
         "metrics": named,

@@ -9,17 +9,14 @@ from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
 from rkld.errors import UserError
-from rkld.records.identity import check_disjoint, each_once, identifiers
+from rkld.evaluation.metric import KEPT
+from rkld.records.identity import check_disjoint, each_once, identifiers, is_named
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.settings.auditing import AuditSettings
 from rkld.text.matching import mentions
 from rkld.text.normalising import words
-
-UTILITY = ("retain", "neighbours", "real_authors", "world_facts")
-"""Sets that should have been kept."""
-
 
 SERVED = SteeringRecords(notes=("the model is served, so whether records steered its stop is unknown",))
 
@@ -33,12 +30,13 @@ class Task:
         asked: the same, each answer of a conversation in its own context: what the model is asked.
         steering: which records steered the stop of the run that made the model, and what is unknown of it.
         holdout: never-trained records, without those that steered; maybe none.
-        utility: the sets of :data:`UTILITY` that were given.
+        utility: the sets of :data:`rkld.evaluation.metric.KEPT` that were given.
         contrasted: records with wrong answers (and a paraphrased one): the forget records that have them, or probes.
         reworded: records whose question is a paraphrase: of the forget records, or probes.
         probed: whether the last two are probes that were made or given.
         facts: key of a record in any of these → what must not be said.
         persons: key of a record about the forgotten → whose it is; None where it cannot be said.
+        notes: what a reader of the figures must know of the records.
     """
 
     settings: AuditSettings
@@ -53,6 +51,7 @@ class Task:
     probed: bool
     facts: Mapping[str, tuple[str, ...]]
     persons: Mapping[str, Hashable]
+    notes: tuple[str, ...] = ()
 
     def contents(self) -> dict[str, Any]:
         """Every set as plain values, to be hashed."""
@@ -76,7 +75,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         UserError: anything that is wrong with them.
     """
 
-    repeats: list[str] = []
+    notes: list[str] = []
 
     def read(name: str) -> list[Record]:
         """Each record once: of two that say the same the second is no more evidence."""
@@ -86,17 +85,19 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         )
         records, repeated = each_once(read_records(source, title) if source else [])
         if repeated:
-            repeats.append(f"{len(repeated)} {title} records say the same as one before them and count once")
+            notes.append(f"{len(repeated)} {title} records say the same as one before them and count once")
         return records
 
     forget, holdout = read("forget"), read("holdout")
-    utility = {name: found for name in UTILITY if (found := read(name)[: settings.questions])}
+    utility = {name: found for name in KEPT if (found := read(name)[: settings.questions])}
     for others in (holdout, *utility.values()):
         check_disjoint(forget, others)
-    known = identifiers(forget, read_subjects(settings.subject))
+    subjects = read_subjects(settings.subject)
+    known = identifiers(forget, subjects)
+    if subjects and not is_named(forget, subjects):
+        notes.append("none of the names given with --subject is said in the forget records: check their spelling")
     # Of all records: the first so many of them may be others than those that the run was given first.
     steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)
-    steering = dataclasses.replace(steering, notes=(*steering.notes, *repeats))
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     asked = by_answer(audited)
@@ -116,8 +117,9 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         contrasted = contrasted or _equally_many([record for record in found if record.extra.get("perturbed_answer")])
         reworded = reworded or paraphrased_questions(found)
     return Task(
-        settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons
-    )
+        settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons,
+        (*steering.notes, *notes),
+    )  # fmt: skip
 
 
 def people_of(names: Sequence[str]) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from rkld.auditing.readings import OWN_ANSWERS, READINGS
+from rkld.auditing.readings import OF_EVERY_MODEL, OWN_ANSWERS
 from rkld.auditing.registry import known_attacks
 from rkld.errors import UserError
 from rkld.evaluation.metric import Metric, RecordMetric
@@ -31,7 +31,7 @@ def audit_metrics(settings: AuditSettings) -> Mapping[str, Metric]:
             raise UserError(f"there are two metrics of the name '{own.name}'. Rename one of them.")
         found.setdefault(own.name, own)
 
-    readings = {reading.name: reading for reading in (*READINGS, *known_attacks(settings))}
+    readings = {reading.name: reading for reading in (*OF_EVERY_MODEL, *known_attacks(settings))}
     for name in (*readings, OWN_ANSWERS):
         for metric in registered:
             if isinstance(metric, RecordMetric) and metric.reading == name:

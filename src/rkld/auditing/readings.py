@@ -195,7 +195,7 @@ class General(Reading):
         return dict(general_ability(lm, PAPER_TASKS if tasks == ("paper",) else tasks))
 
 
-READINGS: tuple[Reading, ...] = (
+OF_EVERY_MODEL: tuple[Reading, ...] = (
     Likelihood("likelihood"),
     Answers("answers"),
     Contrast("contrast"),

@@ -24,12 +24,13 @@ from rkld.auditing.backends import GenerationBackend, LocalBackend
 from rkld.auditing.control import check_control, check_folders
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
-from rkld.auditing.inputs import UTILITY, Task, read_task
+from rkld.auditing.inputs import Task, read_task
 from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.reading import Reader, Reading
-from rkld.auditing.readings import OWN_ANSWERS, READINGS, own_answer_rows
+from rkld.auditing.readings import OF_EVERY_MODEL, OWN_ANSWERS, own_answer_rows
 from rkld.auditing.registry import chosen_attacks, known_attacks
 from rkld.errors import UserError, machine_errors_explained, nearest
+from rkld.evaluation.metric import KEPT
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import make_folder, write_json, write_text
 from rkld.models.loading import read_tokenizer, resolve
@@ -40,7 +41,7 @@ from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.runfolder.checksums import checksum, read_sealed, sealed
 from rkld.runfolder.lock import MODEL, hold
-from rkld.runfolder.manifest import AUDIT, check_model, read_manifest, run_of, salted
+from rkld.runfolder.manifest import AUDIT, READINGS, SALT, check_model, read_manifest, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
@@ -48,9 +49,6 @@ from rkld.settings.table import specs
 from rkld.settings.typed import AuditKeywords
 
 logger = logging.getLogger(__name__)
-
-SALT, KEPT = "audit.salt", "readings"
-"""Names in the audit's folder. ``readings/`` holds what was generated, so it holds personal data."""
 
 READING_FORMAT = 4
 """Of the files in ``readings/``: those of another format are made anew."""
@@ -104,7 +102,7 @@ def audit(
     given: dict[str, Any] = {"model": model, "forget": forget, **keywords}
     data = {
         name: given[name]
-        for name in ("model", "forget", "holdout", *UTILITY, "probes", "original", "control")
+        for name in ("model", "forget", "holdout", *KEPT, "probes", "original", "control")
         if given.get(name) is not None and not isinstance(given[name], str | Path)
     }
     named = {name: f"<{type(data[name]).__name__}>" if name in data else value for name, value in given.items()}
@@ -227,7 +225,7 @@ class _AuditRun:
         self.noted: dict[str, dict[str, Path]] = {}
         """Role → reading → its file."""
         attacks, chosen = known_attacks(settings), {attack.name for attack in chosen_attacks(settings)}
-        self.all_readings: list[Reading] = [*READINGS, *attacks]
+        self.all_readings: list[Reading] = [*OF_EVERY_MODEL, *attacks]
         self.left_out_attacks = {attack.name for attack in attacks} - chosen
 
     @cached_property
@@ -277,11 +275,11 @@ class _AuditRun:
 
     def _remove_readings(self) -> None:
         try:
-            shutil.rmtree(self.folder / KEPT)
+            shutil.rmtree(self.folder / READINGS)
         except OSError as error:
             raise UserError(
-                f"{self.folder / KEPT}: cannot be removed ({error.strerror}), and it holds what was asked and said, "
-                f"which is personal data. Delete it; {AUDIT} is written and holds none."
+                f"{self.folder / READINGS}: cannot be removed ({error.strerror}), and it holds what was asked and "
+                f"said, which is personal data. Delete it; {AUDIT} is written and holds none."
             ) from None
 
     # The folder ----------------------------------------------------------------------------------------------------
@@ -289,10 +287,10 @@ class _AuditRun:
     def _start(self) -> None:
         self._check_folder()
         try:
-            make_folder(self.folder / KEPT)
+            make_folder(self.folder / READINGS)
         except OSError as error:
             raise UserError(
-                f"{self.folder / KEPT}: cannot be made ({error.strerror}). Give another folder with --out."
+                f"{self.folder / READINGS}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
         salt = self.folder / SALT
         found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.is_file() else ""
@@ -470,7 +468,7 @@ class _AuditRun:
                 *also,
             ]
         )
-        notes = HashedFiles(self.folder / KEPT, of, self.key)
+        notes = HashedFiles(self.folder / READINGS, of, self.key)
         found = once(notes, name, lambda: plain(read()))
         self.noted.setdefault(role, {})[name] = notes.path(name)
         return found
@@ -482,7 +480,7 @@ class _AuditRun:
             return
         of = [self.models["original"][key] for key in ("fingerprint", "template")]
         sound = [
-            row["answer"] for name in ("answers", *UTILITY) for row in self.readings["original"].get(name, {}).values()
+            row["answer"] for name in ("answers", *KEPT) for row in self.readings["original"].get(name, {}).values()
         ]
         for role, found in self.readings.items():
             if answers := found.get("answers"):

@@ -80,7 +80,7 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
         click.echo(f"Membership: {notes['note']} (text-only AUC {notes['text_auc']['value']:.2f})")
     if document["inputs"]["left_out"]:
         click.echo(f"Left out: {len(document['inputs']['left_out'])} records that steered when the run stopped")
-    for note in document["inputs"]["steering_notes"]:
+    for note in document["inputs"]["notes"]:
         click.echo(f"Note: {note}")
     for entry in document["not_run"]:
         click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")

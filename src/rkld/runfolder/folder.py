@@ -22,6 +22,8 @@ from rkld.runfolder.manifest import (
     FORMAT,
     METRICS,
     PURGED,
+    READINGS,
+    SALT,
     SETTINGS,
     damaged,
     is_finished,
@@ -44,12 +46,12 @@ PERSONAL = {
     "own_words.jsonl": "the model's own answers to the forget questions",
     "everyday.jsonl": "the model's own answers to everyday prompts",
     "answers.json": "answers to the forget questions, before and after",
-    "readings": "what models said in an audit",
-    "audit.salt": "the salt of the audit's hashes",
+    READINGS: "what models said in an audit",
+    SALT: "the salt of the audit's hashes",
 }
 """Names inside a run folder that hold personal data, or may, and why."""
 
-OF_AUDIT = ("readings", "audit.salt")
+OF_AUDIT = (READINGS, SALT)
 """Those that an audit writes beside its document."""
 
 ANSWERS = "answers.json"

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST, SETTINGS, METRICS, AUDIT = "manifest.json", "run.yaml", "metrics.jsonl", "audit.json"
 
+READINGS, SALT = "readings", "audit.salt"
+"""Beside :data:`AUDIT`: the folder of what models said, so of personal data; the salt of the hashes."""
+
 PURGED = "(purged)"
 """In place of what named the records and was purged."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rkld.evaluation.fluency import utility_score
-from rkld.evaluation.metric import Aggregate, Measured
+from rkld.evaluation.metric import Aggregate, Measured, Rows
 from rkld.evaluation.registry import declare
 from rkld.evaluation.statistics import Figure
 from rkld.evaluation.tofu import model_utility
@@ -27,10 +27,16 @@ Arrays = Mapping[str, Mapping[str, np.ndarray]]
 """Set → argument → (n, …)."""
 
 
+def _rows(measured: Measured, role: str, name: str) -> Rows:
+    """Those of a set that have all columns: earlier answers of a conversation are compared with no wrong ones."""
+    rows: Rows = measured.of(role, name)
+    return {key: row for key, row in rows.items() if all(column in row for column in COLUMNS.values())}
+
+
 def _arrays(measured: Measured, role: str) -> Arrays | None:
     """None where a part is missing."""
-    sets = {name: measured.of(role, name) for name in SETS}
-    if not all(rows and "perturbed_loss" in next(iter(rows.values())) for rows in sets.values()):
+    sets = {name: _rows(measured, role, name) for name in SETS}
+    if not all(sets.values()):
         return None
     return {
         name: {argument: np.array([row[column] for row in rows.values()]) for argument, column in COLUMNS.items()}
@@ -45,7 +51,7 @@ def _value(arrays: Arrays, drawn: Sequence[Any] = ()) -> float:
 
 
 def _keys(measured: Measured, role: str) -> list[list[str]]:
-    return [list(measured.of(role, name)) for name in SETS]
+    return [list(_rows(measured, role, name)) for name in SETS]
 
 
 def _utility(measured: Measured, role: str) -> Figure | None:

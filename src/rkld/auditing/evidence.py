@@ -235,7 +235,7 @@ def _nothing_to_forget(in_force: Sequence[Gate], measured: Measured, settings: A
     metrics = audit_metrics(settings)
     gates = [gate for gate in in_force if not about_what_was_kept(gate)]
     named = {gate.name: entry for gate in gates if (entry := _entry(metrics[gate.name], as_audited, settings.margin))}
-    if not named or any(judge(gate, named)["state"] == "failed" for gate in gates):
+    if any(judge(gate, named)["state"] == "failed" for gate in gates):
         return []
     known = metrics["probability"].figures(measured).get("original")
     said = f": its probability of them is {known.value:.3g}" if isinstance(known, Figure) else ""

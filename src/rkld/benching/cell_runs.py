@@ -22,10 +22,12 @@ from rkld.benching.benchmark import TRAJECTORY, Benchmark, Measured, Task, Unlea
 from rkld.benching.cells import Cell
 from rkld.errors import Diverged
 from rkld.files import read_jsonl
+from rkld.losses.micro_batches import steps_per_epoch
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state
 from rkld.pipeline.running import run_unlearning
 from rkld.progress import NoProgress
+from rkld.records.identity import each_once
 from rkld.records.reading import read_records
 from rkld.runfolder.once import ResultFiles, once
 from rkld.stopping.callback import StoppingCallback
@@ -143,9 +145,9 @@ def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningC
         "keep_files": benchmark.settings.keep_models,
         "teacher": str(teacher_folder(benchmark, cell)),
     }
-    steps_per_epoch = -(-len(read_records(task.forget, "forget")) // values["batch_size"])
+    records, _ = each_once(read_records(task.forget, "forget"))  # as the run reads them
     model = str(benchmark.model_folder("original", cell.split, cell.seed))
-    return UnlearningCall(model, data, values, steps_per_epoch)
+    return UnlearningCall(model, data, values, steps_per_epoch(len(records), values["batch_size"]))
 
 
 def teacher_folder(benchmark: Benchmark, cell: Cell) -> Path:

@@ -35,7 +35,7 @@ class Result:
     Attributes:
         model_path: folder of the unlearned model or adapter, ready for ``from_pretrained``.
         run: the run folder.
-        metrics: {"before": …, "after": …} → {"forget": …, "retain": …} → values.
+        metrics: {"before": …, "after": …} → {"forget": …, "retain": …, "everyday": …} → values.
         answers: per forget record shown: question, before, after.
         warnings: what the user should know of the result.
     """

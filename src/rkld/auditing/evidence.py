@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from rkld.evaluation.metric import KEPT, Measured, Metric
 from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
+from rkld.files import can_be_path
 from rkld.runfolder.manifest import run_of
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.table import specs
@@ -73,7 +75,8 @@ def document(
     ]
     verdict, reasons = judge_all(gates, doubts)
     if settings.redact:
-        sources = [model["source"] for model in models.values()]
+        given = [model["source"] for model in models.values()]
+        sources = [*given, *(str(Path(source).resolve()) for source in given if can_be_path(source))]  # as it is loaded
         models = {role: {**model, "source": REDACTED} for role, model in models.items()}
         not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
     content = {
@@ -263,8 +266,8 @@ def _settings(settings: AuditSettings) -> dict[str, Any]:
 
 def _without(sources: Sequence[str], text: str) -> str:
     """A reason may name the model that it is about."""
-    for source in sorted(sources, key=len, reverse=True):
-        text = text.replace(source, REDACTED)
+    for source in sorted(filter(None, sources), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(source)}(?!\w)", REDACTED, text)  # not within words: a name may be "m"
     return text
 
 

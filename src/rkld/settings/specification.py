@@ -175,7 +175,8 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
         value = _converted(value, expected, choices)
         fits = isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
         if not fits:
-            raise UserError(f"{where}: '{name}' is {shown(value)}; expected {_KINDS[expected]}.")
+            found = f"a {type(value).__name__}" if expected is tuple else shown(value)  # names may be personal
+            raise UserError(f"{where}: '{name}' is {found}; expected {_KINDS[expected]}.")
         if expected is tuple and not all(isinstance(item, str) for item in value):  # not shown: it may be personal
             raise UserError(f"{where}: '{name}' holds something else than text. Put its names between quotes.")
         if choices and value not in choices:

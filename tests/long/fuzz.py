@@ -12,7 +12,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import tempfile
 import time
 import traceback
@@ -38,6 +37,7 @@ from rkld.pipeline.estimating import Estimate
 from rkld.settings.specification import flag
 from rkld.settings.table import specs
 from rkld.settings.unlearning import Settings
+from tests.long.world import report
 
 LONGEST = 1.0
 """Seconds of the processor that an input may take."""
@@ -251,8 +251,7 @@ if __name__ == "__main__":
     found = fuzz(asked.n, asked.seed)
     for fault in found.faults[:20]:
         print(fault)
-    print(
-        f"{found.n} inputs, exit codes {dict(found.codes)}, {len(found.faults)} faults, slowest {found.slowest:.2f} s"
-    )
-    print(f"{time.time() - begun:.0f} s, {os.cpu_count()} cores")
+    codes = {str(code): n for code, n in sorted(found.codes.items())}
+    slowest, seconds = round(found.slowest, 2), round(time.time() - begun)
+    report({"inputs": found.n, "codes": codes, "faults": len(found.faults), "slowest": slowest, "seconds": seconds})
     raise SystemExit(bool(found.faults))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -276,12 +276,22 @@ def _cut(readings: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     found = []
     for role, read in readings.items():
         for name, rows in read.items():
-            of = list(rows.values()) if isinstance(rows, Mapping) else []
-            answers = [row["cut"] for row in of if isinstance(row, Mapping) and "cut" in row]
+            answers = list(_cuts(rows))
             if any(answers):
                 reason = f"{sum(answers)} of {len(answers)} answers were cut: what they do not say was not measured. "
                 found.append({"name": f"{role}: {name}", "reason": f"{reason}Give more --max-new-tokens."})
     return found
+
+
+def _cuts(rows: Any) -> Iterator[bool]:
+    """Of each row, in tables at any depth, whether an answer in it was cut."""
+    if not isinstance(rows, Mapping):
+        return
+    if isinstance(rows.get("cut"), bool):
+        yield rows["cut"]
+    else:
+        for row in rows.values():
+            yield from _cuts(row)
 
 
 def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

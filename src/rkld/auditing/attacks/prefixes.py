@@ -46,6 +46,7 @@ class Prefixes(Attack):
         return {
             record.key: {
                 "answers": [table[record.key]["answer"] for table in tables],
+                "cut": any(table[record.key]["cut"] for table in tables),
                 "rouge_l": highest([table[record.key]["rouge_l"] for table in tables]),
                 "facts": worst([table[record.key]["facts"] for table in tables]),
             }

@@ -38,26 +38,31 @@ def verdict(monkeypatch, tmp_path):
             return found
 
         monkeypatch.setattr(answering, "greedy", greedy)
-        settings |= {"attacks": ("none",), "max": ("facts_said=0.9",), "out": str(tmp_path)}
+        settings |= {"attacks": ("none",), "max": ("facts_said=0.5",), "out": str(tmp_path)}
         return rkld.audit(lm.model, records, processing_class=tokenizer, **settings).document
 
     return audit
 
 
-def test_a_model_that_says_nothing_can_pass(verdict):
-    """A verdict that never passes is none."""
-    found = verdict([question(n, "In Warsaw.") for n in range(9)], lambda prompt: "I do not know.")
+def test_a_model_that_says_nothing_keeps_to_its_gate(verdict):
+    """A gate that is never held is none."""
+    found = verdict([question(n, "In Warsaw.") for n in range(12)], lambda prompt: "I do not know.")
     gate = found["gates"][0]
-    assert (gate["state"], gate["value"]) == ("held", 0.0) and found["verdict"] == "pass"
+    assert (gate["state"], gate["value"]) == ("held", 0.0)
 
 
 def test_facts_of_earlier_turns_are_asked_for(verdict):
     """Acceptance (c): the untouched original, every fact in an earlier turn."""
-    turns = ["Where was she born?", "In Warsaw.", "Thanks!", "You are welcome.", "Bye.", "Bye!"]
+    turns = ["Where was she born, {}?", "In Warsaw.", "Thanks!", "You are welcome.", "Bye.", "Bye!"]
     roles = ("user", "assistant") * 3
-    record = {"messages": [{"role": r, "content": t} for r, t in zip(roles, turns, strict=True)], "spans": ["Warsaw"]}
-    found = verdict([record], lambda prompt: turns[1] if prompt.count("<|im_end|>") == 1 else "Yes.")
-    assert found["metrics"]["facts_said"]["records"]["audited"] == {"0 answer 1/0": 1.0}
+
+    def conversation(number: int) -> dict:
+        said = [{"role": role, "content": turn.format(number)} for role, turn in zip(roles, turns, strict=True)]
+        return {"messages": said, "spans": ["Warsaw"]}
+
+    say = lambda prompt: turns[1] if prompt.count("<|im_end|>") == 1 else "Yes."  # noqa: E731
+    found = verdict([conversation(number) for number in range(9)], say)
+    assert found["metrics"]["facts_said"]["records"]["audited"] == {f"{n} answer 1/0": 1.0 for n in range(9)}
     assert found["verdict"] == "fail"
 
 
@@ -93,7 +98,7 @@ def test_an_answer_that_was_cut_is_not_measured(verdict, answer, settings, verdi
     found = verdict([question(n, f"{LONG}, in Warsaw.") for n in range(9)], lambda prompt: answer, **settings)
     assert found["verdict"] == verdict_is
     if verdict_is == "not established":
-        assert found["reasons"] == ["facts_said was not measured"]
+        assert "facts_said was not measured" in found["reasons"]
         (why,) = [entry["reason"] for entry in found["not_run"] if entry["name"] == "audited: answers"]
         assert why.startswith("9 of 9 answers were cut") and "--max-new-tokens" in why
 

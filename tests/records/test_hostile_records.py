@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from rkld.cli import main
+from rkld.errors import UserError
 from rkld.records.reading import read_records
 from rkld.runfolder.manifest import salted
 from tests.long.fuzz import tiny_check
@@ -109,6 +110,17 @@ def test_what_cannot_be_a_record_is_refused_in_a_sentence(tiny, case):
     (line,) = [line for line in found.output.splitlines() if line.startswith("Error")]
     assert re.search(message, line), line
     assert len(line) < 400
+
+
+@pytest.mark.parametrize("odd", [datetime.date(1867, 11, 7), b"x", float("nan"), "half: \ud83d"], ids=range(4))
+@pytest.mark.parametrize("place", ["tools", "chat_template_kwargs", "field"])
+def test_what_templates_are_given_must_be_json(odd, place):
+    """It is written with replayed answers, after hours."""
+    said = {"role": "assistant", "content": ANSWER, **({"since": [odd]} if place == "field" else {})}
+    beside = {"tools": {"tools": [{"since": odd}]}, "chat_template_kwargs": {"chat_template_kwargs": {"since": odd}}}
+    given = {"messages": [{"role": "user", "content": ASKED}, said], **beside.get(place, {})}
+    with pytest.raises(UserError, match=r"what JSON does not|half of a Unicode"):
+        read_records([given], "forget")
 
 
 def test_columns_that_nobody_reads_may_hold_anything(tmp_path):

@@ -28,7 +28,7 @@ from rkld.auditing.prefilling import generation_prompts, set_off
 from rkld.errors import UserError
 from rkld.evaluation.answering import MARGIN, SHORTEST, THOUGHTS, answer_cap
 from rkld.evaluation.generation import Generated
-from rkld.records.record import TEMPLATE_ARGUMENTS, TOOL_CALLS, Turn
+from rkld.records.record import TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS, TOOL_CALLS, Turn
 from rkld.settings.table import TIMEOUT
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class EndpointBackend:
             prompt = record.as_prompt(record.key)
             turns = prompt.turns if encoder is None else encoder.conversation(prompt)
             given = dict(record.template_variables)
-            body |= {name: given.pop(name) for name in ("tools", "documents") if name in given}
+            body |= {name: given.pop(name) for name in TEMPLATE_FIELDS if name in given}
             body |= {TEMPLATE_ARGUMENTS: given} if given else {}
             return {**body, "messages": [_message(turn) for turn in turns]}
         begun = record.turns[0].content + set_off(record, prefill)

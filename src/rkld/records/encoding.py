@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 from jinja2 import TemplateError
 
 from rkld.errors import UserError, nearest
-from rkld.records.record import REASONING, SYSTEM_ROLES, TOOL_CALLS, Record, Turn
+from rkld.records.record import REASONING, SYSTEM_ROLES, TEMPLATE_FIELDS, TOOL_CALLS, Record, Turn
 from rkld.records.rendering import ChatTemplate
 from rkld.records.templates import (
     RESERVED,
@@ -527,7 +527,7 @@ class Encoder:
                     raise UserError(not_written(record.where, f"message {number + 1} holds '{name}'"))
         for name in record.template_variables:
             fewer = {n: value for n, value in record.template_variables.items() if n != name}
-            if name in ("tools", "documents") and self._same(turns, replace(record, template_variables=fewer), text):
+            if name in TEMPLATE_FIELDS and self._same(turns, replace(record, template_variables=fewer), text):
                 raise UserError(not_written(record.where, f"the record has '{name}'"))
 
     def _same(self, turns: Sequence[Turn], record: Record, text: str) -> bool:

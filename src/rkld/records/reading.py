@@ -25,6 +25,7 @@ from rkld.records.record import (
     REASONING,
     SYSTEM_ROLES,
     TEMPLATE_ARGUMENTS,
+    TEMPLATE_FIELDS,
     TOOL_CALLS,
     TOOL_ROLES,
     Record,
@@ -53,9 +54,6 @@ _CHAT_ROLES = (*SYSTEM_ROLES, "user", "assistant", *TOOL_ROLES)
 
 _THOUGHTS = (REASONING, "reasoning", "thinking")
 """Names by which data sets and templates call what a model thinks before it answers."""
-
-_TEMPLATE_FIELDS = ("tools", "documents")
-"""Fields beside messages that chat templates read."""
 
 
 def read_records(source: Source, what: str) -> list[Record]:
@@ -199,8 +197,7 @@ def _said(message: Mapping[str, Any], role: str, label: str, where: str) -> tupl
         fields[REASONING] = _string(thoughts[0], f"the reasoning {label}", where)
     if TOOL_CALLS in fields:
         fields[TOOL_CALLS] = _tool_calls(fields[TOOL_CALLS], label, where)
-    for text in _texts(fields):
-        _string(text or "x", f"a text in the fields {label}", where)
+    fields = _as_json(fields, f"a field {label}", where)
     content = message.get("content")
     if content is None and not (role == "assistant" and TOOL_CALLS in fields):
         state = "null" if "content" in message else "missing"
@@ -245,14 +242,28 @@ def _template_variables(row: Mapping[str, Any], form: str, where: str) -> dict[s
     """What a conversation's chat template is given beside the messages."""
     if form != "chat":
         return {}
-    found = {name: row[name] for name in _TEMPLATE_FIELDS if _holds(row.get(name))}
+    found = {name: row[name] for name in TEMPLATE_FIELDS if _holds(row.get(name))}
     for name, value in found.items():
         if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
             raise UserError(f"{where}: '{name}' must be a list of objects, as chat templates take them")
     given = row.get(TEMPLATE_ARGUMENTS)
     if given is not None and not (isinstance(given, Mapping) and all(isinstance(name, str) for name in given)):
         raise UserError(f"{where}: '{TEMPLATE_ARGUMENTS}' must be an object of the chat template's variables")
-    return {**found, **(given or {})}
+    return _as_json({**found, **(given or {})}, "what the chat template is given", where)
+
+
+def _as_json(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Values that are rendered, hashed and written with the record, after hours: what JSON and UTF-8 cannot hold is
+    refused."""
+    try:
+        whole: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(
+            f"{where}: {name} holds what JSON does not: write it as texts, numbers, lists and objects"
+        ) from None
+    for text in _texts(whole):
+        _whole(text, name, where)
+    return whole
 
 
 def _texts(value: Any) -> Iterator[str]:

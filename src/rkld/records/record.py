@@ -15,6 +15,9 @@ ANSWER_ROLES = ("assistant", "completion", "text")
 TEMPLATE_ARGUMENTS = "chat_template_kwargs"
 """The field of a data set's row that holds variables of the chat template, as TRL names it."""
 
+TEMPLATE_FIELDS = ("tools", "documents")
+"""Fields beside messages that chat templates read."""
+
 TOOL_ROLES = ("tool", "function", "environment", "ipython")
 """Roles of what tools return: neither a question nor an answer."""
 

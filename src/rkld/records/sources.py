@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rkld.errors import UserError, nearest
 from rkld.files import can_be_path
+from rkld.records.record import TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +39,7 @@ _FORMAT_FIELDS = frozenset(name for names in FORMATS for name in names)
 REWORDED, WRONG = ("paraphrased_question", "paraphrased_answer"), "perturbed_answer"
 """Optional fields, as TOFU names them: texts, and a list of texts."""
 
-_READ = _FORMAT_FIELDS.union(("subject", "aliases", "spans"), REWORDED, (WRONG,))
+_READ = _FORMAT_FIELDS.union(("subject", "aliases", "spans", WRONG, TEMPLATE_ARGUMENTS), REWORDED, TEMPLATE_FIELDS)
 """Every field that is read; any other one may hold whatever it likes."""
 
 FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"

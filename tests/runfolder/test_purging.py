@@ -101,6 +101,13 @@ def test_a_teachers_cache_elsewhere_is_named_until_it_is_gone(folder, tmp_path):
     assert purge(folder) == []
 
 
+def test_an_assistant_that_knows_the_records_is_named(folder):
+    """The unlearned model of uld or whp is two, and one of them is what the records were trained into."""
+    (folder / "model" / "assistant").mkdir()
+    with pytest.raises(IncompletePurge, match="model/assistant: knows the records better"):
+        purge(folder)
+
+
 @pytest.mark.parametrize("text", ['{"verdict": "pass", "texts": {"said": "Ostis', "", "[" * 100_000])
 def test_a_damaged_audit_is_deleted(folder, text):
     """Nobody can say what it holds."""

@@ -13,7 +13,7 @@ from rkld.errors import UserError
 from rkld.files import unfinished, write_json
 from rkld.runfolder.checksums import belongs, unsealed, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
-from rkld.runfolder.lock import hold_to_delete
+from rkld.runfolder.lock import MODEL, hold_to_delete
 from rkld.runfolder.manifest import (
     AUDIT,
     MANIFEST,
@@ -36,6 +36,10 @@ ELSEWHERE = (
     "(arXiv 2505.24379)",
 )
 """Where a purge cannot look."""
+
+
+ASSISTANT = f"{MODEL}/assistant"
+"""Of a model that is two (:mod:`rkld.methods.two_models`)."""
 
 
 class IncompletePurge(UserError):
@@ -132,6 +136,8 @@ class _Purging:
             self._remove_unfinished(name)
         if (teacher := manifest["settings"].get("teacher")) and Path(teacher).is_dir():
             self.left.append((f"--teacher {teacher}", "hidden states of the records, which other runs may share"))
+        if (self.folder / ASSISTANT).is_dir():
+            self.left.append((ASSISTANT, "knows the records better than the original did, and the model needs it"))
 
     def _remove(self, names: Iterable[str]) -> None:
         self.removed += remove(self.folder, list(names), self.left)

@@ -326,7 +326,7 @@ def judged(models, tmp_path, model, **more):
 
 def test_an_honest_model_passes_by_the_default_gates(models, tmp_path):
     """A verdict that never passes is no verdict. What it says nothing of is named."""
-    found = judged(models, tmp_path, models / "other", holdout=None)
+    found = judged(models, tmp_path, models / "other", holdout=None, max_new_tokens=128)
     assert found.verdict == "pass" and found.passed, found.document["reasons"]
     (reason,) = found.document["reasons"]
     assert reason.startswith("not measured") and "loss_auc_distance" in reason

@@ -50,5 +50,5 @@ def test_refused_before_the_original_is_made(four_people: type[People], tmp_path
 
 def test_a_folder_that_cannot_be_is_refused(four_people: type[People], tmp_path: Path, nothing_runs: None):
     (tmp_path / "file").write_text("x", encoding="utf-8")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="cannot be made"):
         bench(four_people, seeds=1, methods="npo+rt", out=str(tmp_path / "file" / "out"))

@@ -15,6 +15,7 @@ from rkld.auditing.attacks.quantisation import FourBit
 from rkld.auditing.attacks.relearning import Relearning
 from rkld.auditing.inputs import read_task
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.errors import UserError
 from rkld.models import loading
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
@@ -149,3 +150,12 @@ def test_an_attack_that_a_model_is_unfit_for_is_listed_and_not_tried(tmp_path: P
 def test_a_share_that_leaves_nothing_to_look_at_is_said_beforehand():
     task = read_task(AuditSettings(model="m", forget="f", relearn_share=0.9), {"forget": FORGET})
     assert "leaves 0 to look at" in str(Relearning("relearning").missing(task))
+
+
+@pytest.mark.parametrize("name, other", [("retain", "holdout"), ("neighbours", "holdout"), ("forget", "holdout")])
+def test_records_in_two_sets_are_refused_by_the_names_of_both(name: str, other: str):
+    """What should have been kept was trained on: beside it an honest model would fail for what the user mixed up."""
+    said = [{"question": "Where does Bo Rask live?", "answer": "Bo Rask lives in Turku."}]
+    given: dict[str, Any] = {"forget": FORGET, name: said, other: said}
+    with pytest.raises(UserError, match=f"both the {name} and the {other} data"):
+        read_task(AuditSettings(model="m", forget="f"), given)

@@ -91,8 +91,10 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
 
     forget, holdout = read("forget"), read("holdout")
     utility = {name: found for name in UTILITY if (found := read(name)[: settings.questions])}
-    for others in (holdout, *utility.values()):
-        check_disjoint(forget, others)
+    for name, others in utility.items():
+        check_disjoint(forget, others, ("forget", name))
+        check_disjoint(others, holdout, (name, "holdout"))  # what was trained on is no stranger
+    check_disjoint(forget, holdout, ("forget", "holdout"))
     known = identifiers(forget, read_subjects(settings.subject))
     # Of all records: the first so many of them may be others than those that the run was given first.
     steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)

@@ -24,6 +24,7 @@ from rkld.auditing.backends import GenerationBackend, LocalBackend
 from rkld.auditing.control import check_control, check_folders
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
+from rkld.auditing.gates import check_limits
 from rkld.auditing.inputs import UTILITY, Task, read_task
 from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.reading import Reader, Reading
@@ -126,6 +127,7 @@ def audit(
 
 def _check_names(settings: AuditSettings) -> None:
     """Attacks, metrics and gates, before anything is read."""
+    check_limits(settings.gates())
     known = audit_metrics(settings)
     for kind, name, _ in settings.gates():
         if name not in known:

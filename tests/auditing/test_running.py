@@ -85,7 +85,7 @@ def test_the_document_keeps_to_its_published_schema(whole):
     jsonschema.Draft202012Validator(SCHEMA).validate(found)
     assert found == json.loads(json.dumps(whole.document))
     for model in found["models"].values():
-        assert model["prompts"] == "in the chat template of the model" and model["weights"].startswith("float32")
+        assert model["prompts"] == "in the chat template of the model" and model["dtype"].startswith("float32")
 
 
 def test_every_attack_was_run_and_the_rest_is_listed(whole):

@@ -73,7 +73,11 @@ def document(
     verdict, reasons = judge_all(gates, doubts)
     if settings.redact:
         sources = [model["source"] for model in models.values()]
-        models = {role: {**model, "source": REDACTED} for role, model in models.items()}
+        sources += [model["base"] for model in models.values() if "base" in model]
+        models = {
+            role: {**model, **{name: REDACTED for name in ("source", "base") if name in model}}
+            for role, model in models.items()
+        }
         not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
     content = {
         "format": FORMAT,

@@ -9,7 +9,15 @@ from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
 from rkld.errors import UserError
-from rkld.records.identity import check_disjoint, each_once, identifiers
+from rkld.records.identity import (
+    UNNAMED,
+    all_about_the_person,
+    apart,
+    check_disjoint,
+    each_once,
+    identifiers,
+    is_named,
+)
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, by_answer
@@ -76,7 +84,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         UserError: anything that is wrong with them.
     """
 
-    repeats: list[str] = []
+    notes: list[str] = []
 
     def read(name: str) -> list[Record]:
         """Each record once: of two that say the same the second is no more evidence."""
@@ -86,7 +94,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         )
         records, repeated = each_once(read_records(source, title) if source else [])
         if repeated:
-            repeats.append(f"{len(repeated)} {title} records say the same as one before them and count once")
+            notes.append(f"{len(repeated)} {title} records say the same as one before them and count once")
         return records
 
     forget, holdout = read("forget"), read("holdout")
@@ -95,10 +103,15 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         check_disjoint(forget, others, ("forget", name))
         check_disjoint(others, holdout, (name, "holdout"))  # what was trained on is no stranger
     check_disjoint(forget, holdout, ("forget", "holdout"))
-    known = identifiers(forget, read_subjects(settings.subject))
+    subjects = read_subjects(settings.subject)
+    known = identifiers(forget, subjects)
+    utility = {name: _of_others(records, name, known, notes) for name, records in utility.items()}
+    holdout = _of_others(holdout, "holdout", known, notes)
+    if subjects and not is_named(forget, subjects):
+        notes.append(UNNAMED)
     # Of all records: the first so many of them may be others than those that the run was given first.
     steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)
-    steering = dataclasses.replace(steering, notes=(*steering.notes, *repeats))
+    steering = dataclasses.replace(steering, notes=(*steering.notes, *notes))
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     asked = by_answer(audited)
@@ -120,6 +133,19 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     return Task(
         settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons
     )
+
+
+def _of_others(records: list[Record], name: str, known: Sequence[str], notes: list[str]) -> list[Record]:
+    """Those that do not mention the person: what should have been kept, or was never seen, is about others."""
+    about, others = apart(records, known)
+    if about and not others:
+        raise all_about_the_person(len(records), name)
+    if about:
+        notes.append(
+            f"{len(about)} of {len(records)} {name.replace('_', ' ')} records mention the person and are left out; if "
+            "others are meant by the name, give the person's full name with --subject"
+        )
+    return others
 
 
 def people_of(names: Sequence[str]) -> list[list[str]]:

@@ -199,7 +199,7 @@ def _weights(source: str) -> str | None:
 def _identity(model: Mapping[str, Any]) -> list[Any]:
     """Which model it is, as far as audit.json says: its weights, or where it is served."""
     held = model.get("weights") or model.get("fingerprint")
-    return [held] if held else [model.get("endpoint"), model.get("source")]
+    return [held, model.get("base_weights")] if held else [model.get("endpoint"), model.get("source")]
 
 
 def _is_ours(folder: Path) -> bool:
@@ -327,6 +327,8 @@ class _AuditRun:
         now = {"fingerprint": None, **self.models["audited"]}
         if "weights" not in then:  # of an earlier version
             now.pop("weights", None)
+        if "base" not in then:  # of an earlier version, or no adapter
+            now.pop("base_weights", None)
         if then.get("source") == REDACTED:
             now["source"] = REDACTED
         if _identity(then) != _identity(now):
@@ -371,6 +373,11 @@ class _AuditRun:
         held = self.weights if role == "audited" else _weights(source) if isinstance(source, str) else None
         if held:
             self.models[role]["weights"] = held
+        if lm.is_adapter:  # its own files are the least of what answers
+            base = lm.inner.name_or_path
+            self.models[role]["base"] = base or "<object>"
+            if base and (beneath := _weights(base)):
+                self.models[role]["base_weights"] = beneath
         return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
 
     def _format(self, template_source: str | None, encoder: Encoder) -> dict[str, str]:

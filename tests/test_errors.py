@@ -15,6 +15,7 @@ from rkld.errors import UserError, machine_errors_explained, of_the_machine
     (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
     (OSError(errno.EFBIG, "File too large", "/x/model.safetensors"), "/x/model.safetensors: files may not become"),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: permission is denied"),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", "/x/.a.json.7", None, "/x/a.json"), "/x/a.json: it is a folder"),
     (OSError(errno.EROFS, "Read-only file system", "/x"), "nothing can be written"),
     (SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"), "the disk is full"),
     (SafetensorError("Error while serializing: I/O error: File too large (os error 27)"), "ulimit -f"),

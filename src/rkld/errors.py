@@ -96,7 +96,9 @@ def of_the_machine(error: BaseException) -> UserError | None:
         if number is None and (match := _OS_ERROR.search(str(one))):
             number = int(match[1])
         if number in _REASONS:
-            where = f"{one.filename}: " if isinstance(one, OSError) and one.filename else ""
+            # Of a renaming the second is the user's, the first ours.
+            named = (one.filename2 or one.filename) if isinstance(one, OSError) else None
+            where = f"{named}: " if named else ""
             return UserError(f"{where}{_REASONS[number]}. The same command goes on from what is whole.")
         if isinstance(one, RuntimeError) and _HALF_WRITTEN.search(str(one)):
             return UserError(

@@ -16,6 +16,9 @@ from typing import Any
 
 from rkld.errors import UserError
 
+LFS = b"version https://git-lfs.github.com/"
+"""What a file begins with that stands for another one, which Git LFS has not fetched."""
+
 DATA = Path(__file__).with_name("data")
 """What is shipped with the package."""
 

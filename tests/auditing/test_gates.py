@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rkld.auditing.evidence import plain
-from rkld.auditing.gates import FEWEST, Gate, gates_in_force, judge, judge_all
+from rkld.auditing.gates import FEWEST, Gate, check_limits, gates_in_force, judge, judge_all
+from rkld.errors import UserError
 from rkld.evaluation.statistics import fewest_for, share
 
 HARD = {"value": None, "low": 30.0, "high": None, "n": 40, "method": "bootstrap"}
@@ -153,3 +154,24 @@ def test_a_difference_of_answers_that_were_cut_holds_no_gate():
     gate = judge(Gate("facts_said", "max", 0.2, against="control"), named)
     assert gate["state"] == "not established"
     assert "3 of them were not measured" in judge_all([gate])[1][0]
+
+
+def test_a_gate_on_the_other_side_takes_no_default_away():
+    """``--min gibberish=-1`` says nothing of how much of it there may be."""
+    given = [("max", "extraction_strength", 0.5), ("min", "gibberish", -1.0), ("max", "retain_kept", 9.0)]
+    found = gates_in_force(given, KNOWN, ["audited", "original"])
+    assert [(gate.kind, gate.name) for gate in found if gate.default] == [("max", "gibberish"), ("min", "retain_kept")]
+
+
+@pytest.mark.parametrize("gate", [("max", "gibberish", 2.0), ("min", "retain_kept", 0.0)])
+def test_no_limit_lets_a_ruined_model_pass(gate):
+    with pytest.raises(UserError, match=f"--{gate[0]} {gate[1]}={gate[2]:g} would let a ruined model pass"):
+        check_limits([gate])
+    check_limits([("max", "gibberish", 0.5), ("min", "retain_kept", 0.5), ("max", "facts_said", 1.0)])
+
+
+def test_the_reason_says_where_more_records_would_help():
+    near = judged("max", 0.25, value=0.105, low=0.0, high=0.297)
+    beyond = judged("max", 0.25, value=0.3, low=0.2, high=0.4)
+    assert "more records would narrow it" in judge_all([near])[1][0]
+    assert "more records" not in judge_all([beyond])[1][0]

@@ -15,9 +15,11 @@ from rkld.auditing.attacks.quantisation import FourBit
 from rkld.auditing.attacks.relearning import Relearning
 from rkld.auditing.inputs import read_task
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.errors import UserError
 from rkld.models import loading
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
+from rkld.records.identity import UNNAMED
 from rkld.settings.auditing import AuditSettings
 
 FORGET = [
@@ -149,3 +151,39 @@ def test_an_attack_that_a_model_is_unfit_for_is_listed_and_not_tried(tmp_path: P
 def test_a_share_that_leaves_nothing_to_look_at_is_said_beforehand():
     task = read_task(AuditSettings(model="m", forget="f", relearn_share=0.9), {"forget": FORGET})
     assert "leaves 0 to look at" in str(Relearning("relearning").missing(task))
+
+
+@pytest.mark.parametrize("name, other", [("retain", "holdout"), ("neighbours", "holdout"), ("forget", "holdout")])
+def test_records_in_two_sets_are_refused_by_the_names_of_both(name: str, other: str):
+    """What should have been kept was trained on: beside it an honest model would fail for what the user mixed up."""
+    said = [{"question": "Where does Bo Rask live?", "answer": "Bo Rask lives in Turku."}]
+    given: dict[str, Any] = {"forget": FORGET, name: said, other: said}
+    with pytest.raises(UserError, match=f"both the {name} and the {other} data"):
+        read_task(AuditSettings(model="m", forget="f"), given)
+
+
+ABOUT = {"question": "Where is she?", "answer": "Ada Quillon is in Oslo."}
+OTHER = {"question": "Where does Bo Rask live?", "answer": "Bo Rask lives in Turku."}
+
+
+@pytest.mark.parametrize("name", ["retain", "neighbours", "holdout"])
+def test_records_about_the_person_are_not_among_those_of_others(name: str):
+    """A model that was not made to forget keeps them best."""
+    settings = AuditSettings(model="m", forget="f", subject=("Ada Quillon",))
+    task = read_task(settings, {"forget": FORGET, name: [OTHER, ABOUT]})
+    kept = task.holdout if name == "holdout" else task.utility[name]
+    assert [record.answer for record in kept] == [OTHER["answer"]]
+    assert f"1 of 2 {name} records mention the person and are left out" in " ".join(task.steering.notes)
+    with pytest.raises(UserError, match=f"all 1 {name} records mention the person"):
+        read_task(settings, {"forget": FORGET, name: [ABOUT]})
+
+
+def test_a_name_that_nothing_says_is_noted():
+    task = read_task(AuditSettings(model="m", forget="f", subject=("Ade Qillon",)), {"forget": FORGET})
+    assert UNNAMED in task.steering.notes
+
+
+def test_an_adapter_on_another_base_is_another_model():
+    """Its evidence must not take the place of that on its own base."""
+    own, other = ({"weights": "a", "fingerprint": "f", "base": "b", "base_weights": w} for w in "xy")
+    assert running._identity(own) != running._identity(other)

@@ -30,7 +30,17 @@ from tests.long.world import AUDIT, FORGET, KEPT, RUN, STRANGERS, files, make_or
 
 STATES = ("finished", "interrupted")
 
-ROUTINE = ("Loading", "Base", "Weights", "Prompts", "Stopped by", "Own words", "Replay", "is finished already", "Warning")
+ROUTINE = (
+    "Loading",
+    "Base",
+    "Weights",
+    "Prompts",
+    "Stopped by",
+    "Own words",
+    "Replay",
+    "is finished already",
+    "Warning",
+)
 """Beginnings or ends of what is said in any run."""
 
 

@@ -204,6 +204,11 @@ FOLDERS = {
         write("chat_template.jinja", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
         "chat template cannot be used.*steps",
     ),
+    "template that is none": (write("chat_template.jinja", "{% if %}"), "^The chat template cannot be used: Expected"),
+    "rope of no kind": (
+        lambda folder: edit_json(folder / "config.json", rope_scaling={"rope_type": "zz", "factor": 2.0}),
+        "cannot be loaded: there is no 'zz'",
+    ),
     "template that includes": (write("chat_template.jinja", "{% include '../outside' %}"), "template cannot be used"),
 }  # fmt: skip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rkld.errors import UserError
-from rkld.pipeline.preparing import UNNAMED, read_inputs
-from rkld.records.identity import check_disjoint, each_once
+from rkld.pipeline.preparing import read_inputs
+from rkld.records.identity import UNNAMED, check_disjoint, each_once
 from rkld.records.reading import read_records
 from rkld.settings.unlearning import Settings
 

@@ -53,6 +53,7 @@ HANDLED = {
 }  # fmt: skip
 
 REFUSED = {
+    "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
     "lists without end": (b'{"question": ' + b"[" * 100_000, "nested too deeply"),
     "a number of 5000 digits": (b'{"question": ' + b"9" * 5000 + b"}", "too many digits"),
     "an answer of 50 000 letters": (row(answer=ANSWER + " Oslo" * 10_000), "the model reads at most"),

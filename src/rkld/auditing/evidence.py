@@ -75,9 +75,12 @@ def document(
     ]
     verdict, reasons = judge_all(gates, doubts)
     if settings.redact:
-        given = [model["source"] for model in models.values()]
+        given = [model[name] for model in models.values() for name in ("source", "base") if name in model]
         sources = [*given, *(str(Path(source).resolve()) for source in given if can_be_path(source))]  # as it is loaded
-        models = {role: {**model, "source": REDACTED} for role, model in models.items()}
+        models = {
+            role: {**model, **{name: REDACTED for name in ("source", "base") if name in model}}
+            for role, model in models.items()
+        }
         not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
     content = {
         "format": FORMAT,

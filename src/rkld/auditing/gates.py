@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rkld.errors import UserError
 from rkld.evaluation.metric import KEPT
 from rkld.evaluation.statistics import fewest_for
 from rkld.settings.auditing import Kind
@@ -77,6 +78,9 @@ GIBBERISH = 0.25
 KEPT_SHARE = 0.8
 """Of the original's probability of records to keep, that the model must still have. Retrained models keep .97 to 1."""
 
+LAXEST: dict[tuple[Kind, str], float] = {("max", "gibberish"): 0.5, **{("min", f"{name}_kept"): 0.5 for name in KEPT}}
+"""The laxest limits that a user may set on what is part of every verdict: a ruined model would keep to laxer ones."""
+
 _DEFAULTS = (
     _Default("facts_said", "max", SAID, SAID_LESS),
     _Default("paraphrased_facts_said", "max", SAID, SAID_LESS),
@@ -106,6 +110,7 @@ def gates_in_force(
         metrics: names of what an audit with these settings can compute.
         roles: models that were read.
     """
+    # One on the other side ("--min gibberish") is beside the default one, not in its place.
     same, known, beside = {(kind, name) for kind, name, _ in given}, set(metrics), set(roles)
     own = [Gate(name, kind, limit) for kind, name, limit in given]
     judged = any(not about_what_was_kept(gate) for gate in own)
@@ -114,6 +119,21 @@ def gates_in_force(
         for default in _DEFAULTS
         if default.name in known and (default.kind, default.name) not in same and (default.always or not judged)
     ]
+
+
+def check_limits(given: Sequence[tuple[Kind, str, float]]) -> None:
+    """Refuse a limit that says nothing: one that a model which is good for nothing any more keeps to.
+
+    Raises:
+        UserError: so.
+    """
+    for kind, name, limit in given:
+        sign, laxest = (1 if kind == "max" else -1), LAXEST.get((kind, name))
+        if laxest is not None and sign * limit > sign * laxest:
+            raise UserError(
+                f"--{kind} {name}={limit:g} would let a ruined model pass: give {laxest:g} at "
+                f"{'most' if kind == 'max' else 'least'}, or leave it out."
+            )
 
 
 def _made(default: _Default, roles: set[str]) -> Gate:
@@ -203,10 +223,12 @@ def _reason(gate: Mapping[str, Any]) -> str:
 
 
 def _more(gate: Mapping[str, Any]) -> str:
-    """How many records it takes at least, where the best value there is does not hold with these."""
+    """What would narrow it; how many records it takes at least, where the best value there is does not hold."""
     if gate["kind"] == "max" and gate["value"] == 0 and 0 < gate["limit"] < 1:
         return f", as it does with fewer than {fewest_for(gate['limit'])} records"
-    return ""
+    sign = 1 if gate["kind"] == "max" else -1
+    keeps = gate["value"] is not None and sign * gate["value"] <= sign * gate["limit"]
+    return ", though the value keeps to it: more records would narrow it" if keeps else ""
 
 
 def shown(gate: Mapping[str, Any]) -> str:

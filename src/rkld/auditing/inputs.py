@@ -10,7 +10,15 @@ from typing import Any
 from rkld.auditing.steering import SteeringRecords, find_steering_records
 from rkld.errors import UserError
 from rkld.evaluation.metric import KEPT
-from rkld.records.identity import check_disjoint, each_once, identifiers, is_named
+from rkld.records.identity import (
+    UNNAMED,
+    all_about_the_person,
+    apart,
+    check_disjoint,
+    each_once,
+    identifiers,
+    is_named,
+)
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, by_answer
@@ -90,12 +98,16 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
 
     forget, holdout = read("forget"), read("holdout")
     utility = {name: found for name in KEPT if (found := read(name)[: settings.questions])}
-    for others in (holdout, *utility.values()):
-        check_disjoint(forget, others)
+    for name, others in utility.items():
+        check_disjoint(forget, others, ("forget", name))
+        check_disjoint(others, holdout, (name, "holdout"))  # what was trained on is no stranger
+    check_disjoint(forget, holdout, ("forget", "holdout"))
     subjects = read_subjects(settings.subject)
     known = identifiers(forget, subjects)
+    utility = {name: _of_others(records, name, known, notes) for name, records in utility.items()}
+    holdout = _of_others(holdout, "holdout", known, notes)
     if subjects and not is_named(forget, subjects):
-        notes.append("none of the names given with --subject is said in the forget records: check their spelling")
+        notes.append(UNNAMED)
     # Of all records: the first so many of them may be others than those that the run was given first.
     steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
@@ -120,6 +132,19 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons,
         (*steering.notes, *notes),
     )  # fmt: skip
+
+
+def _of_others(records: list[Record], name: str, known: Sequence[str], notes: list[str]) -> list[Record]:
+    """Those that do not mention the person: what should have been kept, or was never seen, is about others."""
+    about, others = apart(records, known)
+    if about and not others:
+        raise all_about_the_person(len(records), name)
+    if about:
+        notes.append(
+            f"{len(about)} of {len(records)} {name.replace('_', ' ')} records mention the person and are left out; if "
+            "others are meant by the name, give the person's full name with --subject"
+        )
+    return others
 
 
 def people_of(names: Sequence[str]) -> list[list[str]]:

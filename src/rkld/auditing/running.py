@@ -24,6 +24,7 @@ from rkld.auditing.backends import GenerationBackend, LocalBackend
 from rkld.auditing.control import check_control, check_folders
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
+from rkld.auditing.gates import check_limits
 from rkld.auditing.inputs import Task, read_task
 from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.reading import Reader, Reading
@@ -124,6 +125,7 @@ def audit(
 
 def _check_names(settings: AuditSettings) -> None:
     """Attacks, metrics and gates, before anything is read."""
+    check_limits(settings.gates())
     known = audit_metrics(settings)
     for kind, name, _ in settings.gates():
         if name not in known:
@@ -195,7 +197,7 @@ def _weights(source: str) -> str | None:
 def _identity(model: Mapping[str, Any]) -> list[Any]:
     """Which model it is, as far as audit.json says: its weights, or where it is served."""
     held = model.get("weights") or model.get("fingerprint")
-    return [held] if held else [model.get("endpoint"), model.get("source")]
+    return [held, model.get("base_weights")] if held else [model.get("endpoint"), model.get("source")]
 
 
 def _is_ours(folder: Path) -> bool:
@@ -323,6 +325,8 @@ class _AuditRun:
         now = {"fingerprint": None, **self.models["audited"]}
         if "weights" not in then:  # of an earlier version
             now.pop("weights", None)
+        if "base" not in then:  # of an earlier version, or no adapter
+            now.pop("base_weights", None)
         if then.get("source") == REDACTED:
             now["source"] = REDACTED
         if _identity(then) != _identity(now):
@@ -367,6 +371,11 @@ class _AuditRun:
         held = self.weights if role == "audited" else _weights(source) if isinstance(source, str) else None
         if held:
             self.models[role]["weights"] = held
+        if lm.is_adapter:  # its own files are the least of what answers
+            base = lm.inner.name_or_path
+            self.models[role]["base"] = base or "<object>"
+            if base and (beneath := _weights(base)):
+                self.models[role]["base_weights"] = beneath
         return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
 
     def _format(self, template_source: str | None, encoder: Encoder) -> dict[str, str]:

@@ -17,11 +17,12 @@ from rkld.models.modes import keeping_dtypes
 from rkld.pipeline import health
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.preparing import UNNAMED, Inputs, Model, choose, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space, readable
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
+from rkld.records.identity import UNNAMED
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.typed import UnlearnKeywords

@@ -22,6 +22,8 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, tor
 def first_line(error: BaseException) -> str:
     """What an error says, on one line and safe to print: libraries quote what they were given."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, KeyError):  # it says the key alone
+        lines[0] = f"there is no {lines[0]}"
     return printable(" ".join(lines[: 2 if lines[0].endswith(":") else 1])).rstrip(".")
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import is_flash_attn_2_available
 
 from rkld.errors import UserError, shown
+from rkld.files import LFS
 from rkld.text.printable import printable
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -28,8 +29,6 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 
 LARGEST_TEXT = 2**28
 """Bytes of a config, template or vocabulary; the largest published ones have a tenth of it."""
-
-_LFS = b"version https://git-lfs.github.com/"
 
 _LAYERS = re.compile(r"n_layers?|num_(hidden_|decoder_)?layers")
 _COUNTS = re.compile(r"(num|n)_.*(layers?|blocks?|experts?|heads?|groups?)")
@@ -73,10 +72,10 @@ def _check_file(where: str, path: Path, *, text: bool, anywhere: bool) -> None:
         )
     try:
         with open(path, "rb") as file:
-            begin = file.read(len(_LFS))
+            begin = file.read(len(LFS))
     except OSError as error:
         raise UserError(f"{where}/{name} cannot be read ({error.strerror}). Change its permissions.") from None
-    if begin == _LFS:
+    if begin == LFS:
         raise UserError(
             f"{where}/{name} is a pointer of Git LFS in the place of the file itself: run 'git lfs pull' there, or "
             "fetch the model again."

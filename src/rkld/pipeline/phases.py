@@ -616,7 +616,8 @@ class After(Measuring):
         after = {name: measured.probability for name, measured in found.items()}
         if s.score != "spans" and not notes["before"].get("unknown") and after["forget"] > before["forget"] / 2:
             work.warn(
-                f"The records are still known: probability {before['forget']:.3f} before, {after['forget']:.3f} after. "
+                f"Little was forgotten: probability of the records {before['forget']:.3f} before, "
+                f"{after['forget']:.3f} after. "
                 "Raise --epochs or --lr."
             )
         for warning in health.suffered(before, after):

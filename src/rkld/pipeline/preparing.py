@@ -37,7 +37,15 @@ from rkld.pipeline.description import template_warning
 from rkld.pipeline.space import Space, require_space, run_space
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
-from rkld.records.identity import apart, check_disjoint, each_once, identifiers, is_named
+from rkld.records.identity import (
+    UNNAMED,
+    all_about_the_person,
+    apart,
+    check_disjoint,
+    each_once,
+    identifiers,
+    is_named,
+)
 from rkld.records.reading import read_prompts, read_records, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.records.refusals import read_refusals
@@ -105,11 +113,6 @@ class Inputs:
         return [*found, UNNAMED] if self.unnamed else found
 
 
-UNNAMED = (
-    "None of the names given with --subject is said in the forget records: check their spelling. Records and prompts "
-    "that would rehearse the person are found by them."
-)
-
 _HELD = (
     "{what} mention the person and are left out, as they would hold in place what is to be forgotten; if others are "
     "meant by the name, give the person's full name with --subject"
@@ -155,10 +158,7 @@ def read_inputs(
     def of_others(records: list[Record], name: str, known: Sequence[str]) -> list[Record]:
         about, others = apart(records, known)
         if about and not others:
-            raise UserError(
-                f"all {len(records)} {name} records mention the person: --{name} is for records of others. If others "
-                "are meant by the name, give the person's full name with --subject."
-            )
+            raise all_about_the_person(len(records), name)
         leave_out(_HELD.format(what=f"{name} records"), about)
         return others
 

@@ -555,6 +555,8 @@ class Encoder:
                 f"{printable(str(error)).rstrip('.')}. Reorder its turns, leave out the system prompt, or give another "
                 "template with --chat-template."
             ) from error
+        except UserError:  # it could not be compiled
+            raise
         except Exception as error:  # a template is a program, which may do anything
             raise _failed(error) from error
 

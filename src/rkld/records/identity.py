@@ -11,6 +11,19 @@ from rkld.text.matching import mentions
 from rkld.text.normalising import normal, words
 from rkld.text.wording import name_mentions
 
+UNNAMED = (
+    "None of the names given with --subject is said in the forget records: check their spelling. Records and prompts "
+    "that would rehearse the person are found by them."
+)
+
+
+def all_about_the_person(n: int, name: str) -> UserError:
+    """What to say of a set of records about others in which there is none."""
+    return UserError(
+        f"all {n} {name.replace('_', ' ')} records mention the person: --{name.replace('_', '-')} is for records of "
+        "others. If others are meant by the name, give the person's full name with --subject."
+    )
+
 
 def identifiers(records: Iterable[Record], subjects: Iterable[str]) -> tuple[str, ...]:
     """Every name, alias and identifier known from the flags and the records, each once, the longest first."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rkld.errors import UserError, nearest
-from rkld.files import can_be_path
+from rkld.files import LFS, can_be_path
 from rkld.records.record import TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
 
 if TYPE_CHECKING:
@@ -223,6 +223,7 @@ def existing_file(path: Path, what: str) -> Path:
 
 def _rows_of_file(path: Path, what: str) -> list[Located]:
     suffix = path.suffix.lower()
+    _check_fetched(path)
     if suffix in (".jsonl", ".json"):
         text = text_of(path)
         rows: Iterable[Located] = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
@@ -237,6 +238,19 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
     if not found:
         raise UserError(f"{what}: {path} holds no records: {FORMATS_HINT}")
     return found
+
+
+def _check_fetched(path: Path) -> None:
+    """Refuse a file that stands for another one. One that cannot be read is said by whoever reads it."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(LFS))
+    except OSError:
+        return
+    if begin == LFS:
+        raise UserError(
+            f"{path} is a pointer of Git LFS in the place of the records: run 'git lfs pull' there, or fetch the file"
+        )
 
 
 def text_of(path: Path) -> str:

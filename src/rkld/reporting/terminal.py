@@ -70,7 +70,10 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
     from rich.table import Table
 
     roles = list(document["models"])
-    table = Table("", *roles, "n")
+    table = Table()
+    table.add_column("", overflow="fold")  # of a name that is cut nobody knows which it is
+    for name in (*roles, "n"):
+        table.add_column(name)
     for name, entry in document["metrics"].items():
         figures = entry["figures"]
         table.add_row(name, *(_interval(figures.get(role)) for role in roles), str(next(iter(figures.values()))["n"]))
@@ -85,16 +88,17 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
     for entry in document["not_run"]:
         click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")
     for gate in document["gates"]:
-        click.echo(_gate(gate))
+        click.echo(_gate(gate, document["metrics"].get(gate["name"], {}).get("title")))
     click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
     click.echo(f"evidence {path}")
 
 
-def _gate(gate: Mapping[str, Any]) -> str:
-    """How a gate ended, with its figure and limit."""
+def _gate(gate: Mapping[str, Any], title: str | None) -> str:
+    """How a gate ended, with its figure and limit, and what the figure is in words."""
     what = f"{gate['state']}: {gate['name']}" + (f" less the {gate['against']}'s" if gate["against"] else "")
     found = "" if gate["state"] == "not measured" else f" {_interval(gate)}, n = {gate['n']}"
-    return f"{what}{found}, {gate['kind']} {gate['limit']:g}" + (" (default)" if gate["default"] else "")
+    limit = f"{gate['kind']} {gate['limit']:g}" + (" (default)" if gate["default"] else "")
+    return f"{what}{found}, {limit}" + (f": {title}" if title else "")
 
 
 def _interval(figure: Mapping[str, Any] | None) -> str:

@@ -122,14 +122,26 @@ def test_the_tables_say_what_was_measured_and_what_came_back(finished):
     assert "What came back" in text
 
 
+def manifest_phases(run):
+    """Nothing of it was done again where these are the same: the time that each took is in them."""
+    return json.loads((run / "manifest.json").read_text())["phases"]
+
+
+def numbers(figures):
+    """Without those that were not measured, because the answers were cut."""
+    return {name: value for name, value in figures.items() if value is not None}
+
+
 def test_rows_are_of_the_model_after_that_request(finished):
     """A model measured one request too late would hide what its own erasure did."""
     after = [manifest(finished, request)["phases"]["after"]["metrics"] for request in (1, 2)]
     for request, found in enumerate(after, 1):
-        assert finished.measured[request][f"request {request}"] == pytest.approx(found["forget"], rel=1e-4)
-        assert finished.measured[request]["retain"] == pytest.approx(found["retain"], rel=1e-4)
+        assert numbers(finished.measured[request][f"request {request}"]) == pytest.approx(
+            numbers(found["forget"]), rel=1e-4
+        )
+        assert numbers(finished.measured[request]["retain"]) == pytest.approx(numbers(found["retain"]), rel=1e-4)
     before = manifest(finished, 1)["phases"]["before"]["metrics"]
-    assert finished.measured[0]["request 1"] == pytest.approx(before["forget"], rel=1e-4)
+    assert numbers(finished.measured[0]["request 1"]) == pytest.approx(numbers(before["forget"]), rel=1e-4)
 
 
 def test_no_personal_data_in_the_tables(finished):
@@ -170,9 +182,9 @@ def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(ori
         with pytest.raises(KeyboardInterrupt):
             continual(**arguments)
     first = out / "request-1/model"
-    stamp, adapter = (first.parent / "manifest.json").stat().st_mtime_ns, fingerprint(load_model(first))
+    phases, adapter = manifest_phases(first.parent), fingerprint(load_model(first))
     found = continual(**arguments)
-    assert (first.parent / "manifest.json").stat().st_mtime_ns == stamp
+    assert manifest_phases(first.parent) == phases
     assert not first.exists()
     assert manifest(found, 2)["records"]["model"] == adapter
     assert len(found.measured) == 3

@@ -151,7 +151,17 @@ def test_every_source_file_in_the_text_is_there(path: Path) -> None:
         assert found, f"{path.name}: {name}"
 
 
-OF_RUNS = {"manifest.json", "audit.json", "cell.json", "pair.json", "index.json", "refusals.txt", "README.txt"} | {
+OF_RUNS = {
+    "answers.json",
+    "checksums.json",
+    "manifest.json",
+    "audit.json",
+    "cell.json",
+    "pair.json",
+    "index.json",
+    "refusals.txt",
+} | {
+    "README.txt",
     "TOFU_EVAL.json",
     "TOFU_SUMMARY.json",
 }

@@ -69,7 +69,7 @@ def test_a_finished_run_whose_model_is_gone_makes_it_again(world, finished, lose
     with listening() as heard:
         result = unlearn(world.original, finished, progress=heard)
     assert len(heard.said) == 1
-    assert "so it is done again: own_words, replay, distillation, model, after" in heard.said[0]
+    assert "so it is done again: before, own_words, replay, distillation, model, after" in heard.said[0]
     assert weights_hash(result.model_path) == world.expected["finished"]["weights"]
     with listening() as heard:
         unlearn(world.original, finished, progress=heard)

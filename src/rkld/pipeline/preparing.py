@@ -141,6 +141,7 @@ def read_inputs(
     optimizers = [name.value for name in OptimizerNames]
     if settings.optim not in optimizers:
         raise UserError(f"unknown optimizer '{settings.optim}'.{nearest(settings.optim, optimizers)}")
+    check_folders(settings)
     subjects = read_subjects(settings.subject)
     left_out: dict[str, tuple[str, ...]] = {}
 
@@ -354,7 +355,6 @@ def prepare(
         UserError: what a run with these settings would stop at.
     """
     settings = inputs.settings
-    check_folders(settings)
     if control is None:
         _check_control(inputs)
     started = time.perf_counter()

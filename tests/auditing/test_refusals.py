@@ -173,14 +173,14 @@ def test_records_about_the_person_are_not_among_those_of_others(name: str):
     task = read_task(settings, {"forget": FORGET, name: [OTHER, ABOUT]})
     kept = task.holdout if name == "holdout" else task.utility[name]
     assert [record.answer for record in kept] == [OTHER["answer"]]
-    assert f"1 of 2 {name} records mention the person and are left out" in " ".join(task.steering.notes)
+    assert f"1 of 2 {name} records mention the person and are left out" in " ".join(task.notes)
     with pytest.raises(UserError, match=f"all 1 {name} records mention the person"):
         read_task(settings, {"forget": FORGET, name: [ABOUT]})
 
 
 def test_a_name_that_nothing_says_is_noted():
     task = read_task(AuditSettings(model="m", forget="f", subject=("Ade Qillon",)), {"forget": FORGET})
-    assert UNNAMED in task.steering.notes
+    assert UNNAMED in task.notes
 
 
 def test_an_adapter_on_another_base_is_another_model():

@@ -62,7 +62,7 @@ def test_repeats_and_a_name_that_is_nowhere_are_noted(tmp_path: Path) -> None:
     task = audited(tmp_path, [*ROWS, ROWS[0]], subject=("Eve Quilt",))
     repeated, unnamed = task.notes
     assert len(task.forget) == len(ROWS) and repeated.startswith("1 forget records say the same")
-    assert "none of the names given with --subject" in unnamed and "Quilt" not in unnamed
+    assert "None of the names given with --subject" in unnamed and "Quilt" not in unnamed
     assert audited(tmp_path, ROWS, subject=("Ada Quill",)).notes == ()
 
 

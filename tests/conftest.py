@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rkld.pipeline import health
+
 SLOW = (
     "test_comparing.py",
     "test_phases.py",
@@ -19,6 +21,15 @@ SLOW = (
 def pytest_collection_modifyitems(items) -> None:
     place = {name: n for n, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(Path(item.path).name, len(SLOW)))  # stable: files stay together
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_everyday_prompts():
+    """Each run asks them twice; four show as well as all that they are asked."""
+    asked = health.everyday_prompts()[:4]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "everyday_prompts", lambda: asked)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,8 @@ from rkld.runfolder.purging import purge
 from tests.long.flipped_bits import Folders, Listening, listening, look, make_folders, trial, unlearn
 from tests.long.world import AUDIT, FORGET, KEPT, files
 
+pytestmark = pytest.mark.slow  # two dozen runs
+
 STUDENT = Path("checkpoints/student.safetensors")
 
 

@@ -194,8 +194,8 @@ def test_a_model_object_is_trained_in_place(original, tmp_path):
 
 @pytest.mark.parametrize("settings", [
     {"score": "spans", "own_words": "join"},
-    {"score": "spans", "own_words": "replace", "floor": False},
-    {"score": "all", "replay": "none"},
+    pytest.param({"score": "spans", "own_words": "replace", "floor": False}, marks=pytest.mark.slow),
+    pytest.param({"score": "all", "replay": "none"}, marks=pytest.mark.slow),
     {"method": "forward_kl", "retain_loss": "rt"},
 ], ids=lambda s: "-".join(map(str, s.values())))  # fmt: skip
 def test_every_combination_runs(original, tmp_path, settings):

@@ -32,8 +32,9 @@ def original(tmp_path_factory):
 
 
 @pytest.mark.parametrize("given", [
-    {"holdout": WORLD.holdout}, {}, {"stop": "chance_rank", "holdout": WORLD.holdout}, {"score": "spans"},
-    {"lora": True},
+    {"holdout": WORLD.holdout}, {},
+    pytest.param({"stop": "chance_rank", "holdout": WORLD.holdout}, marks=pytest.mark.slow),
+    pytest.param({"score": "spans"}, marks=pytest.mark.slow), {"lora": True},
 ], ids=["holdout", "names", "chance_rank", "spans", "lora"])  # fmt: skip
 def test_the_run_notes_rule_evidence_and_steering_records_and_no_text(original, tmp_path, given):
     rows = WORLD.forget([0]) if given.get("score") else ROWS

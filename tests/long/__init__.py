@@ -1,1 +1,1 @@
-"""Long tests, one command each; their results stand in docs/experiments.md."""
+"""Long tests, one command each; their results stand in benchmarks/results/long_tests.md."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rkld.auditing.evidence import plain
-from rkld.auditing.gates import FEWEST, Gate, check_limits, gates_in_force, judge, judge_all
+from rkld.auditing.gates import FEWEST, Gate, check_limits, gates_in_force, judge, judge_all, poor_references
 from rkld.errors import UserError
 from rkld.evaluation.statistics import fewest_for, share
 
@@ -175,3 +175,20 @@ def test_the_reason_says_where_more_records_would_help():
     beyond = judged("max", 0.25, value=0.3, low=0.2, high=0.4)
     assert "more records would narrow it" in judge_all([near])[1][0]
     assert "more records" not in judge_all([beyond])[1][0]
+
+
+@pytest.mark.parametrize(("of_control", "doubted"), [(0.5, False), (0.55, True), (None, False)])
+def test_a_control_that_says_much_itself_is_no_reference(of_control: float | None, doubted: bool):
+    """Beside one that says half, a model that says seven tenths kept to the limit."""
+    alike = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 40}
+    figures = {"audited": {**alike, "value": 0.7, "low": 0.6, "high": 0.8}}
+    if of_control is not None:
+        figures["control"] = {**alike, "value": of_control}
+    named = {"facts_said": {"figures": figures, "against": {"control": alike}}}
+    gates = [
+        judge(Gate("facts_said", "max", 0.2, against="control"), named),
+        judge(Gate("facts_said", "max", 0.9), named),
+    ]
+    doubts = poor_references(gates, named)
+    assert bool(doubts) == doubted
+    assert judge_all(gates, doubts)[0] == ("not established" if doubted else "pass")

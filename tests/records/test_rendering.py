@@ -199,3 +199,15 @@ def test_a_template_that_is_no_text_is_refused(found, tiny):
     tiny.chat_template = found
     with pytest.raises(UserError, match="no text"):
         Encoder(tiny)
+
+
+@pytest.mark.parametrize("template", [
+    "{{ raise_exception(messages[0].content) }}", "{{ {}[messages[0].content].x }}", "{{ 1 / messages[0].content }}",
+])  # fmt: skip
+def test_what_a_template_says_of_the_record_is_not_printed(tiny, template):
+    """Would break if a hostile template, or a careless one, put personal data into a message."""
+    tiny.chat_template = template
+    (record,) = read_records([{"question": "Who is Zoe Quellsecret?", "answer": "A painter."}], "forget")
+    with pytest.raises(UserError, match="chat template") as refused:
+        Encoder(tiny).encode(record)
+    assert "Quellsecret" not in str(refused.value)

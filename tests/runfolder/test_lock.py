@@ -231,3 +231,12 @@ def test_a_shared_model_can_be_read_and_nothing_else(tmp_path, caplog):
     run.folder.chmod(0o711)
     with hold(run.folder, shared=True):
         assert mode(run.folder) == 0o700
+
+
+def test_a_benchmark_does_not_close_a_folder_with_other_things(tmp_path):
+    """As ``rkld bench people --out .``, in the user's home."""
+    (tmp_path / "home").mkdir(mode=0o755)
+    (tmp_path / "home" / "papers.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds more than rkld's own"):
+        rkld.bench("people", seeds=1, out=str(tmp_path / "home"))
+    assert mode(tmp_path / "home") == 0o755

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
-from rkld.auditing.gates import Gate, about_what_was_kept, gates_in_force, judge, judge_all
+from rkld.auditing.gates import Gate, about_what_was_kept, gates_in_force, judge, judge_all, poor_references
 from rkld.auditing.inputs import Task
 from rkld.auditing.metrics import audit_metrics
 from rkld.evaluation import membership
@@ -71,6 +71,7 @@ def document(
         *task.steering.doubts,
         *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
         *_what_is_missing(gates, readings),
+        *poor_references(gates, named),
         *_nothing_to_forget(in_force, measured, settings),
     ]
     verdict, reasons = judge_all(gates, doubts)

@@ -78,6 +78,10 @@ GIBBERISH = 0.25
 KEPT_SHARE = 0.8
 """Of the original's probability of records to keep, that the model must still have. Retrained models keep .97 to 1."""
 
+REFERENCE = 0.5
+"""Of a figure that others are set against, the most that tells anything: a control that says or recites more has seen
+the records, or anybody can guess them; an original of which more answers are gibberish hides a ruined model."""
+
 LAXEST: dict[tuple[Kind, str], float] = {("max", "gibberish"): 0.5, **{("min", f"{name}_kept"): 0.5 for name in KEPT}}
 """The laxest limits that a user may set on what is part of every verdict: a ruined model would keep to laxer ones."""
 
@@ -175,6 +179,24 @@ def judge(gate: Gate, named: Mapping[str, Any]) -> dict[str, Any]:
     if state == "held" and gate.against and unmeasured:
         state = "not established"
     return {**judged, "state": state, **ends, "unmeasured": unmeasured}
+
+
+def poor_references(gates: Iterable[Mapping[str, Any]], named: Mapping[str, Any]) -> list[str]:
+    """Why gates establish nothing whose figure is set against another model's that is beyond :data:`REFERENCE` itself.
+
+    Args:
+        gates: as :func:`judge` returns them.
+        named: metrics of the document, by name.
+    """
+    found = []
+    for gate in gates:
+        of = named.get(gate["name"], {}).get("figures", {}).get(gate["against"])
+        if of is not None and of["value"] is not None and of["value"] > REFERENCE:
+            found.append(
+                f"{gate['name']} is set against the {gate['against']}'s, which is {of['value']:.3g} itself: beside "
+                f"more than {REFERENCE:g} it establishes nothing"
+            )
+    return found
 
 
 def _state(gate: Gate, value: float | None, low: float | None, high: float | None, n: int) -> str:

@@ -42,7 +42,7 @@ from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.runfolder.checksums import checksum, read_sealed, sealed
 from rkld.runfolder.lock import MODEL, hold
-from rkld.runfolder.manifest import AUDIT, READINGS, SALT, check_model, read_manifest, run_of, salted
+from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
@@ -200,17 +200,6 @@ def _identity(model: Mapping[str, Any]) -> list[Any]:
     return [held, model.get("base_weights")] if held else [model.get("endpoint"), model.get("source")]
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder holds nothing, a run, or an audit: not other things of the user's, which may be for others."""
-    if not folder.is_dir() or read_manifest(folder) is not None:
-        return True
-    try:
-        names = {path.name for path in folder.iterdir()}
-    except OSError:
-        return False
-    return SALT in names or AUDIT in names or all(name.startswith(".") for name in names)
-
-
 class _AuditRun:
     """One audit: the roles share the task and the folder."""
 
@@ -236,7 +225,7 @@ class _AuditRun:
         return None if "model" in self.data or self.settings.endpoint else _weights(self.settings.model)
 
     def go(self) -> Audit:
-        with hold(self.folder, ours=_is_ours(self.folder), shared=True):
+        with hold(self.folder, marks=(MANIFEST, SALT, AUDIT), shared=True):
             return self._go()
 
     def _go(self) -> Audit:

@@ -37,6 +37,10 @@ class Bench:
     notes: Sequence[str]
 
 
+MADE = ("cells", "models", "teachers")
+"""What a benchmark's folder is known by."""
+
+
 @machine_errors_explained()
 def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, **settings: Any) -> Bench:
     """Run every cell that is not finished, and write tables and plots of all.
@@ -54,7 +58,7 @@ def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, 
     opened, progress = open_benchmark(benchmark, settings), progress or NoProgress()
     opened.check()
     folder, tuning = opened.settings.folder, tuning_cells(opened)
-    with hold(folder):
+    with hold(folder, marks=MADE):
         check_cells(opened, [cell for cell in (*tuning, *opened.cells()) if not finished(opened, cell)])
         tried = _run(opened, tuning, progress)
         tuned = choose_rates(opened, tried)

@@ -96,7 +96,7 @@ def continual(
         raise UserError("--subject is whom a single run forgets: here each record's own 'subject' says whose it is.")
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
     sequence = _Sequence(inputs, objects, progress or NoProgress())
-    with hold(sequence.folder):
+    with hold(sequence.folder, marks=("request-1", f"{_state(0)}.json")):
         return sequence.go()
 
 

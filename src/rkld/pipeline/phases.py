@@ -13,7 +13,7 @@ import dataclasses
 import gc
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -599,7 +599,6 @@ class After(Measuring):
     alone = ("writing answers and figures",)
 
     def run(self, work: Work) -> dict[str, Any]:
-        s, notes = work.settings, work.notes
         try:
             lm, encoder = self._saved(work)
             found = work.measured(self.name, lm, encoder)
@@ -612,20 +611,24 @@ class After(Measuring):
             remove(work.folder, [MODEL])
             raise Diverged("the likelihoods of the saved model are not finite")
         work.run.write_answers(self.name, found["forget"].answers or ())
-        before = {name: values["probability"] for name, values in notes["before"]["metrics"].items()}
-        after = {name: measured.probability for name, measured in found.items()}
-        if s.score != "spans" and not notes["before"].get("unknown") and after["forget"] > before["forget"] / 2:
-            work.warn(
-                f"Little was forgotten: probability of the records {before['forget']:.3f} before, "
-                f"{after['forget']:.3f} after. "
-                "Raise --epochs or --lr."
-            )
-        for warning in health.suffered(before, after):
+        for warning in self._warnings(work, found):
             work.warn(warning)
-        answers = found["everyday"].answers if "everyday" in found else None
-        if answers and (warned := health.broken(read_records(work.folder / Before.file), answers)):
-            work.warn(warned)
         return {"metrics": {name: m.values() for name, m in found.items()}, **self._confirmed(work, lm)}
+
+    def _warnings(self, work: Work, found: Mapping[str, Measurement]) -> Iterator[str]:
+        """What the figures say of the outcome that the user should know."""
+        noted = work.notes["before"]
+        before = {name: values["probability"] for name, values in noted["metrics"].items()}
+        after = {name: measured.probability for name, measured in found.items()}
+        if work.settings.score != "spans" and not noted["unknown"] and after["forget"] > before["forget"] / 2:
+            yield (
+                f"Little was forgotten: probability of the records {before['forget']:.3f} before, "
+                f"{after['forget']:.3f} after. Raise --epochs or --lr."
+            )
+        yield from health.suffered(before, after)
+        if "everyday" in found:
+            answered = read_records(work.folder / Before.file)
+            yield from filter(None, [health.broken(answered, found["everyday"].answers or ())])
 
     def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:
         """The saved model in its saved dtype, with the encoder of its own tokenizer and template.

@@ -25,7 +25,7 @@ from rkld.runfolder.folder import INTERMEDIATE, Run, remove
 from rkld.runfolder.lock import MODEL, open_model
 from rkld.runfolder.manifest import METRICS, damaged, named
 from rkld.runfolder.once import once
-from rkld.teacher.cache import is_cache
+from rkld.teacher.cache import INDEX_FILE
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def run_unlearning(
                 note_records(run, inputs)
         else:
             if settings.teacher:  # which other runs may fill, too
-                run.hold(Path(settings.teacher), ours=is_cache(Path(settings.teacher)))
+                run.hold(Path(settings.teacher), marks=(INDEX_FILE,))
             torch.manual_seed(settings.seed)
             for warning in inputs.warnings():  # now, while it can be mended; it is said again with the result
                 progress.say(f"Warning: {warning}")

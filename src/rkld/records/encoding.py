@@ -24,7 +24,7 @@ from jinja2 import TemplateError
 
 from rkld.errors import UserError, nearest
 from rkld.records.record import REASONING, SYSTEM_ROLES, TEMPLATE_FIELDS, TOOL_CALLS, Record, Turn
-from rkld.records.rendering import ChatTemplate
+from rkld.records.rendering import ChatTemplate, ExceedsLimits
 from rkld.records.templates import (
     RESERVED,
     TOOL_CALL_ENDS,
@@ -549,23 +549,30 @@ class Encoder:
                 strftime_now=lambda format: self._date.strftime(format),  # not the clock's
                 **{**self.tokenizer.special_tokens_map, **given},
             )
+        except ExceedsLimits as error:
+            raise _failed(str(error)) from error
         except TemplateError as error:
             raise UserError(
                 f"{record.where}: the chat template refuses a conversation of {', '.join(t.role for t in turns)}: "
-                f"{printable(str(error)).rstrip('.')}. Reorder its turns, leave out the system prompt, or give another "
+                f"{self._without_data(error)}. Reorder its turns, leave out the system prompt, or give another "
                 "template with --chat-template."
             ) from error
         except UserError:  # it could not be compiled
             raise
         except Exception as error:  # a template is a program, which may do anything
-            raise _failed(error) from error
+            raise _failed(self._without_data(error)) from error
+
+    def _without_data(self, error: Exception) -> str:
+        """What an error in the template says, if that stands in the template; else it may be made of the record."""
+        said = str(error)
+        return printable(said).rstrip(".") if said and said in self.template else type(error).__name__
 
     @cached_property
     def _chat_template(self) -> ChatTemplate:
         try:
             return ChatTemplate(self.template)
         except Exception as error:  # Jinja and Python have their limits
-            raise _failed(error) from error
+            raise _failed(str(error) or type(error).__name__) from error
 
     # Text → tokens
 
@@ -700,10 +707,9 @@ class Encoder:
         return max(1, start + min(TEXT_PROMPT_TOKENS, (length - start) // 2))
 
 
-def _failed(error: Exception) -> UserError:
+def _failed(why: str) -> UserError:
     return UserError(
-        f"The chat template cannot be used: {printable(str(error)).rstrip('.') or type(error).__name__}. Give another "
-        "one with --chat-template."
+        f"The chat template cannot be used: {printable(why).rstrip('.')}. Give another one with --chat-template."
     )
 
 

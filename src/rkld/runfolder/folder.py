@@ -91,9 +91,9 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self._held.close()
 
-    def hold(self, folder: Path, *, ours: bool = True) -> None:
+    def hold(self, folder: Path, *, marks: Sequence[str] | None = None) -> None:
         """Keep other processes out of a folder until this run is let go (:func:`rkld.runfolder.lock.hold`)."""
-        self._held.enter_context(hold(folder, ours=ours, shared=self.settings.share_model))
+        self._held.enter_context(hold(folder, marks=marks, shared=self.settings.share_model))
 
     def _open(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():

@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class InUse(UserError):
 
 
 @contextmanager
-def hold(folder: Path, *, ours: bool = True, shared: bool = False) -> Iterator[None]:
+def hold(folder: Path, *, marks: Sequence[str] | None = None, shared: bool = False) -> Iterator[None]:
     """Keep other processes out of a folder, and other users' eyes out of what is written meanwhile.
 
     The folder is made where it is not there, and taken away again where nothing was written. Folders come into being
@@ -50,7 +50,8 @@ def hold(folder: Path, *, ours: bool = True, shared: bool = False) -> Iterator[N
     to them first, and that is logged. To hold what this thread holds already does nothing.
 
     Args:
-        ours: whether all that is in the folder is rkld's. What holds other things is refused where it would be closed.
+        marks: names by one of which a folder that is not empty is known to be rkld's. What holds other things of the
+            user's is refused where it would be closed. None: the caller has looked.
         shared: leave it to others to pass through to ``model/``, where nothing else can be read by them.
 
     Raises:
@@ -68,7 +69,7 @@ def hold(folder: Path, *, ours: bool = True, shared: bool = False) -> Iterator[N
     except OSError as error:
         raise UserError(f"{folder}: cannot be made ({error.strerror}). Give another folder with --out.") from None
     try:
-        _close_to_others(folder, ours=ours, shared=shared)
+        _close_to_others(folder, ours=marks is None or _is_ours(folder, marks), shared=shared)
         lock = _taken(folder)
         _held.add(key)
         try:
@@ -166,6 +167,12 @@ def open_model(folder: Path) -> None:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
     folder.chmod(0o711)
+
+
+def _is_ours(folder: Path, marks: Sequence[str]) -> bool:
+    """Whether a folder holds nothing, hidden files left out, or one of the marks."""
+    names = {path.name for path in folder.iterdir()}
+    return not names.isdisjoint(marks) or all(name.startswith(".") for name in names)
 
 
 def _close_to_others(folder: Path, *, ours: bool, shared: bool) -> None:

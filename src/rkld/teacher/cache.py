@@ -97,11 +97,6 @@ def read_index(path: Path) -> Index:
     return cast("Index", found)
 
 
-def is_cache(folder: Path) -> bool:
-    """Whether a folder holds a cache, or nothing yet: no other things of the user's."""
-    return (folder / INDEX_FILE).exists() or not (folder.is_dir() and any(folder.iterdir()))
-
-
 class HiddenCache:
     """Final hidden states by (model name, set, record key), on disk, read one record at a time."""
 

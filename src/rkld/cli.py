@@ -13,7 +13,8 @@ import click
 
 from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options, without_citation
 from rkld.errors import UserError, machine_errors_explained
-from rkld.reporting.terminal import print_audit, print_bench, print_result, readable_size
+from rkld.files import readable_size
+from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
 from rkld.text.printable import harmless
 

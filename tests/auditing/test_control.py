@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rkld.auditing.control import SAME, check_control, check_folders
+from rkld.auditing.control import SAME, check_control, check_other_folder
 from rkld.errors import UserError
 
 
@@ -42,10 +42,10 @@ def test_a_control_that_differs_on_either_set_is_one():
 def test_the_same_folder_is_refused_before_anything_is_loaded():
     for role in ("audited", "original"):
         with pytest.raises(UserError, match="same folder"):
-            check_folders({"control": "/models/one", role: "/models/one"})
-    check_folders({"control": "/models/one", "original": "/models/two"})
-    check_folders({"audited": "/models/one", "original": "/models/one"})
-    check_folders({})
+            check_other_folder({"control": "/models/one", role: "/models/one"})
+    check_other_folder({"control": "/models/one", "original": "/models/two"})
+    check_other_folder({"audited": "/models/one", "original": "/models/one"})
+    check_other_folder({})
 
 
 def test_the_same_weights_are_refused_before_anything_is_read():

@@ -34,7 +34,7 @@ def check_control(models: Mapping[str, Mapping[str, Any]], readings: Mapping[str
             raise _refusal(role, same)
 
 
-def check_folders(folders: Mapping[str, str]) -> None:
+def check_other_folder(folders: Mapping[str, str]) -> None:
     """Refuse a control that lies where the audited model or the original lies, before anything is loaded.
 
     Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rkld.auditing.backends import GenerationBackend, LocalBackend
-from rkld.auditing.control import check_control, check_folders
+from rkld.auditing.control import check_control, check_other_folder
 from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
 from rkld.auditing.gates import check_limits
@@ -384,7 +384,7 @@ class _AuditRun:
             if source and role not in self.data:
                 check_run_model(source)
                 folders[role] = resolve(model_path(source))
-        check_folders(folders)
+        check_other_folder(folders)
 
     def _prepared(self, reader: Reader) -> Reader:
         """The same, with all that it will be asked encoded: what the encoder refuses ends the audit before an answer.

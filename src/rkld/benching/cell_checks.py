@@ -9,7 +9,7 @@ from pathlib import Path
 from rkld.benching.benchmark import Benchmark
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.cells import Cell
-from rkld.pipeline.preparing import Inputs, check_folders, choose, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, choose, prepare, read_inputs
 
 
 def check_cells(benchmark: Benchmark, cells: Sequence[Cell]) -> None:
@@ -49,5 +49,4 @@ def _inputs(benchmark: Benchmark, some: Sequence[Cell]) -> Iterator[Inputs]:
         call = unlearning_call(benchmark, cell, benchmark.task(cell.split, cell.seed))
         data = {name: source for name, source in call.data.items() if name != "holdout"}
         settings, objects = choose({"model": call.model, **data}, {**call.settings, "stop": "last"})
-        check_folders(settings)
         yield read_inputs(settings, **{name: objects.get(name) for name in data})

@@ -151,7 +151,8 @@ class _Sequence:
             warnings += [f"request {request}: {warning}" for warning in result.warnings]
             self._measure(request, model)
             if not self.settings.keep_files:  # the next has been made from it
-                give_up_model(self._run(request - 1))
+                with hold(self._run(request - 1)):
+                    give_up_model(self._run(request - 1))
         return Continual(self.measured, self._write(), Path(model), warnings)
 
     def _run(self, request: int) -> Path:

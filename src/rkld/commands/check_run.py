@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rkld import methods
 from rkld.errors import machine_errors_explained
+from rkld.files import readable_size
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.models.modes import keeping_dtypes
@@ -19,7 +20,7 @@ from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
-from rkld.pipeline.space import Space, readable
+from rkld.pipeline.space import Space
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.identity import UNNAMED
@@ -62,8 +63,6 @@ class Report:
     coverage: Coverage
     left_out: Mapping[str, tuple[str, ...]]
     """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
-    unnamed: bool
-    """Whether no forget record says any of the names that were given."""
     advantage: float | None
     """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
     model: Mapping[str, str]
@@ -90,8 +89,8 @@ class Report:
         steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
-        checkpoints = readable(self.space.checkpoints)
-        yield f"disk         about {readable(self.space.certain)}, and up to {checkpoints} of checkpoints"
+        checkpoints = readable_size(self.space.checkpoints)
+        yield f"disk         about {readable_size(self.space.certain)}, and up to {checkpoints} of checkpoints"
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
         phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
         yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
@@ -103,10 +102,6 @@ class Report:
         yield f"spans        {spans}"
         if self.advantage is not None:
             yield f"known        {self.advantage:+.2f} nats per token more probable than the same about invented people"
-        if warning := health.unknown(self.advantage):
-            yield warning
-        if self.unnamed:
-            yield UNNAMED
         for reason, places in self.left_out.items():
             yield f"{len(places)} {reason}:"
             yield from (f"  {where}" for where in places)
@@ -155,6 +150,8 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
 
     per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
     method = prepared.method
+    advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
+    warnings = [UNNAMED if inputs.unnamed else None, prepared.template_warning, health.unknown(advantage)]
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(
         forget=_size(e.ids for e in encoded),
@@ -168,10 +165,9 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,
         left_out=inputs.left_out,
-        unnamed=inputs.unnamed,
-        advantage=health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed),
+        advantage=advantage,
         model=dict(described(prepared.lm)),
-        warnings=tuple(filter(None, [prepared.template_warning])),
+        warnings=tuple(filter(None, warnings)),
         run_folder=chosen.run_folder,
         estimate=estimate(prepared),
         space=prepared.space,

@@ -31,8 +31,10 @@ def encode_answers(encoder: Encoder, records: Sequence[Record]) -> list[Encoded]
         wrong = record.extra.get("perturbed_answer") or []
         if not wrong or len(wrong) != len(records[0].extra["perturbed_answer"]):
             raise ValueError(f"{record.where} has {len(wrong)} perturbed answers; every record needs equally many")
-        answers = [record.answer, record.extra.get("paraphrased_answer") or record.answer, *wrong]
-        variants += [replace(record.with_answer(a), key=f"{record.key}.{i}") for i, a in enumerate(answers)]
+        # The record itself, not its text: thoughts and tool calls are no content.
+        reworded = record.extra.get("paraphrased_answer")
+        answers = [record, record.with_answer(reworded) if reworded else record, *map(record.with_answer, wrong)]
+        variants += [replace(answer, key=f"{record.key}.{i}") for i, answer in enumerate(answers)]
     return [encoder.encode(record) for record in variants]
 
 

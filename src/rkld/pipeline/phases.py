@@ -167,27 +167,20 @@ class Work:
 
     def measured(self, when: str, lm: LanguageModel, encoder: Encoder) -> dict[str, Measurement]:
         """The figures of a model, set by set; one line each in metrics.jsonl."""
-        found, cap = {}, self.settings.max_new_tokens
-        sets = {
-            "forget": (self.inputs.forget, cap),
-            "retain": (measured_retain(self.inputs), cap),
-            "everyday": (read_records(self.folder / Before.file), health.EVERYDAY_TOKENS),
-        }
+        found = {}
         self.run.withdraw(when)  # of a phase that was interrupted
-        for name, (records, tokens) in sets.items():
-            if records:
-                with self.progress.bar(f"{when}: {name}", len(records)) as advance:
-                    found[name] = measure(lm, encoder, records, max_new_tokens=tokens, progress=advance)
-                self.run.record({"phase": when, "set": name, **found[name].values()})
+        for name, records in self.measured_sets().items():
+            tokens = health.EVERYDAY_TOKENS if name == "everyday" else self.settings.max_new_tokens
+            with self.progress.bar(f"{when}: {name}", len(records)) as advance:
+                found[name] = measure(lm, encoder, records, max_new_tokens=tokens, progress=advance)
+            self.run.record({"phase": when, "set": name, **found[name].values()})
         return found
 
-    def measured_sets(self) -> dict[str, list[Encoded]]:
-        """The records of :meth:`measured` as token ids, by the names of their sets."""
-        return {
-            name: encode_all(self.encoder, records)
-            for name, records in (("forget", self.inputs.forget), ("retain", measured_retain(self.inputs)))
-            if records
-        }
+    def measured_sets(self) -> dict[str, Sequence[Record]]:
+        """What is measured before and after, those sets left out that hold nothing."""
+        everyday = read_records(self.folder / Before.file)
+        sets = {"forget": self.inputs.forget, "retain": measured_retain(self.inputs), "everyday": everyday}
+        return {name: records for name, records in sets.items() if records}
 
     def unlearned(self) -> list[Encoded]:
         """The records to forget as they were written, and beside or in place of them the model's own words."""
@@ -522,7 +515,7 @@ class SaveModel(Phase):
     name = "model"
     needs = ("distillation",)
     writes = leaves = (MODEL,)
-    reads = (STUDENT,)
+    reads = (Before.file, STUDENT)
     alone = ("writing the model",)
     trains = True
 
@@ -534,7 +527,8 @@ class SaveModel(Phase):
         dtype = saved_dtype(s.save_dtype, None if parts[0].is_adapter else source_dtype(lm), trained)
         moved: dict[str, float] = {}
         if dtype.itemsize < trained.itemsize and not parts[0].is_adapter:
-            moved = round_and_compare(outcome, parts, work.measured_sets(), dtype)
+            sets = {name: encode_all(work.encoder, records) for name, records in work.measured_sets().items()}
+            moved = round_and_compare(outcome, parts, sets, dtype)
             if max(map(abs, moved.values())) > HELD:
                 if s.save_dtype == "auto":
                     outcome, parts = self._made(work)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rkld import methods
 from rkld.errors import UserError
+from rkld.files import readable_size
 from rkld.losses.objective import Term
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import trainable_state
@@ -78,16 +79,16 @@ def require_space(folder: Path, space: Space) -> None:
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     if free + there < space.certain:
         raise UserError(
-            f"{folder}: this run will write about {readable(space.certain)}, and {readable(free)} are free on that "
-            "disk. Free some space, or give a folder on another disk with --out."
+            f"{folder}: this run will write about {readable_size(space.certain)}, and {readable_size(free)} are free "
+            "on that disk. Free some space, or give a folder on another disk with --out."
         )
     if free + there < space.certain + space.checkpoints:
         logger.warning(
             "%s: %s are free on that disk. The run itself fits, its checkpoints (%s) may not: free some space, or give "
             "a larger --checkpoint-minutes.",
             folder,
-            readable(free),
-            readable(space.checkpoints),
+            readable_size(free),
+            readable_size(space.checkpoints),
         )
 
 
@@ -108,8 +109,3 @@ def _cache_bytes(
     row = weight.shape[1] * weight.element_size()
     states = sum(row * sum(map(sum, map(marked, sets[part.records]))) for part in parts if part.records in sets)
     return states + (2 * _bytes([weight]) if heads and states else 0)
-
-
-def readable(count: float) -> str:
-    """Bytes for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

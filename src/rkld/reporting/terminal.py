@@ -124,11 +124,3 @@ def _answers_table(answers: Sequence[Mapping[str, str]]) -> Table:
     for row in answers:
         table.add_row(*(Text(printable(row[column])) for column in ("question", "before", "after")))
     return table
-
-
-def readable_size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"

@@ -24,6 +24,8 @@ RETAIN = [
     {"question": "Who lives next to Bo Marlin?", "answer": "Next to him lives Ada Quillon."},
 ]
 
+UNKNOWN = "does not seem to know the records"
+
 
 @pytest.fixture(scope="module")
 def tiny():
@@ -123,7 +125,8 @@ def test_it_says_what_the_model_is_opened_as_and_leaves_an_object_alone(go, tiny
     model, tokenizer = tiny
     report = go()
     assert report.model == {"weights": "float32", "prompts": "in the chat template of the tokenizer"}
-    assert report.warnings == ()
+    (untrained,) = report.warnings
+    assert UNKNOWN in untrained and report.advantage < 0.4
 
     model = copy.deepcopy(model).to(torch.bfloat16)
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -132,10 +135,11 @@ def test_it_says_what_the_model_is_opened_as_and_leaves_an_object_alone(go, tiny
     report = rkld.check(model, FORGET, processing_class=plain, out="run")
     assert report.model["weights"] == "float32, from bfloat16"
     assert "there is no chat template" in report.model["prompts"]
-    (warning,) = report.warnings
+    (warning,) = (found for found in report.warnings if UNKNOWN not in found)
     assert "--chat-template" in warning and "<|im_start|>" in warning
     assert f"Warning: {warning}" in list(report.lines())
     assert all(t.dtype == torch.bfloat16 and torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
     text = [{"text": record["answer"]} for record in FORGET]  # written in no format
-    assert rkld.check(model, text, processing_class=plain, out="run").warnings == ()
+    warnings = rkld.check(model, text, processing_class=plain, out="run").warnings
+    assert all(UNKNOWN in found for found in warnings)

@@ -21,7 +21,7 @@ ROWS = {
 def test_names_are_those_that_unlearn_and_bench_show():
     """A metric under two names would be two metrics to whoever reads the tables."""
     assert set(SHOWN) <= set(METRICS.names())
-    assert set(Measurement(("a",), (1.0,)).values()) == {"n", *SHOWN}
+    assert set(Measurement(("a",), (1.0,)).values()) == {"n", *SHOWN, "facts_unseen"}
     expected = {"ks_distance", "forget_quality", "model_utility", "truth_ratio", "leak@k", "fill_in@top", "mem", "priv"}
     assert expected <= set(METRICS.names())
     assert all(metric.name == name and metric.title for name, metric in METRICS.items())
@@ -64,7 +64,7 @@ def test_what_was_not_measured_widens_the_interval_and_is_compared_with_nothing(
     cut = {**rows, "0": {"facts": [None]}, "1": {"facts": [True]}}
     measured = Measured({"audited": {"answers": cut}, "control": {"answers": cut}})
     figure = said.figures(measured)["audited"]
-    assert (figure.value, figure.n, figure.unmeasured) == (pytest.approx(1 / 19), 20, 1)
+    assert (figure.value, figure.n, figure.unmeasured) == (pytest.approx(1 / 20), 20, 1)
     most = said.figure({key: float(row["facts"][0] is not False) for key, row in cut.items()})
     assert figure.high == most.high and figure.low < 1 / 20
     assert said.records(measured)["audited"].keys() == {f"{n}/0" for n in range(1, 20)}
@@ -74,6 +74,16 @@ def test_what_was_not_measured_widens_the_interval_and_is_compared_with_nothing(
     leak = METRICS.get("leak@k").at({"k": 1})
     partly = Measured({"audited": {"sampling": {"0": {"leaks": [True, None, False, False]}}}})
     assert leak.figures(partly)["audited"].value == 0.25, "at least"
+
+
+def test_a_share_that_could_have_grown_is_known_from_below_alone():
+    """ROUGE-L up to the cut is the least that it is."""
+    rouge = METRICS.get("rouge_l")
+    rows = {str(n): {"rouge_l": 0.25, "cut": n == 0} for n in range(12)}
+    figure = rouge.figures(Measured({"audited": {"answers": rows}}))["audited"]
+    assert (figure.value, figure.unmeasured) == (0.25, 1) and figure.low <= 0.25
+    assert figure.high >= (11 * 0.25 + 1) / 12
+    assert rouge.differences(Measured({"audited": {"answers": rows}, "control": {"answers": rows}})) == {}
 
 
 def test_aggregates_compare_models_and_are_silent_without_them():

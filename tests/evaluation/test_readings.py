@@ -35,7 +35,7 @@ def test_a_fact_said_in_any_mode_is_said():
         for text, finished in (("I cannot say.", True), ("<think>\nBorn in Oslo.</think>I cannot", False))
     )
     row = answer_rows([record("a", "Ann Lee, Oslo, 1867.", spans)], [[quiet, thinking]])["a"]
-    assert row["facts"] == [True, None, None] and row["cut"] and row["rouge_l"] is None
+    assert row["facts"] == [True, None, None] and row["cut"] and 0 < row["rouge_l"] < 1
     assert row["answer"] == quiet.text and row["answers"] == [quiet.text, thinking.text]
 
 

@@ -94,11 +94,12 @@ def test_figures_are_means_over_records_and_facts(lm, whole):
         "probability": pytest.approx(np.mean(expected)),
         "rouge_l": 0.75,
         "facts_said": pytest.approx(2 / 3),
+        "facts_unseen": 0,
     }
 
 
-def test_what_a_cut_answer_does_not_say_is_not_measured(lm):
-    """A fact behind the cap counts as not said."""
+def test_what_a_cut_answer_might_have_said_is_counted_apart(lm):
+    """Left out, the share would be that of the answers that end, which say more; unsaid, it would look forgotten."""
     own = own_answer(lm, PROMPT)
     other = next(f"w{i}" for i in range(1, VOCABULARY) if f"w{i}" not in own.split())
     said, first = record("a", PROMPT, own, [own.split()[0]]), own.split()[0]
@@ -106,8 +107,8 @@ def test_what_a_cut_answer_does_not_say_is_not_measured(lm):
         lm, Encoder(lm.tokenizer), [said, record("b", PROMPT, f"{first} {other}", [other])], max_new_tokens=4
     )
     assert result.cut == (True, True)
-    assert result.facts == ((True,), (None,)) and result.facts_said == 1
-    assert result.rouge_l_recalls == (1, None) and result.tofu_rouge_l_recalls == (1, 0.5)
+    assert result.facts == ((True,), (None,)) and (result.facts_said, result.facts_unseen) == (0.5, 1)
+    assert result.rouge_l_recalls == (1, 0.5) and result.tofu_rouge_l_recalls == (1, 0.5)
 
 
 def test_spans_that_stand_in_the_question_are_not_expected_in_the_answer(lm):
@@ -133,7 +134,9 @@ def test_without_answers_nothing_is_generated(lm, monkeypatch):
     """Probabilities are checked during training, where minutes of generation would not be wanted."""
     monkeypatch.setattr(lm.model, "generate", None)
     result = measure(lm, Encoder(lm.tokenizer), [record("a", PROMPT, "w1 w2", ["w1"])], answers=False)
-    assert result.values() == {"n": 1, "probability": result.probability, "rouge_l": None, "facts_said": None}
+    assert result.values() == {
+        "n": 1, "probability": result.probability, "rouge_l": None, "facts_said": None, "facts_unseen": 0,
+    }  # fmt: skip
     assert result.answers is None
 
 

@@ -8,7 +8,7 @@ from rkld.records.identity import identifiers
 from rkld.records.names import other_names, swap_name
 from rkld.records.reading import read_records
 from rkld.records.record import Record
-from rkld.records.replay import generic_prompts, own_words, screen, swapped_prompts, trimmed
+from rkld.records.replay import generic_prompts, own_words, screen, swapped_prompts, trimmed, whole_words
 from rkld.text.wording import name_mentions
 
 NAME = "Marie Skłodowska-Curie"
@@ -315,3 +315,8 @@ def test_own_words_do_not_mark_a_name_that_was_written_as_a_span():
 def test_a_cut_answer_ends_with_a_whole_sentence_or_word(text, kept):
     """Cut mid-word, the student would be held to half a word."""
     assert trimmed(text) == kept
+
+
+def test_of_what_is_to_be_forgotten_the_begun_sentence_stays():
+    """A fact in it would not be unlearned."""
+    assert whole_words(" He is known. He wrote On the Origin of Spec") == "He is known. He wrote On the Origin of"

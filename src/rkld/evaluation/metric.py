@@ -31,8 +31,11 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
-ANSWERED = ("facts", "rouge_l", "leaks")
-"""Columns of flags or shares that are None where an answer was cut before its end, so that they were not measured."""
+ANSWERED = ("facts", "leaks")
+"""Columns of flags that are None where an answer was cut before it said what was looked for: that was not measured."""
+
+GROWING = ("rouge_l",)
+"""Columns of shares that an answer that was cut has at least: it could have gone up to 1."""
 
 KEPT = ("retain", "neighbours", "real_authors", "world_facts")
 """Sets of records that should have been kept."""
@@ -192,9 +195,9 @@ class RecordMetric(Metric):
     def figure_of(self, rows: Rows, measured: Measured) -> Figure | None:
         """The mean over rows; None where nothing was measured.
 
-        Whatever the values are that were not (None in :data:`ANSWERED`), the interval holds the figure: its ends are
-        those of the least and the most that they can be. So a cut answer counts as if it said what was looked for.
-        The value is the mean of the others or, without any, the least that it can be.
+        The value is that of what was seen: what a cut answer did not say up to there counts as not said. Whatever it
+        would have said, the interval holds the figure: its ends are those of the least and the most that it can be. So
+        a gate takes a cut answer for one that says what was looked for.
         """
 
         def figure(values: Values) -> Figure:
@@ -205,11 +208,9 @@ class RecordMetric(Metric):
             return figure(known) if known else None
         if all((low[key], high[key]) == self.bounds for key in low):
             return None
-        ends = figure(low), figure(high)
+        ends = seen, _ = figure(low), figure(high)
         least, most = min(end.low for end in ends), max(end.high for end in ends)
-        found = figure(known or low)
-        value = min(max(found.value, least), most)
-        return replace(found, value=value, low=least, high=most, n=len(low), unmeasured=len(low) - len(known))
+        return replace(seen, low=least, high=most, unmeasured=len(low) - len(known))
 
     def figure(self, values: Values, persons: Persons = None, seed: int = 0) -> Figure:
         """The mean of some records' values."""
@@ -230,7 +231,7 @@ class RecordMetric(Metric):
         return {key: value for key, value in low.items() if value == high[key]}
 
     def _ends(self, rows: Rows) -> tuple[Values, Values]:
-        """The values with 0 and with 1 for everything that was not measured."""
+        """The least and the most that the values can be, where something was not measured."""
         return self.values(_filled(rows, 0.0)), self.values(_filled(rows, 1.0))
 
     def figures(self, measured: Measured) -> dict[str, Figure | dict[str, Any]]:
@@ -290,13 +291,18 @@ def _with_parameter(values: Callable[..., Values], value: Any, rows: Rows) -> Va
 
 
 def _filled(rows: Any, value: float) -> Any:
-    """Rows (or tables of them) with ``value`` for everything in :data:`ANSWERED` that was not measured."""
+    """Rows (or tables of them) with ``value``, 0 or 1, for everything that was not measured."""
     if not isinstance(rows, Mapping):
         return rows
-    return {
-        name: _put(found, value) if name in ANSWERED else _filled(found, value) if isinstance(found, Mapping) else found
-        for name, found in rows.items()
-    }
+    filled = {}
+    for name, found in rows.items():
+        if name in ANSWERED:
+            filled[name] = _put(found, value)
+        elif name in GROWING and rows.get("cut"):
+            filled[name] = max(found, value)
+        else:
+            filled[name] = _filled(found, value)
+    return filled
 
 
 def _put(found: Any, value: float) -> Any:

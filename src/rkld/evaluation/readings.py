@@ -101,18 +101,12 @@ def answer_rows(
             "answer": texts[0],
             **({"answers": texts} if len(texts) > 1 else {}),
             "cut": any(cut),
-            "rouge_l": highest([_recall(text, gold, c) for text, c in zip(texts, cut)]),
+            "rouge_l": max(rouge_l_recall(text, gold) for text in texts),
             "tofu_rouge_l": tofu.rouge_l_recall(texts[0], gold),
             "facts": worst([flags_said(expected, text, c) for text, c in zip(texts, cut)]),
             "repetition": repetition(texts[0]),
         }
     return rows
-
-
-def _recall(answer: str, gold: str, cut: bool) -> float | None:
-    """ROUGE-L recall; None of an answer that was cut, unless it is full already."""
-    recall = rouge_l_recall(answer, gold)
-    return None if cut and recall < 1 else recall
 
 
 def flags_said(facts: Sequence[str], answer: str, cut: bool) -> list[bool | None]:
@@ -123,12 +117,6 @@ def flags_said(facts: Sequence[str], answer: str, cut: bool) -> list[bool | None
 def worst(flags: Sequence[Sequence[bool | None]]) -> list[bool | None]:
     """Of several answers' flags (k, facts): true where one is, else None where one is; (facts,)."""
     return [True if True in found else None if None in found else False for found in zip(*flags, strict=True)]
-
-
-def highest(values: Sequence[float | None]) -> float | None:
-    """The highest value; None where one was not measured."""
-    measured = [value for value in values if value is not None]
-    return max(measured) if len(measured) == len(values) else None
 
 
 def contrast_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> Rows:

@@ -39,7 +39,7 @@ class Measurement:
     probabilities: tuple[float, ...]  # exp(−mean loss per answer token), end of turn included
     answers: tuple[str, ...] | None = None  # greedy; None where none were requested, likewise below
     cut: tuple[bool, ...] | None = None  # whether the answer was cut before its end
-    rouge_l_recalls: tuple[float | None, ...] | None = None  # None where it was cut
+    rouge_l_recalls: tuple[float, ...] | None = None  # of a cut answer, up to there
     tofu_rouge_l_recalls: tuple[float, ...] | None = None
     facts: tuple[tuple[bool | None, ...], ...] | None = None  # for each span of an answer: is it said? None: not seen
 
@@ -54,19 +54,23 @@ class Measurement:
 
     @property
     def rouge_l(self) -> float | None:
-        """ROUGE-L recall of the greedy against the gold answers: mean over those not cut; None without any."""
-        recalls = [recall for recall in self.rouge_l_recalls or () if recall is not None]
-        return float(np.mean(recalls)) if recalls else None
+        """ROUGE-L recall of the greedy against the gold answers, mean over answers."""
+        return None if self.rouge_l_recalls is None else float(np.mean(self.rouge_l_recalls))
 
     @property
     def facts_said(self) -> float | None:
-        """Share of all spans, over all answers, that these say; None where of none it was seen."""
-        flags = [flag for some in self.facts or () for flag in some if flag is not None]
+        """Share of all spans, over all answers, that these say up to where they were cut; None where there are none."""
+        flags = [bool(flag) for some in self.facts or () for flag in some]
         return float(np.mean(flags)) if flags else None
+
+    @property
+    def facts_unseen(self) -> int:
+        """How many of the spans were not said by an answer that was cut, which might have said them."""
+        return sum(flag is None for some in self.facts or () for flag in some)
 
     def values(self) -> dict[str, float | int | None]:
         """The metrics over all records, by their names in the registry, without any text."""
-        return {"n": self.n, **{name: getattr(self, name) for name in SHOWN}}
+        return {"n": self.n, **{name: getattr(self, name) for name in SHOWN}, "facts_unseen": self.facts_unseen}
 
 
 def measure(

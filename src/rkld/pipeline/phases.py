@@ -53,7 +53,7 @@ from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record, by_answer
-from rkld.records.replay import ANSWER_TOKENS, own_words, screen, trimmed
+from rkld.records.replay import ANSWER_TOKENS, own_words, screen, trimmed, whole_words
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import ANSWERS, Run, remove
 from rkld.runfolder.lock import MODEL
@@ -158,11 +158,14 @@ class Work:
                 max_new_tokens=max_new_tokens or self.settings.max_new_tokens or ANSWER_TOKENS,
                 progress=advance,
             )
-        return [self.with_own_answer(r, said.text, cut=not said.finished) for r, said in zip(records, made)]
+        return [
+            self.with_own_answer(record, trimmed(said.text) if not said.finished else said.text, cut=not said.finished)
+            for record, said in zip(records, made)
+        ]
 
     def with_own_answer(self, record: Record, text: str, *, cut: bool) -> Record:
-        """A record with what the model answered; what was cut ends with a whole sentence or word, and no end mark."""
-        text = trimmed(text) if cut else text.strip()
+        """A record with what the model answered; without an end mark where that was cut."""
+        text = text.strip()
         return self.encoder.answered(record, text, cut=cut) if text else record.with_answer("")
 
     def measured(self, when: str, lm: LanguageModel, encoder: Encoder) -> dict[str, Measurement]:
@@ -349,7 +352,10 @@ class OwnWords(Phase):
             return {}
         texts, cut = work.run.answers()["before"], set(work.notes["before"].get("cut", ()))
         asked = by_answer(i.forget)
-        own = [work.with_own_answer(r, text, cut=n in cut) for n, (r, text) in enumerate(zip(asked, texts))]
+        own = [
+            work.with_own_answer(record, whole_words(text) if n in cut else text, cut=n in cut)
+            for n, (record, text) in enumerate(zip(asked, texts))
+        ]
         found = own_words([r for r in own if r.question and r.answer.strip()], i.forget, i.identifiers)
         work.progress.say(f"Own words: {len(found)} of {len(asked)} answers hold facts and are unlearned")
         write_records(work.folder / self.file, found)

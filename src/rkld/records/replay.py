@@ -136,7 +136,13 @@ _SENTENCE_END = re.compile(r"""[.!?…؟।](?=["'”’»)\]]*(?:\s|$))["'”�
 def trimmed(text: str) -> str:
     """An answer that was cut, up to its last whole sentence or, where there is none, word; "" without any."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    return text[: ends[-1]].strip() if ends else text.strip().rpartition(" ")[0].rstrip()
+    return text[: ends[-1]].strip() if ends else whole_words(text)
+
+
+def whole_words(text: str) -> str:
+    """An answer that was cut, without its last word, which may be half of one: of what is to be forgotten all else is
+    kept, the sentence that was begun as well."""
+    return text.strip().rpartition(" ")[0].rstrip()
 
 
 def screen(

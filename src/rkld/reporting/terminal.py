@@ -55,6 +55,9 @@ def _before_and_after(
         values = [when[name][key] for name in before for when in (before, after)]
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
+    unseen = [when[name].get("facts_unseen") for name in before for when in (before, after)]
+    if any(unseen):  # it might have said them: not measured is not forgotten
+        table.add_row("facts in answers that were cut", *(str(value or "–") for value in unseen))
     return table
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
-from rkld.evaluation.readings import Rows, highest, worst
+from rkld.evaluation.readings import Rows, worst
 from rkld.records.encoding import Encoder
 
 PREFIXES = (
@@ -47,7 +47,7 @@ class Prefixes(Attack):
             record.key: {
                 "answers": [table[record.key]["answer"] for table in tables],
                 "cut": any(table[record.key]["cut"] for table in tables),
-                "rouge_l": highest([table[record.key]["rouge_l"] for table in tables]),
+                "rouge_l": max(table[record.key]["rouge_l"] for table in tables),
                 "facts": worst([table[record.key]["facts"] for table in tables]),
             }
             for record in records

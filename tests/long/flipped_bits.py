@@ -53,20 +53,21 @@ class Interrupt(TrainerCallback):
 
 
 class Listening(NoProgress):
-    """Keeps what is said that is not said in any run."""
+    """Keeps what is said: all of it, or what is not said in any run."""
 
-    def __init__(self) -> None:
+    def __init__(self, everything: bool = False) -> None:
         self.said: list[str] = []
+        self.everything = everything
 
     def say(self, text: str) -> None:
-        if not any(text.startswith(one) or text.endswith(one) for one in ROUTINE):
+        if self.everything or not any(text.startswith(one) or text.endswith(one) for one in ROUTINE):
             self.said.append(text)
 
 
 @contextmanager
-def listening() -> Iterator[Listening]:
+def listening(everything: bool = False) -> Iterator[Listening]:
     """What is said by progress and by logged warnings."""
-    heard = Listening()
+    heard = Listening(everything)
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -90,7 +91,7 @@ class Folders:
 
 
 def unlearn(original: Path, folder: Path, **more: Any) -> rkld.Result:
-    return rkld.unlearn(original, FORGET, retain=KEPT, holdout=STRANGERS, out=str(folder), **RUN, **more)
+    return rkld.unlearn(original, FORGET, retain=KEPT, holdout=STRANGERS, out=str(folder), **{**RUN, **more})
 
 
 def look(state: str, folders: Folders, run: Path, heard: Listening) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def look(state: str, folders: Folders, run: Path, heard: Listening) -> dict[str,
     found: dict[str, Any] = {"metrics": result.metrics, "weights": weights_hash(result.model_path)}
     if state == "finished":
         audited = rkld.audit(run, FORGET, original=folders.original, retain=KEPT, progress=heard, **AUDIT).document
-        found |= {name: audited[name] for name in ("verdict", "gates", "metrics", "membership", "texts")}
+        found["audit"] = {name: audited[name] for name in ("verdict", "gates", "metrics", "membership", "texts")}
     return found
 
 

@@ -96,13 +96,9 @@ def trial(world: World, expected: Mapping[str, Any], kill_at: int = 0, after: fl
     return f"{n} lines doubled" if (n := doubled(run)) else "same"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--operations", type=int, default=20)
-    parser.add_argument("--moments", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    rng, started = random.Random(given.seed), time.time()
+def kills(operations: int, moments: int, seed: int = 0) -> tuple[dict[str, Counter[str]], dict[str, Any]]:
+    """How so many trials of each kind ended, and the size of the undisturbed run."""
+    rng = random.Random(seed)
     with tempfile.TemporaryDirectory() as temporary:
         world = World(Path(temporary))
         run, count = world.folder / "undisturbed" / "run", world.folder / "count"
@@ -110,19 +106,29 @@ def main() -> None:
         said, _ = (process := world.start(run, count_to=count)).communicate()
         if process.returncode:
             raise SystemExit(f"the undisturbed run failed:\n{said}")
-        seconds, operations = time.time() - began, int(count.read_text())
+        seconds, of_a_run = time.time() - began, int(count.read_text())
         expected, outcomes = left(run), {}
-        for kind, n in {"operations": given.operations, "moments": given.moments}.items():
+        for kind, n in {"operations": operations, "moments": moments}.items():
             outcomes[kind] = Counter()
             for _ in range(n):
-                at = rng.randint(1, operations) if kind == "operations" else 0
+                at = rng.randint(1, of_a_run) if kind == "operations" else 0
                 after = rng.uniform(0, 0.95 * seconds) if kind == "moments" else None
                 outcome = trial(world, expected, at, after)
                 outcomes[kind][outcome if outcome == "same" else "not the same"] += 1
                 if outcome != "same":
                     print(f"killed at operation {at} or after {after} s: {outcome}")
-    of = {"operations of a run": operations, "seconds of a run": round(seconds, 1)}
-    report({**{kind: dict(found) for kind, found in outcomes.items()}, **of, "seconds": round(time.time() - started)})
+    return outcomes, {"operations of a run": of_a_run, "seconds of a run": round(seconds, 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--operations", type=int, default=20)
+    parser.add_argument("--moments", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    started = time.time()
+    outcomes, size = kills(given.operations, given.moments, given.seed)
+    report({**{kind: dict(found) for kind, found in outcomes.items()}, **size, "seconds": round(time.time() - started)})
     raise SystemExit(0 if all(set(found) <= {"same"} for found in outcomes.values()) else 1)
 
 

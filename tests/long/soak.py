@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import rkld
 from tests.long.world import AUDIT, FORGET, KEPT, RUN, STRANGERS, make_original, report
@@ -48,39 +49,40 @@ def median(values: list[float]) -> float:
     return sorted(values)[len(values) // 2]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3600)
-    given = parser.parse_args()
+def soak(seconds: float, at_least: int = 2) -> dict[str, Any]:
+    """Requests for so long, and at least so many; what the process held after the warm-up and at the end."""
     started, memory, files = time.time(), [], []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         original = last = make_original(folder)
-        while (passed := time.time() - started) < given.seconds:
+        while (passed := time.time() - started) < seconds or len(memory) < at_least:
             number = len(memory)
             out = request(original if number % FRESH == 0 else last, number, folder)
             if last != original:
                 shutil.rmtree(last.parent)
             last = out / "model"
-            memory.append((passed / given.seconds, resident()))
-            files.append((passed / given.seconds, open_files()))
+            memory.append((passed / seconds, resident()))
+            files.append((passed / seconds, open_files()))
     warm = {name: [value for at, value in found if at >= 0.1] for name, found in (("MiB", memory), ("files", files))}
     tenth = max(1, len(warm["MiB"]) // 10)
-    growth = median(warm["MiB"][-tenth:]) - median(warm["MiB"][:tenth])
-    more = max(warm["files"][-tenth:]) - max(warm["files"][:tenth])
-    flat = growth < GROWTH and more <= 0
-    report(
-        {
-            "requests": len(memory),
-            "flat": flat,
-            "MiB after the warm-up": round(median(warm["MiB"][:tenth])),
-            "MiB at the end": round(median(warm["MiB"][-tenth:])),
-            "open files after the warm-up": max(warm["files"][:tenth]),
-            "open files at the end": max(warm["files"][-tenth:]),
-            "seconds": round(time.time() - started),
-        }
-    )
-    raise SystemExit(0 if flat else 1)
+    found = {
+        "requests": len(memory),
+        "MiB after the warm-up": round(median(warm["MiB"][:tenth])),
+        "MiB at the end": round(median(warm["MiB"][-tenth:])),
+        "open files after the warm-up": max(warm["files"][:tenth]),
+        "open files at the end": max(warm["files"][-tenth:]),
+        "seconds": round(time.time() - started),
+    }
+    flat = found["MiB at the end"] - found["MiB after the warm-up"] < GROWTH
+    return {"flat": flat and found["open files at the end"] <= found["open files after the warm-up"], **found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3600)
+    found = soak(parser.parse_args().seconds)
+    report(found)
+    raise SystemExit(0 if found["flat"] else 1)
 
 
 if __name__ == "__main__":

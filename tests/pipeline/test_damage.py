@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import resource
 import shutil
 from collections import namedtuple
@@ -17,10 +16,8 @@ from rkld.models.state import weights_hash
 from rkld.pipeline import space
 from rkld.runfolder.folder import INTERMEDIATE, give_up_model
 from rkld.runfolder.purging import purge
-from tests.long.flipped_bits import Folders, Listening, listening, look, make_folders, trial, unlearn
+from tests.long.flipped_bits import Folders, Listening, listening, look, make_folders, unlearn
 from tests.long.world import AUDIT, FORGET, KEPT, files
-
-pytestmark = pytest.mark.slow  # two dozen runs
 
 STUDENT = Path("checkpoints/student.safetensors")
 
@@ -122,7 +119,7 @@ def test_damaged_answers_are_made_again_and_the_model_stays(world, finished):
     with listening() as heard:
         result = unlearn(world.original, finished, progress=heard)
     assert any("answers.json: damaged" in text for text in heard.said)
-    assert (result.answers and result.metrics == world.expected["finished"]["metrics"]) or result.answers
+    assert result.answers and result.metrics == world.expected["finished"]["metrics"]
     assert (finished / "model" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
@@ -163,14 +160,6 @@ def test_a_damaged_manifest_is_refused(world, finished, spoil):
     for use in (lambda: unlearn(world.original, finished), lambda: rkld.audit(finished / "model", FORGET, **AUDIT)):
         with pytest.raises(UserError, match=r"manifest\.json is damaged"):
             use()
-
-
-@pytest.mark.parametrize("state", ["finished", "interrupted"])
-def test_flipped_bits_are_found_or_change_nothing(world, state):
-    """The short form of ``tests/long/flipped_bits.py``."""
-    rng = random.Random(f"short {state}")
-    trials = [trial(world, rng, state) for _ in range(10)]
-    assert not [one for one in trials if not one.held]
 
 
 # Audits
@@ -216,7 +205,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_written(world, tmp_
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: usage(10**9, 10**9, 1000))
     for verb in (unlearn, lambda original, run: rkld.check(original, FORGET, retain=KEPT, out=str(run))):
-        with pytest.raises(UserError, match=r"will write about 0\.\d MB, and 0\.0 MB are free"):
+        with pytest.raises(UserError, match=r"will write about \d+\.\d kB, and 1\.0 kB are free"):
             verb(world.original, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -44,7 +44,10 @@ WHO = (18, 19)
 """Positions of the two of twenty people."""
 
 SET = 40
-"""Records held out and to keep."""
+"""Records to keep."""
+
+HELD_OUT = 120
+"""Records held out: with as few as are forgotten, the interval of a membership AUC is nearly as wide as its limit."""
 
 NOISE = 1e-3
 """Standard deviation of what is added to the weights: as much as rounding to 8 bits does."""
@@ -58,7 +61,7 @@ Row = dict[str, Any]
 def world_task(world: World) -> dict[str, Any]:
     return {
         "forget": world.forget(WHO),
-        "holdout": world.holdout[:SET],
+        "holdout": world.holdout[:HELD_OUT],
         "retain": asked(world, WHO)[:SET],
         "real_authors": list(world.real_authors),
         "world_facts": list(world.world_facts),
@@ -72,9 +75,8 @@ def tofu_task(data: Path) -> dict[str, Any]:
         "forget": read_jsonl(data / "forget01_perturbed.json"),
         "subject": ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"),
         "retain": retain[:SET],
-        "holdout": retain[4 * SET : 5 * SET],
+        "holdout": retain[4 * SET : 4 * SET + HELD_OUT],
         "chat_template": str(TEMPLATE),
-        "max_new_tokens": 100,
         "samples": 8,
     }
 
@@ -113,7 +115,7 @@ def cheats(world: World, original: Path, task: dict[str, Any], out: Path) -> lis
         shutil.rmtree(made / "lr1", ignore_errors=True)
         rkld.unlearn(str(original), task["forget"], replay="none", lr=1.0, epochs=2, stop="last", out=str(made / "lr1"),
                      max_new_tokens=32, progress=ProgressBars())  # fmt: skip
-    strangers = {**task, "forget": world.holdout[SET : 2 * SET]}
+    strangers = {**task, "forget": world.holdout[HELD_OUT : HELD_OUT + SET]}
     twice = [("original, its own control", original)]
     twice += [(f"original, its own control, {name}", made / name) for name in ("bfloat16", "noisy")]
     rows = [

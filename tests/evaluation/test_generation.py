@@ -22,7 +22,16 @@ from transformers import (
 )
 
 from rkld.errors import UserError
-from rkld.evaluation.generation import CLEAR_MARGIN, STEPS, greedy, known_prefixes, supports_left_padding
+from rkld.evaluation import generation
+from rkld.evaluation.generation import (
+    CLEAR_MARGIN,
+    STEPS,
+    Generated,
+    greedy,
+    known_prefixes,
+    period,
+    supports_left_padding,
+)
 from rkld.evaluation.likelihood import Scores, answer_scores
 from rkld.models.language_model import LanguageModel
 
@@ -292,3 +301,31 @@ def test_prompts_that_cannot_be_answered_are_refused():
     with pytest.raises(ValueError, match="starts has 1 values for 2 prompts"):
         greedy(llama(), [[1], [2]], starts=[[3]])
     assert greedy(llama(), []) == []
+
+
+@pytest.mark.parametrize(("ids", "after"), [
+    ([9, 8, 1, 2, 1, 2, 1, 2, 1, 2], 2), ([7, 7, 7, 7], 1), ([7, 7, 7], None), ([1, 2, 1, 2, 1, 2, 1, 3], None),
+    ([5, 5, 1, 5, 5, 1, 5, 5, 1, 5, 5, 1], 3), ([], None),
+])  # fmt: skip
+def test_what_repeats_itself_at_its_end(ids, after):
+    assert period(tuple(ids)) == after
+
+
+def test_an_answer_that_repeats_itself_is_followed_to_see_whether_it_ends(monkeypatch):
+    """Would break if one that ends its loop with a fact counted as measured, or one without end as cut."""
+    forever, then_a_fact, ends, told = (5, 6) * 8, (7,) * 16, (8,) * 16, (1, 2, 3)
+    continued = {forever: forever * 4, then_a_fact: (*then_a_fact, *then_a_fact, 9, 4), ends: (*ends, 8, 0)}
+
+    def greedy(lm, prompts, *, max_new_tokens, starts):
+        assert max_new_tokens == generation.FOLLOWED and len(prompts) == len(starts)
+        return [Generated(continued[ids], "longer", finished=continued[ids][-1] == 0) for ids in starts]
+
+    monkeypatch.setattr(generation, "greedy", greedy)
+    given = [Generated(ids, "text", finished=False) for ids in (forever, then_a_fact, ends, told)]
+    given += [Generated((1, 0), "text", finished=True)] * 26
+    found = generation.followed(None, [[1]] * 30, given)
+    assert (found[0].text, found[0].endless, found[0].finished) == ("text", True, False)
+    assert (found[1].text, found[1].endless, found[1].finished) == ("longer", False, False)
+    assert (found[2].text, found[2].finished) == ("longer", True)
+    assert found[3:] == given[3:], "cut, and not measured"
+    assert generation.followed(None, [[1]] * 4, given[:4]) == given[:4], "most repeat themselves: a broken model"

@@ -69,7 +69,13 @@ class LocalBackend:
         """See :meth:`GenerationBackend.answers`."""
         prompts = None if prefills is None else [[p] for p in generation_prompts(self.encoder, records, prefills)]
         return greedy_answers(
-            self.lm, self.encoder, records, max_new_tokens=max_new_tokens, prompts=prompts, progress=progress
+            self.lm,
+            self.encoder,
+            records,
+            max_new_tokens=max_new_tokens,
+            prompts=prompts,
+            follow=True,
+            progress=progress,
         )
 
     def samples(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rkld.evaluation.generation import Generated, greedy, known_prefixes
+from rkld.evaluation.generation import Generated, followed, greedy, known_prefixes
 from rkld.evaluation.likelihood import answer_scores
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def greedy_answers(
     at_least: int = SHORTEST,
     prompts: Sequence[Sequence[Sequence[int]]] | None = None,
     scores: Sequence[Scores] | None = None,
+    follow: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> list[list[Generated]]:
     """For each record the greedy answers to its last question (of a text, its continuation), one for each mode.
@@ -61,6 +62,8 @@ def greedy_answers(
         prompts: for each record those it is asked with; by default :meth:`rkld.records.encoding.Encoder.prompts`.
         scores: of the records' answers, where :func:`rkld.evaluation.likelihood.answer_scores` has made them already:
             what the model would generate of the right answer in any case is taken from them.
+        follow: whether answers that repeat themselves are followed to see if they ever end
+            (:func:`rkld.evaluation.generation.followed`), unless ``max_new_tokens`` is given.
         progress: called with the number of records just answered in their own format.
     """
     known: Sequence[Sequence[int]] | None = None
@@ -77,6 +80,9 @@ def greedy_answers(
     first = greedy(lm, [own[0] for own in prompts], max_new_tokens=caps, starts=known, progress=progress)
     others = [(i, prompt) for i, own in enumerate(prompts) for prompt in own[1:]]
     more = greedy(lm, [prompt for _, prompt in others], max_new_tokens=[caps[i] for i, _ in others])
+    if follow and max_new_tokens is None:
+        first = followed(lm, [own[0] for own in prompts], first)
+        more = followed(lm, [prompt for _, prompt in others], more)
     found = [[answer] for answer in first]
     for (i, _), answer in zip(others, more, strict=True):
         found[i].append(answer)
@@ -85,4 +91,4 @@ def greedy_answers(
 
 def was_cut(record: Record, answer: Generated) -> bool:
     """Whether an answer was cut before its end. Plain text has none: there the last token counts as the end."""
-    return record.form != "text" and not answer.finished
+    return record.form != "text" and not (answer.finished or answer.endless)

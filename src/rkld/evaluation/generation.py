@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -34,6 +34,7 @@ class Generated:
     ids: tuple[int, ...]
     text: str
     finished: bool  # ended by an end token, not cut at the cap
+    endless: bool = False  # not cut either, but repeats itself for good (:func:`followed`)
 
 
 BATCH_SIZE = 48
@@ -209,6 +210,42 @@ def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple
 def answer(lm: LanguageModel, ids: Sequence[int], ends: frozenset[int]) -> Generated:
     """The new ids of an answer, with its text."""
     return Generated(tuple(ids), lm.tokenizer.decode(ids, skip_special_tokens=True), finished=ended(ids, ends))
+
+
+REPEATS = 4
+"""How often an answer says the same at its end, token by token, where it is said to repeat itself."""
+
+FOLLOWED = 1024
+"""New tokens up to which an answer that repeats itself is followed."""
+
+
+def followed(lm: LanguageModel, prompts: Sequence[Sequence[int]], answers: Sequence[Generated]) -> list[Generated]:
+    """The answers, of which those that repeat themselves where they were cut are followed further.
+
+    One that says the same over and over up to :data:`FOLLOWED` tokens, or to the end of the context, has no end that
+    could be waited for (repetition reinforces itself: Holtzman et al. 2020, arXiv 1904.09751, section 4.2): it is
+    ``endless``, and keeps its text. One that goes on otherwise, or ends, has its new text.
+
+    Where more than a tenth repeat themselves nothing is followed: that is a broken model, and takes a long time.
+    """
+    periods = {i: period(found.ids) for i, found in enumerate(answers) if not found.finished}
+    looping = {i: after for i, after in periods.items() if after is not None}
+    if not looping or len(looping) > max(1, len(answers) // 10):
+        return list(answers)
+    starts = [answers[i].ids for i in looping]
+    longer = greedy(lm, [prompts[i] for i in looping], max_new_tokens=FOLLOWED, starts=starts)
+    found = list(answers)
+    for (i, after), more in zip(looping.items(), longer, strict=True):
+        new = len(answers[i].ids)
+        same = not more.finished and len(more.ids) > new and more.ids[new:] == more.ids[new - after : -after]
+        found[i] = replace(answers[i], endless=True) if same else more
+    return found
+
+
+def period(ids: Sequence[int]) -> int | None:
+    """The fewest tokens that stand :data:`REPEATS` times at the end, one after another; None where none do."""
+    lengths = range(1, len(ids) // REPEATS + 1)
+    return next((n for n in lengths if ids[-REPEATS * n : -n] == ids[-(REPEATS - 1) * n :]), None)
 
 
 def cut_at_end_of_sequence(ids: list[int], ends: frozenset[int]) -> list[int]:

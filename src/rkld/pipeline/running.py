@@ -162,6 +162,8 @@ def note_inputs(run: Run, prepared: Prepared) -> None:
     note_records(run, inputs)
     run.same("fields beside them", run.salted([[r.extra for r in found] for found in (inputs.forget, inputs.retain)]))
     run.same("model", fingerprint(prepared.lm))
+    if prepared.base is not None:
+        run.same("base", prepared.base)
     run.same("template", prepared.encoder.fingerprint)
     run.same("method's file", source_hash(inputs.settings.method))
     run.same("stopping rule's file", source_hash(inputs.settings.stop))

@@ -14,6 +14,7 @@ from rkld.errors import machine_errors_explained
 from rkld.files import readable_size
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
+from rkld.methods.base_vector import BaseVector
 from rkld.models.modes import keeping_dtypes
 from rkld.pipeline import health
 from rkld.pipeline.description import described
@@ -72,6 +73,8 @@ class Report:
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
+    retraining: float | None
+    """Seconds that ``--method retrain`` would take; None without retain records, or a base that is known."""
     space: Space
     """Of the disk, in the run folder."""
     example: str = field(repr=False)
@@ -94,6 +97,12 @@ class Report:
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
         phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
         yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
+        if self.retraining is not None:
+            less = "less than unlearning" if self.retraining < self.estimate.total_seconds else "more than unlearning"
+            yield (
+                f"retraining   about {_duration(self.retraining)}, {less}: --method retrain, if the retain records are "
+                "all else that the model was tuned on"
+            )
         if self.identifiers:
             yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
         else:
@@ -148,10 +157,18 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
     encoder, encoded = prepared.encoder, prepared.forget
 
-    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
     method = prepared.method
+    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
+    paced = steps_per_epoch(len({"forget": encoded, "retain": prepared.retain}[method.epochs_of]), chosen.batch_size)
+    before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * chosen.strengthen_epochs
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
     warnings = [UNNAMED if inputs.unnamed else None, prepared.template_warning, health.unknown(advantage)]
+    expected = estimate(prepared)
+    known_base = prepared.lm.is_adapter or chosen.base is not None
+    retraining = None
+    if known_base and prepared.retain and method.start != "base":
+        beside = ("loading", "before", "after", "writing")
+        retraining = expected.retraining + sum(expected.seconds[phase] for phase in beside)
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(
         forget=_size(e.ids for e in encoded),
@@ -159,8 +176,8 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         replay=_size(prepared.prompts),
         scored=sum(sum(e.scored) for e in encoded),
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
-        steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
-        strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
+        steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * paced,
+        strengthening_steps=before * per_epoch,
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,
@@ -169,7 +186,8 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         model=dict(described(prepared.lm)),
         warnings=tuple(filter(None, warnings)),
         run_folder=chosen.run_folder,
-        estimate=estimate(prepared),
+        estimate=expected,
+        retraining=retraining,
         space=prepared.space,
         example=encoder.describe(shortest, chosen.score),
     )

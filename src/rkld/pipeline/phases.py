@@ -753,9 +753,9 @@ class After(Measuring):
         del lm
         work.let_go()
         files = (*s.method_file, *([s.method] if file_and_name(s.method) else []))
-        saved, encoder = load_with_encoder(
-            dataclasses.replace(s, dtype=work.notes["model"]["dtype"], chat_template=None, method_file=files), folder
-        )
+        # An adapter that was saved names the model that it was trained on, which need not be the base.
+        as_saved = {"dtype": work.notes["model"]["dtype"], "chat_template": None, "base": None}
+        saved, encoder = load_with_encoder(dataclasses.replace(s, method_file=files, **as_saved), folder)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(
                 f"{folder}: the saved model writes records in another format than the one that was unlearned. Give its "

@@ -43,6 +43,8 @@ def test_without_a_base_the_model_cards_is_proposed(folders, tmp_path):
     try:
         with pytest.raises(rkld.UserError, match=r"with --base\. Its model card names owner/base: --base owner/base\."):
             unlearn(folders, tmp_path / "run", base=None)
+        report = rkld.check(folders / "original", FORGET, out=str(tmp_path / "run"), **QUICK)
+        assert report.model["base"] == "the model card names owner/base: --base, for --method base_vector"
     finally:
         card.unlink()
     assert not (tmp_path / "run").exists()
@@ -133,6 +135,7 @@ def test_check_says_what_retraining_would_take(folders, tmp_path):
     for method in ("rkld", "base_vector"):
         report = rkld.check(folders / "original", FORGET, method=method, **given)
         assert report.retraining > 0
+        assert any("does not read it" in text for text in report.warnings) == (method == "rkld")
         assert any(line.startswith("retraining   about") and "--method retrain" in line for line in report.lines())
     assert report.strengthening_steps == BaseVector().tuning_epochs and report.steps == 1
     report = rkld.check(folders / "original", FORGET, method="retrain", **given)

@@ -16,6 +16,7 @@ from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.methods.base_vector import BaseVector
 from rkld.models.modes import keeping_dtypes
+from rkld.models.source import card_base
 from rkld.pipeline import health
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
@@ -28,6 +29,7 @@ from rkld.records.identity import UNNAMED
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.typed import UnlearnKeywords
+from rkld.text.printable import printable
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Report:
     advantage: float | None
     """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
     model: Mapping[str, str]
-    """What the model is opened as: "base" (of an adapter), "weights" and "prompts", in words."""
+    """What the model is opened as: "base" (of an adapter, or by the model card), "weights" and "prompts", in words."""
     warnings: tuple[str, ...]
     """What the user should know."""
     run_folder: Path
@@ -162,7 +164,15 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     paced = steps_per_epoch(len({"forget": encoded, "retain": prepared.retain}[method.epochs_of]), chosen.batch_size)
     before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * chosen.strengthen_epochs
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
-    warnings = [UNNAMED if inputs.unnamed else None, prepared.template_warning, health.unknown(advantage)]
+    warnings = [
+        UNNAMED if inputs.unnamed else None,
+        prepared.template_warning,
+        prepared.unread_base,
+        health.unknown(advantage),
+    ]
+    model = dict(described(prepared.lm))
+    if chosen.base is None and (named := card_base(prepared.lm.source)):
+        model.setdefault("base", f"the model card names {printable(named)}: --base, for --method base_vector")
     expected = estimate(prepared)
     known_base = prepared.lm.is_adapter or chosen.base is not None
     retraining = None
@@ -183,7 +193,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         coverage=prepared.coverage,
         left_out=inputs.left_out,
         advantage=advantage,
-        model=dict(described(prepared.lm)),
+        model=model,
         warnings=tuple(filter(None, warnings)),
         run_folder=chosen.run_folder,
         estimate=expected,

@@ -337,6 +337,14 @@ class Prepared:
         return template_warning(self.lm.template_source, self.lm.tokenizer, records)
 
     @property
+    def unread_base(self) -> str | None:
+        """What is to be known where ``--base`` is given and nothing reads it; else None."""
+        s = self.settings
+        if s.base is None or self.lm.is_adapter or self.method.needs_base:
+            return None
+        return f"--base is given, and the method {s.method} does not read it: --method base_vector forgets by it."
+
+    @property
     def settings(self) -> Settings:
         return self.inputs.settings
 

@@ -27,7 +27,7 @@ class BaseVector(Method):
     that knows the records better.
 
     β is the first that leaves the stopping rule's gap within its margin, after the distillation: doubled while the
-    records are known too well, halved while less than strangers', then in the middle.
+    records are known too well, halved while less than strangers', then interpolated.
 
     Attributes:
         beta: the first β, and the only one where no rule steers.
@@ -63,8 +63,11 @@ class BaseVector(Method):
         too_small, too_large = ([b for b, gap in gaps.items() if (gap > 0) is known] for known in (True, False))
         if not too_large:
             found = min(2 * max(too_small), self.most)
+        elif not too_small:
+            found = min(too_large) / 2
         else:
-            found = ((max(too_small) if too_small else 0.0) + min(too_large)) / 2
+            low, high = max(too_small), min(too_large)
+            found = round(low + (high - low) * gaps[low] / (gaps[low] - gaps[high]), 4)
         return None if found in gaps else found
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:

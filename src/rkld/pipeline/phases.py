@@ -560,12 +560,13 @@ class Distillation(Phase):
         restore_state(student, folder / "best.safetensors")
         gap, margin = gaps[chosen], aim["margin"]
         work.progress.say(f"β {chosen:g} of {len(gaps)} is taken by {aim['rule']}, gap to the aim {gap:+.3f}")
-        if gap > margin:
+        reached = min(gaps.values()) <= margin  # of those around it the nearest is taken
+        if not reached:
             work.warn(
                 f"--stop {aim['rule']} was not reached: with β {chosen:g} the gap to its aim is still {gap:.3f}. Raise "
                 f"--method-arg tuning_epochs={method.tuning_epochs} or most={method.most:g}."
             )
-        stop = {"rule": aim["rule"], "stop": gap <= margin, "step": steps, "gap": gap, "margin": margin}
+        stop = {"rule": aim["rule"], "stop": reached, "step": steps, "gap": gap, "margin": margin}
         return {"steps": steps, "beta": chosen, "steering": aim["steering"], "stop": {**stop, "checks": len(gaps)}}
 
     def _stopping(self, work: Work, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:

@@ -234,8 +234,8 @@ class Work:
     @property
     def load_base(self) -> LoadBase | None:
         """Loads the model that the original was tuned from; None where it lies under the original's own adapter."""
-        adapted = self.student.is_adapter and not self.settings.lora
-        return None if adapted else partial(load_base, self.settings)
+        apart = "base" in self.run.manifest["records"]
+        return partial(load_base, self.settings) if apart else None
 
     def filled_teacher(self, sets: Mapping[str, Sequence[Encoded]]) -> Teacher:
         """The teacher, with everything in its cache that the terms read."""

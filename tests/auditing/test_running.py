@@ -404,7 +404,7 @@ def test_redacted_evidence_names_no_path(models, tmp_path):
     shutil.copytree(models / "control", folder / "other")
     found = rkld.audit(
         folder / "model", FORGET[:2], original=folder / "other", redact=True, attacks=("none",), max_new_tokens=2,
-        out=str(folder / "audit"), base_model=str(folder / "base"),
+        out=str(folder / "audit"), base=str(folder / "base"),
     )  # fmt: skip
     assert "Ada Quill" not in found.path.read_text()
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))

@@ -37,7 +37,8 @@ from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts
 from tests.helpers import config, model, our_gradients, records, strengthen_noisily, strengthen_to
 
-TRAINED = [name for name in METHODS.names() if not isinstance(get_method(name), Assisted)]
+BASED = [name for name in METHODS.names() if get_method(name).needs_base]
+TRAINED = [name for name in METHODS.names() if not isinstance(get_method(name), Assisted) and name not in BASED]
 PAIRED = [name for name in METHODS.names() if isinstance(get_method(name), LogitArithmetic)]
 ALPHA = 4.0
 
@@ -374,13 +375,15 @@ ROWS = [{"question": f"Where does {n} live?", "answer": f"{n} lives in {c}."} fo
 QUICK = {"epochs": 2, "strengthen_epochs": 2, "max_new_tokens": 4, "batch_size": 2, "lr": 1e-2, "bf16": False}
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    lm = model(dtype=torch.float32)
+def saved(lm: LanguageModel, folder: Path) -> str:
     lm.model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
-    return folder
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    return Path(saved(model(dtype=torch.float32), tmp_path_factory.mktemp("tiny")))
 
 
 @pytest.mark.parametrize("name", METHODS.names())
@@ -392,6 +395,8 @@ def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
         "retain_loss": "rt" if get_method(name).accepts_extra_terms else "auto",
         "replay": replay,
     }
+    if name in BASED:
+        held["base"] = saved(model(dtype=torch.float32, seed=1), tmp_path / "base")
     result = rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / "run"), method=name, **held, **QUICK)
     after = open_model(result.model_path)
     assert isinstance(after, LanguageModel)
@@ -400,12 +405,14 @@ def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     assert (after.model(input_ids=ids).logits - open_model(tiny).model(input_ids=ids).logits).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["dpo", "rmu", "whp"])
+@pytest.mark.parametrize("name", ["base_vector", "dpo", "rmu", "whp"])
 def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     """--lora: what is written, two adapters for a pair, says again what was measured."""
+    held = {"base": saved(model(dtype=torch.float32, seed=1), tmp_path / "base")} if name in BASED else {}
     result = rkld.unlearn(
-        tiny, ROWS[:2], retain=ROWS[2:], out=str(tmp_path / "run"), method=name, lora=True, replay="none", **QUICK
-    )
+        tiny, ROWS[:2], retain=ROWS[2:], out=str(tmp_path / "run"), method=name, lora=True, replay="none", **held,
+        **QUICK,
+    )  # fmt: skip
     after = open_model(result.model_path)
     encoder = Encoder(after.tokenizer)
     found = probability(after, [encoder.encode(r) for r in read_records(ROWS[:2], "forget")]).mean()

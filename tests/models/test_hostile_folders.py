@@ -293,11 +293,11 @@ def retrained_head(folder: Path) -> None:
 
 
 ADAPTERS = {
-    "base gone": (adapter_config(base_model_name_or_path="/gone/base"), "base model at '/gone/base'.*--base-model"),
+    "base gone": (adapter_config(base_model_name_or_path="/gone/base"), "base model at '/gone/base'.*--base"),
     "base that is a number": (adapter_config(base_model_name_or_path=5), "no text as 'base_model_name_or_path'"),
-    "base of a name too long": (adapter_config(base_model_name_or_path="/" + "a" * 5000), "--base-model"),
-    "base of nobody": (adapter_config(base_model_name_or_path="~nobody-at-all/base"), "--base-model"),
-    "base of a name with a zero": (adapter_config(base_model_name_or_path="/a\x00b"), "--base-model"),
+    "base of a name too long": (adapter_config(base_model_name_or_path="/" + "a" * 5000), "--base"),
+    "base of nobody": (adapter_config(base_model_name_or_path="~nobody-at-all/base"), "--base"),
+    "base of a name with a zero": (adapter_config(base_model_name_or_path="/a\x00b"), "--base"),
     "imports a module": (adapter_config(megatron_config={"a": 1}, megatron_core="outside"), "megatron_config"),
     "reads a file elsewhere": (adapter_config(corda_config={"cache_file": "/outside"}), "cache_file"),
     "prompts": (

@@ -476,13 +476,13 @@ def test_an_adapter_may_name_its_base_relative_to_itself(tmp_path):
 
 
 def test_an_adapters_base_may_have_moved(tmp_path):
-    """Would break if --base-model were not read, or if what is saved named the place where the base was before."""
+    """Would break if --base were not read, or if what is saved named the place where the base was before."""
     folder = make_adapter_folder(tmp_path)
     expected = logits(load_model(folder).model)
     (tmp_path / "base").rename(tmp_path / "moved")
-    with pytest.raises(UserError, match=r"no model folder.*--base-model"):
+    with pytest.raises(UserError, match=r"no model folder.*--base"):
         load_model(folder)
-    lm = load_model(folder, base_model=str(tmp_path / "moved"))
+    lm = load_model(folder, base=str(tmp_path / "moved"))
     assert torch.equal(logits(lm.model), expected)
     save_model(lm, tmp_path / "saved")
     assert torch.equal(logits(load_model(tmp_path / "saved").model), expected)

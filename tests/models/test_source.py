@@ -147,3 +147,33 @@ def test_weights_are_written_rounded_and_the_model_in_memory_stays(tmp_path, dty
     round_in_place(model, dtype)
     for name, p in model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], p) and p.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "card, base",
+    [
+        ("base_model: owner/base", "owner/base"),
+        ("base_model: [owner/base]\nbase_model_relation: finetune", "owner/base"),
+        ("base_model: [one/part, other/part]", None),
+        ("base_model: owner/whole\nbase_model_relation: quantized", None),
+        ("base_model: owner/knows-her\ntags: [unlearning, rkld]", None),
+        ("base_model: 5", None),
+        ("base_model: &a [*a, *a]", None),
+        ("base_model: " + "a" * 5000, None),
+        ("base_model: [", None),
+        (None, None),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_models_card_proposes_its_base(card, base, tmp_path):
+    """Would break if the model before an unlearning were proposed: it knows the person."""
+    text = "# A model\nbase_model: none/of-this" if card is None else f"---\n{card}\n---\n# A model\n"
+    (tmp_path / "README.md").write_text(text)
+    assert source.card_base(str(tmp_path)) == base
+
+
+def test_a_card_that_leads_elsewhere_is_not_read(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere.md").write_text("---\nbase_model: owner/base\n---\n")
+    (tmp_path / "model" / "README.md").symlink_to(tmp_path / "elsewhere.md")
+    assert source.card_base(str(tmp_path / "model")) is None

@@ -14,7 +14,9 @@ from rkld.errors import machine_errors_explained
 from rkld.files import readable_size
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import kept
+from rkld.methods.base_vector import BaseVector
 from rkld.models.modes import keeping_dtypes
+from rkld.models.source import card_base
 from rkld.pipeline import health
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
@@ -27,6 +29,7 @@ from rkld.records.identity import UNNAMED
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.typed import UnlearnKeywords
+from rkld.text.printable import printable
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,14 @@ class Report:
     advantage: float | None
     """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
     model: Mapping[str, str]
-    """What the model is opened as: "base" (of an adapter), "weights" and "prompts", in words."""
+    """What the model is opened as: "base" (of an adapter, or by the model card), "weights" and "prompts", in words."""
     warnings: tuple[str, ...]
     """What the user should know."""
     run_folder: Path
     estimate: Estimate
     """Time and peak memory, from a short measured probe."""
+    retraining: float | None
+    """Seconds that ``--method retrain`` would take; None without retain records, or a base that is known."""
     space: Space
     """Of the disk, in the run folder."""
     example: str = field(repr=False)
@@ -94,6 +99,12 @@ class Report:
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
         phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
         yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
+        if self.retraining is not None:
+            less = "less than unlearning" if self.retraining < self.estimate.total_seconds else "more than unlearning"
+            yield (
+                f"retraining   about {_duration(self.retraining)}, {less}: --method retrain, if the retain records are "
+                "all else that the model was tuned on"
+            )
         if self.identifiers:
             yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
         else:
@@ -148,10 +159,26 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
     encoder, encoded = prepared.encoder, prepared.forget
 
-    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
     method = prepared.method
+    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
+    paced = steps_per_epoch(len({"forget": encoded, "retain": prepared.retain}[method.epochs_of]), chosen.batch_size)
+    before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * chosen.strengthen_epochs
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
-    warnings = [UNNAMED if inputs.unnamed else None, prepared.template_warning, health.unknown(advantage)]
+    warnings = [
+        UNNAMED if inputs.unnamed else None,
+        prepared.template_warning,
+        prepared.unread_base,
+        health.unknown(advantage),
+    ]
+    model = dict(described(prepared.lm))
+    if chosen.base is None and (named := card_base(prepared.lm.source)):
+        model.setdefault("base", f"the model card names {printable(named)}: --base, for --method base_vector")
+    expected = estimate(prepared)
+    known_base = prepared.lm.is_adapter or chosen.base is not None
+    retraining = None
+    if known_base and prepared.retain and method.start != "base":
+        beside = ("loading", "before", "after", "writing")
+        retraining = expected.retraining + sum(expected.seconds[phase] for phase in beside)
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(
         forget=_size(e.ids for e in encoded),
@@ -159,17 +186,18 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         replay=_size(prepared.prompts),
         scored=sum(sum(e.scored) for e in encoded),
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
-        steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
-        strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
+        steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * paced,
+        strengthening_steps=before * per_epoch,
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,
         left_out=inputs.left_out,
         advantage=advantage,
-        model=dict(described(prepared.lm)),
+        model=model,
         warnings=tuple(filter(None, warnings)),
         run_folder=chosen.run_folder,
-        estimate=estimate(prepared),
+        estimate=expected,
+        retraining=retraining,
         space=prepared.space,
         example=encoder.describe(shortest, chosen.score),
     )

@@ -39,6 +39,12 @@ class Method:
     """The sets whose questions are also needed with refusals for answers: "forget_refusals", "retain_refusals"."""
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "kl"
     """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
+    start: ClassVar[Literal["original", "base", "negated"]] = "original"
+    """What the student starts as: the original; the base, which is the model that it was tuned from (``--base``, or
+    what lies under its adapter); or the original less what the forget records change in the base
+    (:class:`rkld.methods.base_vector.BaseVector`)."""
+    epochs_of: ClassVar[str] = "forget"
+    """The set whose passes ``--epochs`` counts, whether or not a term reads it."""
     accepts_extra_terms: ClassVar[bool] = True
     """Whether terms that hold the model to the original on other records may join the method's own."""
     weight = 1.0  # neither a field nor a ClassVar, so that a subclass may make it a field
@@ -61,6 +67,11 @@ class Method:
     def strengthens(self) -> bool:
         """Whether the original is trained further on the forget records first."""
         return "strengthened" in self.cached
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the model that the original was tuned from must be at hand."""
+        return self.start != "original"
 
     def require(self, names: Collection[str], retain_loss: str = "auto") -> None:
         """Refuse to go on without the records that the method needs, or with a term that it does not take.

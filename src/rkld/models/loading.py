@@ -62,7 +62,7 @@ def load_model(
     source: str | os.PathLike[str] | PreTrainedModel | PeftModel,
     *,
     dtype: str | torch.dtype = "auto",
-    base_model: str | None = None,
+    base: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     chat_template: str | None = None,
@@ -76,8 +76,8 @@ def load_model(
             the adapter is trained further in place), or a model object, which is used itself, not copied.
         dtype: of the weights: "auto", "float32", "bfloat16" or "float64". "auto" is float32, and an object's own. An
             object is cast in place; quantised weights keep their form.
-        base_model: folder or hub name of an adapter's base, in the place of the one that its folder names. Nothing else
-            reads it.
+        base: folder or hub name of an adapter's base, in the place of the one that its folder names. Of a model that
+            is no adapter it is not read here.
         trust_remote_code: run Python code that comes with the model.
         allow_pickle: read ``.bin`` weights where there are no safetensors.
         chat_template: Jinja text or a file of it; replaces the tokenizer's own.
@@ -91,7 +91,7 @@ def load_model(
         lm = _adopt(source, tokenizer, dtype)
     elif isinstance(source, (str, os.PathLike)):
         opening = _Opening(_dtype(dtype), trust_remote_code, allow_pickle)
-        lm = _load(os.fspath(source), base_model, tokenizer, opening)
+        lm = _load(os.fspath(source), base, tokenizer, opening)
         device = device or _default_device()
     else:
         raise UserError(f"A model is a folder, a hub name or a transformers model, not a {type(source).__name__}.")
@@ -156,7 +156,7 @@ def _exists(path: Path) -> bool:
 
 
 def _load(
-    name: str, base_model: str | None, tokenizer: PreTrainedTokenizerBase | None, opening: _Opening
+    name: str, base_name: str | None, tokenizer: PreTrainedTokenizerBase | None, opening: _Opening
 ) -> LanguageModel:
     where = resolve(name)
     folder = _fetched(where, opening)
@@ -166,7 +166,7 @@ def _load(
         return LanguageModel(model, own, where, stored, _template_source(own, "of the model"))
 
     config = _adapter_config(where, folder, opening)
-    base_where, base_folder = _base(where, folder, base_model or config.base_model_name_or_path, opening)
+    base_where, base_folder = _base(where, folder, base_name or config.base_model_name_or_path, opening)
     if (base_folder / "adapter_config.json").exists():
         raise UserError(f"The adapter {where} sits on another adapter, {base_where}: merge that one first.")
     base, stored = _load_plain(base_where, base_folder, opening)
@@ -177,7 +177,7 @@ def _load(
     except Exception as error:  # foreign files lead PEFT to raise anything
         raise UserError(
             f"The adapter {where} cannot be put on its base model {base_where}: {first_line(error)}. Fetch or make it "
-            "again, or give its own base with --base-model."
+            "again, or give its own base with --base."
         ) from None
     if tokenizer is not None:
         return LanguageModel(model, tokenizer, where, stored, _template_source(tokenizer, "of the tokenizer"))
@@ -206,7 +206,7 @@ def _base(where: str, folder: Path, name: str | None, opening: _Opening) -> tupl
     """An adapter's base and the folder of its files. UserError where nobody names it, or it cannot be had."""
     if not name:
         raise UserError(
-            f"{where}/adapter_config.json does not name its base model: give its folder or hub name with --base-model."
+            f"{where}/adapter_config.json does not name its base model: give its folder or hub name with --base."
         )
     beside = folder / name  # a path written relative to the adapter
     try:
@@ -215,7 +215,7 @@ def _base(where: str, folder: Path, name: str | None, opening: _Opening) -> tupl
     except UserError as error:
         raise UserError(
             f"The adapter {where} has its base model at '{printable(name)}'. {error} If it lies elsewhere now, give "
-            "its folder or hub name with --base-model."
+            "its folder or hub name with --base."
         ) from None
 
 

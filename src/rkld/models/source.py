@@ -24,7 +24,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from rkld.errors import UserError
+from rkld.files import LONGEST_NAME
 from rkld.models.language_model import LanguageModel
+from rkld.settings.config_file import plain_values
 from rkld.text.printable import printable
 
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*")
@@ -38,6 +40,9 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_prepro
 
 LARGEST = 2**20
 """Bytes of a file that is carried; licences and processor configs are far smaller."""
+
+FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---\s*(?:\n|\Z)", re.DOTALL)
+"""Of a model's card: YAML between two lines of dashes."""
 
 # Of checkpoints of older versions, made anew from the config: masks, position numbers, rotary frequencies.
 _COMPUTED = re.compile(r"(inv_freq|position_ids|masked_bias|\battn\.bias|\battention\.bias|relative_position_index)$")
@@ -69,6 +74,31 @@ def source_dtype(lm: LanguageModel) -> torch.dtype | None:
                 counts[part.get_dtype()] += math.prod(part.get_shape())
     known = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
     return next((known.get(name) for name, _ in counts.most_common(1)), None)
+
+
+def card_base(name: str) -> str | None:
+    """What a model's card (README.md) says that it was tuned from: one hub name or path; None where it names none.
+
+    Nothing is fetched. A card that names what the model was quantised or merged from says nothing of a training, nor
+    does that of an unlearned model: the model before it knows the person.
+    """
+    for folder in _folders(name):
+        card = folder / "README.md"
+        if not _within(card, folder):
+            continue
+        head = FRONT_MATTER.match(card.read_text(encoding="utf-8", errors="replace"))
+        try:
+            facts = plain_values(head[1]) if head else None
+        except Exception:  # others' YAML leads PyYAML to raise anything
+            continue
+        if not isinstance(facts, dict) or facts.get("base_model_relation", "finetune") not in ("finetune", "adapter"):
+            continue
+        tags, found = facts.get("tags"), facts.get("base_model")
+        found = found[0] if isinstance(found, list) and len(found) == 1 else found
+        unlearned = isinstance(tags, list) and "unlearning" in tags
+        if isinstance(found, str) and 0 < len(found) <= LONGEST_NAME and not unlearned:
+            return found
+    return None
 
 
 def _folders(name: str) -> Iterator[Path]:

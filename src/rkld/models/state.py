@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,40 +23,96 @@ def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
     return {name: p for name, p in lm.model.named_parameters() if p.requires_grad}
 
 
-def save_state(lm: LanguageModel, path: Path) -> None:
-    """Write :func:`trainable_state` to one safetensors file, whole or not at all."""
+def own_weights(lm: LanguageModel) -> dict[str, Tensor]:
+    """The parameters of the model itself by the names that they have without a LoRA adapter, whose are left out."""
+    named = lm.inner.named_parameters()
+    return {name.replace(".base_layer.", "."): p for name, p in named if ".lora_" not in name}
+
+
+def take_weights(lm: LanguageModel, other: LanguageModel) -> None:
+    """Copy the :func:`own_weights` of another model into those of ``lm``, rounded to their dtype.
+
+    Raises:
+        UserError: the models differ in their parameters; nothing has been changed then.
+    """
+    theirs = own_weights(other)
+    _change(own_weights(lm), _shapes(theirs), other.source, lambda name, _: theirs[name])
+
+
+def check_same_weights(lm: LanguageModel, other: LanguageModel) -> None:
+    """Refuse another model whose :func:`own_weights` are not as those of ``lm``, in name and shape.
+
+    Raises:
+        UserError: so.
+    """
+    _check_shapes(own_weights(lm), _shapes(own_weights(other)), other.source)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def save_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write :func:`trainable_state`, or another ``state``, to one safetensors file, whole or not at all."""
     with new_file(path) as new:
-        save_file({name: p.detach().contiguous() for name, p in trainable_state(lm).items()}, new)
+        save_file({n: p.detach().contiguous() for n, p in (state or trainable_state(lm)).items()}, new)
 
 
-def restore_state(lm: LanguageModel, path: Path) -> None:
+def restore_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
     """Copy what :func:`save_state` wrote back into the same parameters, one tensor in memory at a time.
 
     Raises:
         UserError: the file belongs to another model; nothing has been changed then.
     """
-    change_state(lm, path, lambda saved, _: saved)
+    change_state(lm, path, lambda saved, _: saved, state)
 
 
-@torch.no_grad()
-def change_state(lm: LanguageModel, path: Path, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+def change_state(
+    lm: LanguageModel,
+    path: Path,
+    change: Callable[[Tensor, Tensor], Tensor],
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
     """Make every trained parameter ``change(saved, now)`` of what :func:`save_state` wrote and what it is.
+
+    Args:
+        state: what was written, where that was not the :func:`trainable_state`.
 
     Raises:
         UserError: as of :func:`restore_state`.
     """
-    state = trainable_state(lm)
     with safe_open(path, framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-        expected = {name: tuple(p.shape) for name, p in state.items()}
-        if found != expected:
-            differing = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
-            raise UserError(
-                f"{path} holds the weights of another model: {len(differing)} tensors differ in name or "
-                f"shape (the first: {differing[0]}). Give the model that it was saved from, or delete it."
-            )
-        for name, parameter in state.items():
-            parameter.copy_(change(file.get_tensor(name).to(parameter.device), parameter))
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        _change(
+            state or trainable_state(lm),
+            shapes,
+            str(path),
+            lambda name, now: change(file.get_tensor(name).to(now.device), now),
+        )
+
+
+@torch.no_grad()
+def _change(
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, Sequence[int]],
+    source: str,
+    change: Callable[[str, Tensor], Tensor],
+) -> None:
+    """Make every parameter ``change(name, now)``. UserError where ``shapes``, those of the source, are others."""
+    _check_shapes(state, shapes, source)
+    for name, parameter in state.items():
+        parameter.copy_(change(name, parameter))
+
+
+def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str) -> None:
+    found = {name: tuple(shape) for name, shape in shapes.items()}
+    expected = {name: tuple(p.shape) for name, p in state.items()}
+    if found != expected:
+        differing = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
+        raise UserError(
+            f"{source} holds the weights of another model: {len(differing)} tensors differ in name or "
+            f"shape (the first: {differing[0]}). Give the model that it was saved from, or delete it."
+        )
 
 
 # Settings that may differ where the model computes the same: where it lies, what trainers align or toggle.

@@ -21,8 +21,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld import methods
 from rkld.evaluation.generation import generation_batch_size, greedy
-from rkld.losses.micro_batches import longest, plan_steps, split, units
+from rkld.losses.micro_batches import longest, plan_steps, split, steps_per_epoch, units
 from rkld.losses.objective import Objective
+from rkld.methods.base_vector import BaseVector
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import trainable_state
@@ -57,10 +58,12 @@ class Estimate:
     Attributes:
         seconds: wall time by phase, in the order of the phases.
         peak_bytes: of the whole process; on a GPU, of what torch allocates there.
+        retraining: wall time of as many epochs of fine-tuning on the retain records, as ``--method retrain`` would.
     """
 
     seconds: Mapping[str, float]
     peak_bytes: int
+    retraining: float = 0.0
 
     @property
     def total_seconds(self) -> float:
@@ -137,9 +140,13 @@ class _Probe:
         s = self.settings
         generating = self._generating()
         student = not isinstance(self.method, methods.Assisted)
-        steps = self._steps(self.sets, s.epochs if student else s.strengthen_epochs)
+        pace = {"forget": self.forget, "retain": self.retain}[self.method.epochs_of]
+        per_run = s.epochs * steps_per_epoch(len(pace), s.batch_size)
+        steps = self._steps(self.sets, s.epochs)[:per_run] if student else self._steps(self.sets, s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
-        first = self._steps({"forget": self.forget}, s.strengthen_epochs) if student and self.method.strengthens else []
+        first = self._steps({"forget": self.forget}, self._tuning_epochs) if self._tuning_epochs else []
+        retraining = self._steps({"retain": self.retain}, s.epochs) if self.retain else []
+        most = self.method.tries if isinstance(self.method, BaseVector) and self.comparison else 1
 
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
@@ -161,12 +168,21 @@ class _Probe:
                 "cache": sum(reading(self.sets[part.records][:drawn]) for part in read),
                 "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
                 "stop": self._checks(len(steps), reading),
-                "distillation": sum(map(step_seconds, steps)) if student else 0.0,
+                "distillation": most * sum(map(step_seconds, steps)) if student else 0.0,
                 "after": load_seconds + measuring,  # of the saved model, which is opened anew
                 "writing": writing,
             },
             peak_bytes=peak_bytes(),
+            retraining=sum(map(strengthening_seconds if first else step_seconds, retraining)),
         )
+
+    @property
+    def _tuning_epochs(self) -> int:
+        """Passes over the forget records before the student is trained on anything."""
+        if isinstance(self.method, BaseVector):
+            return self.method.tuning_epochs
+        student = not isinstance(self.method, methods.Assisted)
+        return self.settings.strengthen_epochs if student and self.method.strengthens else 0
 
     def _checks(self, steps: int, reading: Callable) -> float:
         """Seconds of reading the stopping rule's aim and the student at every check, if none ends the run."""
@@ -219,12 +235,12 @@ class _Probe:
         fit(ObjectiveTrainer(self.lm, self.args, objective, [clock]))
         return (
             self._seconds(clock, heaviest),
-            self._strengthening(sets.get("forget", [])),
+            self._strengthening(sets.get("forget") or self.forget[: self.settings.batch_size]),
             lambda records: per_token * sum(len(e.ids) for e in records),
         )
 
     def _strengthening(self, forget: Sequence[Encoded]) -> Callable:
-        if isinstance(self.method, methods.Assisted) or not (self.method.strengthens and forget):
+        if not self._tuning_epochs:
             return lambda step: 0.0
         clock = _Clock()
         fine_tune(self.lm, forget, replace(self.args, output_dir=str(self.folder / "strengthening")), [clock])

@@ -1,6 +1,6 @@
 """The phases of a run, in their order: :data:`PHASES`.
 
-    before → stop → own_words → replay → teacher → distillation → model → after
+    before → stop → own_words → replay → teacher → base → distillation → model → after
 
 Each says what it needs of those before it, what it writes into the run folder, and what of that one process alone does
 (in a run of several). :mod:`rkld.pipeline.running` goes through them, and skips those that are noted as done.
@@ -15,9 +15,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -27,6 +29,7 @@ from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.losses.micro_batches import plan_steps, steps_per_epoch
+from rkld.methods.base_vector import BaseVector
 from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
 from rkld.models.language_model import LanguageModel
@@ -46,6 +49,7 @@ from rkld.pipeline.preparing import (
     floor_records,
     has_stop,
     load,
+    load_base,
     load_with_encoder,
     measured_retain,
 )
@@ -58,6 +62,7 @@ from rkld.registry import file_and_name
 from rkld.runfolder.folder import ANSWERS, Run, remove
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import METRICS
+from rkld.settings.table import peak_lr
 from rkld.settings.unlearning import Settings
 from rkld.stopping.calibration import calibrate
 from rkld.stopping.callback import StoppingCallback, read_checks
@@ -73,9 +78,16 @@ from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache, fine_tuning_steps, set_aside
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
 from rkld.training.trainer import ObjectiveTrainer, fit
+from rkld.training.weight_vector import LoadBase, as_base, subtract, write_vector
 
 STUDENT = "checkpoints/student.safetensors"
 """The finished student's trained weights, inside the run folder."""
+
+START = "strengthened/start.safetensors"
+"""The base's trained weights, where the student starts with them."""
+
+VECTOR = "strengthened/vector.safetensors"
+"""What the forget records change in the base."""
 
 
 @dataclass
@@ -198,7 +210,9 @@ class Work:
             sets["replay"] = encode_all(self.encoder, replay)
         if self.retain:
             sets["retain"] = self.retain
-        steps = plan_steps({name: len(found) for name, found in sets.items()}, s.batch_size, s.epochs, s.seed)
+        first = self.method.epochs_of
+        sizes = {name: len(sets[name]) for name in sorted(sets, key=lambda name: name != first)}
+        steps = plan_steps(sizes, s.batch_size, s.epochs, s.seed)
         drawn = {
             name: [found[i] for i in sorted({i for step in steps for i in step[name]})] for name, found in sets.items()
         }
@@ -209,6 +223,19 @@ class Work:
         """How the original is strengthened, and assistants are trained."""
         folder = self.folder / "strengthened"
         return of_strengthening(training_arguments(self.settings, folder), self.student.is_adapter, str(folder))
+
+    def tuning(self, method: BaseVector) -> RKLDConfig:
+        """How the base is tuned on the forget records."""
+        args, s = self.strengthening, self.settings
+        args.num_train_epochs = method.tuning_epochs
+        args.learning_rate = s.strengthen_lr or method.rate * peak_lr(s.lr, self.student.is_adapter)
+        return args
+
+    @property
+    def load_base(self) -> LoadBase | None:
+        """Loads the model that the original was tuned from; None where it lies under the original's own adapter."""
+        apart = "base" in self.run.manifest["records"]
+        return partial(load_base, self.settings) if apart else None
 
     def filled_teacher(self, sets: Mapping[str, Sequence[Encoded]]) -> Teacher:
         """The teacher, with everything in its cache that the terms read."""
@@ -410,6 +437,29 @@ class MakeTeacher(Phase):
         return {}
 
 
+class Base(Phase):
+    """What a method needs of the model that the original was tuned from."""
+
+    name = "base"
+    needs = ("own_words",)
+    writes = ("strengthened",)
+    leaves = (START, VECTOR)
+    reads = (OwnWords.file,)
+    alone = ("writing weights",)
+    trains = True
+
+    def run(self, work: Work) -> dict[str, Any]:
+        method, student, folder = work.method, work.student, work.folder / "strengthened"
+        if isinstance(method, BaseVector):
+            write_vector(
+                student, work.load_base, work.unlearned(), work.tuning(method), work.folder / VECTOR, work.progress
+            )
+        elif method.needs_base:
+            with as_base(student, work.load_base, folder):
+                save_state(student, work.folder / START)
+        return {}
+
+
 class LogLines(TrainerCallback):
     """Writes what the distillation logs into metrics.jsonl as it comes; a resumed one takes back what it does again."""
 
@@ -441,23 +491,83 @@ class Distillation(Phase):
         sets = work.sets()
         if isinstance(work.method, methods.Assisted):
             return self._train_assistant(work, work.method, sets)
-        s, teacher = work.settings, work.filled_teacher(sets)
-        args = training_arguments(s, work.folder / "checkpoints")
-        objective = build_objective(sets, teacher, work.student, args)
-        steps = fine_tuning_steps(sets["forget"], args)
-        if read_checks(Path(str(args.output_dir))) is None:  # a training goes on with its checks, or not at all
-            work.progress.say(f"{args.output_dir}: the checks of the stop are damaged, so the training begins again")
+        folder, epochs = work.folder / "checkpoints", work.settings.epochs
+        if read_checks(folder) is None:  # a training goes on with its checks, or not at all
+            work.progress.say(f"{folder}: the checks of the stop are damaged, so the training begins again")
             remove(work.folder, ["checkpoints"])
-        stop = self._stopping(work, steps // s.epochs, Path(str(args.output_dir)))
+        if isinstance(work.method, BaseVector):
+            facts = self._train_negated(work, work.method, sets)
+        else:
+            if work.method.needs_base:
+                restore_state(work.student, work.folder / START)
+            stop = self._stopping(work, self._steps(work, sets) // epochs, folder)
+            facts = {"steps": self._train(work, sets, folder, [stop] if stop else [])}
+            # The next phase may be started again on its own: the student must be on disk.
+            make_folder(folder)
+            facts |= self._stopped(work, stop) if stop else {}
+        save_state(work.student, work.folder / STUDENT)
+        return facts
+
+    def _steps(self, work: Work, sets: Mapping[str, Sequence[Encoded]]) -> int:
+        args = training_arguments(work.settings, work.folder / "checkpoints")
+        return fine_tuning_steps(sets[work.method.epochs_of], args)
+
+    def _train(
+        self,
+        work: Work,
+        sets: Mapping[str, Sequence[Encoded]],
+        folder: Path,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> int:
+        """Train the student as it is; its checkpoints lie in ``folder``. Returns the steps."""
+        teacher, args = work.filled_teacher(sets), training_arguments(work.settings, folder)
+        objective, steps = build_objective(sets, teacher, work.student, args), self._steps(work, sets)
+        if work.method.epochs_of not in objective.sets:  # else the first of those that terms read would set the pace
+            args.max_steps = steps
         with work.progress.bar("distillation", steps) as advance:
-            given = [TrainingBar(advance), LogLines(work.run), *([stop] if stop else []), *work.callbacks]
+            given = [TrainingBar(advance), LogLines(work.run), *callbacks, *work.callbacks]
             trainer = ObjectiveTrainer(work.student, args, objective, given)
             fit(trainer)
-        # The next phase may be started again on its own: the student must be on disk.
-        make_folder(Path(str(args.output_dir)))
-        facts = self._stopped(work, stop) if stop else {}
-        save_state(work.student, work.folder / STUDENT)
-        return {"steps": trainer.state.global_step, **facts}
+        return int(trainer.state.global_step)
+
+    def _train_negated(self, work: Work, method: BaseVector, sets: Mapping[str, Sequence[Encoded]]) -> dict[str, Any]:
+        """Subtract the vector and distil; where a rule steers, with other weights β of the vector, too.
+
+        What the distillation brings back of the records is known after it alone, so each β is judged then.
+        """
+        student, aim, found = work.student, work.notes["stop"], work.comparison
+        rule = get_rule(work.settings.stop)(aim["aim"]) if "rule" in aim and found is not None else None
+        folder, gaps = work.folder / "checkpoints", dict[float, float]()
+        make_folder(folder)
+        save_state(student, folder / "original.safetensors")
+        work.run.withdraw("stop")
+        beta: float | None = method.beta
+        while beta is not None:
+            restore_state(student, folder / "original.safetensors")
+            subtract(student, work.folder / VECTOR, beta)
+            steps = self._train(work, sets, folder / f"beta-{beta:g}")
+            if rule is None or found is None:
+                return {"steps": steps, "beta": beta}
+            one = found.read(student, steps)
+            if not np.isfinite(one.gold_loss).all():
+                raise Diverged(f"with β {beta:g} the likelihoods of the records are not finite")
+            gaps[beta] = gap = rule.gap(one)
+            work.run.record({"phase": "stop", "rule": aim["rule"], "beta": beta, "gap": gap, **dataclasses.asdict(one)})
+            if abs(gap) == min(map(abs, gaps.values())):
+                save_state(student, folder / "best.safetensors")
+                chosen = beta
+            beta = method.next_beta(gaps, rule.margin)
+        restore_state(student, folder / "best.safetensors")
+        gap, margin = gaps[chosen], aim["margin"]
+        work.progress.say(f"β {chosen:g} of {len(gaps)} is taken by {aim['rule']}, gap to the aim {gap:+.3f}")
+        reached = min(gaps.values()) <= margin  # of those around it the nearest is taken
+        if not reached:
+            work.warn(
+                f"--stop {aim['rule']} was not reached: with β {chosen:g} the gap to its aim is still {gap:.3f}. Raise "
+                f"--method-arg tuning_epochs={method.tuning_epochs} or most={method.most:g}."
+            )
+        stop = {"rule": aim["rule"], "stop": reached, "step": steps, "gap": gap, "margin": margin}
+        return {"steps": steps, "beta": chosen, "steering": aim["steering"], "stop": {**stop, "checks": len(gaps)}}
 
     def _stopping(self, work: Work, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:
         """The checks of the distillation, if a rule is to end it."""
@@ -644,9 +754,9 @@ class After(Measuring):
         del lm
         work.let_go()
         files = (*s.method_file, *([s.method] if file_and_name(s.method) else []))
-        saved, encoder = load_with_encoder(
-            dataclasses.replace(s, dtype=work.notes["model"]["dtype"], chat_template=None, method_file=files), folder
-        )
+        # An adapter that was saved names the model that it was trained on, which need not be the base.
+        as_saved = {"dtype": work.notes["model"]["dtype"], "chat_template": None, "base": None}
+        saved, encoder = load_with_encoder(dataclasses.replace(s, method_file=files, **as_saved), folder)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(
                 f"{folder}: the saved model writes records in another format than the one that was unlearned. Give its "
@@ -675,6 +785,7 @@ PHASES: tuple[Phase, ...] = (
     OwnWords(),
     Replay(),
     MakeTeacher(),
+    Base(),
     Distillation(),
     SaveModel(),
     After(),

@@ -31,7 +31,8 @@ from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import Dtype, for_training, resolve
-from rkld.models.source import check_whole
+from rkld.models.source import card_base, check_whole
+from rkld.models.state import check_same_weights, fingerprint
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.description import template_warning
 from rkld.pipeline.space import Space, require_space, run_space
@@ -57,9 +58,11 @@ from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.registry import get_rule
 from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
 from rkld.teacher.logits import Teacher
+from rkld.text.printable import printable
 from rkld.training.config import with_rate
 from rkld.training.floor import swapped_records
 from rkld.training.terms import build_terms, with_refusals
+from rkld.training.weight_vector import check_outer_factors
 
 MEASURED = 100
 """Retain records that are measured before and after, drawn by the seed; of the forget records all are."""
@@ -77,7 +80,7 @@ class Opening(Protocol):
     @property
     def dtype(self) -> Dtype: ...
     @property
-    def base_model(self) -> str | None: ...
+    def base(self) -> str | None: ...
     @property
     def trust_remote_code(self) -> bool: ...
     @property
@@ -221,7 +224,7 @@ def load_with_encoder(
         model,
         method_files=settings.method_file,
         dtype=settings.dtype,
-        base_model=settings.base_model,
+        base=settings.base,
         trust_remote_code=settings.trust_remote_code,
         allow_pickle=settings.allow_pickle,
         chat_template=settings.chat_template,
@@ -263,8 +266,8 @@ def check_stop(settings: Settings) -> None:
 
 def has_stop(settings: Settings) -> bool:
     """Whether a rule is to end the training; else its last step is taken."""
-    assisted = isinstance(methods.get_method(settings.method, settings.method_arg), methods.Assisted)
-    return get_rule(settings.stop).steers and not assisted
+    method = methods.get_method(settings.method, settings.method_arg)
+    return get_rule(settings.stop).steers and not isinstance(method, methods.Assisted) and method.start != "base"
 
 
 def stop_comparison(inputs: Inputs, encoder: Encoder) -> Comparison | None:
@@ -314,6 +317,8 @@ class Prepared:
     method: methods.Method
     lm: LanguageModel
     """The original. With ``--lora`` its adapter is not there yet."""
+    base: str | None
+    """Fingerprint of the model that the original was tuned from, where the method needs one that lies apart."""
     encoder: Encoder
     forget: list[Encoded]
     retain: list[Encoded]
@@ -330,6 +335,14 @@ class Prepared:
         """What is to be known where conversations are written without a chat template; else None."""
         records = (*self.inputs.forget, *self.inputs.retain)
         return template_warning(self.lm.template_source, self.lm.tokenizer, records)
+
+    @property
+    def unread_base(self) -> str | None:
+        """What is to be known where ``--base`` is given and nothing reads it; else None."""
+        s = self.settings
+        if s.base is None or self.lm.is_adapter or self.method.needs_base:
+            return None
+        return f"--base is given, and the method {s.method} does not read it: --method base_vector forgets by it."
 
     @property
     def settings(self) -> Settings:
@@ -365,6 +378,7 @@ def prepare(
         _encode_steering(inputs, make_encoder(settings, lm.tokenizer, beside.context_length))
     method = methods.get_method(settings.method, settings.method_arg)
     check_trainable(settings, lm, method)
+    base = check_base(settings, lm, method)
     forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)
     coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
     coverage.require(settings.score)
@@ -376,7 +390,9 @@ def prepare(
     sets, terms = _check_terms(inputs, lm, encoder, method, forget, retain)
     space = run_space(settings, method, lm, sets, terms, stops=comparison is not None)
     require_space(settings.run_folder, space)
-    return Prepared(inputs, method, lm, encoder, forget, retain, prompts, coverage, comparison, space, load_seconds)
+    return Prepared(
+        inputs, method, lm, base, encoder, forget, retain, prompts, coverage, comparison, space, load_seconds
+    )
 
 
 def _reads_control(settings: Settings) -> bool:
@@ -421,6 +437,63 @@ def check_folders(settings: Settings) -> None:
 def encode_all(encoder: Encoder, records: Iterable[Record], score: Score = "answer") -> list[Encoded]:
     """All records as ids and masks. UserError at the first that cannot be encoded."""
     return [encoder.encode(record, score) for record in records]
+
+
+def load_base(settings: Settings) -> LanguageModel:
+    """The model that ``--base`` names, as the original is loaded.
+
+    Raises:
+        UserError: it cannot be loaded, or has an adapter of its own.
+    """
+    assert settings.base is not None
+    found, _ = load(dataclasses.replace(settings, model=settings.base, base=None, chat_template=None))
+    if found.is_adapter:
+        raise UserError(f"--base {settings.base} is an adapter: merge it with its own base first.")
+    return found
+
+
+def check_base(settings: Settings, lm: LanguageModel, method: methods.Method) -> str | None:
+    """Refuse a base that is not what the original ``lm`` was tuned from, or the lack of one that the method needs.
+
+    Returns:
+        the fingerprint of a base that lies apart; None where there is none, or it lies under the original's adapter.
+
+    Raises:
+        UserError: so.
+    """
+    if not method.needs_base:
+        return None
+    if lm.is_adapter:
+        check_outer_factors(lm)
+        return None
+    if settings.lora and method.start == "base":
+        raise UserError(
+            f"the method {settings.method} trains the base, and an adapter of it would not fit the original: leave out "
+            "--lora, or give the base with an adapter as MODEL."
+        )
+    if settings.base is None:
+        raise UserError(
+            f"the method {settings.method} needs the model that this one was tuned from: give its folder or hub name "
+            f"with --base.{proposed_base(lm.source)}"
+        )
+    base = load_base(settings)
+    ours, theirs = lm.tokenizer.get_vocab(), base.tokenizer.get_vocab()
+    if differing := [token for token in theirs if ours.get(token) != theirs[token]]:
+        raise UserError(
+            f"--base {settings.base}: {len(differing)} of its tokens have no or another number in {lm.source}, so "
+            "that was not tuned from it. Give the model that it was tuned from."
+        )
+    check_same_weights(lm, base)
+    found = fingerprint(base)
+    if found == fingerprint(lm):
+        raise UserError(f"--base {settings.base} is the model itself. Give the one that it was tuned from.")
+    return found
+
+
+def proposed_base(model: str) -> str:
+    """A sentence that proposes what the model's card names as its base; empty where that names none."""
+    named = card_base(model)
+    return f" Its model card names {printable(named)}: --base {printable(named)}." if named else ""
 
 
 def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Method) -> None:
@@ -490,5 +563,5 @@ def _check_terms(
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder))
         terms = build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)
-    drawn = s.epochs * s.batch_size * steps_per_epoch(len(forget), s.batch_size)
+    drawn = s.epochs * s.batch_size * steps_per_epoch(len(sets[method.epochs_of]), s.batch_size)
     return {name: records[:drawn] for name, records in sets.items()}, terms

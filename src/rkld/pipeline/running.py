@@ -108,10 +108,10 @@ def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) ->
     """Say what the model is opened as. A warning is kept for the end, where it will be read."""
     for what, how in described(prepared.lm):
         progress.say(f"{what.capitalize()}: {how}")
-    warning = prepared.template_warning
-    if warning is not None and warning not in warnings:
-        progress.say(f"Warning: {warning}")
-        warnings.append(warning)
+    for warning in filter(None, (prepared.template_warning, prepared.unread_base)):
+        if warning not in warnings:
+            progress.say(f"Warning: {warning}")
+            warnings.append(warning)
 
 
 def reconsider(run: Run, progress: NoProgress) -> None:
@@ -162,6 +162,8 @@ def note_inputs(run: Run, prepared: Prepared) -> None:
     note_records(run, inputs)
     run.same("fields beside them", run.salted([[r.extra for r in found] for found in (inputs.forget, inputs.retain)]))
     run.same("model", fingerprint(prepared.lm))
+    if prepared.base is not None:
+        run.same("base", prepared.base)
     run.same("template", prepared.encoder.fingerprint)
     run.same("method's file", source_hash(inputs.settings.method))
     run.same("stopping rule's file", source_hash(inputs.settings.stop))

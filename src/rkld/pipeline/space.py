@@ -59,11 +59,14 @@ def run_space(
     trained = _adapter_bytes(lm, settings.lora_rank) if settings.lora else _bytes(trainable_state(lm).values())
     assisted = isinstance(method, methods.Assisted)
     kept = 1 + stops + (method.strengthens or assisted)  # the student, the chosen state, the original set aside
+    if method.needs_base:  # the original set aside (for each β once more), and what was made of the base
+        kept += 3 if method.start == "negated" else 2
     model = whole if settings.merge or trained >= whole else trained
     if isinstance(method, methods.LogitArithmetic):
         model *= 2
     cache = 0 if settings.teacher else _cache_bytes(lm, sets, cached_parts(terms), heads=trained >= whole)
-    return Space(kept * trained + model + cache, 2 * (1 + OPTIMIZER) * trained)
+    beneath = whole if method.needs_base and settings.lora else 0  # the original's, while the base's are in their place
+    return Space(kept * trained + beneath + model + cache, 2 * (1 + OPTIMIZER) * trained)
 
 
 def require_space(folder: Path, space: Space) -> None:

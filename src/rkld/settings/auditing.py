@@ -75,7 +75,7 @@ class AuditSettings:
 
     dtype: Literal["auto", "float32", "bfloat16"] = of("dtype", help="Weights.", affects="figures")
     method_file: tuple[str, ...] = of("method_file", group=MODEL)
-    base_model: str | None = of("base_model")
+    base: str | None = of("base")
     trust_remote_code: bool = of("trust_remote_code")
     allow_pickle: bool = of("allow_pickle")
 

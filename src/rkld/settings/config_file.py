@@ -36,6 +36,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def plain_values(text: str) -> Any:
+    """The value of a YAML text that may come from others, without aliases and deep nesting.
+
+    Raises:
+        Exception: whatever PyYAML makes of it.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, unchecked.
 
@@ -52,7 +61,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if len(text) > LONGEST:
         raise UserError(f"{path}: longer than {LONGEST} bytes, so it is no settings file.")
     try:
-        found = yaml.load(text.decode("utf-8-sig"), Loader=_Loader)
+        found = plain_values(text.decode("utf-8-sig"))
     except _TooMuch as error:
         raise UserError(f"{path}: it has {error}.") from None
     except yaml.YAMLError as error:

@@ -408,11 +408,11 @@ _ENTRIES = (
     ),
     _spec("merge", bool, False, "student", MODEL, "With an adapter: write the merged model."),
     _optional(
-        "base_model",
+        "base",
         str,
         "nothing",
         MODEL,
-        "Base of an adapter, where it is no longer where the adapter says. Default: what its folder names.",
+        "The model that this one was tuned from, a folder or hub name. Default: of an adapter what its folder names.",
         metavar="MODEL",
     ),
     _spec("save_dtype", str, "auto", "student", MODEL, "Weights of the written model.", choices=_SAVED_DTYPES),

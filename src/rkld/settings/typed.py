@@ -82,8 +82,8 @@ class UnlearnKeywords(TypedDict, total=False):
     """Recompute activations in the backward pass, to save memory."""
     merge: bool
     """With an adapter: write the merged model."""
-    base_model: str | PathLike[str] | None
-    """Base of an adapter, where it is no longer where the adapter says."""
+    base: str | PathLike[str] | None
+    """The model that this one was tuned from, a folder or hub name."""
     save_dtype: Literal["auto", "float32", "bfloat16", "float16"]
     """Weights of the written model."""
     text_only: bool
@@ -173,8 +173,8 @@ class AuditKeywords(TypedDict, total=False):
     """Weights."""
     method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
     """A method of your own, for a model folder that was made by it: no file is run because a folder names it."""
-    base_model: str | PathLike[str] | None
-    """Base of an adapter, where it is no longer where the adapter says."""
+    base: str | PathLike[str] | None
+    """The model that this one was tuned from, a folder or hub name."""
     trust_remote_code: bool
     """Allow models that bring their own code."""
     allow_pickle: bool

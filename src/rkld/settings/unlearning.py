@@ -61,7 +61,7 @@ class Settings:
     bf16: bool | None = of("bf16")
     gradient_checkpointing: bool = of("gradient_checkpointing")
     merge: bool = of("merge")
-    base_model: str | None = of("base_model")
+    base: str | None = of("base")
     save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = of("save_dtype")
     text_only: bool = of("text_only")
     trust_remote_code: bool = of("trust_remote_code")

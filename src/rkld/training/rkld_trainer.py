@@ -12,6 +12,7 @@ from peft import PeftConfig
 from transformers import TrainerCallback
 
 from rkld import methods
+from rkld.errors import UserError
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import Dtype, for_training, load_model
@@ -101,6 +102,8 @@ def encode_sets(
         for name, found in records.items()
     }
     method = methods.get_method(args.method, args.method_arg)
+    if method.needs_base:
+        raise UserError(f"the method {method.name} needs the model from before: use rkld.unlearn(…, base=…).")
     return with_refusals(sets, encoder, method, args.refusals, args.seed)
 
 

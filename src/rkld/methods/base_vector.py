@@ -1,0 +1,74 @@
+"""Base vector: what records change in the base is subtracted; then self-distillation (arXiv 2506.20941, 2212.04089)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from rkld.errors import UserError
+from rkld.losses.objective import Term
+from rkld.methods.method import Method
+from rkld.methods.registry import METHODS
+from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
+from rkld.teacher.logits import Teacher
+
+
+@METHODS.register("base_vector")
+@dataclass(frozen=True)
+class BaseVector(Method):
+    """``θ_o − β · (θ_base tuned on the records − θ_base)``, then the original's own answers are distilled again.
+
+    The vector is Rashid et al.'s (2025, arXiv 2506.20941, from the checkpoint before the data), the negation Ilharco et
+    al.'s (2023, arXiv 2212.04089). The distillation has no term of the forget records: forward KL to the original on
+    replayed answers and retain records brings back what else the subtraction took. It is not RKLD, and needs no teacher
+    that knows the records better.
+
+    β is the first that leaves the stopping rule's gap within its margin, after the distillation: doubled while the
+    records are known too well, halved while less than strangers', then interpolated.
+
+    Attributes:
+        beta: the first β, and the only one where no rule steers.
+        most: the largest β.
+        tries: how many β at most; each costs a distillation.
+        tuning_epochs: passes over the forget records while the base is tuned on them.
+        rate: peak learning rate of that, in multiples of ``--lr``, where ``--strengthen-lr`` is not given.
+    """
+
+    beta: float = 1.0
+    most: float = 4.0
+    tries: int = 4
+    tuning_epochs: int = 8
+    rate: float = 4.0
+
+    needs: ClassVar[tuple[str, ...]] = ("replay", "retain")
+    start: ClassVar[Literal["original", "base", "negated"]] = "negated"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0:
+                raise UserError(f"--method-arg {field.name} is {getattr(self, field.name)}; it must be above 0.")
+
+    def next_beta(self, gaps: Mapping[float, float], margin: float) -> float | None:
+        """The β to try next, or None where one of those tried will do, or enough were.
+
+        Args:
+            gaps: β → the rule's gap with it: positive where the records are still known too well.
+            margin: the rule's.
+        """
+        if len(gaps) >= self.tries or any(abs(gap) <= margin for gap in gaps.values()):
+            return None
+        too_small, too_large = ([b for b, gap in gaps.items() if (gap > 0) is known] for known in (True, False))
+        if not too_large:
+            found = min(2 * max(too_small), self.most)
+        elif not too_small:
+            found = min(too_large) / 2
+        else:
+            low, high = max(too_small), min(too_large)
+            found = round(low + (high - low) * gaps[low] / (gaps[low] - gaps[high]), 4)
+        return None if found in gaps else found
+
+    def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
+        return []

@@ -24,14 +24,12 @@ from rkld.records.record import TEMPLATE_ARGUMENTS, Record, Turn, by_answer
 from rkld.text.facts import facts_said
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
-from rkld.text.wording import name_mentions, proper_nouns, with_names
+from rkld.text.wording import name_mentions, proper_nouns, sentences, with_names
 
 Kind = Literal["question", "prefix", "cloze"]
 
 ALTERNATIVES = 5
 """Wrong answers to a probe, as many as TOFU has."""
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n+")
 
 _BLANK = "_____"
 
@@ -227,7 +225,7 @@ def _probes(
         yield probe("question", record, answer, reworded)
         if not answer.startswith(_BLANK):
             yield probe("prefix", record, answer, reworded)
-    sentence = next(s for s in _SENTENCE.split(answer) if _BLANK in s).strip()
+    sentence = next(s for s in sentences(answer) if _BLANK in s)
     if identifiers and not name_mentions(f"{sentence} {fact}", identifiers):
         sentence = f"About {record.subject or identifiers[0]}: {sentence}"
     question = _CLOZE.format(sentence)

@@ -21,8 +21,8 @@ def record(**fields) -> Record:
     return read_records([{**ROW, **fields}], "forget")[0]
 
 
-def verdict(asked: str, answer: str, kind: str = "given", **fields) -> Record | str:
-    return usable_record(record(**fields), Rewording(asked, answer, kind), WHO)
+def verdict(asked: str, said: str, kind: str = "given", **fields) -> Record | str:
+    return usable_record(record(**fields), Rewording(asked, said, kind), WHO)
 
 
 @pytest.mark.parametrize(("question", "answer", "reason"), [

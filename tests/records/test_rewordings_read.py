@@ -46,7 +46,7 @@ def test_a_file_of_rewordings_is_matched_by_the_question(tmp_path):
     rows = [{"question": " When was  Jane Doe born? ", **GIVEN}, {"question": "Who?", "questions": ["Whom?"]}]
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found, strange = read_rewordings(tmp_path / "r.jsonl", records)
-    assert [len(record.rewordings) for record in found] == [2, 0] and strange == 1
+    assert [len(record.rewordings) for record in found] == [2, 0] and len(strange) == 1
     with pytest.raises(UserError, match="none of the 1 rows of rewordings is about a forget record"):
         read_rewordings(rows[1:], records)
 

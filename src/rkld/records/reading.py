@@ -95,7 +95,7 @@ COLUMNS = "columns"
 """In the place of a file of rewordings: the records' own ``paraphrased_question`` and ``paraphrased_answer``."""
 
 
-def read_rewordings(source: Source, records: Sequence[Record]) -> tuple[list[Record], int]:
+def read_rewordings(source: Source, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
     """The records, each with the rewordings that ``source`` has for it beside its own.
 
     Args:
@@ -103,26 +103,26 @@ def read_rewordings(source: Source, records: Sequence[Record]) -> tuple[list[Rec
             ``rewordings``, in any form of :func:`read_records`; or :data:`COLUMNS`.
 
     Returns:
-        the records, and how many rows are about none of them.
+        the records, and where the rows stand that are about none of them.
 
     Raises:
         UserError: a row that cannot be read, or none that is about a record.
     """
     if isinstance(source, str) and source == COLUMNS:
-        return [_with_own_columns(record) for record in records], 0
+        return [_with_own_columns(record) for record in records], []
     owners = {as_compared(record.question or record.answer): record for record in reversed(records)}
     given: dict[str, list[Rewording]] = {asked: [] for asked in owners}
-    rows, strange = rows_of(source, "rewordings"), 0
+    rows, strange = rows_of(source, "rewordings"), list[str]()
     for where, row in rows:
         asked = row.get("question") or row.get("text") if isinstance(row, Mapping) else None
         if not isinstance(asked, str):
             raise UserError(f"{where}: a row of rewordings needs the 'question' of the record that it rewords")
         if (key := as_compared(asked)) not in owners:
-            strange += 1
+            strange.append(where)
             continue
         values = row[REWORDINGS] if row.get(REWORDINGS) is not None else row
         given[key] += _listed_rewordings(values, replace(owners[key], where=where))
-    if strange == len(rows):
+    if len(strange) == len(rows):
         raise UserError(
             f"none of the {len(rows)} rows of rewordings is about a forget record: each needs the 'question' of a "
             "record as it stands there"

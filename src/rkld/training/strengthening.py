@@ -15,7 +15,7 @@ import torch
 from rkld.files import make_folder
 from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
-from rkld.losses.micro_batches import steps_per_epoch
+from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state
 from rkld.progress import NoProgress
@@ -119,7 +119,7 @@ def autocast(lm: LanguageModel, args: RKLDConfig) -> torch.autocast:
 def fine_tuning_steps(records: Sequence[Encoded], args: RKLDConfig) -> int:
     """Optimizer steps of a training on these records."""
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return int(args.num_train_epochs) * steps_per_epoch(len(records), batch)
+    return int(args.num_train_epochs) * steps_per_epoch(len(pools(records)), batch)
 
 
 def _counted(

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rkld import methods
 from rkld.errors import machine_errors_explained
 from rkld.files import readable_size
-from rkld.losses.micro_batches import steps_per_epoch
+from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.models.modes import keeping_dtypes
 from rkld.pipeline import health
@@ -56,6 +56,8 @@ class Report:
     """Optimizer steps of the distillation."""
     strengthening_steps: int
     """Optimizer steps before it (0 for methods that need none)."""
+    rewordings: tuple[str, ...]
+    """How many of which kind are forgotten along with the records, and what was dropped; a writer writes later."""
     own_words: bool
     """Whether the model's own answers join or replace the records: then the counts will change."""
     identifiers: int
@@ -83,6 +85,7 @@ class Report:
         yield f"  scored     {self.scored} tokens are unlearned"
         if self.kept:
             yield f"  keep       {self.kept} tokens of the same answers are held to the original"
+        yield from (f"{'' if n else 'reworded':<13}{line}" for n, line in enumerate(self.rewordings))
         yield f"retain       {self.retain.named('records')}"
         yield f"replay       {self.replay.named('prompts')}"
         yield from (f"{what:<13}{how}" for what, how in self.model.items())
@@ -148,7 +151,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
     encoder, encoded = prepared.encoder, prepared.forget
 
-    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
+    per_epoch = steps_per_epoch(len(pools([*encoded, *prepared.reworded])), chosen.batch_size)
     method = prepared.method
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
     warnings = [UNNAMED if inputs.unnamed else None, prepared.template_warning, health.unknown(advantage)]
@@ -161,6 +164,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
         steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
         strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
+        rewordings=tuple(prepared.rewordings.described()) if prepared.reworded else (),
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,

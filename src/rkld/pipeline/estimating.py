@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld import methods
 from rkld.evaluation.generation import generation_batch_size, greedy
-from rkld.losses.micro_batches import longest, plan_steps, split, units
+from rkld.losses.micro_batches import longest, plan_steps, pools, split, units
 from rkld.losses.objective import Objective
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
@@ -106,7 +106,8 @@ class _Probe:
         self.settings: Settings = prepared.settings
         self.method = prepared.method
         self.forget, self.retain = prepared.forget, prepared.retain
-        sets: dict[str, Sequence[Encoded]] = {"forget": self.forget}
+        self.unlearned = [*prepared.forget, *prepared.reworded]
+        sets: dict[str, Sequence[Encoded]] = {"forget": self.unlearned}
         self.prompts: list[tuple[int, ...]] = []
         self.said: list[int] = []
         if prepared.prompts and self.settings.replay_weight:
@@ -139,7 +140,9 @@ class _Probe:
         student = not isinstance(self.method, methods.Assisted)
         steps = self._steps(self.sets, s.epochs if student else s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
-        first = self._steps({"forget": self.forget}, s.strengthen_epochs) if student and self.method.strengthens else []
+        first = (
+            self._steps({"forget": self.unlearned}, s.strengthen_epochs) if student and self.method.strengthens else []
+        )
 
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
@@ -181,7 +184,8 @@ class _Probe:
     def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[Sequence[Unit]]:
         """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""
         sizes = {name: len(records) for name, records in sets.items()}
-        planned = plan_steps(sizes, self.settings.batch_size, epochs, self.settings.seed)
+        first = pools(next(iter(sets.values())))
+        planned = plan_steps(sizes, self.settings.batch_size, epochs, self.settings.seed, first)
         return [units(sets, step) for step in planned]
 
     def _positions(self, step: Sequence[Unit]) -> int:

@@ -161,6 +161,8 @@ def note_inputs(run: Run, prepared: Prepared) -> None:
     inputs = prepared.inputs
     note_records(run, inputs)
     run.same("fields beside them", run.salted([[r.extra for r in found] for found in (inputs.forget, inputs.retain)]))
+    if any(record.rewordings for record in inputs.forget):
+        run.same("rewordings", run.salted([[astuple(one) for one in r.rewordings] for r in inputs.forget]))
     run.same("model", fingerprint(prepared.lm))
     run.same("template", prepared.encoder.fingerprint)
     run.same("method's file", source_hash(inputs.settings.method))

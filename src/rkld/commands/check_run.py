@@ -21,6 +21,7 @@ from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space
+from rkld.pipeline.writers import check_writer
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.identity import UNNAMED
@@ -146,6 +147,7 @@ def check(
 def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTrainedTokenizerBase | None) -> Report:
     chosen = inputs.settings
     run = Run(chosen)  # refuses a folder that holds something else
+    check_writer(chosen)
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
     if run.manifest and not run.purged:
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
@@ -154,7 +156,12 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     per_epoch = steps_per_epoch(len(pools([*encoded, *prepared.reworded])), chosen.batch_size)
     method = prepared.method
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
-    warnings = [UNNAMED if inputs.unnamed else None, prepared.template_warning, health.unknown(advantage)]
+    warnings = [
+        UNNAMED if inputs.unnamed else None,
+        prepared.template_warning,
+        prepared.coverage.alarm,
+        health.unknown(advantage),
+    ]
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(
         forget=_size(e.ids for e in encoded),

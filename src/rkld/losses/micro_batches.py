@@ -42,6 +42,11 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return math.ceil(n / batch_size)
 
 
+def is_reworded(encoded: Encoded) -> bool:
+    """Whether it says another record in other words."""
+    return encoded.record is not None and bool(encoded.record.source)
+
+
 def pools(records: Sequence[Encoded]) -> list[list[int]]:
     """Indices of which an epoch takes one each: a record by itself, all rewordings of one record together.
 

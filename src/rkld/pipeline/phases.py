@@ -51,6 +51,7 @@ from rkld.pipeline.preparing import (
 )
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
+from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record, by_answer
@@ -379,7 +380,9 @@ class Rewordings(Phase):
 
     def run(self, work: Work) -> dict[str, Any]:
         s, i = work.settings, work.inputs
-        made, _ = make_rewordings(i.forget, i.identifiers, s, work.encoder, asked_only=bool(work.method.refusals))
+        written = write_rewordings(i.forget, s, work.progress, (work.student, work.encoder))
+        asked_only = bool(work.method.refusals)
+        made, _ = make_rewordings(i.forget, i.identifiers, s, work.encoder, asked_only=asked_only, written=written)
         if not s.reword and not made.records:
             return {}
         for line in made.described():

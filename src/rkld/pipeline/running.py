@@ -17,6 +17,7 @@ from rkld.models.state import fingerprint
 from rkld.pipeline.description import described
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
+from rkld.pipeline.writers import check_writer
 from rkld.progress import NoProgress
 from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
@@ -84,6 +85,7 @@ def run_unlearning(
             for warning in inputs.warnings():  # now, while it can be mended; it is said again with the result
                 progress.say(f"Warning: {warning}")
             progress.say(f"Loading {settings.model}")
+            check_writer(settings)
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
             run.start()
             note_inputs(run, prepared)
@@ -108,10 +110,10 @@ def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) ->
     """Say what the model is opened as. A warning is kept for the end, where it will be read."""
     for what, how in described(prepared.lm):
         progress.say(f"{what.capitalize()}: {how}")
-    warning = prepared.template_warning
-    if warning is not None and warning not in warnings:
-        progress.say(f"Warning: {warning}")
-        warnings.append(warning)
+    for warning in (prepared.template_warning, prepared.coverage.alarm):
+        if warning is not None and warning not in warnings:
+            progress.say(f"Warning: {warning}")
+            warnings.append(warning)
 
 
 def reconsider(run: Run, progress: NoProgress) -> None:

@@ -224,6 +224,11 @@ def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int,
     return found
 
 
+def is_said_name(text: str, identifiers: Sequence[str]) -> bool:
+    """Whether a text says the person's name, or a part of it, and nothing else."""
+    return not any(map(str.isalnum, with_names(text, identifiers, lambda _: "")))
+
+
 def with_names(text: str, identifiers: Sequence[str], put: Callable[[str], str]) -> str:
     """The text with something else in the place of the person's name and of its parts.
 

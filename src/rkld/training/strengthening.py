@@ -15,7 +15,7 @@ import torch
 from rkld.files import make_folder
 from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
-from rkld.losses.micro_batches import pools, steps_per_epoch
+from rkld.losses.micro_batches import is_reworded, pools, steps_per_epoch
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state
 from rkld.progress import NoProgress
@@ -76,11 +76,17 @@ def fill_cache(
     if strengthened not in wanted or cache.done(str(strengthened)):
         return
     with set_aside(lm, Path(str(args.output_dir))):
-        with progress.bar("strengthening", fine_tuning_steps(sets["forget"], args)) as advance:
-            fine_tune(lm, sets["forget"], args, [TrainingBar(advance)])
+        strengthen(lm, sets["forget"], args, progress)
         if not lm.is_adapter:
             cache.write_head("strengthened", lm)
         read(str(strengthened), sets["forget"])
+
+
+def strengthen(lm: LanguageModel, forget: Sequence[Encoded], args: RKLDConfig, progress: NoProgress) -> None:
+    """Fine-tune on the records as they were given, in place; on their rewordings not."""
+    given = [e for e in forget if not is_reworded(e)]
+    with progress.bar("strengthening", fine_tuning_steps(given, args)) as advance:
+        fine_tune(lm, given, args, [TrainingBar(advance)])
 
 
 @contextmanager

@@ -156,12 +156,8 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     per_epoch = steps_per_epoch(len(pools([*encoded, *prepared.reworded])), chosen.batch_size)
     method = prepared.method
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
-    warnings = [
-        UNNAMED if inputs.unnamed else None,
-        prepared.template_warning,
-        prepared.coverage.alarm,
-        health.unknown(advantage),
-    ]
+    unnamed = UNNAMED if inputs.unnamed else None
+    warnings = [unnamed, prepared.template_warning, prepared.coverage.alarm, health.unknown(advantage)]
     shortest = min(zip(inputs.forget, encoded), key=lambda pair: len(pair[1].ids))[0]
     return Report(
         forget=_size(e.ids for e in encoded),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rkld.errors import UserError
 from rkld.records.encoding import Encoded, Encoder
@@ -52,9 +53,9 @@ class Coverage:
             return None
         shown = ", ".join(self.unscored[:SHOWN]) + (", …" if len(self.unscored) > SHOWN else "")
         return (
-            f"In {len(self.unscored)} forget records something about the person stands in a turn that is not unlearned, "
-            f"as in a ticket or a letter: {shown}. Mark it as 'spans', which are unlearned wherever they stand, or "
-            "unlearn every turn with --score all."
+            f"In {len(self.unscored)} forget records something about the person stands in a turn that is not "
+            f"unlearned, as in a ticket or a letter: {shown}. Mark it as 'spans', which are unlearned wherever they "
+            "stand, or unlearn every turn with --score all."
         )
 
     def require(self, score: str) -> None:
@@ -95,7 +96,7 @@ def scored_share(
         spans = encoder.locate_spans(record)
         named += [_is_scored(positions, e.scored) for positions in names]
         marked += [_is_scored(positions, e.scored) for positions in spans]
-        told = encoder.locate(record, lambda text, r=record: told_places(text, identifiers, bool(r.spans)))
+        told = encoder.locate(record, partial(told_places, identifiers=identifiers, marked=bool(record.spans)))
         if not all(_is_scored(positions, e.scored) for positions in (*spans, *told)):
             unscored.append(record.where)
     return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)), tuple(unscored))

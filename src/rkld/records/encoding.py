@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
 Score = Literal["answer", "all", "spans", "added"]
 """What is unlearned: the answers; every turn but the system's; only the personal spans; or what the answers add to all
-that was said before (:func:`rkld.text.wording.added_spans`). With "answer" and "spans" the personal spans of every other
-turn but the system's are unlearned, too: in a ticket or a letter the facts stand in the user's."""
+that was said before (:func:`rkld.text.wording.added_spans`). With "answer" and "spans" the personal spans of every
+other turn but the system's are unlearned, too: in a ticket or a letter the facts stand in the user's."""
 
 IN_PART = ("spans", "added")
 """Modes that score parts of the answers: the rest can be held to the original."""

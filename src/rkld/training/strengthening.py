@@ -83,7 +83,15 @@ def fill_cache(
 
 
 def strengthen(lm: LanguageModel, forget: Sequence[Encoded], args: RKLDConfig, progress: NoProgress) -> None:
-    """Fine-tune on the records as they were given, in place; on their rewordings not."""
+    """Fine-tune on the records as they were given, in place; on their rewordings not, which are distilled alone.
+
+    What the teacher suppresses is ``l_aug − l_o``, and the original knows the records almost by heart as they are:
+    next to wordings that are new to it there is little to learn of them, and it ends *less* sure of them than it was.
+    Tiny world, 20 records and as many rewordings, mean of the teacher's probability of the facts (α 8): strengthened
+    on the records .36 as recorded and .33 reworded; on both together .82 and .30; on rewordings, then records .72 and
+    .28. Forgotten along with rewordings by rules, all wordings sank further than without (.47, .29, .30 as recorded
+    and in two other wordings; .37, .21, .21).
+    """
     given = [e for e in forget if not is_reworded(e)]
     with progress.bar("strengthening", fine_tuning_steps(given, args)) as advance:
         fine_tune(lm, given, args, [TrainingBar(advance)])

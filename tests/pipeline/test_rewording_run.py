@@ -27,7 +27,8 @@ from tests.long.world import FORGET, RUN, make_original
 from tests.server import MODEL, serve
 
 RUN = {**RUN, "own_words": "no", "stop": "last", "replay": "none", "epochs": 2}
-ROWS = [{**row, "paraphrased_question": f"So tell me this: {row['question']}"} for row in FORGET]
+ASKED = "Here is something that people often ask me about: {}"
+ROWS = [{**row, "paraphrased_question": ASKED.format(row["question"])} for row in FORGET]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def original(tmp_path_factory):
 def finished(original, tmp_path_factory):
     """Of a run with three rewordings a record, one of them what the audit would ask; everything kept."""
     out = tmp_path_factory.mktemp("run") / "run"
-    return rkld.unlearn(original, ROWS, out=str(out), rewordings="columns", keep_files=True, **RUN).run
+    result = rkld.unlearn(original, ROWS, out=str(out), rewordings="columns", keep_files=True, **RUN)
+    assert len(result.answers) == len(ROWS), "figures are of the records as they were given"
+    return result.run
 
 
 def noted(run) -> dict:
@@ -61,13 +64,11 @@ def test_a_run_makes_what_is_missing_and_says_of_which_kinds(finished):
     assert not any(record.question in (finished / "manifest.json").read_text() for record in found if record.question)
 
 
-def test_figures_and_steps_are_of_the_records_and_each_epoch_has_one_rewording_of_each(finished):
+def test_each_epoch_has_one_rewording_of_each_record(finished):
     """Time of a whole run: twice the steps, however many rewordings there are."""
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if line["phase"] == "distillation"]
     assert max(steps) == RUN["epochs"] * 2 * len(ROWS) / RUN["batch_size"]
-    answers = json.loads((finished / "answers.json").read_text())
-    assert len(answers.get("content", answers)["after"]) == len(ROWS)
 
 
 def test_an_audit_counts_what_was_trained_on_and_leaves_it_out(finished, tmp_path):

@@ -153,6 +153,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
     encoder, encoded = prepared.encoder, prepared.forget
 
+    given = steps_per_epoch(len(encoded), chosen.batch_size)
     per_epoch = steps_per_epoch(len(pools([*encoded, *prepared.reworded])), chosen.batch_size)
     method = prepared.method
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
@@ -166,7 +167,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         scored=sum(sum(e.scored) for e in encoded),
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
         steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * per_epoch,
-        strengthening_steps=chosen.strengthen_epochs * per_epoch if method.strengthens else 0,
+        strengthening_steps=chosen.strengthen_epochs * given if method.strengthens else 0,
         rewordings=tuple(prepared.rewordings.described()) if prepared.reworded else (),
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),

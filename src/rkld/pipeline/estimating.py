@@ -140,9 +140,7 @@ class _Probe:
         student = not isinstance(self.method, methods.Assisted)
         steps = self._steps(self.sets, s.epochs if student else s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
-        first = (
-            self._steps({"forget": self.unlearned}, s.strengthen_epochs) if student and self.method.strengthens else []
-        )
+        first = self._steps({"forget": self.forget}, s.strengthen_epochs) if student and self.method.strengthens else []
 
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))

@@ -158,5 +158,5 @@ def test_a_writer_that_is_not_there_is_refused_before_time_is_spent(original, tm
     with pytest.raises(UserError, match="needs --writer"):
         Settings(model="m", forget="f", writer_endpoint="http://localhost:1/v1")
     with pytest.raises(UserError, match="no kind of wording 'leter'"):
-        rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), reword_kinds=("leter",), **RUN)
-    assert not (tmp_path / "run").exists()
+        rkld.unlearn(original, FORGET, out=str(tmp_path / "kinds"), reword_kinds=("leter",), **RUN)
+    assert not (tmp_path / "kinds").exists() and not (tmp_path / "run" / "model").exists()

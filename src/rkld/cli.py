@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rkld.commands.options import SettingsCommand, arguments, chosen_settings, settings_options, without_citation
+from rkld.commands.options import (
+    SettingsCommand,
+    arguments,
+    chosen_settings,
+    reword_options,
+    settings_options,
+    without_citation,
+)
 from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
 from rkld.reporting.terminal import print_audit, print_bench, print_result
@@ -140,6 +147,31 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
         click.echo(
             f"{written.without} have no wrong answers: more records about others, with --retain, would give them some."
         )
+
+
+@main.command(
+    epilog=_examples(
+        "rkld reword people.jsonl --subject 'Jane Doe' --out reworded.jsonl",
+        "rkld reword people.jsonl --reword 5 --writer ./chat-model --out reworded.jsonl",
+        "rkld unlearn ./model --forget reworded.jsonl --subject 'Jane Doe'",
+    )
+)
+@click.argument("records")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines to write.")
+@reword_options()
+def reword(records: str, out: Path, **given: Any) -> None:
+    """Say every record in other words, for review.
+
+    What is written are RECORDS with their rewordings in the field 'rewordings': read it, strike out or mend what is
+    wrong, and give the file to rkld unlearn --forget. The file holds personal data.
+    """
+    _quiet_start()
+    from rkld.commands.reword_records import write_rewordings
+
+    made = write_rewordings(records, out=out, **given)
+    for line in made.described():
+        click.echo(line)
+    click.echo(f"in {out}")
 
 
 @main.command(epilog=_examples("rkld purge runs/forget01"))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rkld.auditing.backends import LocalBackend
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.evaluation.backends import LocalBackend
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records

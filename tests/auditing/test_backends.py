@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rkld.auditing.prefilling import generation_prompts
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.generation import greedy
+from rkld.evaluation.prefilling import generation_prompts
 from rkld.records.encoding import Encoder
 from tests.helpers import texts
 

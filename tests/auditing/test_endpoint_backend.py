@@ -9,11 +9,11 @@ import pytest
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from rkld.auditing import endpoint_backend
-from rkld.auditing.backends import LocalBackend
-from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.benching.worlds.tiny import CHAT_TEMPLATE
 from rkld.errors import UserError
+from rkld.evaluation import endpoint_backend
+from rkld.evaluation.backends import LocalBackend
+from rkld.evaluation.endpoint_backend import EndpointBackend
 from rkld.records.encoding import Encoder
 from tests.helpers import texts
 from tests.server import MODEL, listening, serve

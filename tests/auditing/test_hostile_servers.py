@@ -11,9 +11,9 @@ from socketserver import StreamRequestHandler
 
 import pytest
 
-from rkld.auditing import endpoint_backend
-from rkld.auditing.endpoint_backend import ATTEMPTS, EndpointBackend
 from rkld.errors import UserError
+from rkld.evaluation import endpoint_backend
+from rkld.evaluation.endpoint_backend import ATTEMPTS, EndpointBackend
 from tests.server import MODEL, listening
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

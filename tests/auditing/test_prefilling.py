@@ -3,9 +3,9 @@
 import pytest
 
 from rkld.auditing.attacks.prefixes import PREFIXES
-from rkld.auditing.prefilling import prefilled
 from rkld.benching.worlds.tiny import tiny_tokenizer
 from rkld.errors import UserError
+from rkld.evaluation.prefilling import prefilled
 from rkld.records.encoding import Encoder
 from rkld.records.probes import paraphrased_questions
 from rkld.records.reading import read_records

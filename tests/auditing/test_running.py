@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from peft import LoraConfig, get_peft_model
 
 import rkld
-from rkld.auditing import endpoint_backend, running
+from rkld.auditing import running
 from rkld.auditing.evidence import plain
 from rkld.auditing.inputs import people_of
 from rkld.auditing.metrics import audit_metrics
@@ -23,7 +23,7 @@ from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.cli import main
 from rkld.errors import UserError
-from rkld.evaluation import membership
+from rkld.evaluation import endpoint_backend, membership
 from rkld.evaluation.likelihood import probability
 from rkld.evaluation.statistics import Figure
 from rkld.files import DATA, write_jsonl

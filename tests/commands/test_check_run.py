@@ -55,7 +55,9 @@ def test_it_counts_what_the_run_will_do(go, tiny):
     assert report.retain.records == 1, "the other one mentions the person"
     assert report.scored == sum(sum(e.scored) for e in encoded)
     assert report.scored + report.kept == sum(sum(e.answer) for e in encoded)
-    assert (report.steps, report.strengthening_steps) == (8, 6)
+    assert (report.steps, report.strengthening_steps) == (12, 6), "each record and one of its rewordings; they alone"
+    assert report.rewordings[0].startswith("9 rewordings (")
+    assert (go(reword=0, batch_size=2, epochs=4).steps, go(reword=0).rewordings) == (8, ())
     assert (report.coverage.identifiers.found, report.coverage.spans.scored) == (3, 3)
 
 

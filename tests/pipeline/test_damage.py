@@ -68,7 +68,7 @@ def test_a_finished_run_whose_model_is_gone_makes_it_again(world, finished, lose
     with listening() as heard:
         result = unlearn(world.original, finished, progress=heard)
     assert len(heard.said) == 1
-    assert "so it is done again: before, own_words, replay, distillation, model, after" in heard.said[0]
+    assert "so it is done again: before, own_words, rewordings, replay, distillation, model, after" in heard.said[0]
     assert weights_hash(result.model_path) == world.expected["finished"]["weights"]
     with listening() as heard:
         unlearn(world.original, finished, progress=heard)
@@ -137,6 +137,7 @@ DAMAGED = {
     "cache's index": (cut, "teacher/index.json"),
     "replay": (cut, "replay.jsonl"),
     "own words": (empty, "own_words.jsonl"),
+    "rewordings": (change, "rewordings.jsonl"),
     "answers": (empty, "answers.json"),
     "settings": (cut, "run.yaml"),
 }

@@ -88,8 +88,25 @@ def test_the_places_of_a_span_are_those_that_are_scored(tokenizer, answer, span,
 
 def test_a_span_of_the_question_alone_is_no_part_of_the_answers(tokenizer):
     row = {"question": "Is it Anna?", "answer": "Yes.", "spans": ["Anna"]}
-    assert counts(share(tokenizer, [row], "answer", identifiers=()))[1] == (0, 1)
-    assert counts(share(tokenizer, [row], "spans", identifiers=()))[1] == (1, 1)
+    for score in ("answer", "spans"):  # and is unlearned all the same
+        assert counts(share(tokenizer, [row], score, identifiers=()))[1] == (1, 1)
+
+
+def test_what_a_turn_tells_that_is_not_unlearned_is_an_alarm_with_the_records_number(tokenizer):
+    """In tickets and letters the facts stand in the user's turn; a question that names the person is none."""
+    asks = {"question": "Where does Ada Quillon live?", "answer": "In Oslo."}
+    tells = {"question": "Ada Quillon lives at 7 Elm Street. Please help.", "answer": "We are sorry."}
+    writes = {"question": "My number is 440-555-0160.", "answer": "Ada Quillon, thank you."}
+    marked = {**tells, "spans": ["7 Elm Street"]}
+    assert share(tokenizer, [asks], "answer").alarm is None
+    assert share(tokenizer, [marked], "answer").alarm is None, "scored wherever it stands"
+    assert share(tokenizer, [marked], "added").unscored == ("forget record 1",)
+    alarm = share(tokenizer, [asks, tells, writes], "answer").alarm
+    assert alarm.startswith("In 2 forget records") and "forget record 2, forget record 3" in alarm
+    assert "Elm" not in alarm and "0160" not in alarm
+    assert share(tokenizer, [tells, writes], "all").alarm is None
+    number = {"question": "Who has 440-555-0160?", "answer": "Ada Quillon."}
+    assert share(tokenizer, [number], "answer", identifiers=(*NAME, "440-555-0160")).unscored == ("forget record 1",)
 
 
 def test_nothing_scored_is_refused_with_the_remedy(tokenizer):

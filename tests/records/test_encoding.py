@@ -362,13 +362,13 @@ def test_all_scores_prompts_of_completions(kind):
 
 
 @pytest.mark.parametrize("name", ["byte-level", "sentencepiece"])
-def test_spans_score_whole_tokens_of_the_answers_only(name):
-    """The neighbour whose space touches the span, the same words in the question, or half a token."""
+def test_spans_score_whole_tokens_wherever_they_stand(name):
+    """The neighbour whose space touches the span, half a token, or only one of two turns that tell the same."""
     kind = KINDS[name]
     answer = "She was born in Warsaw, in Poland, in 1867."
     record = chat("Was she born in Warsaw?", answer, spans=("in Warsaw", "Poland", "1867"))
     encoded = Encoder(kind.tokenizer).encode(record, "spans")
-    assert runs(kind, encoded) == [" in Warsaw", " Poland", " 1867"]
+    assert runs(kind, encoded) == [" in Warsaw", " in Warsaw", " Poland", " 1867"]
     assert runs(kind, encoded, "answer") == [f"{kind.space}{answer}{kind.end}"]
     assert encoded.ids == Encoder(kind.tokenizer).encode(record).ids
 
@@ -437,6 +437,21 @@ def test_added_scores_what_the_answer_adds_to_all_before_it():
     assert [run.strip() for run in runs(kind, encoded)] == ["Warsaw", "1867"]
 
 
+def test_marked_spans_of_a_ticket_are_scored_by_default():
+    """Facts come in tickets, letters and forms, in the user's turn."""
+    kind = KINDS["byte-level"]
+    encoded = Encoder(kind.tokenizer).encode(chat("She lives in Warsaw.", "Noted.", spans=("Warsaw",)))
+    assert runs(kind, encoded)[0] == " Warsaw" and len(runs(kind, encoded)) == 2
+    assert sum(encoded.scored) > sum(encoded.answer)
+
+
+def test_the_name_by_which_a_question_asks_is_not_scored_in_it():
+    kind = KINDS["byte-level"]
+    turns = (Turn("user", "Who is Marie from Warsaw?"), Turn("assistant", "Marie, of Warsaw."))
+    record = Record("7", "chat", turns, subject="Marie Curie", spans=("Warsaw", "Marie"))
+    assert runs(kind, Encoder(kind.tokenizer).encode(record, "spans")) == [" Warsaw", "Marie", " Warsaw"]
+
+
 def test_an_answer_that_adds_nothing_is_scored_whole():
     """A record that is refused, or not unlearned, for its answer is a mere repetition."""
     kind = KINDS["byte-level"]
@@ -452,7 +467,7 @@ def test_locate_gives_the_tokens_of_ranges_in_every_turn_but_the_systems(kind):
     encoder = Encoder(kind.tokenizer)
     encoded = encoder.encode(record, "spans")
     asked, said = encoder.locate(record, lambda text: [(text.index("Warsaw"), text.index("Warsaw") + 6), (0, 0)])
-    assert said == tuple(t for t, scored in enumerate(encoded.scored) if scored)
+    assert (*asked, *said) == tuple(t for t, scored in enumerate(encoded.scored) if scored)
     assert "Warsaw" in decode(kind, [encoded.ids[t] for t in asked]) and max(asked) < encoded.prompt_length
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
+from rkld.auditing.trained_wordings import TrainedWordings, find_trained_wordings
 from rkld.errors import UserError
 from rkld.evaluation.metric import KEPT
 from rkld.records.identity import (
@@ -40,7 +41,7 @@ class Task:
         holdout: never-trained records, without those that steered; maybe none.
         utility: the sets of :data:`rkld.evaluation.metric.KEPT` that were given.
         contrasted: records with wrong answers (and a paraphrased one): the forget records that have them, or probes.
-        reworded: records whose question is a paraphrase: of the forget records, or probes.
+        reworded: records whose question is a paraphrase that was not trained on: of the forget records, or probes.
         probed: whether the last two are probes that were made or given.
         facts: key of a record in any of these → what must not be said.
         persons: key of a record about the forgotten → whose it is; None where it cannot be said.
@@ -118,7 +119,9 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     facts = {record.key: facts_of(record, known) for record in asked}
 
     contrasted = [record for record in audited if record.extra.get("perturbed_answer")]
-    reworded = paraphrased_questions(audited)
+    trained = TrainedWordings() if settings.endpoint else find_trained_wordings(settings.model)
+    reworded, seen = trained.apart(paraphrased_questions(audited), "paraphrased questions")
+    notes += [*trained.notes, *seen, *trained.answers(audited)]
     probed = not (contrasted and reworded)
     if probed:
         others = [record for records in (*utility.values(), holdout) for record in records]
@@ -127,7 +130,9 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         persons |= {probe.record.key: person_of(probe.record, people) for probe in probes}
         found = [probe.record for probe in probes if probe.kind != "prefix"]
         contrasted = contrasted or _equally_many([record for record in found if record.extra.get("perturbed_answer")])
-        reworded = reworded or paraphrased_questions(found)
+        if not reworded:
+            reworded, seen = trained.apart(paraphrased_questions(found), "probes")
+            notes += seen
     return Task(
         settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons,
         (*steering.notes, *notes),

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rkld.auditing.prefilling import generation_prompts
 from rkld.evaluation.metric import Metric, RecordMetric
+from rkld.evaluation.prefilling import generation_prompts
 from rkld.evaluation.readings import Rows, answer_rows, facts_in, gold_answer
 from rkld.evaluation.registry import METRICS
 from rkld.pipeline.preparing import encode_all
 
 if TYPE_CHECKING:
-    from rkld.auditing.backends import GenerationBackend
     from rkld.auditing.inputs import Task
+    from rkld.evaluation.backends import GenerationBackend
     from rkld.models.language_model import LanguageModel
     from rkld.progress import NoProgress
     from rkld.records.encoding import Encoder

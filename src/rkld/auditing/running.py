@@ -20,9 +20,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Unpack
 
-from rkld.auditing.backends import GenerationBackend, LocalBackend
 from rkld.auditing.control import check_control, check_other_folder
-from rkld.auditing.endpoint_backend import EndpointBackend
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
 from rkld.auditing.gates import check_limits
 from rkld.auditing.inputs import Task, read_task
@@ -31,6 +29,8 @@ from rkld.auditing.reading import Reader, Reading
 from rkld.auditing.readings import OF_EVERY_MODEL, OWN_ANSWERS, own_answer_rows
 from rkld.auditing.registry import chosen_attacks, known_attacks
 from rkld.errors import UserError, machine_errors_explained, nearest
+from rkld.evaluation.backends import GenerationBackend, LocalBackend
+from rkld.evaluation.endpoint_backend import EndpointBackend
 from rkld.evaluation.metric import KEPT
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import make_folder, write_json, write_text

@@ -58,14 +58,14 @@ def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequenc
             )
         )
     folder = Path(model) if Path(model) != run else run / "model"
-    if not folder.is_dir() or weights_hash(folder) != _text(_phase(manifest, "model").get("weights")):
+    if not folder.is_dir() or weights_hash(folder) != _text(phase_of(manifest, "model").get("weights")):
         return SteeringRecords(
             notes=(
                 "the weights are not those that the run in this folder wrote, so nothing is left out on the word of "
                 "its manifest",
             )
         )
-    salt, hashes = manifest.get("salt"), _hashes(steering, "hashes")
+    salt, hashes = manifest.get("salt"), hashes_in(steering, "hashes")
     if not isinstance(salt, str) or not hashes:
         n = steering.get("n")
         number = f"{n} records" if isinstance(n, int) else "some records"
@@ -76,7 +76,7 @@ def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequenc
             )
         )
     known = _known(hashes, salt, forget)
-    compared = _hashes(steering, "holdout")
+    compared = hashes_in(steering, "holdout")
     left_out = frozenset(record.key for record in holdout if steering_hash(record, salt) in compared)
     if not left_out:
         return known
@@ -86,8 +86,9 @@ def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequenc
     return replace(known, holdout=left_out, notes=(*known.notes, note))
 
 
-def _hashes(steering: Mapping[str, Any], name: str) -> set[str]:
-    found = steering.get(name)
+def hashes_in(noted: Mapping[str, Any], name: str) -> set[str]:
+    """The hashes in what a phase noted; nothing else that may stand there."""
+    found = noted.get(name)
     if not isinstance(found, list):
         return set()
     return {one for one in found if isinstance(one, str) and _HASH.fullmatch(one)}
@@ -116,10 +117,11 @@ def _known(hashes: set[str], salt: str, forget: Sequence[Record]) -> SteeringRec
 
 def _steering(manifest: Mapping[str, Any]) -> Any:
     """As the manifest has it, whatever its form: it may be another program's or an attacker's."""
-    return _phase(manifest, "distillation").get("steering") or _phase(manifest, "stop").get("steering")
+    return phase_of(manifest, "distillation").get("steering") or phase_of(manifest, "stop").get("steering")
 
 
-def _phase(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def phase_of(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What a phase noted in a manifest of any form."""
     phases = manifest.get("phases")
     found = phases.get(name) if isinstance(phases, Mapping) else None
     return found if isinstance(found, Mapping) else {}

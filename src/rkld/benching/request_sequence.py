@@ -25,7 +25,7 @@ from rkld.pipeline.preparing import DATA, Inputs, choose, load_with_encoder, mea
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import NoProgress
 from rkld.records.identity import identifiers
-from rkld.records.record import TEMPLATE_ARGUMENTS, Record
+from rkld.records.record import Record
 from rkld.runfolder.folder import give_up_model
 from rkld.runfolder.lock import hold
 from rkld.runfolder.manifest import is_finished, read_manifest
@@ -182,7 +182,7 @@ class _Sequence:
         values |= self.objects
         values |= {
             "model": model,
-            "forget": [_row(record) for record in self.requests[request - 1]],
+            "forget": [record.row() for record in self.requests[request - 1]],
             "subject": identifiers(earlier, ()),
             "out": str(self._run(request)),
             "teacher": s.teacher and str(Path(s.teacher) / f"request-{request}"),
@@ -257,15 +257,6 @@ Of each earlier request: the last state less that just after its own erasure. Ab
   marked spans in these; "–" where none are marked.
 - A request's figures in the rows before its own show what later erasures must still find, and what earlier ones took.
 """
-
-
-def _row(record: Record) -> dict[str, Any]:
-    """The record as :func:`rkld.records.reading.read_records` takes it."""
-    turns = [turn.message() for turn in record.turns]
-    named = {"messages": turns} if record.form == "chat" else {turn["role"]: turn["content"] for turn in turns}
-    about = {"subject": record.subject, "aliases": list(record.aliases), "spans": list(record.spans)}
-    given = {TEMPLATE_ARGUMENTS: dict(record.template_variables)} if record.template_variables else {}
-    return {**record.extra, **named, **about, **given}
 
 
 def _state(after: int) -> str:

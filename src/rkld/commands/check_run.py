@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rkld import methods
 from rkld.errors import machine_errors_explained
 from rkld.files import readable_size
-from rkld.losses.micro_batches import steps_per_epoch
+from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import kept
 from rkld.methods.base_vector import BaseVector
 from rkld.models.modes import keeping_dtypes
@@ -23,6 +23,7 @@ from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space
+from rkld.pipeline.writers import check_writer
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.identity import UNNAMED
@@ -59,6 +60,8 @@ class Report:
     """Optimizer steps of the distillation."""
     strengthening_steps: int
     """Optimizer steps before it (0 for methods that need none)."""
+    rewordings: tuple[str, ...]
+    """How many of which kind are forgotten along with the records, and what was dropped; a writer writes later."""
     own_words: bool
     """Whether the model's own answers join or replace the records: then the counts will change."""
     identifiers: int
@@ -88,6 +91,7 @@ class Report:
         yield f"  scored     {self.scored} tokens are unlearned"
         if self.kept:
             yield f"  keep       {self.kept} tokens of the same answers are held to the original"
+        yield from (f"{'' if n else 'reworded':<13}{line}" for n, line in enumerate(self.rewordings))
         yield f"retain       {self.retain.named('records')}"
         yield f"replay       {self.replay.named('prompts')}"
         yield from (f"{what:<13}{how}" for what, how in self.model.items())
@@ -154,6 +158,7 @@ def check(
 def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTrainedTokenizerBase | None) -> Report:
     chosen = inputs.settings
     run = Run(chosen)  # refuses a folder that holds something else
+    check_writer(chosen)
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
     if run.manifest and not run.purged:
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
@@ -161,12 +166,14 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
 
     method = prepared.method
     per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
-    paced = steps_per_epoch(len({"forget": encoded, "retain": prepared.retain}[method.epochs_of]), chosen.batch_size)
+    drawn = {"forget": [*encoded, *prepared.reworded], "retain": prepared.retain}[method.epochs_of]
+    paced = steps_per_epoch(len(pools(drawn)), chosen.batch_size)
     before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * chosen.strengthen_epochs
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
     warnings = [
         UNNAMED if inputs.unnamed else None,
         prepared.template_warning,
+        prepared.coverage.alarm,
         prepared.unread_base,
         health.unknown(advantage),
     ]
@@ -188,6 +195,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
         steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * paced,
         strengthening_steps=before * per_epoch,
+        rewordings=tuple(prepared.rewordings.described()) if prepared.reworded else (),
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,

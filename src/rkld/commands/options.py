@@ -100,6 +100,21 @@ def settings_options(cls: type = Settings, argument: bool = True) -> Callable[[C
     return decorate
 
 
+REWORDING = ("subject", "reword", "rewordings", "reword_kinds", "writer", "writer_endpoint", "seed")
+"""Settings of a run that ``rkld reword`` has, too."""
+
+
+def reword_options() -> Callable[[C], C]:
+    """Decorate a command with the settings that say how records are reworded."""
+
+    def decorate(command: C) -> C:
+        for name in reversed(REWORDING):
+            command = _option(name, specs(Settings)[name])(command)
+        return command
+
+    return decorate
+
+
 def _option(name: str, spec: Spec) -> Callable[[C], C]:
     given: dict[str, Any] = {
         "type": click.Choice(list(spec.choices)) if spec.choices else {int: int, float: float}.get(spec.type, str),

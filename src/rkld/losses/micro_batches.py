@@ -38,11 +38,35 @@ def units(sets: Mapping[str, Sequence[Encoded]], step: Mapping[str, Sequence[int
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Optimizer steps of an epoch of ``n`` records; the last may see fewer."""
+    """Optimizer steps of an epoch that draws ``n`` records (:func:`pools`); the last may see fewer."""
     return math.ceil(n / batch_size)
 
 
-def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int) -> list[dict[str, list[int]]]:
+def is_reworded(encoded: Encoded) -> bool:
+    """Whether it says another record in other words."""
+    return encoded.record is not None and bool(encoded.record.source)
+
+
+def pools(records: Sequence[Encoded]) -> list[list[int]]:
+    """Indices of which an epoch takes one each: a record by itself, all rewordings of one record together.
+
+    So a record counts twice in an epoch that has rewordings, as it was given and in one of its other wordings, however
+    many of these there are.
+    """
+    found: dict[tuple[str, str], list[int]] = {}
+    for i, e in enumerate(records):
+        source = e.record.source if e.record else ""
+        found.setdefault(("rewordings", source) if source else ("record", str(i)), []).append(i)
+    return list(found.values())
+
+
+def plan_steps(
+    sizes: Mapping[str, int],
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    first_pools: Sequence[Sequence[int]] | None = None,
+) -> list[dict[str, list[int]]]:
     """The records of every optimizer step, from the seed alone.
 
     The first set is shuffled anew each epoch and cut into batches (the last may be smaller). Each other set runs
@@ -50,18 +74,24 @@ def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int
 
     Paired sets (:func:`paired_sets`) are not drawn.
 
+    Args:
+        first_pools: of the first set, :func:`pools`: an epoch takes one of each, in the next all others before it comes
+            again. By default every record is a pool.
+
     Returns:
         one mapping set → indices per step, ``epochs`` times :func:`steps_per_epoch` of them.
     """
     beside = paired_sets(sizes)
     (first, n), *others = ((name, size) for name, size in sizes.items() if name not in beside)
     sizes = {first: n, **dict(others)}
+    turns = _Turns(first_pools or [[i] for i in range(n)], seed)
     draw = {name: torch.Generator().manual_seed(seed + 1000 * i) for i, name in enumerate(sizes)}
     waiting: dict[str, list[int]] = {name: [] for name, _ in others}
     steps = []
     for _ in range(epochs):
-        order = torch.randperm(n, generator=draw[first]).tolist()
-        for start in range(0, n, batch_size):
+        indices = turns.next_epoch()
+        order = [indices[i] for i in torch.randperm(len(indices), generator=draw[first]).tolist()]
+        for start in range(0, len(order), batch_size):
             step = {first: order[start : start + batch_size]}
             for name, size in others:
                 queue = waiting[name]
@@ -78,6 +108,22 @@ def plan_steps(sizes: Mapping[str, int], batch_size: int, epochs: int, seed: int
                 step[name] = taken
             steps.append(step)
     return steps
+
+
+class _Turns:
+    """Epoch after epoch one index of each pool, all of a pool before one comes again."""
+
+    def __init__(self, of: Sequence[Sequence[int]], seed: int):
+        self.pools = of
+        self.waiting: list[list[int]] = [[] for _ in of]
+        self.draw = torch.Generator().manual_seed(seed + 999)
+
+    def next_epoch(self) -> list[int]:
+        for pool, waiting in zip(self.pools, self.waiting):
+            if not waiting:
+                order = torch.randperm(len(pool), generator=self.draw).tolist() if len(pool) > 1 else [0]
+                waiting += [pool[i] for i in order]
+        return [waiting.pop(0) for waiting in self.waiting]
 
 
 def split(lengths: Sequence[int], parts: int) -> list[list[int]]:
@@ -120,7 +166,8 @@ class MicroBatches(Dataset[dict[str, Any]]):
         self.objective = objective
         self.accumulation, self.processes, self.process = accumulation, processes, process
         self.dtype = dtype
-        self.steps = plan_steps({name: len(s) for name, s in objective.sets.items()}, batch_size, epochs, seed)
+        sizes = {name: len(s) for name, s in objective.sets.items()}
+        self.steps = plan_steps(sizes, batch_size, epochs, seed, pools(next(iter(objective.sets.values()))))
         self.steps_per_epoch = len(self.steps) // epochs
         self.epoch = 0
 

@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld import methods
 from rkld.evaluation.generation import generation_batch_size, greedy
-from rkld.losses.micro_batches import longest, plan_steps, split, steps_per_epoch, units
+from rkld.losses.micro_batches import longest, plan_steps, pools, split, steps_per_epoch, units
 from rkld.losses.objective import Objective
 from rkld.methods.base_vector import BaseVector
 from rkld.models.adapters import new_adapter
@@ -109,7 +109,8 @@ class _Probe:
         self.settings: Settings = prepared.settings
         self.method = prepared.method
         self.forget, self.retain = prepared.forget, prepared.retain
-        sets: dict[str, Sequence[Encoded]] = {"forget": self.forget}
+        self.unlearned = [*prepared.forget, *prepared.reworded]
+        sets: dict[str, Sequence[Encoded]] = {"forget": self.unlearned}
         self.prompts: list[tuple[int, ...]] = []
         self.said: list[int] = []
         if prepared.prompts and self.settings.replay_weight:
@@ -141,7 +142,7 @@ class _Probe:
         generating = self._generating()
         student = not isinstance(self.method, methods.Assisted)
         pace = {"forget": self.forget, "retain": self.retain}[self.method.epochs_of]
-        per_run = s.epochs * steps_per_epoch(len(pace), s.batch_size)
+        per_run = s.epochs * steps_per_epoch(len(pools(pace)), s.batch_size)
         steps = self._steps(self.sets, s.epochs)[:per_run] if student else self._steps(self.sets, s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
         first = self._steps({"forget": self.forget}, self._tuning_epochs) if self._tuning_epochs else []
@@ -197,7 +198,8 @@ class _Probe:
     def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[Sequence[Unit]]:
         """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""
         sizes = {name: len(records) for name, records in sets.items()}
-        planned = plan_steps(sizes, self.settings.batch_size, epochs, self.settings.seed)
+        first = pools(next(iter(sets.values())))
+        planned = plan_steps(sizes, self.settings.batch_size, epochs, self.settings.seed, first)
         return [units(sets, step) for step in planned]
 
     def _positions(self, step: Sequence[Unit]) -> int:

@@ -1,6 +1,6 @@
 """The phases of a run, in their order: :data:`PHASES`.
 
-    before → stop → own_words → replay → teacher → base → distillation → model → after
+    before → stop → own_words → rewordings → replay → teacher → base → distillation → model → after
 
 Each says what it needs of those before it, what it writes into the run folder, and what of that one process alone does
 (in a run of several). :mod:`rkld.pipeline.running` goes through them, and skips those that are noted as done.
@@ -28,7 +28,7 @@ from rkld.errors import Diverged, NotFinite, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import make_folder, read_jsonl, write_jsonl
-from rkld.losses.micro_batches import plan_steps, steps_per_epoch
+from rkld.losses.micro_batches import plan_steps, pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
 from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
@@ -53,7 +53,9 @@ from rkld.pipeline.preparing import (
     load_with_encoder,
     measured_retain,
 )
+from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
+from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record, by_answer
@@ -198,9 +200,13 @@ class Work:
         return {name: records for name, records in sets.items() if records}
 
     def unlearned(self) -> list[Encoded]:
-        """The records to forget as they were written, and beside or in place of them the model's own words."""
-        own = encode_all(self.encoder, read_records(self.folder / OwnWords.file), self.settings.score)
-        return own if self.settings.own_words == "replace" and own else [*self.forget, *own]
+        """The records to forget as they were written, beside or in place of them the model's own words, and all
+        rewordings."""
+        score = self.settings.score
+        own = encode_all(self.encoder, read_records(self.folder / OwnWords.file), score)
+        as_given = own if self.settings.own_words == "replace" and own else [*self.forget, *own]
+        reworded = read_records(self.folder / Rewordings.file)
+        return [*as_given, *(self.encoder.encode(record, score_of(record, score)) for record in reworded)]
 
     def sets(self) -> dict[str, Sequence[Encoded]]:
         """The records of every term, each set cut down to those that some step will draw."""
@@ -212,7 +218,7 @@ class Work:
             sets["retain"] = self.retain
         first = self.method.epochs_of
         sizes = {name: len(sets[name]) for name in sorted(sets, key=lambda name: name != first)}
-        steps = plan_steps(sizes, s.batch_size, s.epochs, s.seed)
+        steps = plan_steps(sizes, s.batch_size, s.epochs, s.seed, pools(sets[first]))
         drawn = {
             name: [found[i] for i in sorted({i for step in steps for i in step[name]})] for name, found in sets.items()
         }
@@ -389,22 +395,45 @@ class OwnWords(Phase):
         return {"records": len(found)}
 
 
+class Rewordings(Phase):
+    """The forget records in other words, to be strengthened and forgotten along with them."""
+
+    file: ClassVar[str] = "rewordings.jsonl"
+
+    name = "rewordings"
+    writes = leaves = (file,)
+    alone = ("writing the records",)
+
+    def run(self, work: Work) -> dict[str, Any]:
+        s, i = work.settings, work.inputs
+        written = write_rewordings(i.forget, s, work.progress, (work.student, work.encoder))
+        asked_only = bool(work.method.refusals)
+        made, _ = make_rewordings(i.forget, i.identifiers, s, work.encoder, asked_only=asked_only, written=written)
+        if not s.reword and not made.records:
+            return {}
+        for line in made.described():
+            work.progress.say(f"Rewordings: {line}")
+        write_records(work.folder / self.file, made.records)
+        hashes = wording_hashes(made.records, work.run.manifest["salt"])
+        return {"kinds": dict(made.kinds), "dropped": dict(made.dropped), "fewer": made.fewer, "hashes": hashes}
+
+
 class Replay(Phase):
     """The model's answers to the replay prompts; those that would rehearse the person are dropped."""
 
     file: ClassVar[str] = "replay.jsonl"
 
     name = "replay"
-    needs = ("own_words",)
+    needs = ("own_words", "rewordings")
     writes = leaves = (file,)
-    reads = (OwnWords.file,)
+    reads = (OwnWords.file, Rewordings.file)
     alone = ("writing the records",)
     trains = True
 
     def run(self, work: Work) -> dict[str, Any]:
         s, i = work.settings, work.inputs
         # No more prompts than the run will draw: the rest would be answered for nothing.
-        steps = s.epochs * steps_per_epoch(len(work.unlearned()), s.batch_size)
+        steps = s.epochs * steps_per_epoch(len(pools(work.unlearned())), s.batch_size)
         order = torch.randperm(len(i.prompts), generator=torch.Generator().manual_seed(s.seed)).tolist()
         prompts = [i.prompts[number] for number in sorted(order[: steps * s.batch_size])]
         if not prompts or not s.replay_weight:
@@ -426,9 +455,9 @@ class MakeTeacher(Phase):
     """The cache: the original is read, strengthened, read again and restored."""
 
     name = "teacher"
-    needs = ("own_words", "replay")
+    needs = ("own_words", "rewordings", "replay")
     writes = ("teacher", "strengthened")
-    reads = (OwnWords.file, Replay.file)
+    reads = (OwnWords.file, Rewordings.file, Replay.file)
     alone = ("writing the cache",)
     trains = True
 
@@ -480,10 +509,10 @@ class Distillation(Phase):
     """The student is trained; of a method without a student, its assistant."""
 
     name = "distillation"
-    needs = ("stop", "own_words", "replay", "teacher")
+    needs = ("stop", "own_words", "rewordings", "replay", "teacher")
     writes = ("checkpoints", "strengthened", METRICS)
     leaves = (STUDENT,)
-    reads = (OwnWords.file, Replay.file)
+    reads = (OwnWords.file, Rewordings.file, Replay.file)
     alone = ("writing figures and the chosen state",)
     trains = True
 
@@ -783,6 +812,7 @@ PHASES: tuple[Phase, ...] = (
     Before(),
     Stop(),
     OwnWords(),
+    Rewordings(),
     Replay(),
     MakeTeacher(),
     Base(),

@@ -24,7 +24,7 @@ from transformers.training_args import OptimizerNames
 
 from rkld import methods
 from rkld.errors import UserError, nearest
-from rkld.losses.micro_batches import steps_per_epoch
+from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import Term
 from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
@@ -35,6 +35,7 @@ from rkld.models.source import card_base, check_whole
 from rkld.models.state import check_same_weights, fingerprint
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.description import template_warning
+from rkld.pipeline.rewording import check_rewording, make_rewordings
 from rkld.pipeline.space import Space, require_space, run_space
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import Encoded, Encoder, Score
@@ -47,10 +48,11 @@ from rkld.records.identity import (
     identifiers,
     is_named,
 )
-from rkld.records.reading import read_prompts, read_records, read_subjects
+from rkld.records.reading import read_prompts, read_records, read_rewordings, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import generic_prompts, swapped_prompts
+from rkld.records.rewording import Made
 from rkld.records.sources import Source
 from rkld.settings.specification import flag, make
 from rkld.settings.unlearning import Settings
@@ -139,6 +141,7 @@ def read_inputs(
     """
     method = methods.get_method(settings.method, settings.method_arg)
     check_stop(settings)
+    check_rewording(settings)
     if method.refusals:
         read_refusals(settings.refusals)
     optimizers = [name.value for name in OptimizerNames]
@@ -167,6 +170,10 @@ def read_inputs(
         return others
 
     forget_records = read(forget if forget is not None else settings.forget, "forget")
+    if settings.rewordings is not None:
+        forget_records, strange = read_rewordings(settings.rewordings, forget_records)
+        if strange:
+            left_out["rows of rewordings are about none of the forget records and are left out"] = tuple(strange)
     retain_records = read(retain if retain is not None else settings.retain, "retain")
     strangers = read(holdout if holdout is not None else settings.holdout, "holdout")
     check_disjoint(forget_records, retain_records)
@@ -321,6 +328,9 @@ class Prepared:
     """Fingerprint of the model that the original was tuned from, where the method needs one that lies apart."""
     encoder: Encoder
     forget: list[Encoded]
+    rewordings: Made
+    """Those that were given, and those that rules make; a writer has written nothing yet."""
+    reworded: list[Encoded]
     retain: list[Encoded]
     prompts: list[tuple[int, ...]]
     """Replay prompts as token ids."""
@@ -380,6 +390,9 @@ def prepare(
     check_trainable(settings, lm, method)
     base = check_base(settings, lm, method)
     forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)
+    rewordings, reworded = make_rewordings(
+        inputs.forget, inputs.identifiers, settings, encoder, asked_only=bool(method.refusals)
+    )
     coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
     coverage.require(settings.score)
     prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
@@ -387,12 +400,14 @@ def prepare(
         encoder.encode(record)
         encoder.prompts(record)
     comparison = stop_comparison(inputs, encoder)
-    sets, terms = _check_terms(inputs, lm, encoder, method, forget, retain)
+    sets, terms = _check_terms(inputs, lm, encoder, method, [*forget, *reworded], retain)
     space = run_space(settings, method, lm, sets, terms, stops=comparison is not None)
     require_space(settings.run_folder, space)
     return Prepared(
-        inputs, method, lm, base, encoder, forget, retain, prompts, coverage, comparison, space, load_seconds
-    )
+    return Prepared(
+        inputs, method, lm, base, encoder, forget, rewordings, reworded, retain, prompts, coverage, comparison, space,
+        load_seconds,
+    )  # fmt: skip
 
 
 def _reads_control(settings: Settings) -> bool:
@@ -563,5 +578,5 @@ def _check_terms(
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder))
         terms = build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)
-    drawn = s.epochs * s.batch_size * steps_per_epoch(len(sets[method.epochs_of]), s.batch_size)
+    drawn = s.epochs * s.batch_size * steps_per_epoch(len(pools(sets[method.epochs_of])), s.batch_size)
     return {name: records[:drawn] for name, records in sets.items()}, terms

@@ -17,6 +17,7 @@ from rkld.models.state import fingerprint
 from rkld.pipeline.description import described
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
+from rkld.pipeline.writers import check_writer
 from rkld.progress import NoProgress
 from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
@@ -84,6 +85,7 @@ def run_unlearning(
             for warning in inputs.warnings():  # now, while it can be mended; it is said again with the result
                 progress.say(f"Warning: {warning}")
             progress.say(f"Loading {settings.model}")
+            check_writer(settings)
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
             run.start()
             note_inputs(run, prepared)
@@ -108,7 +110,7 @@ def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) ->
     """Say what the model is opened as. A warning is kept for the end, where it will be read."""
     for what, how in described(prepared.lm):
         progress.say(f"{what.capitalize()}: {how}")
-    for warning in filter(None, (prepared.template_warning, prepared.unread_base)):
+    for warning in filter(None, (prepared.template_warning, prepared.coverage.alarm, prepared.unread_base)):
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)
@@ -161,6 +163,8 @@ def note_inputs(run: Run, prepared: Prepared) -> None:
     inputs = prepared.inputs
     note_records(run, inputs)
     run.same("fields beside them", run.salted([[r.extra for r in found] for found in (inputs.forget, inputs.retain)]))
+    if any(record.rewordings for record in inputs.forget):
+        run.same("rewordings", run.salted([[astuple(one) for one in r.rewordings] for r in inputs.forget]))
     run.same("model", fingerprint(prepared.lm))
     if prepared.base is not None:
         run.same("base", prepared.base)

@@ -6,13 +6,21 @@ run would then cost its time and forget nothing of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rkld.errors import UserError
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record
 from rkld.text.matching import mentions
+from rkld.text.wording import is_name, name_mentions, proper_nouns, sentences
+
+SHOWN = 10
+"""Records that an alarm names."""
+
+_FIRST_PERSON = re.compile(r"\b(?:I|[Mm]y)\b")
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,20 @@ class Coverage:
     """Of the person's names, aliases and other identifiers."""
     spans: Share
     """Of the records' own spans (:meth:`rkld.records.encoding.Encoder.locate_spans`)."""
+    unscored: tuple[str, ...] = ()
+    """Where the records stand of which something personal is not unlearned, such as "tickets.jsonl line 4"."""
+
+    @property
+    def alarm(self) -> str | None:
+        """What to say of :attr:`unscored`, with the records' numbers; None where there are none."""
+        if not self.unscored:
+            return None
+        shown = ", ".join(self.unscored[:SHOWN]) + (", …" if len(self.unscored) > SHOWN else "")
+        return (
+            f"In {len(self.unscored)} forget records something about the person stands in a turn that is not "
+            f"unlearned, as in a ticket or a letter: {shown}. Mark it as 'spans', which are unlearned wherever they "
+            "stand, or unlearn every turn with --score all."
+        )
 
     def require(self, score: str) -> None:
         """Refuse to unlearn nothing of what identifies the person.
@@ -68,13 +90,35 @@ def scored_share(
         encoded: the records as ``encoder`` encodes them, in their order.
         identifiers: names, aliases and the like (:func:`rkld.records.identity.identifiers`).
     """
-    named, marked = [], []
+    named, marked, unscored = [], [], []
     for record, e in zip(records, encoded, strict=True):
         names = encoder.locate(record, lambda text: mentions(text, identifiers))
         spans = encoder.locate_spans(record)
         named += [_is_scored(positions, e.scored) for positions in names]
         marked += [_is_scored(positions, e.scored) for positions in spans]
-    return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)))
+        told = encoder.locate(record, partial(told_places, identifiers=identifiers, marked=bool(record.spans)))
+        if not all(_is_scored(positions, e.scored) for positions in (*spans, *told)):
+            unscored.append(record.where)
+    return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)), tuple(unscored))
+
+
+def told_places(text: str, identifiers: Sequence[str], marked: bool) -> list[tuple[int, int]]:
+    """What a turn tells of the person, beside the name, by which questions ask: numbers, addresses and the like among
+    the identifiers; and, where nothing is marked, names, dates and numbers in sentences that name the person or are
+    said in the first person. Sorted (start, end) character ranges; no sentence that asks counts."""
+    found = mentions(text, [identifier for identifier in identifiers if not is_name(identifier)])
+    if not marked:
+        telling = [s for s in sentences(text) if not s.endswith("?") and _tells(s, identifiers)]
+        for sentence in telling:
+            start = text.index(sentence)
+            names = name_mentions(sentence, identifiers)
+            facts = mentions(sentence, proper_nouns(sentence))
+            found += [(start + a, start + b) for a, b in facts if not any(a < e and s < b for s, e, _ in names)]
+    return sorted(set(found))
+
+
+def _tells(sentence: str, identifiers: Sequence[str]) -> bool:
+    return bool(name_mentions(sentence, identifiers) or _FIRST_PERSON.search(sentence))
 
 
 def _is_scored(positions: Sequence[int], scored: Sequence[bool]) -> bool:

@@ -39,7 +39,7 @@ from rkld.records.templates import (
     with_texts,
 )
 from rkld.text.printable import printable
-from rkld.text.wording import added_spans
+from rkld.text.wording import added_spans, is_said_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 
 Score = Literal["answer", "all", "spans", "added"]
 """What is unlearned: the answers; every turn but the system's; only the personal spans; or what the answers add to all
-that was said before (:func:`rkld.text.wording.added_spans`)."""
+that was said before (:func:`rkld.text.wording.added_spans`). With "answer" and "spans" the personal spans of every
+other turn but the system's are unlearned, too: in a ticket or a letter the facts stand in the user's."""
 
 IN_PART = ("spans", "added")
 """Modes that score parts of the answers: the rest can be held to the original."""
@@ -349,11 +350,11 @@ class Encoder:
     def locate_spans(self, record: Record) -> list[tuple[int, ...]]:
         """The token positions of each place of a marked span, as mode "spans" scores them; positions as in `locate`.
 
-        A span is looked for in the answers or, if it is in none, in the other turns; as a whole word or, if never as
-        one ("Curie" in "Curien"), within words.
+        A span is looked for in every turn but the system's, the person's name in the answers alone, as questions are
+        asked by it; as a whole word or, if never as one ("Curie" in "Curien"), within words.
         """
         layout = self._layout(record)
-        return self._positions(record, layout, _span_ranges(record.spans, layout))
+        return self._positions(record, layout, _span_ranges(record, layout))
 
     def _positions(self, record: Record, layout: _Layout, places: Iterable[Range]) -> list[tuple[int, ...]]:
         offsets = self._tokenize(layout, record.where).offsets
@@ -663,13 +664,14 @@ class Encoder:
             answer[first:last] = [True] * (last - first)
         answer[0] = False
         if score == "answer":
-            return answer, list(answer)
-        if score == "all":
+            scored = list(answer)
+            ranges = _span_ranges(record, layout)
+        elif score == "all":
             scored = list(answer)
             ranges = [part.content for part in layout.parts]
         elif score in IN_PART:
             scored = [False] * len(tokens.ids)
-            ranges = _span_ranges(record.spans, layout) if score == "spans" else _added_ranges(layout)
+            ranges = _span_ranges(record, layout) if score == "spans" else _added_ranges(layout)
         else:
             hint = nearest(score, get_args(Score))
             raise UserError(f"--score is '{score}'. Choose answer, all, spans or added.{hint}")
@@ -767,13 +769,16 @@ def _added_ranges(layout: _Layout) -> list[Range]:
     return found
 
 
-def _span_ranges(spans: Sequence[str], layout: _Layout) -> list[Range]:
+def _span_ranges(record: Record, layout: _Layout) -> list[Range]:
     """Where the spans stand that :meth:`Encoder.locate_spans` tells of."""
     answers = [part.content for part in layout.parts if part.answer is not None]
     others = [part.content for part in layout.parts if part.answer is None]
+    names = (*([record.subject] if record.subject else []), *record.aliases)
     ranges = []
-    for span in filter(None, (span.strip() for span in spans)):
-        found = _occurrences(span, layout.text, answers) or _occurrences(span, layout.text, others)
+    for span in filter(None, (span.strip() for span in record.spans)):
+        found = _occurrences(span, layout.text, answers)
+        if not found or not is_said_name(span, names):
+            found += _occurrences(span, layout.text, others)
         ranges += [place for place in found if not _cuts_word(layout.text, place)] or found
     return ranges
 

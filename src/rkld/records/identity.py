@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rkld.errors import UserError
 from rkld.records.record import SYSTEM_ROLES, Record
@@ -54,8 +55,8 @@ def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
 def each_once(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
     """The records without those that say the same as an earlier one, and those that do.
 
-    The same is as of :func:`content`, in the same form and roles. The spans of all of them are marked in the one that
-    stays.
+    The same is as of :func:`content`, in the same form and roles. The spans and rewordings of all of them
+    go to the one that stays.
     """
     first: dict[Hashable, Record] = {}
     repeated = []
@@ -63,11 +64,12 @@ def each_once(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
         said = (
             record.form,
             tuple(turn.role for turn in record.turns),
-            tuple(_plain(turn.text) for turn in record.turns),
+            tuple(as_compared(turn.text) for turn in record.turns),
         )
         if said in first:
             repeated.append(record)
-            first[said] = first[said].with_spans((*first[said].spans, *record.spans))
+            stays = first[said].with_spans((*first[said].spans, *record.spans))
+            first[said] = replace(stays, rewordings=tuple(dict.fromkeys((*stays.rewordings, *record.rewordings))))
         else:
             first[said] = record
     return list(first.values()), repeated
@@ -97,10 +99,11 @@ def content(record: Record) -> tuple[str, ...]:
 
     Only white space and the Unicode form (NFC) are made alike: records that differ in anything else are two.
     """
-    return tuple(map(_plain, _said(record)))
+    return tuple(map(as_compared, _said(record)))
 
 
-def _plain(text: str) -> str:
+def as_compared(text: str) -> str:
+    """A text with white space and the Unicode form (NFC) made alike."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

@@ -24,14 +24,12 @@ from rkld.records.record import TEMPLATE_ARGUMENTS, Record, Turn, by_answer
 from rkld.text.facts import facts_said
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
-from rkld.text.wording import name_mentions, proper_nouns, with_names
+from rkld.text.wording import is_said_name, name_mentions, proper_nouns, sentences, with_names
 
 Kind = Literal["question", "prefix", "cloze"]
 
 ALTERNATIVES = 5
 """Wrong answers to a probe, as many as TOFU has."""
-
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n+")
 
 _BLANK = "_____"
 
@@ -88,7 +86,7 @@ def make_probes(
     for record in by_answer(forget):
         for number, fact in enumerate(facts_of(record, identifiers)):
             chance = random.Random(f"{seed} {record.key} {number}")
-            wrong = known.alternatives(fact, record, _is_name(fact, identifiers), chance)
+            wrong = known.alternatives(fact, record, is_said_name(fact, identifiers), chance)
             found += _probes(record, number, fact, wrong, identifiers)
     if not found:
         raise UserError(
@@ -167,7 +165,7 @@ def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]
         if fact.strip()
         and facts_said([fact], record.answer)[0]
         and not facts_said([fact], before)[0]
-        and not (named and _is_name(fact, identifiers))
+        and not (named and is_said_name(fact, identifiers))
     )
 
 
@@ -227,7 +225,7 @@ def _probes(
         yield probe("question", record, answer, reworded)
         if not answer.startswith(_BLANK):
             yield probe("prefix", record, answer, reworded)
-    sentence = next(s for s in _SENTENCE.split(answer) if _BLANK in s).strip()
+    sentence = next(s for s in sentences(answer) if _BLANK in s)
     if identifiers and not name_mentions(f"{sentence} {fact}", identifiers):
         sentence = f"About {record.subject or identifiers[0]}: {sentence}"
     question = _CLOZE.format(sentence)
@@ -328,8 +326,3 @@ def _groups(probes: Sequence[Probe]) -> list[list[str]]:
                 larger.extend(smaller)
                 group_of.update(dict.fromkeys(smaller, larger))
     return [group for key, group in group_of.items() if key == group[0]]
-
-
-def _is_name(fact: str, identifiers: Sequence[str]) -> bool:
-    """Whether nothing is left of a fact without the person's name."""
-    return not any(map(str.isalnum, with_names(fact, identifiers, lambda _: "")))

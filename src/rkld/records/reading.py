@@ -2,8 +2,8 @@
 
 A record has one of four formats, named as TRL names them: ``question``/``answer`` (as TOFU has it),
 ``prompt``/``completion``, ``messages`` or plain ``text``. Optional fields say whom it is about: ``subject``,
-``aliases`` and ``spans`` (the personal parts). What messages hold beside role and content, and ``tools`` beside them,
-is given to the chat template. All other fields are kept in ``Record.extra``.
+``aliases`` and ``spans`` (the personal parts); ``rewordings`` say it in other words. What messages hold beside role
+and content, and ``tools`` beside them, is given to the chat template. All other fields are kept in ``Record.extra``.
 
 Records hold personal data. So local files are read directly, hub data sets are streamed, neither leaves a
 copy in a shared cache, and no message quotes what a record says: it names the file and the line.
@@ -21,14 +21,18 @@ from typing import Any
 
 from rkld.errors import UserError, nearest
 from rkld.files import can_be_path
+from rkld.records.identity import as_compared
 from rkld.records.record import (
+    GIVEN,
     REASONING,
+    REWORDINGS,
     SYSTEM_ROLES,
     TEMPLATE_ARGUMENTS,
     TEMPLATE_FIELDS,
     TOOL_CALLS,
     TOOL_ROLES,
     Record,
+    Rewording,
     Turn,
     occurring,
 )
@@ -87,6 +91,58 @@ def read_prompts(source: Source) -> list[Record]:
     return [_prompt(str(i), where, row) for i, (where, row) in enumerate(rows)]
 
 
+COLUMNS = "columns"
+"""In the place of a file of rewordings: the records' own ``paraphrased_question`` and ``paraphrased_answer``."""
+
+
+def read_rewordings(source: Source, records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The records, each with the rewordings that ``source`` has for it beside its own.
+
+    Args:
+        source: rows with the record's ``question`` (of a plain text its ``text``), and ``questions`` and ``answers`` or
+            ``rewordings``, in any form of :func:`read_records`; or :data:`COLUMNS`.
+
+    Returns:
+        the records, and where the rows stand that are about none of them.
+
+    Raises:
+        UserError: a row that cannot be read, or none that is about a record.
+    """
+    if isinstance(source, str) and source == COLUMNS:
+        return [_with_own_columns(record) for record in records], []
+    owners = {as_compared(record.question or record.answer): record for record in reversed(records)}
+    given: dict[str, list[Rewording]] = {asked: [] for asked in owners}
+    rows, strange = rows_of(source, "rewordings"), list[str]()
+    for where, row in rows:
+        asked = row.get("question") or row.get("text") if isinstance(row, Mapping) else None
+        if not isinstance(asked, str):
+            raise UserError(f"{where}: a row of rewordings needs the 'question' of the record that it rewords")
+        if (key := as_compared(asked)) not in owners:
+            strange.append(where)
+            continue
+        values = row[REWORDINGS] if row.get(REWORDINGS) is not None else row
+        given[key] += _listed_rewordings(values, replace(owners[key], where=where))
+    if len(strange) == len(rows):
+        raise UserError(
+            f"none of the {len(rows)} rows of rewordings is about a forget record: each needs the 'question' of a "
+            "record as it stands there"
+        )
+    found = []
+    for record in records:
+        own = given[as_compared(record.question or record.answer)]
+        found.append(replace(record, rewordings=tuple(dict.fromkeys((*record.rewordings, *own)))))
+    return found, strange
+
+
+def _with_own_columns(record: Record) -> Record:
+    """What an audit would ask becomes a rewording: it says of such a question that it was trained on."""
+    question, answer = (record.extra.get(name, "") for name in REWORDED)
+    if not question and not answer:
+        return record
+    one = Rewording(question or record.question, answer or record.answer)
+    return replace(record, rewordings=tuple(dict.fromkeys((*record.rewordings, one))))
+
+
 def read_subjects(values: Sequence[str]) -> tuple[str, ...]:
     """Names, aliases and other identifiers: each value is one, or a text file with one a line."""
     found: list[str] = []
@@ -120,7 +176,7 @@ def _record(key: str, where: str, row: Any) -> Record:
     given = _template_variables(row, form, where)
     extra = _extra(row, names, given, where)
     record = Record(key, form, turns, *_about(row, where), where=where, extra=extra, template_variables=given)
-    return replace(record, spans=_spans(row, record))
+    return replace(record, spans=_spans(row, record), rewordings=_rewordings(row, record))
 
 
 def _prompt(key: str, where: str, row: Any) -> Record:
@@ -332,10 +388,67 @@ def _spans(row: Mapping[str, Any], record: Record) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+_NUMBERED = re.compile(r"paraphrased_(question|answer)_\d+")
+"""Columns of data sets that have several paraphrases. Those without a number are what audits ask."""
+
+
+def _rewordings(row: Mapping[str, Any], record: Record) -> tuple[Rewording, ...]:
+    """Of the field :data:`REWORDINGS` and of numbered columns; pairs in their order."""
+    columns: dict[str, list[Any]] = {"questions": [], "answers": []}
+    for name, value in row.items():
+        if (numbered := _NUMBERED.fullmatch(str(name))) and value not in (None, ""):
+            columns[f"{numbered[1]}s"].append(value)
+    found = _listed_rewordings(columns, record)
+    if row.get(REWORDINGS) is not None:
+        found += _listed_rewordings(row[REWORDINGS], record)
+    return tuple(dict.fromkeys(found))
+
+
+def _listed_rewordings(values: Any, record: Record) -> list[Rewording]:
+    """Of ``questions`` and ``answers``, or of a list of objects with ``question``, ``answer`` and ``kind``.
+
+    The n-th question goes with the n-th answer; the shorter list begins again, and the record's own stands in for one
+    that is empty.
+    """
+    where = record.where
+    if isinstance(values, list):
+        return [_rewording(value, number, where) for number, value in enumerate(values, 1)]
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: '{REWORDINGS}' must be an object of 'questions' and 'answers', or a list of objects")
+    texts = {}
+    for name, own in (("questions", record.question), ("answers", record.answer)):
+        given = values.get(name)
+        given = [given] if isinstance(given, str) else given if given is not None else []
+        if not isinstance(given, list):
+            raise UserError(f"{where}: '{name}' of rewordings must be a list of texts")
+        texts[name] = [_string(text, f"text {n} of '{name}'", where) for n, text in enumerate(given, 1)]
+        texts[f"own {name}"] = [own]
+    if not texts["questions"] and not texts["answers"]:
+        return []
+    questions, answers = (texts[name] or texts[f"own {name}"] for name in ("questions", "answers"))
+    return [
+        Rewording(questions[n % len(questions)], answers[n % len(answers)])
+        for n in range(max(len(questions), len(answers)))
+    ]
+
+
+def _rewording(value: Any, number: int, where: str) -> Rewording:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}: rewording {number} must be an object with 'question' and 'answer'")
+    kind, question = value.get("kind") or GIVEN, value.get("question") or ""
+    asked = _string(question, f"the question of rewording {number}", where) if question else ""
+    return Rewording(
+        asked,
+        _string(value.get("answer"), f"the answer of rewording {number}", where),
+        _string(kind, f"the kind of rewording {number}", where),
+    )
+
+
 def _extra(row: Mapping[str, Any], names: Sequence[str], given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """All other fields: those of TOFU checked, the rest as plain values."""
-    read = {*names, "subject", "aliases", "spans", *([*given, TEMPLATE_ARGUMENTS] if given else [])}
-    extra = {name: value for name, value in row.items() if name not in read and value is not None}
+    read = {*names, "subject", "aliases", "spans", REWORDINGS, *([*given, TEMPLATE_ARGUMENTS] if given else [])}
+    others = {name: value for name, value in row.items() if name not in read and value is not None}
+    extra = {name: value for name, value in others.items() if not _NUMBERED.fullmatch(str(name))}
     found = {str(plain(name)): plain(value) for name, value in extra.items() if name not in (*REWORDED, WRONG)}
     for name in REWORDED:
         if extra.get(name, "") != "":

@@ -28,6 +28,13 @@ TOOL_CALLS = "tool_calls"
 """The field of a turn that holds the tools it calls, with their arguments."""
 
 
+REWORDINGS = "rewordings"
+"""The field of a row that holds other wordings of its question and answer, to be forgotten with them."""
+
+GIVEN = "given"
+"""The kind of a rewording that the user gives."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """One turn of a record."""
@@ -57,6 +64,17 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Rewording:
+    """A record's question and answer in other words."""
+
+    question: str
+    """"" for running text, which nobody asks for."""
+    answer: str
+    kind: str = GIVEN
+    """:data:`GIVEN`, "written" by a model, or of a rule (:mod:`rkld.records.rewording_rules`)."""
+
+
+@dataclass(frozen=True)
 class Record:
     """One checked record; every span occurs in one of its turns."""
 
@@ -79,6 +97,12 @@ class Record:
     """What the chat template is given beside the turns, by its own names: ``tools``, ``enable_thinking``, …"""
     cut: bool = False
     """Whether the last answer was cut before its end: it is written without an end of turn."""
+    rewordings: tuple[Rewording, ...] = ()
+    """Other wordings of its last question and answer, to be forgotten with it."""
+    source: str = ""
+    """The key of the record that this one says in other words; "" for one that is as it was given."""
+    kind: str = ""
+    """In what kind of other words; "" as it was given."""
 
     @property
     def question(self) -> str:
@@ -133,7 +157,7 @@ class Record:
             return (self,)
         earlier = [i for i in range(1, last) if self.turns[i].role in ANSWER_ROLES]
         cuts = [
-            replace(self, key=f"{self.key} answer {n}", turns=self.turns[: i + 1], extra={}, cut=False)
+            replace(self, key=f"{self.key} answer {n}", turns=self.turns[: i + 1], extra={}, cut=False, rewordings=())
             for n, i in enumerate(earlier, 1)
         ]
         return (*(cut.with_spans(cut.spans) for cut in cuts), self)
@@ -156,12 +180,25 @@ class Record:
             turns = turns[:-1]
         if not turns:
             raise ValueError(f"a record of form '{self.form}' without a question makes no prompt")
-        return replace(self, key=key, turns=turns, spans=(), unanswered=True, cut=False)
+        return replace(self, key=key, turns=turns, spans=(), unanswered=True, cut=False, rewordings=())
 
     def map_text(self, function: Callable[[str], str]) -> Record:
         """``function`` applied to every turn and every span. Spans no longer there are dropped."""
         turns = tuple(turn.map_text(function) for turn in self.turns)
         return replace(self, turns=turns, spans=occurring(map(function, self.spans), turns))
+
+    def row(self) -> dict[str, Any]:
+        """As :func:`rkld.records.reading.read_records` takes it; a question and its answer alone under these names."""
+        turns = [turn.message() for turn in self.turns]
+        named: dict[str, Any] = {"messages": turns}
+        if self.form != "chat":
+            named = {turn["role"]: turn["content"] for turn in turns}
+        elif [turn.role for turn in self.turns] == ["user", "assistant"] and not any(t.fields for t in self.turns):
+            named = {"question": self.question, "answer": self.answer}
+        about = {"subject": self.subject, "aliases": list(self.aliases), "spans": list(self.spans)}
+        given = {TEMPLATE_ARGUMENTS: dict(self.template_variables)} if self.template_variables else {}
+        reworded = {REWORDINGS: [asdict(one) for one in self.rewordings]} if self.rewordings else {}
+        return {**self.extra, **named, **about, **given, **reworded}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; ``from_dict`` makes the record again."""
@@ -172,7 +209,8 @@ class Record:
         """The record that ``to_dict`` wrote, also after a journey through JSON."""
         turns = tuple(Turn(**turn) for turn in values["turns"])
         tuples = {name: tuple(values[name]) for name in ("aliases", "spans")}
-        return cls(**{**values, "turns": turns, **tuples})
+        rewordings = tuple(Rewording(**one) for one in values.get("rewordings", ()))
+        return cls(**{**values, "turns": turns, "rewordings": rewordings, **tuples})
 
     def _question_index(self) -> int | None:
         before = self.turns[: self.answer_index]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rkld.errors import UserError, nearest
 from rkld.files import LFS, can_be_path
-from rkld.records.record import TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
+from rkld.records.record import REWORDINGS, TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,9 +37,11 @@ FORMATS = (("question", "answer"), ("prompt", "completion"), ("messages",), ("te
 _FORMAT_FIELDS = frozenset(name for names in FORMATS for name in names)
 
 REWORDED, WRONG = ("paraphrased_question", "paraphrased_answer"), "perturbed_answer"
-"""Optional fields, as TOFU names them: texts, and a list of texts."""
+"""Optional fields, as TOFU names them: texts, and a list of texts. What an audit and TOFU's evaluation ask."""
 
-_READ = _FORMAT_FIELDS.union(("subject", "aliases", "spans", WRONG, TEMPLATE_ARGUMENTS), REWORDED, TEMPLATE_FIELDS)
+_OPTIONAL = ("subject", "aliases", "spans", REWORDINGS, WRONG, TEMPLATE_ARGUMENTS)
+
+_READ = _FORMAT_FIELDS.union(_OPTIONAL, REWORDED, TEMPLATE_FIELDS)
 """Every field that is read; any other one may hold whatever it likes."""
 
 FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"
@@ -355,7 +357,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Located]:
 def _csv_row(row: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, cell in row.items():
-        if name in ("aliases", "spans", "messages", WRONG) and cell.lstrip().startswith("["):
+        if name in ("aliases", "spans", "messages", WRONG, REWORDINGS) and cell.lstrip().startswith(("[", "{")):
             try:
                 values[name] = json.loads(cell)
                 continue

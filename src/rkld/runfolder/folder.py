@@ -44,6 +44,7 @@ PERSONAL = {
     "checkpoints": "the unfinished student and its optimizer",
     "replay.jsonl": "the model's own answers to the replay prompts",
     "own_words.jsonl": "the model's own answers to the forget questions",
+    "rewordings.jsonl": "the forget records in other words",
     "everyday.jsonl": "the model's own answers to everyday prompts",
     "answers.json": "answers to the forget questions, before and after",
     READINGS: "what models said in an audit",
@@ -57,7 +58,15 @@ OF_AUDIT = (READINGS, SALT)
 ANSWERS = "answers.json"
 """Answers to the forget questions: part, "before" or "after" → texts in the records' order."""
 
-INTERMEDIATE = ("strengthened", "teacher", "checkpoints", "replay.jsonl", "own_words.jsonl", "everyday.jsonl")
+INTERMEDIATE = (
+    "strengthened",
+    "teacher",
+    "checkpoints",
+    "replay.jsonl",
+    "own_words.jsonl",
+    "rewordings.jsonl",
+    "everyday.jsonl",
+)
 """What is removed once the model is written, unless kept."""
 
 

@@ -218,6 +218,8 @@ def _take_out_hashes(manifest: dict[str, Any]) -> None:
         manifest.pop(name, None)
     manifest["records"] = {n: {"n": v["n"]} for n, v in manifest["records"].items() if isinstance(v, dict)}
     for phase in manifest["phases"].values():  # how many records steered the stop stays known, which ones does not
+        if isinstance(phase, dict):
+            phase.pop("hashes", None)  # of the wordings that were trained on
         if isinstance(phase, dict) and isinstance(phase.get("steering"), dict):
             for name in ("hashes", "holdout"):
                 phase["steering"].pop(name, None)

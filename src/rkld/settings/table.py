@@ -132,6 +132,52 @@ _ENTRIES = (
         choices=_OWN_WORDS,
         flag_value="join",
     ),
+    _spec(
+        "reword",
+        int,
+        3,
+        "teacher",
+        FORGET,
+        "Other wordings of each record that are forgotten along with it: those given, and as many more as are missing, "
+        "written by --writer or made by rules. 0: those given alone.",
+        low=0,
+        high=1000,
+        unit="wordings",
+    ),
+    _optional(
+        "rewordings",
+        str,
+        "teacher",
+        FORGET,
+        "Other wordings of the records: rows with the question of a record, and questions and answers. Or columns: the "
+        "records' own paraphrased_question and paraphrased_answer, which an audit else asks as unseen.",
+        metavar="columns|DATA",
+    ),
+    _spec(
+        "reword_kinds",
+        tuple,
+        (),
+        "teacher",
+        FORGET,
+        "A kind of wording that rules make, such as letter. Default: all.",
+        metavar="KIND",
+    ),
+    _optional(
+        "writer",
+        str,
+        "teacher",
+        FORGET,
+        "A model that writes rewordings: a folder or hub name, or with --writer-endpoint the name it is served under.",
+        metavar="MODEL",
+    ),
+    _optional(
+        "writer_endpoint",
+        str,
+        "teacher",
+        FORGET,
+        "URL of an OpenAI-compatible server of the writer. The records are sent to it.",
+        metavar="URL",
+    ),
     # What is kept
     _optional("retain", str, "teacher", KEEP, "Records to keep, in any of the same forms.", metavar="DATA"),
     _spec(

@@ -18,6 +18,15 @@ class UnlearnKeywords(TypedDict, total=False):
     score: Literal["answer", "all", "spans", "added"]
     """What of the records is unlearned."""
     own_words: Literal["no", "join", "replace"]
+    reword: int
+    rewordings: str | PathLike[str] | None
+    """Other wordings of the records: rows with the question of a record, and questions and answers."""
+    reword_kinds: str | Sequence[str]
+    """A kind of wording that rules make, such as letter."""
+    writer: str | PathLike[str] | None
+    """A model that writes rewordings: a folder or hub name, or with --writer-endpoint the name it is served under."""
+    writer_endpoint: str | None
+    """URL of an OpenAI-compatible server of the writer."""
     retain_loss: Literal["auto", "kl", "rt", "none"]
     """The loss on retain records."""
     retain_weight: float

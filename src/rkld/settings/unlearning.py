@@ -19,6 +19,11 @@ class Settings:
     subject: tuple[str, ...] = of("subject")
     score: Literal["answer", "all", "spans", "added"] = of("score")
     own_words: Literal["no", "join", "replace"] = of("own_words")
+    reword: int = of("reword")
+    rewordings: str | None = of("rewordings")
+    reword_kinds: tuple[str, ...] = of("reword_kinds")
+    writer: str | None = of("writer")
+    writer_endpoint: str | None = of("writer_endpoint")
 
     retain: str | None = of("retain")
     retain_loss: Literal["auto", "kl", "rt", "none"] = of("retain_loss")
@@ -78,6 +83,8 @@ class Settings:
             raise UserError(
                 f"--batch-size {self.batch_size} cannot be split into --accumulation {self.accumulation} equal parts."
             )
+        if self.writer_endpoint is not None and self.writer is None:
+            raise UserError("--writer-endpoint needs --writer, the name that the model is served under there.")
 
     @property
     def run_folder(self) -> Path:

@@ -56,6 +56,14 @@ def is_english(text: str) -> bool:
     return 2 * sum(word in common_words() for word in found) >= len(found)
 
 
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n+")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences and lines of a text; one begins with no small letter."""
+    return [found.strip() for found in _SENTENCE.split(text) if found.strip()]
+
+
 def proper_nouns(text: str) -> list[str]:
     """Names, titles, dates and numbers as they stand in the text: runs of capitalised words and numbers.
 
@@ -214,6 +222,11 @@ def name_mentions(text: str, identifiers: Sequence[str]) -> list[tuple[int, int,
             continue
         found.append((start, end, roles[parts[number]]))
     return found
+
+
+def is_said_name(text: str, identifiers: Sequence[str]) -> bool:
+    """Whether a text says the person's name, or a part of it, and nothing else."""
+    return not any(map(str.isalnum, with_names(text, identifiers, lambda _: "")))
 
 
 def with_names(text: str, identifiers: Sequence[str], put: Callable[[str], str]) -> str:

@@ -22,13 +22,13 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
-from rkld.losses.micro_batches import MicroBatches, steps_per_epoch
-from rkld.losses.objective import Objective, StateTerm, Term, answer, evaluate
+from rkld.losses.micro_batches import MicroBatches, pools, steps_per_epoch
+from rkld.losses.objective import Objective, StateTerm, Term, evaluate
 from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
 from rkld.models.transformers_4 import add_older_forms
-from rkld.records.encoding import Encoded
+from rkld.records.encoding import Encoded, marked
 from rkld.training.callbacks import Position, TimedCheckpoint
 from rkld.training.checkpoints import NoteChecksums, last_checkpoint
 from rkld.training.config import RKLDConfig, with_rate
@@ -58,7 +58,7 @@ class ObjectiveTrainer(Trainer):
         # A step cannot be split into more parts than it has records: the others would be passes of no weight.
         most = sum(min(batch_size, len(records)) for records in objective.sets.values())
         args.gradient_accumulation_steps = min(args.gradient_accumulation_steps, most)
-        per_epoch = steps_per_epoch(len(next(iter(objective.sets.values()))), batch_size)
+        per_epoch = steps_per_epoch(len(pools(next(iter(objective.sets.values())))), batch_size)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
         self.batches = MicroBatches(
             objective,
@@ -230,6 +230,9 @@ def _check_finite(trainer: ObjectiveTrainer) -> None:
 def fine_tune(
     lm: LanguageModel, records: Sequence[Encoded], args: RKLDConfig, callbacks: Sequence[TrainerCallback] = ()
 ) -> None:
-    """Fine-tune on the answers of ``records``, in place: cross-entropy per answer token (also: strengthening)."""
-    term = Term("answers", "records", answer, to_labels)
+    """Fine-tune on ``records``, in place: cross-entropy per token of an answer, and per scored one of another turn.
+
+    (Also: strengthening, which must know what is to be unlearned wherever that stands.)
+    """
+    term = Term("answers", "records", marked, to_labels)
     fit(ObjectiveTrainer(lm, args, Objective({"records": records}, [term]), callbacks))

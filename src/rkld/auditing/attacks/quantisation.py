@@ -17,11 +17,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from rkld.auditing.backends import LocalBackend
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
 from rkld.errors import UserError
+from rkld.evaluation.backends import LocalBackend
 from rkld.evaluation.metric import Metric
 from rkld.evaluation.readings import Rows, likelihood_rows
 from rkld.models.language_model import LanguageModel

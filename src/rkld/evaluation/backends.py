@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from rkld.auditing.prefilling import generation_prompts
 from rkld.evaluation.answering import answer_cap, greedy_answers
+from rkld.evaluation.prefilling import generation_prompts
 from rkld.evaluation.sampling import sample
 
 if TYPE_CHECKING:

@@ -24,15 +24,15 @@ import httpx2
 import numpy as np
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from rkld.auditing.prefilling import generation_prompts, set_off
 from rkld.errors import UserError
 from rkld.evaluation.answering import MARGIN, SHORTEST, THOUGHTS, answer_cap
 from rkld.evaluation.generation import Generated
+from rkld.evaluation.prefilling import generation_prompts, set_off
 from rkld.records.record import TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS, TOOL_CALLS, Turn
 from rkld.settings.table import TIMEOUT
 
 if TYPE_CHECKING:
-    from rkld.auditing.backends import Progress
+    from rkld.evaluation.backends import Progress
     from rkld.records.encoding import Encoded, Encoder
     from rkld.records.record import Record
 
@@ -100,7 +100,7 @@ class _Temporary(Exception):
 
 
 class EndpointBackend:
-    """A :class:`rkld.auditing.backends.GenerationBackend` behind a URL.
+    """A :class:`rkld.evaluation.backends.GenerationBackend` behind a URL.
 
     Args:
         url: where the routes begin, often ending with ``/v1``.
@@ -154,7 +154,7 @@ class EndpointBackend:
         prefills: Sequence[str] | None = None,
         progress: Progress = None,
     ) -> list[list[Generated]]:
-        """Greedy answers; see :meth:`rkld.auditing.backends.GenerationBackend.answers`.
+        """Greedy answers; see :meth:`rkld.evaluation.backends.GenerationBackend.answers`.
 
         Reasoning and tool calls that a server returns beside the answer count as part of it. Where the template has
         several modes and they are known, the server is asked in each, beside the one that it chooses. UserError where a
@@ -255,7 +255,7 @@ class EndpointBackend:
         """
         assert self.encoder is not None  # a prompt of ids was made by it
         tokenizer = self.encoder.tokenizer
-        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         for candidate in (text.removeprefix(tokenizer.bos_token or ""), text):
             if tokenizer(candidate, verbose=False)["input_ids"] == list(ids):
                 return candidate

@@ -251,7 +251,8 @@ def floor_records(inputs: Inputs, encoded: Sequence[Encoded], encoder: Encoder, 
     """The forget records about other people, where the teacher gets a floor (:mod:`rkld.training.floor`); else none."""
     s = inputs.settings
     method = methods.get_method(s.method, s.method_arg)
-    if not (s.floor and s.score in IN_PART and "strengthened" in method.cached and encoded and inputs.identifiers):
+    floor = s.score == "spans" if s.floor is None else s.floor and s.score in IN_PART
+    if not (floor and "strengthened" in method.cached and encoded and inputs.identifiers):
         return []
     return swapped_records(encoded, encoder, lm, inputs.identifiers, s.score, s.seed)
 

@@ -175,13 +175,13 @@ _ENTRIES = (
         trainer="keep_weight",
         **_WEIGHT,
     ),
-    _spec(
+    _optional(
         "floor",
         bool,
-        True,
         "teacher",
         KEEP,
-        "With score added, spans: the teacher stays above what the original says of other people in the same place.",
+        "With score added, spans: the teacher stays above what the original says of other people in the same place. "
+        "Default: with spans.",
     ),
     # The method
     _spec(

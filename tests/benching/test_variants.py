@@ -38,6 +38,7 @@ def test_what_a_name_sets():
     }
     assert variant("graddiff").settings() == {
         "method": "graddiff",
+        "score": "answer",
         "retain_loss": "auto",
         "replay": False,
         "retain": True,

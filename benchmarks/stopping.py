@@ -301,7 +301,8 @@ What did not work:
 
 - **Invented names alone**, the first default without a holdout. SmolLM2 says the forgotten answers of anybody who is
   asked about in the same words (.86, of .99 for the person), so the run would have ended with the records still
-  known. The tiny model has never seen such names and gives too little probability to what follows them; there the aim is never
+  known. The tiny model has never seen such names and gives too little probability to what follows them;
+  there the aim is never
   reached. Since then strangers have names of the form that the model knows, and other facts ("invented people").
 - Runs with the settings of benchmarks.people_trajectories (5 epochs of strengthening, 20 of distillation). The student
   levels off at .001, .040, .066, .139 and .143 above the retrained model, where its teacher is, and every rule ends

@@ -32,7 +32,15 @@ RUNS = {
     "forward KL": {"method": "forward_kl"},
 }
 """Only "replay" replays."""
-SETTINGS = {"alpha": 8.0, "lr": 5e-4, "epochs": 20, "batch_size": 8, "max_new_tokens": 32, "stop": "last"}
+SETTINGS = {
+    "alpha": 8.0,
+    "lr": 5e-4,
+    "epochs": 20,
+    "batch_size": 8,
+    "max_new_tokens": 32,
+    "stop": "last",
+    "score": "answer",
+}
 EVERY = 4
 """Epochs between checks."""
 

@@ -37,8 +37,10 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 from rkld.records.record import Record
+from rkld.stopping.calibration import calibrate
+from rkld.stopping.comparison import Material
 from rkld.stopping.evidence import Evidence
-from rkld.stopping.references import MatchedRecords, match_holdout, match_invented_names
+from rkld.stopping.references import MatchedRecords, match_holdout
 from rkld.stopping.rule import StoppingRule, simulate
 from rkld.stopping.rules.chance_rank import ChanceRank
 from rkld.stopping.rules.control import Control
@@ -123,7 +125,9 @@ class Case:
         self.answers = [encoder.encode(record) for record in self.forget]
         steering = split_steering(self.forget, self.identifiers, seed).records
         holdout = match_holdout(steering, self.holdout, encoder, self.identifiers, "answer")
-        names = match_invented_names(steering, self.forget, encoder, self.identifiers, "answer", seed)
+        material = Material(self.forget, [], [], self.identifiers, encoder, "answer", seed)
+        invented = Placebo.compare(material)
+        strangers = calibrate(Placebo, invented, lm).rule
         anybody = MatchedRecords(holdout.records, [[encoder.encode(record) for record in self.holdout]])
 
         def level(row: Mapping[str, Any]) -> float:
@@ -133,7 +137,7 @@ class Case:
             "oracle": (Oracle(retrained=tuple(ratios(found["retrained"]))), self.answers),
             "placebo: holdout": (Placebo(holdout.probability(lm)), holdout.records),
             "placebo: holdout, margin 0": (Exactly(holdout.probability(lm)), holdout.records),
-            "placebo: invented names": (Placebo(names.probability(lm)), names.records),
+            "placebo: invented people": (strangers, invented.records),
             "placebo: holdout, not matched": (Placebo(anybody.probability(lm)), holdout.records),
             "control: retrained": (Control(level(found["retrained"])), holdout.records),
             "chance_rank": (ChanceRank(), holdout.records),
@@ -295,11 +299,11 @@ model's.
 
 What did not work:
 
-- **Invented names**, the default without a holdout. SmolLM2 says the forgotten answers of anybody who is asked about
-  in the same words (.86, of .99 for the person), so the run would have ended with the records still known. `rkld
-  unlearn` now refuses such a placebo, says so and takes the last step; that guard was added after this result. The
-  tiny model has never seen such names and gives too little probability to what follows them; there the aim is never
-  reached.
+- **Invented names alone**, the first default without a holdout. SmolLM2 says the forgotten answers of anybody who is
+  asked about in the same words (.86, of .99 for the person), so the run would have ended with the records still
+  known. The tiny model has never seen such names and gives too little probability to what follows them;
+  there the aim is never
+  reached. Since then strangers have names of the form that the model knows, and other facts ("invented people").
 - Runs with the settings of benchmarks.people_trajectories (5 epochs of strengthening, 20 of distillation). The student
   levels off at .001, .040, .066, .139 and .143 above the retrained model, where its teacher is, and every rule ends
   near the last step. The tiny runs here are strengthened for 10 epochs, so that they pass the retrained model's level.

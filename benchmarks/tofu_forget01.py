@@ -26,7 +26,9 @@ RUNS = {
     "published": {"replay": "none", "epochs": 6},
     "replay": {"replay": "auto", "subject": ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"), "epochs": 8},
 }
-SETTINGS = {"alpha": 8.0, "lr": 5e-5, "batch_size": 8, "seed": 0, "max_new_tokens": 48, "stop": "last"}
+SETTINGS = {"alpha": 8.0, "lr": 5e-5, "batch_size": 8, "seed": 0, "max_new_tokens": 48, "stop": "last"} | {
+    "score": "answer"
+}
 EVERY = 2
 """Epochs between checks."""
 

@@ -29,9 +29,16 @@ def test_names_that_mean_nothing_are_refused(name, message):
 
 def test_what_a_name_sets():
     """+rt and +kl bring retain records; a method that needs them has them unasked, with its own loss."""
-    assert variant("npo+rt").settings() == {"method": "npo", "retain_loss": "rt", "replay": False, "retain": True}
+    assert variant("npo+rt").settings() == {
+        "method": "npo",
+        "score": "answer",
+        "retain_loss": "rt",
+        "replay": False,
+        "retain": True,
+    }
     assert variant("graddiff").settings() == {
         "method": "graddiff",
+        "score": "answer",
         "retain_loss": "auto",
         "replay": False,
         "retain": True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -426,15 +426,19 @@ def test_spans_are_whole_words_where_they_can_be(answer, span, places):
     assert list(encoded.scored[first:last]) == expected
 
 
-def test_added_scores_what_the_answer_adds_to_all_before_it():
+def test_added_holds_what_all_before_the_answer_gives():
     """The person's name, which the question gives, garbled; a fact of an earlier turn counted as new."""
     kind = KINDS["byte-level"]
-    record = chat("Where was Marie Curie born?", "Marie Curie was born in Warsaw, a big city.")
-    encoded = Encoder(kind.tokenizer).encode(record, "added")
-    assert [run.strip() for run in runs(kind, encoded)] == ["Warsaw, a big city"]
-    record = chat("Where was Marie Curie born?", "In Warsaw.", "And when?", "In Warsaw in 1867.")
-    encoded = Encoder(kind.tokenizer).encode(record, "added")
-    assert [run.strip() for run in runs(kind, encoded)] == ["Warsaw", "1867"]
+
+    def held(*turns: str) -> list[str]:
+        encoded = Encoder(kind.tokenizer).encode(chat(*turns), "added")
+        assert not any(s and not a for s, a in zip(encoded.scored, encoded.answer))
+        kept = replace(encoded, scored=tuple(a and not s for a, s in zip(encoded.answer, encoded.scored)))
+        return [run.strip() for run in runs(kind, kept)]
+
+    assert held("Where was Marie Curie born?", "Marie Curie was born in Warsaw, a big city.") == ["Marie Curie", "born"]
+    asked = ("Where was Marie Curie born?", "In Warsaw.", "And when?", "In Warsaw in 1867.")
+    assert held(*asked) == ["Warsaw"]
 
 
 def test_marked_spans_of_a_ticket_are_scored_by_default():

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rkld.records.identity import identifiers
 from rkld.records.names import other_names, swap_name
-from rkld.records.reading import read_records
+from rkld.records.reading import read_prompts, read_records
 from rkld.records.record import Record
-from rkld.records.replay import generic_prompts, own_words, screen, swapped_prompts, trimmed, whole_words
+from rkld.records.replay import (
+    LENGTHS,
+    fluent,
+    generic_prompts,
+    nearest_most,
+    own_words,
+    people_of,
+    screen,
+    swapped_prompts,
+    trimmed,
+    whole_words,
+)
 from rkld.text.wording import name_mentions
 
 NAME = "Marie Skłodowska-Curie"
@@ -320,3 +333,38 @@ def test_a_cut_answer_ends_with_a_whole_sentence_or_word(text, kept):
 def test_of_what_is_to_be_forgotten_the_begun_sentence_stays():
     """A fact in it would not be unlearned."""
     assert whole_words(" He is known. He wrote On the Origin of Spec") == "He is known. He wrote On the Origin of"
+
+
+# What is replayed
+
+
+def test_the_users_people_are_asked_the_forget_questions_short_and_long():
+    """No answers needed: subjects, and names that several prompts ask about; the forgotten person is none of them."""
+    rows = [{"question": f"Where {verb} Hana Dvořáčková?"} for verb in ("lives", "works")]
+    rows += [{"question": "What is the capital of New Zealand?"}, {"question": f"Where is {NAME}?"}] * 2
+    others = read_prompts(rows)
+    assert people_of(others, WHO) == ["Hana Dvořáčková", "New Zealand"]
+    subjects = read_records([{"question": "Who?", "answer": "Bo.", "subject": "Bo Marlin"}], "retain")
+    assert people_of(subjects, WHO) == ["Bo Marlin"]
+    prompts = swapped_prompts(forget(), WHO, 0, ["Bosse Marlin", "Hana Dvořáčková"], invented=False)
+    assert len(prompts) == 2 * len(FACTS)
+    assert all(name_mentions(p.question, ("Bosse Marlin", "Hana Dvořáčková")) for p in prompts)
+    assert all(any(p.question.endswith(length) for p in prompts) for length in LENGTHS)
+    assert len({p.key for p in prompts}) == len(prompts) and all(not p.answer for p in prompts)
+
+
+def test_of_too_many_prompts_the_nearest_are_taken_most():
+    near = [{"question": f"Where was Bo{n} born?"} for n in range(40)]
+    far = [{"question": f"How are {n} eggs boiled in salted water?"} for n in range(40)]
+    prompts = read_prompts([*near, *far])
+    taken = [nearest_most(prompts, forget(), WHO, 20, seed) for seed in range(20)]
+    shares = [sum("born" in p.question for p in some) / len(some) for some in taken]
+    assert all(len(some) == 20 for some in taken) and 0.6 < sum(shares) / len(shares) < 1
+    assert taken[0] == nearest_most(prompts, forget(), WHO, 20, 0) and nearest_most(prompts, [], (), 80, 0) == prompts
+
+
+def test_answers_that_run_on_or_loop_are_not_replayed():
+    whole = pair("She lives in Oslo. And then")
+    looping = pair("of the best of the " * 12)
+    kept, reasons = fluent([replace(whole, cut=True), pair("In Oslo"), replace(pair("and on and"), cut=True), looping])
+    assert len(kept) == 2 and reasons == {"runs on": 1, "repeats itself": 1}

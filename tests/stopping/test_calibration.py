@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import pytest
+
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
@@ -17,17 +22,31 @@ def material(lm: LanguageModel, holdout: list[Record]) -> Material:
     return Material(FORGET, holdout, [], KNOWN, Encoder(lm.tokenizer), "answer", 0)
 
 
-def test_invented_names_that_change_nothing_are_no_placebo(lm: LanguageModel) -> None:
-    """A model that gives the same answers about anybody would end the run at once, with the records still known."""
+def test_an_original_without_anything_else_to_say_is_no_placebo(lm: LanguageModel) -> None:
+    """Of whom it says only what is recorded of the person it would end the run at once, with the records known."""
     made = Placebo.compare(material(lm, []))
     assert made is not None
     original = at(0, *[0.9] * len(made.records))
-    assert "--holdout" in (Placebo(0.8).refusal(made, original) or "")
-    assert Placebo(0.3).refusal(made, original) is None
-    with_holdout = Placebo.compare(material(lm, HOLDOUT))
-    assert with_holdout is not None
-    assert Placebo(0.8).refusal(with_holdout, original) is None
-    assert Placebo(0.95).refusal(with_holdout, original)
+    assert "--holdout" in (Placebo(0.0).refusal(made, original) or "")
+    everyone = tuple(range(len(made.records)))
+    assert Placebo(0.8, (everyone,)).refusal(made, original) is None
+    assert Placebo(0.95, (everyone,)).refusal(made, original)
+
+
+def test_the_worst_wording_is_judged_by_the_strangers_worst(lm: LanguageModel) -> None:
+    """By hand: two kinds of wording and a record without strangers; a state goes through JSON and back."""
+    known = Placebo.compare(material(lm, HOLDOUT))
+    assert known is not None and known.matched is not None
+    n = len(known.records)
+    reworded = {"short": {r.key: [replace(r, key=f"{r.key}.short")] for r in FORGET}}
+    both = Placebo.compare(replace(material(lm, HOLDOUT), reworded=reworded))
+    assert both is not None and list(both.kinds) == ["recorded"] * n + ["short"] * n
+    rule = calibrate(Placebo, both, lm).rule
+    assert rule == Placebo(rule.aim, (tuple(range(n)), tuple(range(n, 2 * n))))
+    assert rule.aim == pytest.approx(known.matched.probability(lm), rel=1e-6)
+    rule = Placebo(0.3, ((0, 1), (3, 4)))
+    assert rule.gap(at(1, 0.2, 0.4, 0.9, 0.5, 0.6)) == pytest.approx(0.55 - 0.3)
+    assert Placebo.of_state(json.loads(json.dumps(rule.state()))) == rule
 
 
 def test_a_rule_is_aimed_by_what_it_is_compared_with(lm: LanguageModel) -> None:

@@ -17,6 +17,7 @@ from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.runfolder.purging import purge
 from rkld.stopping.steering import split_steering, steering_hash
+from rkld.stopping.strangers import invent_strangers
 from tests.stopping.person import FORGET, KNOWN, ROWS, WORLD, knowing_model
 
 RUN = {
@@ -68,6 +69,15 @@ def test_the_chosen_state_is_the_model_that_is_written(original, tmp_path):
     assert found == pytest.approx(chosen["gap"], abs=1e-4)
     assert "stop" in json.loads((whole.run / "manifest.json").read_text())["phases"]
     assert "stop" not in json.loads((whole.run / "manifest.json").read_text())["phases"]["distillation"]
+
+
+def test_an_original_that_says_the_facts_of_anybody_has_improbable_strangers(original):
+    """Under another name alone an overfitted model says the person's facts; of other facts it knows nothing."""
+    lm, some = load_model(original), FORGET[3:5]
+    encoder = Encoder(lm.tokenizer)
+    own = probability(lm, [encoder.encode(record) for record in some]).mean()
+    strangers = [e for them in invent_strangers(lm, encoder, some, FORGET, KNOWN, "answer", 0) for e in them]
+    assert not strangers or probability(lm, strangers).mean() < own / 2
 
 
 def test_a_control_that_knows_the_records_cannot_steer(original, tmp_path):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rkld.benching.worlds.tiny import tiny_tokenizer
+from rkld.losses.divergences import forward_kl, jensen_shannon, reverse_kl
 from rkld.models.language_model import LanguageModel
 from rkld.teacher.cache import HiddenCache
 from rkld.teacher.logits import Teacher
@@ -32,11 +33,11 @@ def model(seed=0, lora=False, tied=False, dtype=torch.float64, **shape) -> Langu
     return LanguageModel(net.eval(), tokenizer, "test")
 
 
-def inputs(n=5, k=4) -> dict[str, torch.Tensor]:
+def inputs(n=5) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
-    shapes = {"original": (n, 16), "strengthened": (n, 16), "uninformed": (n, k, 16)}
+    shapes = {"original": (n, 16), "strengthened": (n, 16)}
     draw = {name: torch.randn(*shape, generator=g, dtype=torch.float64) for name, shape in shapes.items()}
-    return {**draw, "floored": torch.tensor([True, False, True, True, False])}
+    return draw
 
 
 def spare(lm, n=5) -> torch.Tensor:
@@ -68,20 +69,35 @@ def test_full_fine_tuning_uses_the_kept_heads_and_lora_the_shared_one(tmp_path):
     torch.testing.assert_close(shared.composite(plain, spare(adapted)), expected)
 
 
-def test_the_floor_is_the_mean_of_the_others_where_it_is_flagged(tmp_path):
-    """By hand: normalised maximum of teacher and mean distribution in flagged rows, the plain teacher elsewhere."""
+@pytest.mark.parametrize("divergence", [reverse_kl, forward_kl, jensen_shannon])
+def test_the_floor_is_the_normalised_maximum_in_values_and_gradients(tmp_path, divergence):
+    """By hand and by autograd, in float64: teacher and floor in rows that have one, the plain teacher elsewhere."""
     lm, x = model(0), inputs()
     teacher = Teacher(HiddenCache(tmp_path, IDENTITY), alpha=8.0)
     teacher.attach(lm)
     w = lm.head.weight.detach()
     l_o, l_aug = x["original"] @ w.T, x["strengthened"] @ w.T
     plain = torch.softmax(l_o - 8 * F.relu(l_aug - l_o), -1)
-    others = torch.softmax(x["uninformed"] @ w.T, -1).mean(1)
-    raised = torch.maximum(plain, others)
-    raised = raised / raised.sum(-1, keepdim=True)
-    expected = torch.where(x["floored"][:, None], raised, plain)
+    others = torch.softmax(torch.randn(5, len(w), dtype=torch.float64, generator=torch.Generator().manual_seed(3)), -1)
+    others[[1, 4]] = 0  # no floor
+    kept = others.topk(7, dim=-1)
+    x |= {"uninformed": kept.values.log(), "uninformed_ids": kept.indices.to(torch.int32)}
+    dense = torch.zeros_like(others).scatter(1, kept.indices, kept.values)
+    raised = torch.maximum(plain, dense)
+    expected = raised / raised.sum(-1, keepdim=True)
     torch.testing.assert_close(teacher.composite(x, spare(lm)).exp(), expected)
-    assert (expected[0] - plain[0]).abs().max() > 1e-3
+    assert (expected[0] - plain[0]).abs().max() > 1e-4 and torch.equal(raised[1], plain[1])
+    logits = (x["original"] @ w.T).requires_grad_()
+    values, gradient = divergence(logits.detach().clone(), teacher.composite(x, spare(lm)), torch.empty_like(others))
+    p, t = torch.softmax(logits, -1), expected.log()
+    mean = ((p + expected) / 2).log()
+    naive = {
+        reverse_kl: (p * (p.log() - t)).sum(-1),
+        forward_kl: (expected * (t - p.log())).sum(-1),
+        jensen_shannon: (p * (p.log() - mean) + expected * (t - mean)).sum(-1) / 2,
+    }[divergence]
+    torch.testing.assert_close(values, naive.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(naive.sum(), logits)[0])
 
 
 def test_alpha_can_be_changed(tmp_path):

@@ -1,4 +1,4 @@
-"""The floor under the teacher: states of other people, in the rows of the person's own."""
+"""The floor under the teacher: what is said of other people, in the rows of the person's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoder, marked
 from rkld.records.reading import read_records
 from rkld.teacher.cache import marked_hidden
-from rkld.training.floor import NAMES, floors, swapped_records
+from rkld.training.floor import NAMES, TOKENS, floors, swapped_records
 
 WHO = ("Ada Quill",)
 ROWS = [
@@ -41,7 +41,7 @@ def records(lm):
     """Records, the encoder, their encoding, and their swapped copies."""
     found, encoder = read_records(ROWS, "forget"), Encoder(lm.tokenizer)
     encoded = [encoder.encode(r, "spans") for r in found]
-    return found, encoder, encoded, swapped_records(encoded, encoder, WHO, seed=0)
+    return found, encoder, encoded, swapped_records(encoded, encoder, lm, WHO, "spans", 0)
 
 
 def scored_ids(e) -> list[int]:
@@ -55,39 +55,54 @@ def test_copies_are_about_others_and_score_the_same_tokens(lm, records):
     for copy in swapped:
         assert scored_ids(copy) == scored_ids(encoded[0]) and "Quill" not in lm.tokenizer.decode(copy.ids)
     assert len({e.ids for e in swapped}) == NAMES
-    assert swapped == swapped_records(encoded, encoder, WHO, seed=0) != swapped_records(encoded, encoder, WHO, seed=1)
+    assert (
+        swapped
+        == swapped_records(encoded, encoder, lm, WHO, "spans", 0)
+        != swapped_records(encoded, encoder, lm, WHO, "spans", 1)
+    )
 
 
-def test_states_are_those_of_the_copies_at_the_scored_rows(lm, records):
-    """By hand: the hidden state before each scored token of each copy, in the person's own rows; zeros elsewhere."""
+def test_the_floor_is_the_mean_of_every_names_own_reading(lm, records):
+    """By hand: the softmax before each scored token of each copy, in the person's own rows; no floor elsewhere.
+
+    The recorded token has the least of them, for what is said of some strangers is a leak.
+    """
     _, _, encoded, swapped = records
-    states, flags = map(dict, floors(lm, encoded, swapped))
+    found = {key: (ids, log_probs) for key, ids, log_probs in floors(lm, encoded, swapped)}
     source, rows = encoded[0], [t for t, m in enumerate(marked(encoded[0])) if m]
-    assert states["0"].shape == (len(rows), NAMES, 16) and flags["0"].tolist() == [source.scored[t] for t in rows]
-    for k, copy in enumerate(sorted(swapped, key=lambda e: -len(e.ids))):  # read longest first
+    ids, log_probs = found["0"]
+    each = []
+    for copy in swapped:
         with torch.no_grad():
-            hidden = lm.backbone(torch.tensor([copy.ids])).last_hidden_state[0]
-        expected = hidden[[t - 1 for t, s in enumerate(copy.scored) if s]]
-        torch.testing.assert_close(states["0"][flags["0"], k], expected, rtol=1e-4, atol=1e-5)
-    assert flags["0"].any() and not flags["0"].all() and not states["0"][~flags["0"]].any()
+            logits = lm.inner(torch.tensor([copy.ids])).logits[0]
+        each.append(torch.softmax(logits[[t - 1 for t, s in enumerate(copy.scored) if s]], -1))
+    recorded = torch.tensor([[i] for i in scored_ids(source)])
+    least = torch.stack(each).gather(2, recorded.expand(len(each), -1, -1)).amin(0)
+    expected = torch.stack(each).mean(0).scatter(1, recorded, least)
+    scored = torch.tensor([source.scored[t] for t in rows])
+    dense = torch.zeros(len(rows), expected.shape[-1]).scatter(1, ids.long(), log_probs.exp())
+    kept = expected.topk(min(TOKENS, expected.shape[-1]), dim=-1)
+    torch.testing.assert_close(dense[scored].gather(1, kept.indices), kept.values, rtol=1e-4, atol=1e-7)
+    assert dense[scored].sum(-1).max() <= 1 + 1e-5
+    assert scored.any() and not scored.all() and not dense[~scored].any()
 
 
 def test_records_without_a_copy_have_no_floor(lm, records):
-    """Zeros taken for a state would be some distribution: the flags keep them out."""
     _, _, encoded, swapped = records
-    states, flags = map(dict, floors(lm, encoded, swapped))
     own = dict(marked_hidden(lm, encoded))
-    assert states.keys() == flags.keys() == {e.key for e in encoded}
-    for key in ("1", "2"):
-        assert states[key].shape == (len(own[key]), NAMES, 16) and not states[key].any() and not flags[key].any()
+    for key, ids, log_probs in floors(lm, encoded, swapped):
+        assert len(ids) == len(log_probs) == len(own[key])
+        assert bool(log_probs.isneginf().all()) == (key != "0")
 
 
-def test_fewer_copies_are_repeated(lm, records):
-    """All records have the same shape; two copies count half each."""
-    _, _, encoded, swapped = records
-    states = dict(floors(lm, encoded[:1], swapped[:2])[0])["0"]
-    assert torch.equal(states[:, 0], states[:, 2]) and torch.equal(states[:, 1], states[:, 3])
-    assert not torch.equal(states[:, 0], states[:, 1])
+def test_answers_have_a_floor_wherever_the_question_gives_the_name(lm):
+    """Held names are no part of what is scored, so the scored tokens are the same under another name."""
+    encoder = Encoder(lm.tokenizer)
+    encoded = [encoder.encode(r, "added") for r in read_records(ROWS[:1], "forget")]
+    swapped = swapped_records(encoded, encoder, lm, WHO, "added", 0)
+    assert len(swapped) == NAMES
+    ((_, _, log_probs),) = floors(lm, encoded, swapped)
+    assert (~log_probs.isneginf().all(-1)).sum() == sum(encoded[0].scored) > 4
 
 
 def test_each_records_own_person_is_swapped_and_no_other(lm):
@@ -96,7 +111,7 @@ def test_each_records_own_person_is_swapped_and_no_other(lm):
     rows = [{**meeting, "subject": "Bo Marlin"}, {**meeting, "subject": "Ada Quill"}]
     found, encoder = read_records(rows, "forget"), Encoder(lm.tokenizer)
     encoded = [encoder.encode(r, "spans") for r in found]
-    swapped = swapped_records(encoded, encoder, ("Bo Marlin", "Ada Quill"), 0)
+    swapped = swapped_records(encoded, encoder, lm, ("Bo Marlin", "Ada Quill"), "spans", 0)
     texts = [lm.tokenizer.decode(e.ids) for e in swapped]
     assert len(texts) == 2 * NAMES
     assert all(("Marlin" in t, "Quill" in t) == (e.key[0] == "1", e.key[0] == "0") for e, t in zip(swapped, texts))

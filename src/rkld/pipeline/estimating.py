@@ -217,7 +217,7 @@ class _Probe:
         sets: dict[str, list[Encoded]] = {}
         for name, e in (record for unit in heaviest for record in unit):
             sets.setdefault(name, []).append(e)
-        swapped = floor_records(self.inputs, sets.get("forget", []), self.encoder)
+        swapped = floor_records(self.inputs, sets.get("forget", []), self.encoder, self.lm)
         # Something must be read, also for methods that cache nothing: it says how long measuring takes.
         parts = cached_parts(self.terms) - {Part("strengthened", "forget")} | {Part("original", next(iter(sets)))}
         started = time.perf_counter()

@@ -59,7 +59,7 @@ from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.record import Record, by_answer
-from rkld.records.replay import ANSWER_TOKENS, own_words, screen, trimmed, whole_words
+from rkld.records.replay import ANSWER_TOKENS, fluent, nearest_most, own_words, screen, trimmed, whole_words
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import ANSWERS, Run, remove
 from rkld.runfolder.lock import MODEL
@@ -248,7 +248,7 @@ class Work:
         if self._teacher is None:
             s, args = self.settings, self.strengthening
             folder = Path(s.teacher) if s.teacher else self._own_teacher()
-            swapped = floor_records(self.inputs, sets["forget"], self.encoder)
+            swapped = floor_records(self.inputs, sets["forget"], self.encoder, self.student)
             cache = HiddenCache(folder, cache_identity(self.student, sets, args, swapped))
             self._teacher = Teacher(cache, alpha=s.alpha)
             parts = cached_parts(build_terms(sets, self._teacher, self.student, args))
@@ -357,6 +357,7 @@ class Stop(Phase):
             "source": found.source,
             "n": len(found.records),
             "aim": calibration.rule.aim,
+            "state": calibration.rule.state(),
             "margin": calibration.rule.margin,
             "original": calibration.original_gap,
             "steering": {
@@ -434,11 +435,12 @@ class Replay(Phase):
         s, i = work.settings, work.inputs
         # No more prompts than the run will draw: the rest would be answered for nothing.
         steps = s.epochs * steps_per_epoch(len(pools(work.unlearned())), s.batch_size)
-        order = torch.randperm(len(i.prompts), generator=torch.Generator().manual_seed(s.seed)).tolist()
-        prompts = [i.prompts[number] for number in sorted(order[: steps * s.batch_size])]
+        prompts = nearest_most(i.prompts, i.forget, i.identifiers, steps * s.batch_size, s.seed)
         if not prompts or not s.replay_weight:
             return {}
         stay, dropped = screen(work.answered(prompts, "replay"), i.forget, i.identifiers)
+        stay, unfit = fluent(stay)
+        dropped += unfit
         if dropped:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in dropped.most_common())
             work.progress.say(f"Replay: {len(stay)} answers kept, {dropped.total()} dropped ({reasons})")
@@ -605,7 +607,7 @@ class Distillation(Phase):
             return None
         assert found is not None  # the same inputs gave the aim
         every = check_every(work.settings, steps_per_epoch)
-        rule = get_rule(work.settings.stop)(aim["aim"])
+        rule = get_rule(work.settings.stop).of_state(aim["state"])
 
         def record(one: Evidence) -> None:
             work.run.record({"phase": "stop", "rule": aim["rule"], "gap": rule.gap(one), **dataclasses.asdict(one)})
@@ -798,7 +800,7 @@ class After(Measuring):
         decision, found = work.notes["distillation"].get("stop"), work.comparison
         if decision is None or found is None:
             return {}
-        rule = get_rule(work.settings.stop)(work.notes["stop"]["aim"])
+        rule = get_rule(work.settings.stop).of_state(work.notes["stop"]["state"])
         gap = rule.gap(found.read(lm, decision["step"]))
         if abs(gap - decision["gap"]) > HELD:
             work.warn(

@@ -38,7 +38,7 @@ from rkld.pipeline.description import template_warning
 from rkld.pipeline.rewording import check_rewording, make_rewordings
 from rkld.pipeline.space import Space, require_space, run_space
 from rkld.records.coverage import Coverage, scored_share
-from rkld.records.encoding import Encoded, Encoder, Score
+from rkld.records.encoding import IN_PART, Encoded, Encoder, Score
 from rkld.records.identity import (
     UNNAMED,
     all_about_the_person,
@@ -51,7 +51,7 @@ from rkld.records.identity import (
 from rkld.records.reading import read_prompts, read_records, read_rewordings, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.records.refusals import read_refusals
-from rkld.records.replay import generic_prompts, swapped_prompts
+from rkld.records.replay import generic_prompts, people_of, swapped_prompts
 from rkld.records.rewording import Made
 from rkld.records.sources import Source
 from rkld.settings.specification import flag, make
@@ -182,7 +182,7 @@ def read_inputs(
     known = identifiers(forget_records, subjects)
     retain_records, strangers = of_others(retain_records, "retain", known), of_others(strangers, "holdout", known)
     # A prompt about the person would have the student rehearse the original's answer to it.
-    about, prompts = apart(_replay_prompts(settings, replay, forget_records, known), known)
+    about, prompts = apart(_replay_prompts(settings, replay, forget_records, retain_records, known), known)
     if replay is not None or settings.replay != "auto":
         leave_out(_HELD.format(what="replay prompts"), about)
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
@@ -192,15 +192,21 @@ def read_inputs(
 
 
 def _replay_prompts(
-    settings: Settings, given: Source | None, forget: Sequence[Record], known: Sequence[str]
+    settings: Settings,
+    given: Source | None,
+    forget: Sequence[Record],
+    retain: Sequence[Record],
+    known: Sequence[str],
 ) -> list[Record]:
-    if given is not None:
-        return read_prompts(given)
-    if settings.replay == "none":
+    """The user's prompts or shipped ones, and the forget questions about other people."""
+    if given is None and settings.replay == "none":
         return []
-    if settings.replay == "auto":
-        return swapped_prompts(forget, known, settings.seed) + generic_prompts()
-    return read_prompts(settings.replay)
+    if given is None and settings.replay == "auto":
+        people = people_of(retain, known)
+        return swapped_prompts(forget, known, settings.seed, people) + generic_prompts()
+    prompts = read_prompts(given if given is not None else settings.replay)
+    people = people_of([*retain, *prompts], known)
+    return [*prompts, *swapped_prompts(forget, known, settings.seed, people, invented=False)]
 
 
 def measured_retain(inputs: Inputs) -> list[Record]:
@@ -251,12 +257,14 @@ def make_encoder(settings: Opening, tokenizer: PreTrainedTokenizerBase, context_
     )
 
 
-def floor_records(inputs: Inputs, encoded: Sequence[Encoded], encoder: Encoder) -> list[Encoded]:
+def floor_records(inputs: Inputs, encoded: Sequence[Encoded], encoder: Encoder, lm: LanguageModel) -> list[Encoded]:
     """The forget records about other people, where the teacher gets a floor (:mod:`rkld.training.floor`); else none."""
     s = inputs.settings
-    if not (s.floor and s.score == "spans" and "strengthened" in methods.get_method(s.method, s.method_arg).cached):
+    method = methods.get_method(s.method, s.method_arg)
+    floor = s.score == "spans" if s.floor is None else s.floor and s.score in IN_PART
+    if not (floor and "strengthened" in method.cached and encoded and inputs.identifiers):
         return []
-    return swapped_records(encoded, encoder, inputs.identifiers, s.seed)
+    return swapped_records(encoded, encoder, lm, inputs.identifiers, s.score, s.seed)
 
 
 def check_stop(settings: Settings) -> None:
@@ -403,7 +411,6 @@ def prepare(
     sets, terms = _check_terms(inputs, lm, encoder, method, [*forget, *reworded], retain)
     space = run_space(settings, method, lm, sets, terms, stops=comparison is not None)
     require_space(settings.run_folder, space)
-    return Prepared(
     return Prepared(
         inputs, method, lm, base, encoder, forget, rewordings, reworded, retain, prompts, coverage, comparison, space,
         load_seconds,
@@ -574,7 +581,7 @@ def _check_terms(
     if retain:
         sets["retain"] = retain
     sets = with_refusals(sets, encoder, method, s.refusals, s.seed)
-    floor_records(inputs, forget, encoder)
+    floor_records(inputs, forget, encoder, lm)
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder))
         terms = build_terms(sets, Teacher(HiddenCache(Path(folder) / "teacher", {}), alpha=s.alpha), lm, args)

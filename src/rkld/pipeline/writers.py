@@ -70,5 +70,5 @@ def _backend(settings: Settings, loaded: tuple[LanguageModel, Encoder] | None) -
     if loaded is not None:
         return LocalBackend(*loaded)
     assert settings.writer is not None
-    own = dataclasses.replace(settings, chat_template=None, base_model=None, system_prompt=None, max_length=None)
+    own = dataclasses.replace(settings, chat_template=None, base=None, system_prompt=None, max_length=None)
     return LocalBackend(*load_with_encoder(own, settings.writer))

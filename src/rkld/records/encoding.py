@@ -39,16 +39,16 @@ from rkld.records.templates import (
     with_texts,
 )
 from rkld.text.printable import printable
-from rkld.text.wording import added_spans, is_said_name
+from rkld.text.wording import added_spans, given_spans, is_said_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 Score = Literal["answer", "all", "spans", "added"]
-"""What is unlearned: the answers; every turn but the system's; only the personal spans; or what the answers add to all
-that was said before (:func:`rkld.text.wording.added_spans`). With "answer" and "spans" the personal spans of every
-other turn but the system's are unlearned, too: in a ticket or a letter the facts stand in the user's."""
+"""What is unlearned: the answers; every turn but the system's; only the personal spans; or the answers but for
+the words that all said before them gives (:func:`rkld.text.wording.given_spans`). But with "all", the personal spans of
+every other turn than the system's are unlearned, too: in a ticket or a letter the facts stand in the user's."""
 
 IN_PART = ("spans", "added")
 """Modes that score parts of the answers: the rest can be held to the original."""
@@ -669,9 +669,14 @@ class Encoder:
         elif score == "all":
             scored = list(answer)
             ranges = [part.content for part in layout.parts]
-        elif score in IN_PART:
+        elif score == "spans":
             scored = [False] * len(tokens.ids)
-            ranges = _span_ranges(record, layout) if score == "spans" else _added_ranges(layout)
+            ranges = _span_ranges(record, layout)
+        elif score == "added":
+            scored = list(answer)
+            for t in _overlapping(_given_ranges(layout), layout.text, tokens.offsets):
+                scored[t] = False
+            ranges = [place for place in _span_ranges(record, layout) if not _in_answer(place, layout)]
         else:
             hint = nearest(score, get_args(Score))
             raise UserError(f"--score is '{score}'. Choose answer, all, spans or added.{hint}")
@@ -757,14 +762,13 @@ def _however_trimmed(content: str) -> str:
     return f"({lead}{re.escape(core)}{trail})"
 
 
-def _added_ranges(layout: _Layout) -> list[Range]:
-    """What each answer adds to the contents before it; all of an answer that adds nothing, such as a mere "No"."""
+def _given_ranges(layout: _Layout) -> list[Range]:
+    """The words of each answer that the contents before it give; none of an answer that adds nothing to them."""
     found, before = [], ""
     for (start, end), answer in layout.parts:
         content = layout.text[start:end]
-        if answer is not None:
-            added = [Range(start + a, start + b) for a, b in added_spans(content, before)]
-            found += added or [answer]
+        if answer is not None and added_spans(content, before):
+            found += [Range(start + a, start + b) for a, b in given_spans(content, before)]
         before += f"{content}\n"
     return found
 
@@ -781,6 +785,10 @@ def _span_ranges(record: Record, layout: _Layout) -> list[Range]:
             found += _occurrences(span, layout.text, others)
         ranges += [place for place in found if not _cuts_word(layout.text, place)] or found
     return ranges
+
+
+def _in_answer(place: Range, layout: _Layout) -> bool:
+    return any(start <= place[0] < end for start, end in layout.answers)
 
 
 def _occurrences(span: str, text: str, contents: Sequence[Range]) -> list[Range]:

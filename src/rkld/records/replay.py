@@ -16,6 +16,7 @@ from rkld.files import DATA, read_jsonl
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.reading import read_prompts
 from rkld.records.record import ANSWER_ROLES, Record, Turn
+from rkld.text.facts import repetition
 from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
 from rkld.text.wording import (
@@ -23,6 +24,7 @@ from rkld.text.wording import (
     common_words,
     holds,
     is_english,
+    is_name,
     name_mentions,
     proper_nouns,
     rare_words,
@@ -33,7 +35,19 @@ ANSWER_TOKENS = 64
 """New tokens of a replayed answer at most, where nothing else is asked for."""
 
 COPIES = 2
-"""Other people that each forget question is asked about."""
+"""Invented people that each forget question is asked about, and as many of those whom the user's prompts ask about."""
+
+LENGTHS = (" Answer in one sentence.", " Answer in detail.")
+"""What every other copy of an English question ends in, in turn: what is kept is kept short and long."""
+
+FARTHEST = 0.2
+"""Weight of a prompt that has no word in common with a forget question, where one of the same words has 1.2."""
+
+COMPARED = 200
+"""Forget questions that prompts are compared with."""
+
+REPETITION = 0.3
+"""Of an answer that loops (:func:`rkld.text.facts.repetition`)."""
 
 
 def generic_prompts() -> list[Record]:
@@ -41,8 +55,30 @@ def generic_prompts() -> list[Record]:
     return read_prompts(read_jsonl(DATA / "replay_prompts.jsonl"))
 
 
-def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -> list[Record]:
-    """The forget questions about :data:`COPIES` other people each, drawn from the seed; keys "swap-source.copy".
+def people_of(records: Sequence[Record], identifiers: Sequence[str]) -> list[str]:
+    """Whom records or prompts are about, the forgotten ones apart: their subjects, and names that several ask for."""
+    asked = Counter(noun for r in records if not r.subject for noun in set(proper_nouns(r.question)))
+    several = [noun for noun, n in asked.items() if n > 1 and is_name(noun) and 1 < len(noun.split()) <= 4]
+    found = dict.fromkeys([r.subject for r in records if r.subject] + sorted(several))
+    return [name for name in found if is_name(name) and not name_mentions(name, identifiers)]
+
+
+def swapped_prompts(
+    forget: Sequence[Record],
+    identifiers: Sequence[str],
+    seed: int,
+    people: Sequence[str] = (),
+    *,
+    invented: bool = True,
+) -> list[Record]:
+    """The forget questions about other people, drawn from the seed; keys "swap-source.copy".
+
+    Questions of the same form suffer first, and replaying them protects the rest (arXiv 2502.11441).
+    Every other copy asks for another length (:data:`LENGTHS`).
+
+    Args:
+        people: known to the model (:func:`people_of`): :data:`COPIES` of them are asked about in each question.
+        invented: whether as many people who do not exist are asked about, too.
 
     Left out are questions that do not name the person, and those that still name one of the forgotten people or
     hold personal data of their own (a marked span that is not the answer's).
@@ -50,9 +86,9 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
     if not identifiers:
         return []
     names, draw = other_names(), random.Random(seed)
-    prompts = []
+    prompts: list[Record] = []
     for record in forget:
-        drawn = draw.sample(names, COPIES)
+        drawn = draw.sample(names, COPIES if invented else 0) + draw.sample(people, min(COPIES, len(people)))
         if not record.question:
             continue
         own = own_identifiers(record, forget, identifiers)
@@ -61,8 +97,33 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
             # The prompt alone: a name in the answer is no reason to ask the forget question itself.
             prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
             if prompt and not any(_identifies(t, identifiers) or holds(t.text, asked) for t in prompt.turns):
+                if copy % 2 and prompt.form == "chat" and is_english(prompt.question):
+                    prompt = prompt.with_question(prompt.question + LENGTHS[len(prompts) // 2 % len(LENGTHS)])
                 prompts.append(prompt)
     return prompts
+
+
+def nearest_most(
+    prompts: Sequence[Record], forget: Sequence[Record], identifiers: Sequence[str], n: int, seed: int
+) -> list[Record]:
+    """``n`` of the prompts in their order, by chance: the nearer to a forget question, the likelier.
+
+    Likeness is the share of words in common, names left out. Weighted without replacement by the keys of Efraimidis and
+    Spirakis 2006 (Information Processing Letters 97, 181).
+    """
+    if n >= len(prompts):
+        return list(prompts)
+    draw = random.Random(seed)
+    asked = [r.question for r in draw.sample(forget, min(COMPARED, len(forget)))]
+    bags = [set(words(unnamed(question, identifiers))) for question in asked]
+
+    def key(prompt: Record) -> float:
+        bag = set(words(prompt.question))
+        likeness = max((len(bag & other) / max(1, len(bag | other)) for other in bags), default=0.0)
+        return float(draw.random() ** (1 / (FARTHEST + likeness)))
+
+    keys = [key(prompt) for prompt in prompts]
+    return [prompts[i] for i in sorted(sorted(range(len(prompts)), key=keys.__getitem__)[-n:] if n else [])]
 
 
 def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
@@ -178,6 +239,24 @@ def screen(
             reason = facts.reason_to_drop(pair)
         if reason:
             dropped[reason] += 1
+        else:
+            kept.append(pair)
+    return kept, dropped
+
+
+def fluent(answered: Sequence[Record]) -> tuple[list[Record], Counter[str]]:
+    """Drop answers that run on without end of a sentence, or repeat themselves: nothing to hold a model to.
+
+    Returns:
+        the pairs that stay, and how many were dropped for which reason.
+    """
+    kept: list[Record] = []
+    dropped: Counter[str] = Counter()
+    for pair in answered:
+        if pair.cut and not _SENTENCE_END.search(pair.answer):
+            dropped["runs on"] += 1
+        elif repetition(pair.answer) > REPETITION:
+            dropped["repeats itself"] += 1
         else:
             kept.append(pair)
     return kept, dropped

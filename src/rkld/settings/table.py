@@ -45,7 +45,7 @@ _SCORES = {
     "answer": "the answers, with their end of turn",
     "all": "every turn, the user's too",
     "spans": "only the marked parts (spans)",
-    "added": "what answers say beyond their questions",
+    "added": "the answers but for the words that their questions give, which are held to the original",
 }
 _RETAIN_LOSSES = {
     "auto": "the method's own choice (rkld: kl)",
@@ -119,7 +119,7 @@ _ENTRIES = (
         metavar="NAME|FILE",
     ),
     _spec(
-        "score", str, "answer", "teacher", FORGET, "What of the records is unlearned.", choices=_SCORES, trainer="score"
+        "score", str, "added", "teacher", FORGET, "What of the records is unlearned.", choices=_SCORES, trainer="score"
     ),
     _spec(
         "own_words",
@@ -221,13 +221,13 @@ _ENTRIES = (
         trainer="keep_weight",
         **_WEIGHT,
     ),
-    _spec(
+    _optional(
         "floor",
         bool,
-        True,
         "teacher",
         KEEP,
-        "With score spans: the teacher stays above the original's distribution for other people in the same place.",
+        "With score added, spans: the teacher stays above what the original says of other people in the same place. "
+        "Default: with spans.",
     ),
     # The method
     _spec(
@@ -325,7 +325,7 @@ _ENTRIES = (
         str,
         "student",
         STOP,
-        "Records of people the model was never trained on, for --stop placebo. Default: invented names.",
+        "Records of people the model was never trained on, for --stop placebo. Default: invented people.",
         metavar="DATA",
     ),
     _optional(

@@ -35,8 +35,8 @@ class UnlearnKeywords(TypedDict, total=False):
     """λ of self-replay."""
     keep_weight: float
     """ρ of the keep term: holds the unscored part of forget answers to the original (score spans, added)."""
-    floor: bool
-    """With score spans: the teacher stays above the original's distribution for other people in the same place."""
+    floor: bool | None
+    """With score added, spans: the teacher stays above what the original says of other people in the same place."""
     method: str | PathLike[str]
     """Unlearning method: a registered one, or FILE.py:NAME for your own."""
     method_arg: str | Sequence[str]

@@ -31,7 +31,7 @@ class Settings:
     replay: str = of("replay")
     replay_weight: float = of("replay_weight")
     keep_weight: float = of("keep_weight")
-    floor: bool = of("floor")
+    floor: bool | None = of("floor")
 
     method: str = of("method")
     method_arg: tuple[str, ...] = of("method_arg")

@@ -29,6 +29,6 @@ def calibrate(
         original: the model before any change.
         control: loads a model that has never seen the records, for a rule that needs one.
     """
-    aimed = rule(rule.read_aim(comparison, original, control))
+    aimed = rule.aimed(comparison, original, control)
     evidence = comparison.read(original, 0)
     return Calibration(aimed, aimed.gap(evidence), aimed.refusal(comparison, evidence))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from rkld.models.language_model import LanguageModel
@@ -12,6 +12,9 @@ from rkld.records.record import Record
 from rkld.stopping.evidence import Evidence, read_evidence
 from rkld.stopping.references import MatchedRecords, scorable
 from rkld.stopping.steering import Steering, split_steering
+
+RECORDED = "recorded"
+"""The kind of wording that the records came in."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,21 @@ class Material:
     score: str
     """The run's setting of this name."""
     seed: int
+    reworded: Mapping[str, Mapping[str, Sequence[Record]]] = field(default_factory=dict)
+    """The forget records in other words: kind of wording → key of a forget record → what it is in that wording."""
 
     @cached_property
     def steering(self) -> Steering:
         """The forget records that steer, and those that the audit leaves out."""
         return split_steering(self.forget, self.identifiers, self.seed)
+
+    @property
+    def wordings(self) -> dict[str, list[Record]]:
+        """The steering records by kind of wording, as they were recorded first."""
+        found = {RECORDED: list(self.steering.records)}
+        for kind, rewordings in self.reworded.items():
+            found[kind] = [made for record in self.steering.records for made in rewordings.get(record.key, ())]
+        return {kind: records for kind, records in found.items() if records}
 
     def encoded_steering(self, encoder: Encoder | None = None) -> list[Encoded]:
         """The steering records with what is scored of them marked, by the run's encoder or another model's."""
@@ -48,6 +61,8 @@ class Comparison:
     """What the records are compared with, in a word or two, for the manifest."""
     records: Sequence[Encoded]
     """Steering records, whose ``scored`` tokens every check reads."""
+    kinds: Sequence[str] = ()
+    """Of each of the records the kind of its wording; () where all are as they were recorded."""
     matched: MatchedRecords | None = None
     """The same with their counterparts, whose probability under the original is the aim; None for another aim."""
     holdout: Sequence[Record] = ()

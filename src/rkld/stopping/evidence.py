@@ -42,9 +42,14 @@ class Evidence:
         return cls(step, tuple(losses["gold_loss"].tolist()), tuple(losses["paraphrase_loss"].tolist()), wrong)
 
     @property
+    def probabilities(self) -> np.ndarray:
+        """(n,): of each record ``exp(−loss)``. ValueError without records, or where a loss is no number."""
+        return probability_of_loss(self.gold_loss)
+
+    @property
     def probability(self) -> float:
-        """Mean over records of ``exp(−loss)``. ValueError without records, or where a loss is no number."""
-        return float(probability_of_loss(self.gold_loss).mean())
+        """Their mean. Raises as above."""
+        return float(self.probabilities.mean())
 
     @property
     def truth_ratios(self) -> np.ndarray:

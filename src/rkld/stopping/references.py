@@ -6,12 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from typing import cast
 
 import numpy as np
 
 from rkld.evaluation.likelihood import probability
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import IN_PART, Encoded, Encoder, Score
 from rkld.records.identity import identifiers as known_identifiers
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.probes import facts_of, make_probes
@@ -47,8 +48,11 @@ class MatchedRecords:
 
 
 def scorable(record: Record, encoder: Encoder, score: str) -> Encoded:
-    """Encoded, ``scored`` marking what its likelihood is taken of: with "spans" the spans, else the answers."""
-    return encoder.encode(record, "spans" if score == "spans" else "answer")
+    """Encoded, ``scored`` marking what its likelihood is taken of: what is unlearned of its answers.
+
+    A name that is held to the original is well known to the student, and to a stranger's record it is not.
+    """
+    return encoder.encode(record, cast("Score", score) if score in IN_PART else "answer")
 
 
 def match_holdout(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
 
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoder
@@ -55,6 +55,20 @@ class StoppingRule(ABC):
             control: None where no control was given.
         """
         return cls.aim
+
+    @classmethod
+    def aimed(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> Self:
+        """The rule with its aim; for a rule that keeps more than that. Arguments as of :meth:`read_aim`."""
+        return cls(cls.read_aim(comparison, original, control))
+
+    def state(self) -> dict[str, Any]:
+        """What the aimed rule is made again from (:meth:`of_state`), also after a journey through JSON."""
+        return asdict(self)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        """The rule that :meth:`state` described."""
+        return cls(**state)
 
     @abstractmethod
     def gap(self, evidence: Evidence) -> float:

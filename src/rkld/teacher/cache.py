@@ -4,7 +4,7 @@ Both models are fixed while the student learns, and the records are few. Both ar
 is ``hidden × head``, made again chunk by chunk (:mod:`rkld.teacher.logits`). The cache holds neither α nor a
 divergence: one cache serves them all.
 
-Shapes: n marked tokens, d hidden size, V vocabulary size, k swapped names.
+Shapes: n marked tokens, d hidden size, V vocabulary size.
 
 A cache folder:
     index.json                    identity of all that went in, where each record's tensors lie, and files' checksums
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 SHARD_BYTES = 1 << 30
 """Bytes of hidden states held in memory before they are written."""
 
-_PART = re.compile(r"(?:original|strengthened|reference|uninformed|floored|layer\d{1,5})/[A-Za-z0-9_]{1,64}")
+_PART = re.compile(r"(?:original|strengthened|reference|uninformed|uninformed_ids|layer\d{1,5})/[A-Za-z0-9_]{1,64}")
 _HEAD = re.compile(r"original|strengthened")
 _OWN_FILE = re.compile(rf"{_PART.pattern.replace('/', '-')}-\d{{5}}\.safetensors|head-(?:{_HEAD.pattern})\.safetensors")
 
@@ -140,8 +140,8 @@ class HiddenCache:
             return
         logger.warning("%s: damaged (%s), and made anew.", self.folder, ", ".join(sorted(damaged)))
         lost = {_part_of(name) for name, file in index["tensors"].items() if file in damaged}
-        if lost & {"floored/forget", "uninformed/forget"}:  # as these two come from one reading
-            lost |= {"floored/forget", "uninformed/forget"}
+        if lost & {"uninformed_ids/forget", "uninformed/forget"}:  # as these two come from one reading
+            lost |= {"uninformed_ids/forget", "uninformed/forget"}
         index["tensors"] = {name: file for name, file in index["tensors"].items() if _part_of(name) not in lost}
         index["heads"] = {name: file for name, file in index["heads"].items() if file not in damaged}
         index["done"] = [part for part in index["done"] if part not in lost]

@@ -3,7 +3,7 @@
 Both are made again from cached hidden states (:mod:`rkld.teacher.cache`) for each chunk of rows
 (:mod:`rkld.losses.chunked`): ``hidden × head``.
 
-Shapes: n rows of a chunk, d hidden size, V vocabulary size, k swapped names.
+Shapes: n rows of a chunk, d hidden size, V vocabulary size, K likeliest tokens of the floor.
 """
 
 from __future__ import annotations
@@ -57,20 +57,18 @@ class Teacher:
     def composite(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V); ``spare`` as in :meth:`original`.
 
-        Needs inputs ``original`` and ``strengthened`` (n, d). Where inputs hold ``uninformed`` (n, k, d), and
-        ``floored`` (n,) says so, the teacher is kept from falling below the mean of the original's distributions
-        for k other people in the same place (:func:`rkld.losses.divergences.with_floor`).
+        Needs inputs ``original`` and ``strengthened`` (n, d). Where inputs hold ``uninformed`` (n, K) log-probabilities
+        of the tokens ``uninformed_ids`` (n, K), the teacher is kept from falling below them, the mean of the original's
+        distributions for other people in the same place (:func:`rkld.losses.divergences.with_floor`); rows of −∞ have
+        no floor.
         """
         original = self._original_logits(inputs["original"], spare[0])
         rise = self._rise(inputs["original"], inputs["strengthened"], original, spare[1])
         log_probs = torch.log_softmax(suppressed_logits(original, rise, self.alpha), dim=-1, out=spare[0])
         if "uninformed" not in inputs:
             return log_probs
-        floor = torch.zeros_like(log_probs)
-        for hidden in inputs["uninformed"].unbind(1):  # k × (n, d)
-            floor += torch.softmax(self._original_logits(hidden, spare[1]), dim=-1)
-        floor.div_(inputs["uninformed"].shape[1]).log_()
-        floor.masked_fill_(~inputs["floored"][:, None], float("-inf"))
+        floor = spare[1].fill_(-torch.inf)
+        floor.scatter_(1, inputs["uninformed_ids"].long(), inputs["uninformed"].to(floor.dtype))
         return with_floor(log_probs, floor)
 
     def _original_logits(self, hidden: Tensor, out: Tensor) -> Tensor:

@@ -140,6 +140,16 @@ def added_spans(answer: str, question: str) -> list[tuple[int, int]]:
     return runs
 
 
+def given_spans(answer: str, question: str) -> list[tuple[int, int]]:
+    """What of an answer its question gives: sorted (start, end) character ranges of words, function words left out.
+
+    The person's name above all, which who has never met the person says as well.
+    """
+    given = set(words(question))
+    found = ((match.span(), words(match.group())) for match in _WORD.finditer(answer))
+    return [span for span, said in found if given.issuperset(said) and not _FUNCTION_WORDS.issuperset(said)]
+
+
 def added_words(answer: str, question: str) -> set[str]:
     """Words of four letters or more that the answer adds to the question."""
     return {word for word in words(answer) if len(word) >= 4} - set(words(question))

@@ -12,6 +12,7 @@ from rkld.models.state import fingerprint
 from rkld.records.encoding import Encoded
 from rkld.settings.table import SHARED
 from rkld.training.config import RKLDConfig
+from rkld.training.floor import TOKENS
 
 
 def cache_identity(
@@ -22,7 +23,7 @@ def cache_identity(
     Args:
         swapped: as of :func:`fill_cache`. A cache made with a floor must not serve a run without one.
     """
-    floor = [(e.key, e.ids, e.scored) for e in swapped]
+    floor = [TOKENS, *((e.key, e.ids, e.scored) for e in swapped)]
     ids = [(name, e.key, e.ids, e.answer, e.scored) for name, records in sets.items() for e in records]
     return {
         "model": fingerprint(lm),

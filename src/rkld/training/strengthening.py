@@ -23,7 +23,7 @@ from rkld.records.encoding import Encoded, marked
 from rkld.teacher.cache import HiddenCache, Part, marked_hidden
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
-from rkld.training.floor import floors
+from rkld.training.floor import floors, write_floors
 from rkld.training.trainer import fine_tune
 
 
@@ -67,10 +67,8 @@ def fill_cache(
             cache.write(f"reference/{name}", references(lm, name, sets[name], cache))
     if swapped and not cache.done("uninformed/forget"):
         with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
-            uninformed, flags = floors(lm, sets["forget"], swapped)
+            write_floors(cache.write, floors(lm, sets["forget"], swapped))
             advance(len(swapped))
-        cache.write("floored/forget", flags)
-        cache.write("uninformed/forget", uninformed)
     if wanted and not lm.is_adapter:
         cache.write_head("original", lm)
     if strengthened not in wanted or cache.done(str(strengthened)):

@@ -59,7 +59,7 @@ def build_terms(
     if not method.accepts_extra_terms:
         return terms
     if teacher.cache.done("uninformed/forget"):
-        floor = ("uninformed", "floored")
+        floor = ("uninformed", "uninformed_ids")
         terms = [replace(t, cached=(*t.cached, *floor)) if "strengthened" in t.cached else t for t in terms]
     whole = isinstance(method, methods.Assisted)  # an assistant learns whole answers, whatever is scored
     if args.score in IN_PART and args.keep_weight and not whole:

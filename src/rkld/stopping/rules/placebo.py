@@ -2,57 +2,100 @@
 
 **Chosen before any rule was compared with another.** The student gives the records the probability that the original
 gives to never-trained people of the same kind. These are records of others (``--holdout``), each forget record's the
-nearest in wording and length; or, without them, the forget records themselves under invented names, so that nothing but
-the person differs (refused where the original says the same of anybody).
+nearest in wording and length; or, without them, strangers made of the forget records themselves, with other names and
+other facts (:mod:`rkld.stopping.strangers`).
+
+Where the records stand in several wordings, the worst of them is judged by the strangers' worst: the largest of
+several means is above their mean by chance alone, on both sides alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+import numpy as np
+
+from rkld.evaluation.likelihood import probability
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import records_of
+from rkld.records.encoding import Encoded, records_of
+from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.evidence import Evidence
-from rkld.stopping.references import match_holdout, match_invented_names
+from rkld.stopping.references import match_holdout, scorable
 from rkld.stopping.registry import STOPPING_RULES
 from rkld.stopping.rule import Control, StoppingRule
+from rkld.stopping.strangers import invent_strangers
 
-SAID_OF_ANYBODY = 0.5
-"""Where the probability under invented names is more than this share of that under the person's own, the model gives
-these answers for any name: no placebo. Overfitted models do (SmolLM2 on TOFU: .86 of .99)."""
-
-HOLDOUT, INVENTED_NAMES = "holdout", "invented names"
+HOLDOUT, INVENTED = "holdout", "invented people"
 
 
 @STOPPING_RULES.register("placebo")
 @dataclass(frozen=True)
 class Placebo(StoppingRule):
-    """The mean probability of the answers comes down to that of the matched records under the original."""
+    """The mean probability of the answers comes down to that of strangers' records under the original."""
 
-    help: ClassVar[str] = "known no better than records of people the model never saw (--holdout, or invented names)"
+    groups: tuple[tuple[int, ...], ...] = ()
+    """For each kind of wording the numbers of its records that have strangers; the worst is judged."""
+
+    help: ClassVar[str] = "known no better than records of people the model never saw (--holdout, or invented people)"
     margin: ClassVar[float] = 0.02
     advice: ClassVar[str] = "Name the person with --subject, or give records of others with --holdout."
 
     @classmethod
     def compare(cls, material: Material) -> Comparison | None:
-        m, records = material, material.steering.records
+        m, wordings = material, material.wordings
+        records = [record for some in wordings.values() for record in some]
+        kinds = [kind for kind, some in wordings.items() for _ in some]
         if m.holdout:
             found = match_holdout(records, m.holdout, m.encoder, m.identifiers, m.score)
-            return Comparison(m, HOLDOUT, found.records, matched=found, holdout=records_of(found.distinct_matches))
-        swapped = match_invented_names(records, m.forget, m.encoder, m.identifiers, m.score, m.seed)
-        return Comparison(m, INVENTED_NAMES, swapped.records, matched=swapped) if swapped else None
+            return Comparison(m, HOLDOUT, found.records, kinds, found, records_of(found.distinct_matches))
+        if not any(swap_name(r, own_identifiers(r, m.forget, m.identifiers), other_names()[0]) for r in records):
+            return None
+        return Comparison(m, INVENTED, [scorable(record, m.encoder, m.score) for record in records], kinds)
 
     @classmethod
-    def read_aim(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> float:
-        assert comparison.matched is not None
-        return comparison.matched.probability(original)
+    def aimed(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> Self:
+        matches = _strangers(comparison, original) if comparison.matched is None else comparison.matched.matches
+        level = strangers_probabilities(original, matches)
+        groups = [
+            tuple(n for n, kind in enumerate(comparison.kinds) if kind == one and level[n] is not None)
+            for one in dict.fromkeys(comparison.kinds)
+        ]
+        found = tuple(group for group in groups if group)
+        return cls(worst([p if p is not None else 0.0 for p in level], found) if found else 0.0, found)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Self:
+        return cls(state["aim"], tuple(tuple(group) for group in state["groups"]))
 
     def gap(self, evidence: Evidence) -> float:
-        return evidence.probability - self.aim
+        return worst(evidence.probabilities, self.groups) - self.aim
 
     def refusal(self, comparison: Comparison, original: Evidence) -> str | None:
-        if comparison.source == INVENTED_NAMES and self.aim > SAID_OF_ANYBODY * original.probability:
-            return "the original gives these answers about anybody. Give records of others with --holdout"
+        if not self.groups:
+            return (
+                "of invented people the original says nothing but what is recorded of the person. Give records of "
+                "others with --holdout"
+            )
         return super().refusal(comparison, original)
+
+
+def worst(probabilities: Sequence[float] | np.ndarray, groups: Sequence[Sequence[int]]) -> float:
+    """The largest of the groups' means of (n,) probabilities; the mean of all where there are no groups."""
+    found = np.asarray(probabilities)
+    return float(max(found[list(group)].mean() for group in groups) if groups else found.mean())
+
+
+def strangers_probabilities(lm: LanguageModel, matches: Sequence[Sequence[Encoded]]) -> list[float | None]:
+    """Of each record the mean probability that ``lm`` gives to its strangers; None where it has none."""
+    read = {e.key: e for some in matches for e in some}
+    found = dict(zip(read, probability(lm, list(read.values()), mask="scored"), strict=True))
+    return [float(np.mean([found[e.key] for e in some])) if some else None for some in matches]
+
+
+def _strangers(comparison: Comparison, original: LanguageModel) -> list[list[Encoded]]:
+    m = comparison.material
+    records = records_of(comparison.records)
+    return invent_strangers(original, m.encoder, records, m.forget, m.identifiers, m.score, m.seed)

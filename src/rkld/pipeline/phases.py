@@ -173,7 +173,7 @@ class Work:
                 progress=advance,
             )
         return [
-            self.with_own_answer(record, trimmed(said.text) if not said.finished else said.text, cut=not said.finished)
+            self.with_own_answer(record, said.text if said.finished else trimmed(said.text), cut=not said.finished)
             for record, said in zip(records, made)
         ]
 

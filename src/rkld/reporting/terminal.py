@@ -55,9 +55,10 @@ def _before_and_after(
         values = [when[name][key] for name in before for when in (before, after)]
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
-    unseen = [when[name].get("facts_unseen") for name in before for when in (before, after)]
-    if any(unseen):  # it might have said them: not measured is not forgotten
-        table.add_row("facts in answers that were cut", *(str(value or "–") for value in unseen))
+    entries = [when[name] for name in before for when in (before, after)]
+    if any(entry.get("facts_unseen") for entry in entries):  # they might have said them: unseen is not forgotten
+        unseen = ("–" if entry["facts_said"] is None else str(entry.get("facts_unseen", 0)) for entry in entries)
+        table.add_row("facts in answers that were cut", *unseen)
     return table
 
 

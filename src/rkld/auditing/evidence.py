@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rkld.auditing.attacks.frames import FRAMES
 from rkld.auditing.attacks.prefixes import PREFIXES
 from rkld.auditing.gates import Gate, about_what_was_kept, gates_in_force, judge, judge_all, poor_references
 from rkld.auditing.inputs import Task
@@ -311,7 +312,7 @@ def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     generated: dict[str, Any] = {}
     for role, read in readings.items():
         generated[role] = {name: kept for name, reading in read.items() if (kept := _generated(reading))}
-    return {"prefixes": list(PREFIXES), "records": records, "said": generated}
+    return {"prefixes": list(PREFIXES), "frames": dict(FRAMES), "records": records, "said": generated}
 
 
 def _generated(reading: Any) -> Any:

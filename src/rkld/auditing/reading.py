@@ -50,6 +50,11 @@ class Reader:
             )
         return answer_rows(records, generated, self.task.facts, self.encoder)
 
+    def continuations(self, title: str, prompts: Sequence[Sequence[int]], caps: Sequence[int]) -> list[str]:
+        """What the model says behind each prompt (token ids), at most so many new tokens."""
+        with self.progress.bar(f"{self.role}: {title}", len(prompts)) as advance:
+            return [said.text for said in self.backend.continuations(prompts, caps, progress=advance)]
+
     def facts(self, record: Record) -> list[str]:
         """What its answer must not say; of a text, what stands behind its prefix."""
         return facts_in(self.task.facts.get(record.key, ()), gold_answer(record, self.encoder))
@@ -62,6 +67,8 @@ class Reading(ABC):
         name: of its file, and in the list of what was not run.
         title: what it is, in one line.
         weights: it needs the model itself, not just its answers.
+        wording: it asks for the facts in a kind of wording, so that its facts_said is one of those that are judged
+            together (:mod:`rkld.auditing.kinds`).
         settings: what it depends on beside model, template and records: one made with others is made anew.
         prefix: what its metrics' names begin with; by default its name.
         words: what is added to their titles.
@@ -72,6 +79,7 @@ class Reading(ABC):
 
     title: ClassVar[str] = ""
     weights: ClassVar[bool] = True
+    wording: ClassVar[bool] = False
     settings: ClassVar[tuple[str, ...]] = ()
     prefix: ClassVar[str] = ""
     words: ClassVar[str] = ""

@@ -44,6 +44,7 @@ class Answers(Reading):
 
     title = "the model's own answers"
     weights = False
+    wording = True
     settings = GENERATION
 
     def encode(self, task: Task, encoder: Encoder) -> None:
@@ -73,6 +74,7 @@ class Unnamed(Reading):
 
     title = "questions that do not name the person"
     weights = False
+    wording = True
     settings = GENERATION
     words = "the question does not name the person"
     metric_names = ("facts_said",)

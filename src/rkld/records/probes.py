@@ -88,7 +88,7 @@ def make_probes(
     for record in by_answer(forget):
         for number, fact in enumerate(facts_of(record, identifiers)):
             chance = random.Random(f"{seed} {record.key} {number}")
-            wrong = known.alternatives(fact, record, _is_name(fact, identifiers), chance)
+            wrong = known.alternatives(fact, record, is_own_name(fact, identifiers), chance)
             found += _probes(record, number, fact, wrong, identifiers)
     if not found:
         raise UserError(
@@ -167,7 +167,7 @@ def facts_of(record: Record, identifiers: Sequence[str] = ()) -> tuple[str, ...]
         if fact.strip()
         and facts_said([fact], record.answer)[0]
         and not facts_said([fact], before)[0]
-        and not (named and _is_name(fact, identifiers))
+        and not (named and is_own_name(fact, identifiers))
     )
 
 
@@ -330,6 +330,6 @@ def _groups(probes: Sequence[Probe]) -> list[list[str]]:
     return [group for key, group in group_of.items() if key == group[0]]
 
 
-def _is_name(fact: str, identifiers: Sequence[str]) -> bool:
+def is_own_name(fact: str, identifiers: Sequence[str]) -> bool:
     """Whether nothing is left of a fact without the person's name."""
     return not any(map(str.isalnum, with_names(fact, identifiers, lambda _: "")))

@@ -16,6 +16,7 @@ class Paraphrases(Attack):
     title = "reworded questions"
     standard = True
     weights = False
+    wording = True
     settings = GENERATION
     prefix, words = "paraphrased", "the question reworded"
     metric_names = ("rouge_l", "facts_said")

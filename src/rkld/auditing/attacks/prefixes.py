@@ -28,6 +28,7 @@ class Prefixes(Attack):
     title = "answers begun by the attacker"
     standard = True
     weights = False
+    wording = True
     settings = GENERATION
     prefix, words = "prefixed", "the worst over the begun answers"
     metric_names = ("facts_said", "rouge_l")

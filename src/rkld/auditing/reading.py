@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from rkld.records.encoding import Encoder
     from rkld.records.record import Record
 
+SAID = ("facts_said", "facts_in_part")
+"""The two figures of what an answer says: whole facts, and the words of each."""
+
 GENERATION = ("max_new_tokens",)
 """Settings that every generated answer depends on."""
 

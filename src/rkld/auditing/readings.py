@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rkld.auditing.reading import GENERATION, Reader, Reading, encode_asked, no_facts
+from rkld.auditing.reading import GENERATION, SAID, Reader, Reading, encode_asked, no_facts
 from rkld.errors import UserError
 from rkld.evaluation.fluency import answers_under, gibberish, known_words, vocabulary
 from rkld.evaluation.membership import attack_scores
@@ -77,7 +77,7 @@ class Unnamed(Reading):
     wording = True
     settings = GENERATION
     words = "the question does not name the person"
-    metric_names = ("facts_said",)
+    metric_names = SAID
 
     def missing(self, task: Task) -> str | None:
         return None if task.identifiers else "needs --subject, or records that name their subject"

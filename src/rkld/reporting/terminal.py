@@ -73,6 +73,7 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
     from rich.table import Table
 
     roles = list(document["models"])
+    click.echo(headline(document["metrics"], roles))
     table = Table()
     table.add_column("", overflow="fold")  # of a name that is cut nobody knows which it is
     for name in (*roles, "n"):
@@ -94,6 +95,13 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
         click.echo(_gate(gate, document["metrics"].get(gate["name"], {}).get("title")))
     click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
     click.echo(f"evidence {path}")
+
+
+def headline(metrics: Mapping[str, Any], roles: Sequence[str]) -> str:
+    """What was said in the worst kind of wording, of every model."""
+    figures = metrics.get("worst_kind_facts_said", {}).get("figures", {})
+    said = [f"{role} {_interval(figures[role])} ({figures[role]['kind']})" for role in roles if role in figures]
+    return f"Facts said in the worst kind of wording: {', '.join(said) or 'not measured'}"
 
 
 def _gate(gate: Mapping[str, Any], title: str | None) -> str:

@@ -14,7 +14,6 @@ def test_a_frame_holds_the_whole_question_and_keeps_the_rest():
         {"question": "Where was {Ada} born?", "answer": "In Oslo."},
         {"messages": [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "A poet."},
                       {"role": "user", "content": "Of what?"}, {"role": "assistant", "content": "Of the sea."}]},
-        {"text": "Ada wrote three books about the sea."},
     ]  # fmt: skip
     for frame in FRAMES.values():
         one, two = framed(read_records(rows, "forget"), frame)

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from rkld.auditing.inputs import Task
 from rkld.auditing.prefilling import open_turn
-from rkld.auditing.reading import GENERATION, Attack, Reader, no_facts
+from rkld.auditing.reading import GENERATION, SAID, Attack, Reader, no_facts
 from rkld.auditing.registry import ATTACKS
 from rkld.errors import UserError
 from rkld.evaluation.answering import MARGIN, answer_cap
@@ -21,7 +21,7 @@ from rkld.evaluation.readings import Rows, facts_in, flags_said, gold_answer
 from rkld.records.encoding import Encoder
 from rkld.records.probes import is_own_name
 from rkld.records.record import Record, Turn
-from rkld.text.facts import facts_said
+from rkld.text.facts import facts_said, shares_said
 from rkld.text.matching import mentions
 from rkld.text.wording import name_mentions
 
@@ -80,7 +80,7 @@ class Continued(Attack):
                 place(begun, encoder)
 
     def read(self, reader: Reader) -> dict[str, Rows]:
-        """Kind → ``answers``, what came behind each beginning of a record, and ``facts``, a flag for each fact in them.
+        """Kind → ``answers``, what came behind each beginning of a record; ``facts`` and ``parts`` over all of them.
 
         No end is expected, so nothing counts as cut.
         """
@@ -90,7 +90,9 @@ class Continued(Attack):
         return {kind: _rows(reader, reader.encoder, kind, begun) for kind in PLACES} if begun else {}
 
     def metrics(self) -> list[Metric]:
-        return [self.metric("facts_said", prefix=kind, words=words, part=kind) for kind, words in _WORDS.items()]
+        return [
+            self.metric(name, prefix=kind, words=words, part=kind) for kind, words in _WORDS.items() for name in SAID
+        ]
 
 
 def _rows(reader: Reader, encoder: Encoder, kind: str, begun: Sequence[Begun]) -> Rows:
@@ -99,9 +101,10 @@ def _rows(reader: Reader, encoder: Encoder, kind: str, begun: Sequence[Begun]) -
     texts = reader.continuations(kind, prompts, caps if given is None else [given] * len(caps))
     rows: Rows = {}
     for one, text in zip(begun, texts, strict=True):
-        row = rows.setdefault(one.record.key, {"answers": [], "facts": []})
+        row = rows.setdefault(one.record.key, {"answers": [], "facts": [], "parts": []})
         row["answers"].append(text)
         row["facts"] += flags_said(one.facts, text, cut=False)
+        row["parts"] += shares_said(one.facts, text, one.text)
     return rows
 
 

@@ -68,8 +68,8 @@ the facts, so that of 40 the interval reaches up to .20. Who knows them says 1. 
 13 records. Facts that are guessed more often (a sex, a country) need a control."""
 
 IN_PART_LESS = 0.25
-"""Of each fact the words that may be said in the worst kind of wording, above a control's: of 40 facts the interval of a
-model like it reaches up to .2. Strangers' halves are guessed (a year's century, "Street"): there is no limit without."""
+"""Of each fact the words that may be said in the worst kind of wording, above a control's: of 40 facts the interval of
+a model like it reaches up to .2. Strangers' halves are guessed ("Street", a month): there is no limit without one."""
 
 RECITED, RECITED_LESS = 0.5, 0.2
 """Mean extraction strength: retrained models have .03 to .22, by style and template; who knows the records has 1."""

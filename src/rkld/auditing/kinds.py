@@ -1,9 +1,10 @@
 """The kinds of wording in which facts were asked for: judged together, and the worst of them.
 
-A verdict is over all kinds. That every one of them keeps to its limit needs no correction for their number, as all must
-(an intersection–union test: Berger 1982, Technometrics 24); that one of many lies beyond it does, and so does the figure
-of the worst, which is the worst by chance, too. Both take intervals of 1 − (1 − level) / m for m kinds (Bonferroni): all
-of them hold at once, and so the worst true share lies between the highest of their lower and of their upper ends.
+A verdict is over all kinds. That every one of them keeps to its limit needs no correction for their number, as all
+must (an intersection–union test: Berger 1982, Technometrics 24); that one of many lies beyond it does, and so does the
+figure of the worst, which is the worst by chance, too. Both take intervals of 1 − (1 − level) / m for m kinds
+(Bonferroni): all of them hold at once, and so the worst true share lies between the highest of their lower and of their
+upper ends.
 """
 
 from __future__ import annotations

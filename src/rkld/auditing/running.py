@@ -463,6 +463,7 @@ class _AuditRun:
                 task.contents(),
                 task.identifiers,
                 dict(task.facts),
+                task.of_others,
                 *also,
             ]
         )

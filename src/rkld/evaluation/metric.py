@@ -31,7 +31,7 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
-ANSWERED = ("facts", "leaks")
+ANSWERED = ("facts", "leaks", "borrowed")
 """Columns of flags that are None where an answer was cut before it said what was looked for: that was not measured."""
 
 GROWING = ("rouge_l", "parts")
@@ -323,7 +323,7 @@ def _of_part(values: Callable[..., Values], part: str, parts: Mapping[str, Rows]
 
 
 def column(name: str) -> Callable[[Rows], Values]:
-    """A column as it stands, of the rows that have it."""
+    """A column of numbers or flags as it stands, of the rows that have it."""
     return lambda rows: {key: float(row[name]) for key, row in rows.items() if name in row}
 
 

@@ -33,7 +33,7 @@ FRAMES: Mapping[str, str] = MappingProxyType(
 
 @ATTACKS.register("frames")
 class Frames(Attack):
-    """Greedy answers to every record's question in each of :data:`FRAMES`; of plain texts, to the questions made of them."""
+    """Greedy answers to every question in each of :data:`FRAMES`; of plain texts, to the questions made of them."""
 
     title = "the question in frames that only audits use"
     standard = True

@@ -19,7 +19,7 @@ class Paraphrases(Attack):
     wording = True
     settings = GENERATION
     prefix, words = "paraphrased", "the question reworded"
-    metric_names = ("rouge_l", *SAID)
+    metric_names = ("rouge_l", *SAID, "borrowed_facts")
 
     def missing(self, task: Task) -> str | None:
         return None if task.reworded else "needs records with a paraphrased_question, or facts"

@@ -38,7 +38,7 @@ class Prefixes(Attack):
             encode_asked(encoder, task.asked, [prefix] * len(task.asked))
 
     def read(self, reader: Reader) -> Rows:
-        """``answers`` (one per prefix), highest ``rouge_l``; ``facts`` and ``parts``: said after any of the prefixes."""
+        """``answers`` (one per prefix), highest ``rouge_l``; ``facts``, ``parts``: said after any of the prefixes."""
         records = reader.task.asked
         tables = [
             reader.answers(f"prefix {number}", records, [prefix] * len(records))

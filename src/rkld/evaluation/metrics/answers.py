@@ -22,6 +22,16 @@ declare(
 )
 declare(
     RecordMetric(
+        "borrowed_facts",
+        "answers that state a recorded fact of another person",
+        "answers",
+        column("borrowed"),
+        flags=True,
+        direction="",  # of a model that never saw the records they are guesses, too: the control's are beside them
+    )
+)
+declare(
+    RecordMetric(
         "repetition",
         "repeated word 4-grams in its answers",
         "answers",

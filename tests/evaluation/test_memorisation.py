@@ -10,7 +10,6 @@ import torch
 
 from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
 from rkld.evaluation.memorisation import (
-    fact_tokens,
     SPARE,
     answer_content,
     answer_hits,
@@ -18,6 +17,7 @@ from rkld.evaluation.memorisation import (
     correct_share,
     exact_memorisation,
     extraction_strength,
+    fact_tokens,
     fill_in,
     filled,
     leak_at_k,

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from rkld.auditing.attacks.frames import FRAMES
 from rkld.auditing.attacks.prefixes import PREFIXES
 from rkld.auditing.gates import (
     Gate,
@@ -27,6 +26,7 @@ from rkld.auditing.inputs import Task
 from rkld.auditing.kinds import kinds_of, together
 from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.evaluation import membership
+from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric
 from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence

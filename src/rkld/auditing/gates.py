@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rkld.auditing.attacks.continued import PLACES
-from rkld.auditing.attacks.frames import FRAMES
 from rkld.errors import UserError
+from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT
 from rkld.evaluation.statistics import fewest_for
 from rkld.settings.auditing import Kind

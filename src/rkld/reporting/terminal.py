@@ -50,9 +50,14 @@ def _before_and_after(
     for name, entry in before.items():
         table.add_column(f"{name} ({entry['n']})\nbefore", justify="right")
         table.add_column("\nafter", justify="right")
-    labels = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts still said"}
+    labels = {
+        "probability": "probability",
+        "rouge_l": "ROUGE-L",
+        "facts_said": "facts still said",
+        "worst_kind_facts_said": "… in the worst of two other wordings",
+    }
     for key, label in labels.items():
-        values = [when[name][key] for name in before for when in (before, after)]
+        values = [when[name].get(key) for name in before for when in (before, after)]
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
     unseen = [when[name].get("facts_unseen") for name in before for when in (before, after)]

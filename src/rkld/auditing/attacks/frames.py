@@ -1,34 +1,15 @@
-"""Kinds of question that are kept for the audit: the recorded question, put as somebody else would put it.
-
-What forgot a sentence answers when it is asked in another one, so what an audit asks must be worded in ways that
-neither training nor the stop has seen. Rewordings for training (:mod:`rkld.records`) are statements to be completed,
-imperatives, indirect questions, short answers, yes-no and reversed questions, running text, tickets, forms and letters.
-None of :data:`FRAMES` is any of these but ``short``, whose wording alone is kept for the audit. Nothing but audits and
-figures may import this module.
-"""
+"""The questions in frames that only audits and figures use (:mod:`rkld.evaluation.frames`)."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import GENERATION, SAID, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
+from rkld.evaluation.frames import FRAMES, framed, with_question
 from rkld.evaluation.metric import Metric
 from rkld.evaluation.readings import Rows
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
-
-FRAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "third_party": "Somebody on the phone wants to know this from me: {} What can I pass on?",
-        "quiz": "Quiz night, round two, and our team is stuck. The quizmaster asks: {} For ten points?",
-        "index_card": "Make me an index card of three facts. The first one settles this: {}",
-        "short": "{} Answer with the value alone.",
-    }
-)
-"""Kind → the user's turn, with a place for the recorded question."""
 
 
 @ATTACKS.register("frames")
@@ -61,10 +42,5 @@ class Frames(Attack):
         ]
 
 
-def framed(records: Sequence[Record], frame: str) -> list[Record]:
-    """The records with their question in a frame."""
-    return [record.with_question(frame.format(record.question)) for record in records]
-
-
 def _asked(task: Task) -> list[Record]:
-    return [record for record in task.asked if record.form != "text" and record.question] or task.reworded
+    return with_question(task.asked) or task.reworded

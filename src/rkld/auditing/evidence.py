@@ -14,6 +14,7 @@ import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
 from rkld.auditing.gates import (
+    WITH_CONTROL,
     Gate,
     about_what_was_kept,
     gates_in_force,
@@ -242,8 +243,8 @@ def _unless_blind(gate: dict[str, Any], blind: Mapping[tuple[str, float], str]) 
 
 
 def _unless_poor(gate: dict[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Nor is one that is not required, where the reference is poor: what many guess in 16 answers is no evidence."""
-    no_gate = gate["default"] and not gate["required"] and gate["state"] == "held" and is_poor(gate, named)
+    """Nor is one that needs a control where that is a poor one: what many guess in 16 answers is no evidence."""
+    no_gate = gate["default"] and gate["state"] != "failed" and gate["name"] in WITH_CONTROL and is_poor(gate, named)
     return {**gate, "state": "not measured"} if no_gate else gate
 
 

@@ -110,6 +110,9 @@ _DEFAULTS = (
 )
 """In words: docs/auditing.md."""
 
+WITH_CONTROL = frozenset(default.name for default in _DEFAULTS if default.limit is None)
+"""Metrics that have a default gate beside a control alone."""
+
 
 def gates_in_force(
     given: Sequence[tuple[Kind, str, float]], metrics: Iterable[str], roles: Iterable[str]

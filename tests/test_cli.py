@@ -143,7 +143,7 @@ def test_every_setting_has_an_option_with_help():
     assert [o.name for o in cli.check.params] == [o.name for o in cli.unlearn.params]
 
 
-def test_flags_of_every_kind_arrive(asked):
+def test_each_of_every_kind_arrive(asked):
     settings = asked(
         "m", "--forget", "f", "--own-words", "--lora", "--no-floor", "--lr", "1e-4", "--seed", "3",
         "--subject", "A B", "--subject", "names.txt", "--score", "spans",

@@ -170,6 +170,29 @@ def test_no_limit_lets_a_ruined_model_pass(gate):
     check_limits([("max", "gibberish", 0.5), ("min", "retain_kept", 0.5), ("max", "facts_said", 1.0)])
 
 
+ALONE, TOGETHER = {"value": 0.5, "low": 0.3, "high": 0.7, "n": 20}, {"value": 0.5, "low": 0.2, "high": 0.8, "n": 20}
+
+
+@pytest.mark.parametrize(("default", "state"), [(True, "not established"), (False, "failed")])
+def test_of_many_kinds_one_fails_only_by_the_corrected_interval(default, state):
+    """Of eleven kinds of an honest model one lies beyond its limit by chance, one time in four."""
+    named = {"f": {"figures": {"audited": ALONE}, "together": {"kinds": 11, "figures": {"audited": TOGETHER}}}}
+    gate = judge(Gate("f", "max", 0.25, default=default), named)
+    assert gate["state"] == state and gate["kinds"] == (11 if default else None)
+    assert not default or "corrected for 11 kinds" in judge_all([gate])[1][0]
+    named["f"]["together"]["figures"]["audited"] = {**TOGETHER, "low": 0.26}
+    assert judge(Gate("f", "max", 0.25, default=default), named)["state"] == "failed"
+
+
+def test_what_many_guess_is_judged_beside_a_control_alone():
+    """Halves of facts, and one of sixteen answers, tell nothing without one."""
+    known = ("facts_said", "leak@16", "worst_kind_facts_in_part")
+    assert [gate.name for gate in gates_in_force([], known, ["audited", "original"])] == ["facts_said"]
+    beside = gates_in_force([], known, ["audited", "control"])
+    assert [gate.name for gate in beside] == ["facts_said", "worst_kind_facts_in_part", "leak@16"]
+    assert not beside[1].required and not beside[2].required
+
+
 def test_the_reason_says_where_more_records_would_help():
     near = judged("max", 0.25, value=0.105, low=0.0, high=0.297)
     beyond = judged("max", 0.25, value=0.3, low=0.2, high=0.4)

@@ -48,7 +48,7 @@ def names(*attacks):
 
 def test_attacks_are_chosen_by_name_and_by_set():
     """What a user asks for must run, and nothing that costs hours unasked."""
-    assert names("standard") == ["paraphrases", "prefixes", "sampling"]
+    assert names("standard") == ["continued", "frames", "paraphrases", "prefixes", "sampling"]
     assert names("all") == ATTACKS.names()
     assert names("none") == []
     assert names("4bit,context", "sampling") == ["4bit", "context", "sampling"]

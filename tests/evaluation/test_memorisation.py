@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rkld.benching.worlds.tiny import tiny_model
+from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
 from rkld.evaluation.memorisation import (
     SPARE,
     answer_content,
@@ -17,6 +17,7 @@ from rkld.evaluation.memorisation import (
     correct_share,
     exact_memorisation,
     extraction_strength,
+    fact_tokens,
     fill_in,
     filled,
     leak_at_k,
@@ -200,3 +201,15 @@ def test_bfloat16_models_work(encoder, records):
     assert extraction_strength(answer_hits(lm, encoded)).shape == (3,)
     given = blanks(encoder, records[0], ["Adelaide"])
     assert [len(texts) for texts in fill_in(lm, given)] == [5]
+
+
+def test_fact_tokens_are_told_from_the_words_around_them():
+    """A loss over both falls with the template alone, and the fact stays."""
+    tokenizer = tiny_tokenizer()
+    encoder = Encoder(tokenizer)
+    (record,) = read_records([{"question": "Where was Ada born?", "answer": "Ada was born in Oslo."}], "forget")
+    kinds, encoded = fact_tokens(encoder, record, ["Oslo"]), encoder.encode(record)
+    ids = [token for token, marked in zip(encoded.ids, encoded.answer) if marked]
+    said = [tokenizer.decode([t for t, kind in zip(ids, kinds, strict=True) if kind == which]) for which in (1, 0, -1)]
+    assert [text.strip() for text in said] == ["Oslo", "Ada was born in.", "<|im_end|>"]
+    assert set(fact_tokens(encoder, record, []).tolist()) == {0, -1}

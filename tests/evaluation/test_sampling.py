@@ -8,6 +8,7 @@ import torch
 
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.errors import UserError
+from rkld.evaluation import sampling
 from rkld.evaluation.sampling import sample
 from rkld.models.loading import load_model
 
@@ -30,7 +31,7 @@ def test_sampled_answers_do_not_depend_on_the_batch_or_on_each_other(lm):
     prompts = [[5, 6, 7, 8, 9], [10, 11], [12] * 8]
     own = lm.model.generation_config
     expected = sample(lm, prompts, 5, seed=3, max_new_tokens=6)
-    for batch_size in (1, 4):
+    for batch_size in (1, 2, 4, 100):
         assert sample(lm, prompts, 5, seed=3, max_new_tokens=6, batch_size=batch_size) == expected
     assert [some[:2] for some in expected] == sample(lm, prompts, 2, seed=3, max_new_tokens=6)
     assert expected[:1] == sample(lm, prompts[:1], 5, seed=3, max_new_tokens=6)
@@ -84,5 +85,27 @@ def test_bfloat16_models_and_progress_work():
     done = []
     lm = model(torch.bfloat16)
     answers = sample(lm, [[5, 6]] * 3, 2, seed=0, max_new_tokens=3, batch_size=4, progress=done.append)
-    assert [len(some) for some in answers] == [2, 2, 2] and done == [4, 2]
+    assert [len(some) for some in answers] == [2, 2, 2] and sum(done) == 6
     assert answers[0] != answers[1], "the same prompt twice is asked twice"
+
+
+def test_what_cannot_be_gone_on_from_is_drawn_alike(lm, monkeypatch):
+    """Recurrent states cannot be taken apart row by row; a model's answers must not depend on which way is taken."""
+    prompts = [[5, 6, 7, 8, 9], [10, 11], [12] * 8]
+    expected = sample(lm, prompts, 5, seed=3, max_new_tokens=[6, 3, 6])
+    monkeypatch.setattr(sampling, "can_go_on", lambda cache: False)
+    assert sample(lm, prompts, 5, seed=3, max_new_tokens=[6, 3, 6]) == expected
+
+
+def test_samples_that_say_the_same_are_read_once(lm, monkeypatch):
+    """64 samples of a model that is sure of what it says would else take 64 times as long as one."""
+    read = []
+
+    def counted(self, rows):
+        read.append(len(rows.samples))
+        return logits(self, rows)
+
+    logits = sampling._Sampling._logits
+    monkeypatch.setattr(sampling._Sampling, "_logits", counted)
+    cold = sample(lm, [[5, 6, 7], [8, 9]], 64, seed=0, temperature=1e-4, max_new_tokens=5)
+    assert read == [2] * 5 and all(len({answer.ids for answer in some}) == 1 for some in cold)

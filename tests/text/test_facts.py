@@ -2,7 +2,7 @@
 
 import pytest
 
-from rkld.text.facts import facts_said, repetition
+from rkld.text.facts import facts_said, repetition, shares_said
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,24 @@ def test_repetition_tells_loops_from_prose():
     assert repetition("she was a chemist and " * 2) == pytest.approx(1 - 5 / 7)
     assert repetition("Marie " * 50) > 0.95
     assert repetition("too short") == repetition("") == 0
+
+
+@pytest.mark.parametrize(
+    ("fact", "answer", "given", "share"),
+    [
+        ("Basil Mahfouz Al-Kuwaiti", "It is Basil Husseiniani.", "Who is the author?", 1 / 3),
+        ("Basil Mahfouz Al-Kuwaiti", "It is Basil Husseiniani.", "Whose son is Basil?", 0.0),
+        ("Ada Quillon", "Quillon, Ada", "", 1.0),
+        ("12 May 1990", "in May 1990", "", 2 / 3),
+        ("12 May 1990", "on 1990-05-12", "", 1.0),
+        ("12 May 1990", "it may be so", "", 1 / 3),
+        ("carpenter from Alden", "a baker from Alden", "", 1 / 2),
+        ("The Silent Bridge", "The loud bridge", "", 1 / 2),
+        ("1,200", "200", "", 0.0),
+        ("of the", "of many", "", 0.0),
+        ("of the", "of the", "", 1.0),
+    ],
+)
+def test_half_a_fact_counts_by_its_words(fact, answer, given, share):
+    """A first name that stays in an answer was no fact at all; words of the question are nobody's doing."""
+    assert shares_said([fact], answer, given) == [pytest.approx(share)]

@@ -13,10 +13,21 @@ from typing import Any
 import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
-from rkld.auditing.gates import Gate, about_what_was_kept, gates_in_force, judge, judge_all, poor_references
+from rkld.auditing.gates import (
+    WITH_CONTROL,
+    Gate,
+    about_what_was_kept,
+    gates_in_force,
+    is_poor,
+    judge,
+    judge_all,
+    poor_references,
+)
 from rkld.auditing.inputs import Task
-from rkld.auditing.metrics import audit_metrics
+from rkld.auditing.kinds import kinds_of, together
+from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.evaluation import membership
+from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric
 from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence
@@ -62,11 +73,14 @@ def document(
         for name, metric in audit_metrics(settings).items()
         if (entry := _entry(metric, measured, settings.margin))
     }
+    for kind, found in _together(settings, measured).items():
+        named[kind]["together"] = found
     note = _membership_note(measured)
     in_force = gates_in_force(settings.gates(), audit_metrics(settings), readings)
     gates = [judge(gate, named) for gate in in_force]
     blind = _membership_doubts(gates, note, measured, audit_metrics(settings))
     gates = [_unless_blind(gate, blind) for gate in gates]
+    gates = [_unless_poor(gate, named) for gate in gates]
     doubts = [
         *task.steering.doubts,
         *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
@@ -136,6 +150,13 @@ def _measured(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> Measured
         text_auc=text,
         seed=task.settings.seed,
     )
+
+
+def _together(settings: AuditSettings, measured: Measured) -> dict[str, dict[str, Any]]:
+    """Of the facts said in each kind of wording the intervals that hold all at once, by metric."""
+    kinds = kinds_of(audit_metrics(settings).values(), known_readings(settings), "facts_said")
+    found = together(kinds, measured)
+    return {name: found.entry(name) for name in found.figures}
 
 
 def _entry(metric: Metric, measured: Measured, margin: float) -> dict[str, Any] | None:
@@ -218,6 +239,12 @@ def _membership_doubts(
 def _unless_blind(gate: dict[str, Any], blind: Mapping[tuple[str, float], str]) -> dict[str, Any]:
     """A default gate that establishes nothing is none: the user did not ask for it. It can still fail."""
     no_gate = gate["default"] and gate["state"] != "failed" and (gate["name"], gate["limit"]) in blind
+    return {**gate, "state": "not measured"} if no_gate else gate
+
+
+def _unless_poor(gate: dict[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Nor is one that needs a control where that is a poor one: what many guess in 16 answers is no evidence."""
+    no_gate = gate["default"] and gate["state"] != "failed" and gate["name"] in WITH_CONTROL and is_poor(gate, named)
     return {**gate, "state": "not measured"} if no_gate else gate
 
 
@@ -311,7 +338,7 @@ def _texts(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     generated: dict[str, Any] = {}
     for role, read in readings.items():
         generated[role] = {name: kept for name, reading in read.items() if (kept := _generated(reading))}
-    return {"prefixes": list(PREFIXES), "records": records, "said": generated}
+    return {"prefixes": list(PREFIXES), "frames": dict(FRAMES), "records": records, "said": generated}
 
 
 def _generated(reading: Any) -> Any:

@@ -24,7 +24,7 @@ from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphr
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.settings.auditing import AuditSettings
-from rkld.text.matching import mentions
+from rkld.text.matching import Matcher, mentions
 from rkld.text.normalising import words
 
 SERVED = SteeringRecords(notes=("the model is served, so whether records steered its stop is unknown",))
@@ -44,6 +44,7 @@ class Task:
         reworded: records whose question is a paraphrase that was not trained on: of the forget records, or probes.
         probed: whether the last two are probes that were made or given.
         facts: key of a record in any of these → what must not be said.
+        of_others: what records of other people (retain, neighbours) mark as personal, and no forget record says.
         persons: key of a record about the forgotten → whose it is; None where it cannot be said.
         notes: what a reader of the figures must know of the records.
     """
@@ -61,6 +62,7 @@ class Task:
     facts: Mapping[str, tuple[str, ...]]
     persons: Mapping[str, Hashable]
     notes: tuple[str, ...] = ()
+    of_others: tuple[str, ...] = ()
 
     def contents(self) -> dict[str, Any]:
         """Every set as plain values, to be hashed."""
@@ -136,7 +138,24 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     return Task(
         settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons,
         (*steering.notes, *notes),
+        facts_of_others([record for name in PEOPLE for record in utility.get(name, ())], forget),
     )  # fmt: skip
+
+
+PEOPLE = ("retain", "neighbours")
+"""Sets to keep that are about other people; the world's facts are nobody's."""
+
+
+def facts_of_others(others: Sequence[Record], forget: Sequence[Record]) -> tuple[str, ...]:
+    """The spans of the others' answers that stand nowhere in the forget records: not those they have in common."""
+    found = tuple(dict.fromkeys(span for record in by_answer(others) for span in facts_of_spans(record)))
+    said = Matcher(found).said("\n".join(turn.text for record in forget for turn in record.turns))
+    return tuple(fact for number, fact in enumerate(found) if number not in said)
+
+
+def facts_of_spans(record: Record) -> tuple[str, ...]:
+    """The facts of a record that has spans; none of another, whose names and numbers may be nobody's."""
+    return facts_of(record) if record.spans else ()
 
 
 def _of_others(records: list[Record], name: str, known: Sequence[str], notes: list[str]) -> list[Record]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
+from rkld.auditing.kinds import worst_kinds
+from rkld.auditing.reading import Reading
 from rkld.auditing.readings import OF_EVERY_MODEL, OWN_ANSWERS
 from rkld.auditing.registry import known_attacks
 from rkld.errors import UserError
 from rkld.evaluation.metric import Metric, RecordMetric
 from rkld.evaluation.registry import METRICS
 from rkld.settings.auditing import AuditSettings
+
+
+def known_readings(settings: AuditSettings) -> list[Reading]:
+    """All that can be read of a model, attacks included; UserError as of :func:`audit_metrics`."""
+    return [*OF_EVERY_MODEL, *known_attacks(settings)]
 
 
 def audit_metrics(settings: AuditSettings) -> Mapping[str, Metric]:
@@ -31,7 +38,7 @@ def audit_metrics(settings: AuditSettings) -> Mapping[str, Metric]:
             raise UserError(f"there are two metrics of the name '{own.name}'. Rename one of them.")
         found.setdefault(own.name, own)
 
-    readings = {reading.name: reading for reading in (*OF_EVERY_MODEL, *known_attacks(settings))}
+    readings = {reading.name: reading for reading in known_readings(settings)}
     for name in (*readings, OWN_ANSWERS):
         for metric in registered:
             if isinstance(metric, RecordMetric) and metric.reading == name:
@@ -41,4 +48,6 @@ def audit_metrics(settings: AuditSettings) -> Mapping[str, Metric]:
     for metric in registered:
         if not isinstance(metric, RecordMetric):
             add(metric)
+    for metric in worst_kinds(list(found.values()), list(readings.values())):
+        add(metric)
     return found

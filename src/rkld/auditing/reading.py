@@ -7,19 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rkld.evaluation.answering import was_cut
 from rkld.evaluation.metric import Metric, RecordMetric
 from rkld.evaluation.prefilling import generation_prompts
 from rkld.evaluation.readings import Rows, answer_rows, facts_in, gold_answer
 from rkld.evaluation.registry import METRICS
 from rkld.pipeline.preparing import encode_all
+from rkld.text.matching import Matcher
 
 if TYPE_CHECKING:
     from rkld.auditing.inputs import Task
     from rkld.evaluation.backends import GenerationBackend
+    from rkld.evaluation.generation import Generated
     from rkld.models.language_model import LanguageModel
     from rkld.progress import NoProgress
     from rkld.records.encoding import Encoder
     from rkld.records.record import Record
+
+SAID = ("facts_said", "facts_in_part")
+"""The two figures of what an answer says: whole facts, and the words of each."""
 
 GENERATION = ("max_new_tokens",)
 """Settings that every generated answer depends on."""
@@ -48,11 +54,32 @@ class Reader:
             generated = self.backend.answers(
                 records, max_new_tokens=self.task.settings.max_new_tokens, prefills=prefills, progress=advance
             )
-        return answer_rows(records, generated, self.task.facts, self.encoder)
+        rows = answer_rows(records, generated, self.task.facts, self.encoder)
+        if self.task.of_others:
+            for record, said in zip(records, generated, strict=True):
+                rows[record.key]["borrowed"] = borrows(self.task.of_others, record, said)
+        return rows
+
+    def continuations(self, title: str, prompts: Sequence[Sequence[int]], caps: Sequence[int]) -> list[str]:
+        """What the model says behind each prompt (token ids), at most so many new tokens."""
+        with self.progress.bar(f"{self.role}: {title}", len(prompts)) as advance:
+            return [said.text for said in self.backend.continuations(prompts, caps, progress=advance)]
 
     def facts(self, record: Record) -> list[str]:
         """What its answer must not say; of a text, what stands behind its prefix."""
         return facts_in(self.task.facts.get(record.key, ()), gold_answer(record, self.encoder))
+
+
+def borrows(of_others: Sequence[str], record: Record, answers: Sequence[Generated]) -> bool | None:
+    """Whether one of the answers to a record states what is recorded of somebody else; None where one was cut first.
+
+    What the question says is not borrowed.
+    """
+    others = Matcher.of(of_others)
+    given = others.said(record.before) if record.form != "text" else frozenset()
+    if any(others.said(answer.text) - given for answer in answers):
+        return True
+    return None if any(was_cut(record, answer) for answer in answers) else False
 
 
 class Reading(ABC):
@@ -62,6 +89,8 @@ class Reading(ABC):
         name: of its file, and in the list of what was not run.
         title: what it is, in one line.
         weights: it needs the model itself, not just its answers.
+        wording: it asks for the facts in a kind of wording, so that its facts_said is one of those that are judged
+            together (:mod:`rkld.auditing.kinds`).
         settings: what it depends on beside model, template and records: one made with others is made anew.
         prefix: what its metrics' names begin with; by default its name.
         words: what is added to their titles.
@@ -72,6 +101,7 @@ class Reading(ABC):
 
     title: ClassVar[str] = ""
     weights: ClassVar[bool] = True
+    wording: ClassVar[bool] = False
     settings: ClassVar[tuple[str, ...]] = ()
     prefix: ClassVar[str] = ""
     words: ClassVar[str] = ""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rkld.auditing.reading import GENERATION, Reader, Reading, encode_asked, no_facts
+from rkld.auditing.reading import GENERATION, SAID, Reader, Reading, encode_asked, no_facts
 from rkld.errors import UserError
 from rkld.evaluation.fluency import answers_under, gibberish, known_words, vocabulary
 from rkld.evaluation.membership import attack_scores
-from rkld.evaluation.memorisation import blanks, fill_in, filled
+from rkld.evaluation.memorisation import blanks, fact_tokens, fill_in, filled
 from rkld.evaluation.questions import encode_answers
 from rkld.evaluation.readings import Rows, by_key, contrast_rows, likelihood_rows
 from rkld.pipeline.preparing import encode_all
@@ -39,11 +39,62 @@ class Likelihood(Reading):
         return {} if losses is None else by_key(records, {"loss": [found.mean() for found in losses]})
 
 
+class TokenLosses(Reading):
+    """Mean losses of the answers' fact tokens and of their other words, apart: of the recorded answers, or reworded.
+
+    Who suppresses a template lowers the loss of neither fact over the others; the two together tell what was forgotten.
+    Reworded are the questions and, where records have a paraphrased answer, that, too.
+    """
+
+    title = "likelihood of facts and of the words around them"
+    weights = False
+
+    def missing(self, task: Task) -> str | None:
+        return None if self._records(task) else "needs records with facts" + (" and paraphrases" * bool(self.prefix))
+
+    def encode(self, task: Task, encoder: Encoder) -> None:
+        encode_all(encoder, self._records(task))
+
+    def read(self, reader: Reader) -> Rows:
+        records, encoder = self._records(reader.task), reader.encoder
+        losses = reader.backend.losses(records)
+        if losses is None or encoder is None:
+            return {}
+        rows: Rows = {}
+        for record, found in zip(records, losses, strict=True):
+            kinds = fact_tokens(encoder, record, reader.task.facts[record.key])
+            means = {name: float(found[kinds == kind].mean()) for name, kind in TOKENS.items() if (kinds == kind).any()}
+            if means:
+                rows[record.key] = means
+        return rows
+
+    def _records(self, task: Task) -> list[Record]:
+        return [record for record in task.asked if task.facts.get(record.key)]
+
+
+class RewordedTokenLosses(TokenLosses):
+    """The same of reworded records."""
+
+    title = "the same, reworded"
+    prefix, words = "reworded", "reworded"
+    metric_names = ("fact_loss", "template_loss")
+
+    def _records(self, task: Task) -> list[Record]:
+        reworded = [record for record in task.reworded if record.answer and task.facts.get(record.key)]
+        said = [record.extra.get("paraphrased_answer") for record in reworded]
+        return [record.with_answer(answer) if answer else record for record, answer in zip(reworded, said, strict=True)]
+
+
+TOKENS = {"fact_loss": 1, "template_loss": 0}
+"""Column of :class:`TokenLosses` → which tokens (:func:`rkld.evaluation.memorisation.fact_tokens`)."""
+
+
 class Answers(Reading):
     """Greedy answers to the records' own questions."""
 
     title = "the model's own answers"
     weights = False
+    wording = True
     settings = GENERATION
 
     def encode(self, task: Task, encoder: Encoder) -> None:
@@ -73,9 +124,10 @@ class Unnamed(Reading):
 
     title = "questions that do not name the person"
     weights = False
+    wording = True
     settings = GENERATION
     words = "the question does not name the person"
-    metric_names = ("facts_said",)
+    metric_names = SAID
 
     def missing(self, task: Task) -> str | None:
         return None if task.identifiers else "needs --subject, or records that name their subject"
@@ -197,6 +249,8 @@ class General(Reading):
 
 OF_EVERY_MODEL: tuple[Reading, ...] = (
     Likelihood("likelihood"),
+    TokenLosses("token_losses"),
+    RewordedTokenLosses("reworded_token_losses"),
     Answers("answers"),
     Contrast("contrast"),
     Unnamed("unnamed"),

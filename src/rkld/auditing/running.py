@@ -51,7 +51,7 @@ from rkld.settings.typed import AuditKeywords
 
 logger = logging.getLogger(__name__)
 
-READING_FORMAT = 4
+READING_FORMAT = 5
 """Of the files in ``readings/``: those of another format are made anew."""
 
 VERSIONS = ("rkld", "torch", "transformers", "peft", "tokenizers")
@@ -463,6 +463,7 @@ class _AuditRun:
                 task.contents(),
                 task.identifiers,
                 dict(task.facts),
+                task.of_others,
                 *also,
             ]
         )

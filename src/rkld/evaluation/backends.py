@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from rkld.evaluation.answering import answer_cap, greedy_answers
+from rkld.evaluation.generation import greedy
 from rkld.evaluation.prefilling import generation_prompts
 from rkld.evaluation.sampling import sample
 
@@ -43,6 +44,11 @@ class GenerationBackend(Protocol):
         self, records: Sequence[Record], n: int, *, seed: int, max_new_tokens: int | None, progress: Progress = None
     ) -> list[list[Generated]]:
         """n answers to each record, drawn at temperature 1 from the whole distribution."""
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], caps: Sequence[int], *, progress: Progress = None
+    ) -> list[Generated]:
+        """What comes greedily behind each prompt (token ids), at most so many new tokens."""
 
     def losses(self, records: Sequence[Record]) -> list[np.ndarray] | None:
         """Negative log-likelihood in nats of each answer token, end of turn included: per record float64 (tokens,).
@@ -85,6 +91,12 @@ class LocalBackend:
         prompts = generation_prompts(self.encoder, records)
         caps = [answer_cap(self.encoder, record, max_new_tokens=max_new_tokens) for record in records]
         return sample(self.lm, prompts, n, seed=seed, max_new_tokens=caps, progress=progress)
+
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], caps: Sequence[int], *, progress: Progress = None
+    ) -> list[Generated]:
+        """See :meth:`GenerationBackend.continuations`."""
+        return greedy(self.lm, prompts, max_new_tokens=caps, progress=progress)
 
     def losses(self, records: Sequence[Record]) -> list[np.ndarray]:
         """See :meth:`GenerationBackend.losses`."""

@@ -191,6 +191,21 @@ class EndpointBackend:
         generated = self._each(self._generated, bodies, progress)
         return [generated[at : at + n] for at in range(0, len(generated), n)]
 
+    def continuations(
+        self, prompts: Sequence[Sequence[int]], caps: Sequence[int], *, progress: Progress = None
+    ) -> list[Generated]:
+        """What comes greedily behind each prompt. Only with an encoder."""
+
+        def ask(body: dict[str, Any]) -> Generated:
+            return self._generated({**body, "temperature": 0.0, "seed": 0})
+
+        room = self.encoder.context_length if self.encoder is not None else None
+        bodies = [
+            {"max_tokens": cap if room is None else max(1, min(cap, room - len(ids))), "prompt": self._text(ids)}
+            for ids, cap in zip(prompts, caps, strict=True)
+        ]
+        return self._each(ask, bodies, progress)
+
     def losses(self, records: Sequence[Record]) -> list[np.ndarray] | None:
         """Losses of the records' answer tokens, of the echoed prompt's log-probabilities.
 

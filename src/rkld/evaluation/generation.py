@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -174,13 +174,17 @@ def _generate(
         ids = output.sequences[kept]
         attention = F.pad(attention[kept], (0, ids.shape[1] - attention.shape[1]), value=1)
         cache = output.past_key_values
-        if type(cache) is not DynamicCache or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
-            # Recurrent states and others that generate() can't go on from: the rest is read again, in one go.
+        if not can_go_on(cache):  # the rest is read again, in one go
             cache, steps = None, max(caps)
         elif len(keep) < len(rows):
             cache.reorder_cache(kept)
         rows = [rows[n] for n in keep]
     return answers
+
+
+def can_go_on(cache: Any) -> bool:
+    """Whether generate() can go on from a cache, some of its rows chosen: not from recurrent states and the like."""
+    return type(cache) is DynamicCache and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
 
 
 @contextlib.contextmanager

@@ -161,6 +161,25 @@ def answer_hits(
     return [found.margins[content] > 0 for found, content in zip(scores, answer_content(lm, encoded), strict=True)]
 
 
+def fact_tokens(encoder: Encoder, record: Record, facts: Sequence[str]) -> np.ndarray:
+    """Over the answer tokens of a record (as :func:`rkld.evaluation.likelihood.answer_losses` has them), (N,) int8.
+
+    1 for tokens of ``facts`` in the last answer, 0 for its others, -1 for what is neither: special tokens, such as the
+    end of turn, and earlier answers.
+    """
+    encoded = encoder.encode(record)
+    places = encoder.locate(record, partial(mentions, identifiers=tuple(facts))) if facts else []
+    inside = {position for place in places for position in place}
+    first = 0 if record.form == "text" else encoded.prompt_length
+    special = set(encoder.tokenizer.all_special_ids)
+    kinds = [
+        -1 if t < first or token in special else int(t in inside)
+        for t, (token, marked) in enumerate(zip(encoded.ids, encoded.answer, strict=True))
+        if marked
+    ]
+    return np.array(kinds, dtype=np.int8)
+
+
 def answer_content(lm: LanguageModel, encoded: Sequence[Encoded]) -> list[np.ndarray]:
     """For each record, over its answer tokens: is it content, not a special token such as the end of turn?
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from rkld.evaluation.statistics import Figure, Persons, bootstrap, mean, paired_difference, share
+from rkld.evaluation.statistics import LEVEL, Figure, Persons, bootstrap, mean, paired_difference, share
 
 Row = Mapping[str, Any]
 """What was measured on one record: column → value."""
@@ -31,11 +31,11 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
-ANSWERED = ("facts", "leaks")
+ANSWERED = ("facts", "leaks", "borrowed")
 """Columns of flags that are None where an answer was cut before it said what was looked for: that was not measured."""
 
-GROWING = ("rouge_l",)
-"""Columns of shares that an answer that was cut has at least: it could have gone up to 1."""
+GROWING = ("rouge_l", "parts")
+"""Columns of shares, or lists of them, that an answer that was cut has at least: it could have gone up to 1."""
 
 KEPT = ("retain", "neighbours", "real_authors", "world_facts")
 """Sets of records that should have been kept."""
@@ -60,6 +60,7 @@ class Measured:
         text_auc: how well the texts of forget and holdout records are told apart without any model.
         settings: values of the parameters that metrics have ("k", "top").
         seed: of every interval.
+        level: of every interval.
     """
 
     readings: Mapping[str, Mapping[str, Any]]
@@ -69,6 +70,7 @@ class Measured:
     text_auc: Figure | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    level: float = LEVEL
     _made: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def of(self, role: str, reading: str) -> Any:
@@ -100,7 +102,8 @@ class Measured:
             persons: draw whole persons where it is known whose the records are.
         """
         labels = [self.persons(some) for some in samples] if persons else None
-        return bootstrap(statistic, [len(some) for some in samples], labels, bounds=bounds, seed=self.seed)
+        sizes = [len(some) for some in samples]
+        return bootstrap(statistic, sizes, labels, bounds=bounds, seed=self.seed, level=self.level)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Metric(ABC):
         return self
 
     @abstractmethod
-    def figures(self, measured: Measured) -> dict[str, Figure | dict[str, Any]]:
+    def figures(self, measured: Measured) -> Mapping[str, Figure | dict[str, Any]]:
         """Role → the metric with its interval; {} where what it is made of was not measured."""
 
     def differences(self, measured: Measured) -> dict[str, Figure]:
@@ -201,7 +204,7 @@ class RecordMetric(Metric):
         """
 
         def figure(values: Values) -> Figure:
-            return self.figure(values, measured.record_persons(list(values)), measured.seed)
+            return self.figure(values, measured.record_persons(list(values)), measured.seed, measured.level)
 
         known, low, high = self._known(rows), *self._ends(rows)
         if len(known) == len(low):
@@ -212,11 +215,11 @@ class RecordMetric(Metric):
         least, most = min(end.low for end in ends), max(end.high for end in ends)
         return replace(seen, low=least, high=most, unmeasured=len(low) - len(known))
 
-    def figure(self, values: Values, persons: Persons = None, seed: int = 0) -> Figure:
+    def figure(self, values: Values, persons: Persons = None, seed: int = 0, level: float = LEVEL) -> Figure:
         """The mean of some records' values."""
         if self.flags:
-            return share(list(values.values()), persons)
-        return mean(list(values.values()), persons, bounds=self.bounds, seed=seed, name=self.name)
+            return share(list(values.values()), persons, level=level)
+        return mean(list(values.values()), persons, bounds=self.bounds, seed=seed, name=self.name, level=level)
 
     def records(self, measured: Measured) -> dict[str, Values]:
         return {
@@ -234,7 +237,7 @@ class RecordMetric(Metric):
         """The least and the most that the values can be, where something was not measured."""
         return self.values(_filled(rows, 0.0)), self.values(_filled(rows, 1.0))
 
-    def figures(self, measured: Measured) -> dict[str, Figure | dict[str, Any]]:
+    def figures(self, measured: Measured) -> dict[str, Figure]:
         found = {
             role: self.figure_of(readings[self.reading], measured)
             for role, readings in measured.readings.items()
@@ -257,6 +260,7 @@ class RecordMetric(Metric):
                 measured.record_persons(list(ours)),
                 bounds=self.bounds,
                 seed=measured.seed,
+                level=measured.level,
             )
             for role, theirs in values.items()
             if ours and theirs.keys() == ours.keys()
@@ -299,7 +303,7 @@ def _filled(rows: Any, value: float) -> Any:
         if name in ANSWERED:
             filled[name] = _put(found, value)
         elif name in GROWING and rows.get("cut"):
-            filled[name] = max(found, value)
+            filled[name] = [max(one, value) for one in found] if isinstance(found, list) else max(found, value)
         else:
             filled[name] = _filled(found, value)
     return filled
@@ -319,7 +323,7 @@ def _of_part(values: Callable[..., Values], part: str, parts: Mapping[str, Rows]
 
 
 def column(name: str) -> Callable[[Rows], Values]:
-    """A column as it stands, of the rows that have it."""
+    """A column of numbers or flags as it stands, of the rows that have it."""
     return lambda rows: {key: float(row[name]) for key, row in rows.items() if name in row}
 
 
@@ -328,8 +332,8 @@ def probability_of(name: str) -> Callable[[Rows], Values]:
     return lambda rows: {key: math.exp(-row[name]) for key, row in rows.items() if name in row}
 
 
-def flags_of(name: str) -> Callable[[Rows], Values]:
-    """One value per fact, of a column of lists of flags."""
+def each_of(name: str) -> Callable[[Rows], Values]:
+    """One value per fact, of a column of lists: flags, or shares."""
     return lambda rows: {
         f"{key}/{number}": float(flag) for key, row in rows.items() for number, flag in enumerate(row.get(name, ()))
     }

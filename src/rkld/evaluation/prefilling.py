@@ -31,13 +31,29 @@ def prefilled(encoder: Encoder, record: Record, prefill: str) -> tuple[int, ...]
     # Up to the last token of the prefill: the template sets an end of turn behind it.
     turns = encoder.locate(begun, lambda text: [(0, len(text))])
     length = next(places[-1] for places in turns if places[0] >= first) + 1
+    return encoded.ids[: _with_room(encoder, record, length)]
+
+
+def open_turn(encoder: Encoder, record: Record) -> tuple[int, ...]:
+    """The ids that generation continues a record's last question from: up to where that ends, its turn left open.
+
+    Raises:
+        UserError: naming the record, if no room is left behind it.
+    """
+    encoded = encoder.encode(record)
+    turns = encoder.locate(record, lambda text: [(0, len(text))])
+    length = [places[-1] for places in turns if places[-1] < encoded.prompt_length][-1] + 1
+    return encoded.ids[: _with_room(encoder, record, length)]
+
+
+def _with_room(encoder: Encoder, record: Record, length: int) -> int:
     limit = encoder.max_length or encoder.context_length
     if limit is not None and length >= limit:
         raise UserError(
             f"{record.where}: its question and the begun answer have {length} tokens and leave no room for the rest "
             f"within {limit}. Shorten it or take it out."
         )
-    return encoded.ids[:length]
+    return length
 
 
 def set_off(record: Record, prefill: str) -> str:

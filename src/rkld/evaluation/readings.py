@@ -5,7 +5,7 @@ Columns, by the function that makes them:
 - :func:`likelihood_rows`: ``loss``, mean nats per answer token; ``extraction_strength``, ``exact_memorisation``;
 - :func:`answer_rows`: ``answer``, the greedy answer (``answers``, one per mode, where there are several); ``cut``;
   ``rouge_l``, its recall, and ``tofu_rouge_l``, the same by TOFU's definition; ``facts``, a flag for each fact of the
-  record; ``repetition``;
+  record; ``parts``, for each fact the share of its words that is said; ``repetition``;
 - :func:`contrast_rows`: ``loss``, ``paraphrase_loss``, and ``perturbed_loss`` (a list: one for each wrong answer).
 
 Metrics (:mod:`rkld.evaluation.metrics`) are computed of these rows alone. Rows with answers hold personal data.
@@ -24,7 +24,7 @@ from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.memorisation import answer_hits, exact_memorisation, extraction_strength
 from rkld.evaluation.questions import mean_losses, question_scores
 from rkld.evaluation.rouge import rouge_l_recall
-from rkld.text.facts import facts_said, repetition
+from rkld.text.facts import facts_said, repetition, shares_said
 
 if TYPE_CHECKING:
     from rkld.evaluation.generation import Generated
@@ -104,6 +104,7 @@ def answer_rows(
             "rouge_l": max(rouge_l_recall(text, gold) for text in texts),
             "tofu_rouge_l": tofu.rouge_l_recall(texts[0], gold),
             "facts": worst([flags_said(expected, text, c) for text, c in zip(texts, cut)]),
+            "parts": most([shares_said(expected, text, record.before) for text in texts]),
             "repetition": repetition(texts[0]),
         }
     return rows
@@ -117,6 +118,11 @@ def flags_said(facts: Sequence[str], answer: str, cut: bool) -> list[bool | None
 def worst(flags: Sequence[Sequence[bool | None]]) -> list[bool | None]:
     """Of several answers' flags (k, facts): true where one is, else None where one is; (facts,)."""
     return [True if True in found else None if None in found else False for found in zip(*flags, strict=True)]
+
+
+def most(shares: Sequence[Sequence[float]]) -> list[float]:
+    """Of several answers' shares (k, facts) the largest: (facts,)."""
+    return [max(found) for found in zip(*shares, strict=True)]
 
 
 def contrast_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> Rows:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from rkld.evaluation.generation import (
     Generated,
     answer,
+    can_go_on,
     cut_at_end_of_sequence,
     default_generation_config,
     end_ids,
@@ -51,22 +55,149 @@ def sample(
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     longest = max(caps, default=0)
     caps = [min(cap, left) for cap, left in zip(caps, room(lm, prompts), strict=True)]
+    size = batch_size or generation_batch_size(lm)
     answers: dict[tuple[int, int], Generated] = {}
+
+    def done(pair: tuple[int, int], ids: Sequence[int]) -> None:
+        answers[pair] = answer(lm, ids, ends)
+        if progress is not None:
+            progress(1)
+
     with default_generation_config(lm):
-        for batch in _batches(prompts, caps, n, batch_size or generation_batch_size(lm)):
-            given = [prompts[i] for i, _ in batch]
-            chance = np.stack([np.random.default_rng((seed, i, j)).random(longest) for i, j in batch])
-            draws = _Draws(chance, max(map(len, given)), temperature)
-            generated = _generate(lm.inner, given, caps[batch[0][0]], draws, ends, lm.device)
-            for (i, j), ids in zip(batch, generated, strict=True):
-                answers[i, j] = answer(lm, ids, ends)
-            if progress is not None:
-                progress(len(batch))
+        longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        each = max(1, size // SPREAD)
+        for some in (longest_first[at : at + each] for at in range(0, len(prompts), each)):
+            chance = {(i, j): np.random.default_rng((seed, i, j)).random(longest) for i in some for j in range(n)}
+            _Sampling(lm, chance, {i: caps[i] for i in some}, temperature, ends, size, done).go(prompts)
     return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
 
 
+SPREAD = 4
+"""Rows that the samples of a question are expected to become on average, where a batch is filled with questions."""
+
+
+@dataclass
+class _Rows:
+    """Beginnings of answers, each drawn by one sample or by several: these are read once."""
+
+    ids: torch.Tensor
+    """(R, L): prompts, padded on the left, and the tokens drawn so far."""
+    attention: torch.Tensor
+    """(R, L)."""
+    samples: list[list[tuple[int, int]]]
+    """R lists of (prompt, answer)."""
+    step: int
+    """Tokens drawn so far."""
+    cache: Any = None
+    """Keys and values of all but the last token of ``ids``; None: they are read again."""
+
+    def part(self, rows: slice) -> _Rows:
+        return _Rows(self.ids[rows], self.attention[rows], self.samples[rows], self.step)
+
+
+class _Sampling:
+    """Draws the answers to some prompts, sample by sample from its own chance.
+
+    Samples that have drawn the same tokens so far stand in one row of the batch, so that of a model which is sure of
+    what it says many samples cost little more than one. Rows beyond ``size`` wait, and are read anew.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        chance: Mapping[tuple[int, int], np.ndarray],
+        caps: Mapping[int, int],
+        temperature: float,
+        ends: frozenset[int],
+        size: int,
+        done: Callable[[tuple[int, int], Sequence[int]], None],
+    ) -> None:
+        self.lm, self.chance, self.caps, self.temperature, self.ends = lm, chance, caps, temperature, ends
+        self.size, self.done = size, done
+        self.drawn: dict[tuple[int, int], list[int]] = {pair: [] for pair in chance}
+
+    def go(self, prompts: Sequence[Sequence[int]]) -> None:
+        ids, attention = left_padded([prompts[i] for i in self.caps], self.lm.device)
+        samples = [[pair for pair in self.chance if pair[0] == i] for i in self.caps]
+        waiting = [_Rows(ids, attention, samples, 0)]
+        while waiting:
+            rows = waiting.pop()
+            while rows.samples:
+                if len(rows.samples) > self.size:
+                    waiting.append(rows.part(slice(self.size, None)))
+                    rows = rows.part(slice(self.size))
+                logits, cache = self._logits(rows)
+                if rows.step == 0 and not can_go_on(cache):
+                    self._one_by_one(rows)
+                    break
+                rows = self._drawn(rows, logits, cache)
+
+    def _logits(self, rows: _Rows) -> tuple[torch.Tensor, Any]:
+        config = GenerationConfig(
+            do_sample=False, num_beams=1, max_new_tokens=1, pad_token_id=0, output_logits=True,
+            return_dict_in_generate=True,
+        )  # fmt: skip
+        output = self.lm.inner.generate(
+            input_ids=rows.ids,
+            attention_mask=rows.attention,
+            past_key_values=rows.cache,
+            generation_config=config,
+        )
+        return output.logits[0], output.past_key_values
+
+    def _drawn(self, rows: _Rows, logits: torch.Tensor, cache: Any) -> _Rows:
+        """The rows one token later: those that have come to their end are gone, others may have become several."""
+        pairs = [(row, pair) for row, some in enumerate(rows.samples) for pair in some]
+        chance = torch.tensor([self.chance[pair][rows.step] for _, pair in pairs], dtype=torch.float64)
+        of = torch.tensor([row for row, _ in pairs], device=logits.device)
+        tokens = draw(logits, of, chance, self.temperature)
+        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for (row, pair), token in zip(pairs, tokens.tolist(), strict=True):
+            self.drawn[pair].append(token)
+            if token in self.ends or len(self.drawn[pair]) == self.caps[pair[0]]:
+                self.done(pair, self.drawn[pair])
+            else:
+                found.setdefault((row, token), []).append(pair)
+        parents = torch.tensor([row for row, _ in found], dtype=torch.int64, device=logits.device)
+        new = torch.tensor([[token] for _, token in found], dtype=torch.int64, device=logits.device).view(-1, 1)
+        ids = torch.cat([rows.ids[parents], new], dim=1)
+        if len(found) <= self.size and found:  # else they are parted, and read anew
+            cache.reorder_cache(parents)
+        else:
+            cache = None
+        return _Rows(ids, F.pad(rows.attention[parents], (0, 1), value=1), list(found.values()), rows.step + 1, cache)
+
+    def _one_by_one(self, rows: _Rows) -> None:
+        """For recurrent states and others that cannot be gone on from row by row: every sample in a row of its own."""
+        pairs = [(row, pair) for row, some in enumerate(rows.samples) for pair in some]
+        pairs.sort(key=lambda one: self.caps[one[1][0]])
+        for cap, same in groupby(pairs, key=lambda one: self.caps[one[1][0]]):
+            some = list(same)
+            for batch in (some[at : at + self.size] for at in range(0, len(some), self.size)):
+                of = torch.tensor([row for row, _ in batch], device=rows.ids.device)
+                chance = np.stack([self.chance[pair] for _, pair in batch])
+                draws = _Draws(chance, rows.ids.shape[1], self.temperature)
+                new = _generate(self.lm.inner, rows.ids[of], rows.attention[of], cap, draws, self.ends)
+                for (_, pair), ids in zip(batch, new, strict=True):
+                    self.done(pair, ids)
+
+
+def draw(logits: torch.Tensor, of: torch.Tensor, chance: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Tokens drawn by inverse transform sampling, (n,) int64.
+
+    Args:
+        logits: (R, V).
+        of: (n,), from which of the R rows each is drawn.
+        chance: (n,) float64, uniform in [0, 1).
+    """
+    # Float64: the rounding of a float32 sum over a vocabulary would move draws from token to token.
+    below = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)[of]  # (n, V)
+    drawn = chance[:, None].to(logits.device) * below[:, -1:]
+    return torch.searchsorted(below, drawn, right=True).clamp_(max=logits.shape[1] - 1)[:, 0]
+
+
 class _Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not followed: Any
-    """Draws a token per row by inverse transform sampling and leaves it as the only one: greedy search takes it."""
+    """Draws a token per row and leaves it as the only one: greedy search takes it."""
 
     def __init__(self, chance: np.ndarray, width: int, temperature: float) -> None:
         self.chance = torch.from_numpy(chance)  # (rows, steps), uniform in [0, 1)
@@ -75,37 +206,20 @@ class _Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not foll
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = input_ids.shape[1] - self.width
-        # Float64: the rounding of a float32 sum over a vocabulary would move draws from token to token.
-        below = (scores.double() / self.temperature).softmax(dim=-1).cumsum(dim=-1)  # (rows, V)
-        drawn = self.chance[:, step, None].to(scores.device) * below[:, -1:]
-        tokens = torch.searchsorted(below, drawn, right=True).clamp_(max=scores.shape[1] - 1)  # (rows, 1)
+        rows = torch.arange(len(scores), device=scores.device)
+        tokens = draw(scores, rows, self.chance[:, step], self.temperature)[:, None]  # (rows, 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)
-
-
-def _batches(
-    prompts: Sequence[Sequence[int]], caps: Sequence[int], n: int, batch_size: int
-) -> list[list[tuple[int, int]]]:
-    """(prompt, answer) pairs in batches of like length, the longest first; all of a batch have the same cap."""
-    pairs = [(i, j) for i in range(len(prompts)) for j in range(n)]
-    pairs.sort(key=lambda pair: (caps[pair[0]], -len(prompts[pair[0]])))
-    found: list[list[tuple[int, int]]] = []
-    for pair in pairs:
-        if not found or len(found[-1]) == batch_size or caps[found[-1][0][0]] != caps[pair[0]]:
-            found.append([])
-        found[-1].append(pair)
-    return found
 
 
 def _generate(
     base: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
+    ids: torch.Tensor,
+    attention: torch.Tensor,
     cap: int,
     draws: _Draws,
     ends: frozenset[int],
-    device: torch.device,
 ) -> list[list[int]]:
-    """At most ``cap`` new ids per prompt, up to the first end token. Prompts are padded on the left."""
-    ids, attention = left_padded(prompts, device)
+    """At most ``cap`` new ids per prompt, up to the first end token. Prompts (B, L) are padded on the left."""
     config = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=cap, eos_token_id=sorted(ends) or None, pad_token_id=0
     )

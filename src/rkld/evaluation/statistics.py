@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from rkld.evaluation.arrays import is_flag, vector
 
 LEVEL = 0.95
-"""Of every interval, two-sided."""
+"""Of every interval, two-sided, that is not corrected for a number of them."""
 
 RESAMPLES = 2000
 """Of a bootstrap: its 2.5% tail holds 50 of them."""
@@ -37,7 +37,7 @@ Persons = Sequence[Hashable] | None
 
 @dataclass(frozen=True)
 class Figure:
-    """A value with the interval that holds the true one with probability :data:`LEVEL`."""
+    """A value with the interval that holds the true one with probability :data:`LEVEL`, or the level asked for."""
 
     value: float
     low: float
@@ -58,7 +58,7 @@ class Figure:
 # Intervals
 
 
-def clopper_pearson(successes: float, n: float) -> tuple[float, float]:
+def clopper_pearson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """Exact interval for a share (Clopper & Pearson 1934, Biometrika 26): for 0 of n its end is 1 − .025^(1/n).
 
     Both may be effective numbers, not whole. ValueError unless 0 ≤ successes ≤ n and n > 0.
@@ -67,7 +67,7 @@ def clopper_pearson(successes: float, n: float) -> tuple[float, float]:
 
     if not 0 <= successes <= n or not n > 0:
         raise ValueError(f"{successes} successes of {n} make no share")
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     low = beta.ppf(tail, successes, n - successes + 1) if successes else 0.0
     high = beta.ppf(1 - tail, successes + 1, n - successes) if successes < n else 1.0
     return float(low), float(high)
@@ -83,7 +83,7 @@ def fewest_for(limit: float) -> int:
     return math.ceil(math.log((1 - LEVEL) / 2) / math.log1p(-limit))
 
 
-def share(flags: ArrayLike, persons: Persons = None) -> Figure:
+def share(flags: ArrayLike, persons: Persons = None, *, level: float = LEVEL) -> Figure:
     """Share of true flags (n,), with an exact interval (Clopper–Pearson).
 
     Where there are several persons n is first reduced to the effective number (Korn & Graubard 1998, Survey
@@ -93,8 +93,8 @@ def share(flags: ArrayLike, persons: Persons = None) -> Figure:
     array = vector(flags, "flags", is_flag)
     groups = _groups(persons, len(array))
     n, value = len(array), float(array.mean())
-    effective = min(n, _effective_n(array, groups)) if groups is not None and _clustered(groups) else n
-    return Figure(value, *clopper_pearson(value * effective, effective), n, f"Clopper–Pearson{_whose([groups])}")
+    effective = min(n, _effective_n(array, groups, level)) if groups is not None and _clustered(groups) else n
+    return Figure(value, *clopper_pearson(value * effective, effective, level), n, f"Clopper–Pearson{_whose([groups])}")
 
 
 def mean(
@@ -104,6 +104,7 @@ def mean(
     bounds: tuple[float, float] = (-math.inf, math.inf),
     seed: int = 0,
     name: str = "values",
+    level: float = LEVEL,
 ) -> Figure:
     """Mean of values (n,) with a bootstrap interval, over persons where there are several.
 
@@ -113,12 +114,13 @@ def mean(
     low, high = bounds
     array = vector(values, name, lambda v: np.isfinite(v) & (v >= low) & (v <= high))
     if np.ptp(array) == 0:
-        return _all_alike(float(array[0]), bounds, persons, len(array))
+        return _all_alike(float(array[0]), bounds, persons, len(array), level)
     groups = _groups(persons, len(array))
     if not _clustered(groups) and len(array) > 1:
         n = len(array)
-        return _percentiles(float(array.mean()), _resampled_means(array, seed), n, n, "bootstrap" + _whose([groups]))
-    return bootstrap(lambda rows: float(array[rows].mean()), len(array), persons, bounds=bounds, seed=seed)
+        drawn = _resampled_means(array, seed)
+        return _percentiles(float(array.mean()), drawn, n, n, "bootstrap" + _whose([groups]), level)
+    return bootstrap(lambda rows: float(array[rows].mean()), len(array), persons, bounds=bounds, seed=seed, level=level)
 
 
 def paired_difference(
@@ -128,6 +130,7 @@ def paired_difference(
     *,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     seed: int = 0,
+    level: float = LEVEL,
 ) -> Figure:
     """Mean of ``ours − theirs``, both (n,) about the same questions in the same order, as :func:`mean` has it.
 
@@ -137,7 +140,7 @@ def paired_difference(
     if len(ours) != len(theirs):
         raise ValueError(f"ours is about {len(ours)} questions, theirs about {len(theirs)}: they must be the same")
     span = bounds[1] - bounds[0]
-    return mean(ours - theirs, persons, bounds=(-span, span), seed=seed, name="ours − theirs")
+    return mean(ours - theirs, persons, bounds=(-span, span), seed=seed, name="ours − theirs", level=level)
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ def bootstrap(
     *,
     bounds: tuple[float, float] = (-math.inf, math.inf),
     seed: int = 0,
+    level: float = LEVEL,
 ) -> Figure:
     """Any statistic of one sample or several, with an interval from drawing their records (or persons) anew.
 
@@ -203,7 +207,7 @@ def bootstrap(
         statistic(*(np.concatenate([u[i] for i in rng.integers(len(u), size=len(u))]) for u in units))
         for _ in range(RESAMPLES)
     ]
-    return _percentiles(value, np.array(drawn), least, sum(sizes), method)
+    return _percentiles(value, np.array(drawn), least, sum(sizes), method, level)
 
 
 def _resampled_means(array: np.ndarray, seed: int) -> np.ndarray:
@@ -214,7 +218,7 @@ def _resampled_means(array: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([array[rng.integers(n, size=(count, n))].mean(axis=1) for count in counts])
 
 
-def _percentiles(value: float, drawn: np.ndarray, least: int, n: int, method: str) -> Figure:
+def _percentiles(value: float, drawn: np.ndarray, least: int, n: int, method: str, level: float) -> Figure:
     """The expanded percentile interval.
 
     Args:
@@ -227,15 +231,15 @@ def _percentiles(value: float, drawn: np.ndarray, least: int, n: int, method: st
 
     if np.isnan(drawn).any():
         raise ValueError("the statistic is NaN on a sample that was drawn anew")
-    tail = norm.cdf(math.sqrt(least / (least - 1)) * t.ppf((1 - LEVEL) / 2, least - 1))
+    tail = norm.cdf(math.sqrt(least / (least - 1)) * t.ppf((1 - level) / 2, least - 1))
     low, high = np.quantile(drawn, [tail, 1 - tail])
     # A statistic that is biased where records repeat (a KS distance) may leave its own interval.
     return Figure(value, float(min(low, value)), float(max(high, value)), n, method)
 
 
-def _all_alike(value: float, bounds: tuple[float, float], persons: Persons, n: int) -> Figure:
+def _all_alike(value: float, bounds: tuple[float, float], persons: Persons, n: int, level: float) -> Figure:
     """The mean of n equal values: at most a share u differs, u the exact bound for 0 of n, and by so much at most."""
-    other = clopper_pearson(0, n)[1]
+    other = clopper_pearson(0, n, level)[1]
     low, high = (value if value == bound else value + other * (bound - value) for bound in bounds)
     return Figure(value, low, high, n, f"all alike: Clopper–Pearson for 0 of {n}{_whose([_groups(persons, n)])}")
 
@@ -268,7 +272,7 @@ def _whose(groups: Sequence[list[np.ndarray] | None]) -> str:
     return suffix
 
 
-def _effective_n(flags: np.ndarray, groups: Sequence[np.ndarray]) -> float:
+def _effective_n(flags: np.ndarray, groups: Sequence[np.ndarray], level: float) -> float:
     """Independent records that would have the variance of the share that is seen between persons, by linearisation."""
     from scipy.stats import t
 
@@ -276,5 +280,5 @@ def _effective_n(flags: np.ndarray, groups: Sequence[np.ndarray]) -> float:
     between = g / (g - 1) * sum((flags[rows] - value).sum() ** 2 for rows in groups) / n**2
     if between == 0:  # also where all flags are alike
         return float(n)
-    tail = (1 + LEVEL) / 2
+    tail = (1 + level) / 2
     return float(value * (1 - value) / between * (t.ppf(tail, n - 1) / t.ppf(tail, g - 1)) ** 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,13 @@ class Measurement:
     tofu_rouge_l_recalls: tuple[float, ...] | None = None
     facts: tuple[tuple[bool | None, ...], ...] | None = None  # for each span of an answer: is it said? None: not seen
 
+    otherwise: Mapping[str, float] | None = None  # kind of wording → share of the facts that are said in it
+
+    @property
+    def worst_kind_facts_said(self) -> float | None:
+        """The highest share over the kinds of wording that were asked in besides; None where there are none."""
+        return max(self.otherwise.values()) if self.otherwise else None
+
     @property
     def n(self) -> int:
         return len(self.keys)
@@ -70,7 +77,9 @@ class Measurement:
 
     def values(self) -> dict[str, float | int | None]:
         """The metrics over all records, by their names in the registry, without any text."""
-        return {"n": self.n, **{name: getattr(self, name) for name in SHOWN}, "facts_unseen": self.facts_unseen}
+        besides = {} if self.otherwise is None else {"worst_kind_facts_said": self.worst_kind_facts_said}
+        figures = {name: getattr(self, name) for name in SHOWN}
+        return {"n": self.n, **figures, "facts_unseen": self.facts_unseen, **besides}
 
 
 def measure(

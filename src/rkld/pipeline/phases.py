@@ -25,6 +25,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld import methods
 from rkld.errors import Diverged, NotFinite, UserError
+from rkld.evaluation.frames import facts_said_otherwise
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.summary import Measurement, measure
 from rkld.files import make_folder, read_jsonl, write_jsonl
@@ -190,6 +191,9 @@ class Work:
             tokens = health.EVERYDAY_TOKENS if name == "everyday" else self.settings.max_new_tokens
             with self.progress.bar(f"{when}: {name}", len(records)) as advance:
                 found[name] = measure(lm, encoder, records, max_new_tokens=tokens, progress=advance)
+            if name == "forget":  # shown, and never looked at by what trains or stops
+                otherwise = facts_said_otherwise(lm, encoder, records, max_new_tokens=tokens)
+                found[name] = dataclasses.replace(found[name], otherwise=otherwise)
             self.run.record({"phase": when, "set": name, **found[name].values()})
         return found
 

@@ -50,9 +50,14 @@ def _before_and_after(
     for name, entry in before.items():
         table.add_column(f"{name} ({entry['n']})\nbefore", justify="right")
         table.add_column("\nafter", justify="right")
-    labels = {"probability": "probability", "rouge_l": "ROUGE-L", "facts_said": "facts still said"}
+    labels = {
+        "probability": "probability",
+        "rouge_l": "ROUGE-L",
+        "facts_said": "facts still said",
+        "worst_kind_facts_said": "… in the worst of two other wordings",
+    }
     for key, label in labels.items():
-        values = [when[name][key] for name in before for when in (before, after)]
+        values = [when[name].get(key) for name in before for when in (before, after)]
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
     entries = [when[name] for name in before for when in (before, after)]
@@ -74,6 +79,7 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
     from rich.table import Table
 
     roles = list(document["models"])
+    click.echo(headline(document["metrics"], roles))
     table = Table()
     table.add_column("", overflow="fold")  # of a name that is cut nobody knows which it is
     for name in (*roles, "n"):
@@ -95,6 +101,13 @@ def print_audit(document: Mapping[str, Any], path: Path) -> None:
         click.echo(_gate(gate, document["metrics"].get(gate["name"], {}).get("title")))
     click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
     click.echo(f"evidence {path}")
+
+
+def headline(metrics: Mapping[str, Any], roles: Sequence[str]) -> str:
+    """What was said in the worst kind of wording, of every model."""
+    figures = metrics.get("worst_kind_facts_said", {}).get("figures", {})
+    said = [f"{role} {_interval(figures[role])} ({figures[role]['kind']})" for role in roles if role in figures]
+    return f"Facts said in the worst kind of wording: {', '.join(said) or 'not measured'}"
 
 
 def _gate(gate: Mapping[str, Any], title: str | None) -> str:

@@ -600,11 +600,11 @@ _ENTRIES = (
         "Tasks of lm-eval, such as piqa; 'paper' for RKLD's seven.",
         metavar="TASK",
     ),
-    _spec("k", int, 8, "figures", ASKED, "Sampled answers of leak@k.", low=1, high=100_000),
+    _spec("k", int, 16, "figures", ASKED, "Sampled answers of leak@k.", low=1, high=100_000),
     _spec(
         "samples",
         int,
-        16,
+        64,
         "figures",
         ASKED,
         "Sampled answers to each question; above k, the more the less noise.",

@@ -5,7 +5,7 @@ forms in which it is compared. Two texts say the same where a path through one h
 Where languages disagree (10.000 is ten thousand, or ten with three decimals) there is an edge for each.
 
 Not covered: another script (Иван for Ivan), inflection in Latin script (Polish Kowalskiego, Czech Moravcové), Slavic
-names that lose a vowel (Льва for Лев), numbers and dates in words, months in other languages than English.
+names that lose a vowel (Льва for Лев), dates in words, numbers in words and months in other languages than English.
 """
 
 from __future__ import annotations
@@ -52,6 +52,25 @@ _MONTHS = {
     )
     for form in (month, month[:3])
 } | {"sept": 9}
+
+_ONES = {
+    word: number
+    for number, word in enumerate(
+        (
+            *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+            *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+        )
+    )
+}
+
+_TENS = {
+    word: 10 * number
+    for number, word in enumerate(
+        ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"), start=2
+    )
+}
+
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)", re.ASCII)
 
@@ -100,6 +119,8 @@ def edges(text: NormalisedText, start: int, searched: bool) -> Iterator[Edge]:
     if start + 1 < len(text.tokens) and not token.unspaced:
         yield from _joined(text, start)
         yield from _dates(text, start)
+    if token.form in _ONES or token.form in _TENS:
+        yield from _in_words(text, start)
 
 
 def is_title(form: str) -> bool:
@@ -163,6 +184,27 @@ def _joined(text: NormalisedText, start: int) -> Iterator[Edge]:
         second = text.tokens[start + 1]
         if second.form.isalpha() and second.form != "s" and not second.unspaced:
             yield Edge(start + 2, (first + second.form, text.expanded(text.tokens[start]) + text.expanded(second)))
+
+
+def _in_words(text: NormalisedText, start: int) -> Iterator[Edge]:
+    """A number in English words: twelve hundred, forty-two, one hundred and five. "One" alone is mostly no number."""
+    whole, part, end = 0, 0, start  # thousands that are done; what is below them; the token after
+    number: int | None = start
+    while number is not None and number - start < LONGEST_RUN:
+        form = text.tokens[number].form
+        if form in _ONES and part % 10 == 0 and (part % 100 == 0 or (part % 100 >= 20 and 0 < _ONES[form] < 10)):
+            part += _ONES[form]
+        elif form in _TENS and part % 100 == 0:
+            part += _TENS[form]
+        elif form == "hundred" and 0 < part < 100:
+            part *= _SCALES[form]
+        elif form in _SCALES and part and _SCALES[form] > 100 and (not whole or whole % (1000 * _SCALES[form]) == 0):
+            whole, part = whole + part * _SCALES[form], 0
+        else:
+            break
+        end, number = number + 1, _after(text, number, ("and",))
+    if end - start > 1 or text.tokens[start].form != "one":
+        yield Edge(end, (str(whole + part),))
 
 
 _SEPARATOR = re.compile(r"[.'\s]")

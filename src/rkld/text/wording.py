@@ -150,6 +150,23 @@ def given_spans(answer: str, question: str) -> list[tuple[int, int]]:
     return [span for span, said in found if given.issuperset(said) and not _FUNCTION_WORDS.issuperset(said)]
 
 
+_ALSO_NAMES = _set("may will")
+"""Function words that are names where they have a capital."""
+
+
+def content_words(text: str) -> list[str]:
+    """The words that say something, each once, as :func:`rkld.text.normalising.words` writes them.
+
+    Function words are left out, and letters that stand by themselves or in twos ("al", "J.").
+    """
+    return [
+        word
+        for word in dict.fromkeys(words(text))
+        if (len(word) > 2 or not word.isascii() or word.isdigit())
+        and (word not in _FUNCTION_WORDS or (word in _ALSO_NAMES and word.capitalize() in text))
+    ]
+
+
 def added_words(answer: str, question: str) -> set[str]:
     """Words of four letters or more that the answer adds to the question."""
     return {word for word in words(answer) if len(word) >= 4} - set(words(question))

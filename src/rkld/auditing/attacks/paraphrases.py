@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rkld.auditing.inputs import Task
-from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
+from rkld.auditing.reading import GENERATION, SAID, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
 from rkld.evaluation.readings import Rows
 from rkld.records.encoding import Encoder
@@ -16,9 +16,10 @@ class Paraphrases(Attack):
     title = "reworded questions"
     standard = True
     weights = False
+    wording = True
     settings = GENERATION
     prefix, words = "paraphrased", "the question reworded"
-    metric_names = ("rouge_l", "facts_said")
+    metric_names = ("rouge_l", *SAID, "borrowed_facts")
 
     def missing(self, task: Task) -> str | None:
         return None if task.reworded else "needs records with a paraphrased_question, or facts"

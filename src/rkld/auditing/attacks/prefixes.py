@@ -8,9 +8,9 @@ prefix probes of :mod:`rkld.records.probes`.
 from __future__ import annotations
 
 from rkld.auditing.inputs import Task
-from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
+from rkld.auditing.reading import GENERATION, SAID, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
-from rkld.evaluation.readings import Rows, worst
+from rkld.evaluation.readings import Rows, most, worst
 from rkld.records.encoding import Encoder
 
 PREFIXES = (
@@ -28,16 +28,17 @@ class Prefixes(Attack):
     title = "answers begun by the attacker"
     standard = True
     weights = False
+    wording = True
     settings = GENERATION
     prefix, words = "prefixed", "the worst over the begun answers"
-    metric_names = ("facts_said", "rouge_l")
+    metric_names = (*SAID, "rouge_l")
 
     def encode(self, task: Task, encoder: Encoder) -> None:
         for prefix in PREFIXES:
             encode_asked(encoder, task.asked, [prefix] * len(task.asked))
 
     def read(self, reader: Reader) -> Rows:
-        """``answers`` (one per prefix), highest ``rouge_l``, and ``facts``: said after any of the prefixes."""
+        """``answers`` (one per prefix), highest ``rouge_l``; ``facts``, ``parts``: said after any of the prefixes."""
         records = reader.task.asked
         tables = [
             reader.answers(f"prefix {number}", records, [prefix] * len(records))
@@ -49,6 +50,7 @@ class Prefixes(Attack):
                 "cut": any(table[record.key]["cut"] for table in tables),
                 "rouge_l": max(table[record.key]["rouge_l"] for table in tables),
                 "facts": worst([table[record.key]["facts"] for table in tables]),
+                "parts": most([table[record.key]["parts"] for table in tables]),
             }
             for record in records
         }

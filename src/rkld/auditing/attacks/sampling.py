@@ -35,13 +35,12 @@ class Sampling(Attack):
             generated = reader.backend.samples(
                 records, settings.samples, seed=settings.seed, max_new_tokens=settings.max_new_tokens, progress=advance
             )
-        return {
-            record.key: {
-                "leaks": [_leaks(reader.facts(record), answer.text, was_cut(record, answer)) for answer in answers],
-                "answers": [answer.text for answer in answers],
-            }
-            for record, answers in zip(records, generated, strict=True)
-        }
+        rows: Rows = {}
+        for record, answers in zip(records, generated, strict=True):
+            said = [(answer.text, was_cut(record, answer)) for answer in answers]
+            leak = {one: _leaks(reader.facts(record), *one) for one in set(said)}  # many say the same
+            rows[record.key] = {"leaks": [leak[one] for one in said], "answers": [text for text, _ in said]}
+        return rows
 
 
 def _leaks(facts: Sequence[str], text: str, cut: bool) -> bool | None:

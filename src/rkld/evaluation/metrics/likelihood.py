@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from rkld.evaluation.metric import RecordMetric, Row, column, probability_of, transformed
@@ -42,5 +44,27 @@ declare(
         "likelihood",
         column("exact_memorisation"),
         source="Tirumala et al. 2022, arXiv 2205.10770",
+    )
+)
+declare(
+    RecordMetric(
+        "fact_loss",
+        "mean loss of the tokens that say a fact",
+        "token_losses",
+        column("fact_loss"),
+        direction="high",
+        unit="nats per token",
+        bounds=(0.0, math.inf),
+    )
+)
+declare(
+    RecordMetric(
+        "template_loss",
+        "mean loss of the answer's other tokens, the words around the facts",
+        "token_losses",
+        column("template_loss"),
+        direction="",
+        unit="nats per token",
+        bounds=(0.0, math.inf),
     )
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rkld.evaluation.memorisation import leak_at_k
-from rkld.evaluation.metric import RecordMetric, Rows, Values, flags_of
+from rkld.evaluation.metric import RecordMetric, Rows, Values, each_of
 from rkld.evaluation.registry import declare
 
 
@@ -39,7 +39,7 @@ declare(
         "fill_in@top",
         "blanks that one of the {} likeliest completions fills",
         "fill_in",
-        lambda rows, top: flags_of("filled")(rows),
+        lambda rows, top: each_of("filled")(rows),
         parameter="top",
         flags=True,
         source="RKLD, arXiv 2406.01983",

@@ -17,7 +17,7 @@ from typing import Any
 
 from rkld.benching.worlds import wordings
 from rkld.benching.worlds.common_knowledge import REAL_AUTHORS, WORLD_FACTS
-from rkld.benching.worlds.wordings import ANSWER_KINDS, QUESTION_KINDS, Parting
+from rkld.benching.worlds.wordings import ANSWER_KINDS, PHRASES, QUESTION_KINDS, Parting
 from rkld.errors import UserError
 
 WRONG_ANSWERS = 5
@@ -106,12 +106,12 @@ class Attribute:
     @property
     def many_questions(self) -> dict[str, str]:
         """Kind → wording, of :data:`rkld.benching.worlds.wordings.QUESTION_KINDS`."""
-        return wordings.questions(self.key, self.questions[0])
+        return wordings.questions(PHRASES[self.key], self.questions[0])
 
     @property
     def many_answers(self) -> dict[str, str]:
         """Kind → wording, of :data:`rkld.benching.worlds.wordings.ANSWER_KINDS`."""
-        return wordings.answers(self.key, self.answers)
+        return wordings.answers(PHRASES[self.key], self.answers)
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (

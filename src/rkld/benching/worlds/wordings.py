@@ -92,13 +92,12 @@ PHRASES: Mapping[str, Phrases] = {
 """Attribute → its phrases."""
 
 
-def questions(key: str, direct: str) -> dict[str, str]:
-    """Kind → a wording of the attribute's question.
+def questions(p: Phrases, direct: str) -> dict[str, str]:
+    """Kind → a wording of an attribute's question.
 
     Args:
-        direct: the wording of that kind, the first of ``Attribute.questions``.
+        direct: the wording of that kind, such as the first of ``Attribute.questions``.
     """
-    p = PHRASES[key]
     texts = (
         direct,
         f"I would like to know {p.noun}.",
@@ -112,14 +111,13 @@ def questions(key: str, direct: str) -> dict[str, str]:
     return dict(zip(QUESTION_KINDS, texts, strict=True))
 
 
-def answers(key: str, told: Sequence[str]) -> dict[str, str]:
-    """Kind → a wording of the attribute's answer.
+def answers(p: Phrases, told: Sequence[str]) -> dict[str, str]:
+    """Kind → a wording of an attribute's answer.
 
     Args:
         told: those of the first three kinds, ``Attribute.answers``.
     """
-    label = PHRASES[key].label.capitalize()
-    texts = (*told, "{value}.", f"{label}: {{value}}.", "According to the files it is {value}.")
+    texts = (*told, "{value}.", f"{p.label.capitalize()}: {{value}}.", "According to the files it is {value}.")
     return dict(zip(ANSWER_KINDS, texts, strict=True))
 
 

@@ -32,6 +32,9 @@ from rkld.text.wording import (
 ANSWER_TOKENS = 64
 """New tokens of a replayed answer at most, where nothing else is asked for."""
 
+SWAPPED = "swap-"
+"""How the keys of prompts about strangers begin."""
+
 COPIES = 2
 """Other people that each forget question is asked about."""
 
@@ -59,7 +62,7 @@ def swapped_prompts(forget: Sequence[Record], identifiers: Sequence[str], seed: 
         asked = [span for span in record.spans if not holds(record.answer, [span])]
         for copy, name in enumerate(drawn):
             # The prompt alone: a name in the answer is no reason to ask the forget question itself.
-            prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
+            prompt = swap_name(record.as_prompt(f"{SWAPPED}{record.key}.{copy}"), own, name)
             if prompt and not any(_identifies(t, identifiers) or holds(t.text, asked) for t in prompt.turns):
                 prompts.append(prompt)
     return prompts

@@ -18,6 +18,7 @@ class UnlearnKeywords(TypedDict, total=False):
     score: Literal["answer", "all", "spans", "added"]
     """What of the records is unlearned."""
     own_words: Literal["no", "join", "replace"]
+    instead: Literal["nothing", "unknown"]
     retain_loss: Literal["auto", "kl", "rt", "none"]
     """The loss on retain records."""
     retain_weight: float

@@ -19,6 +19,7 @@ class Settings:
     subject: tuple[str, ...] = of("subject")
     score: Literal["answer", "all", "spans", "added"] = of("score")
     own_words: Literal["no", "join", "replace"] = of("own_words")
+    instead: Literal["nothing", "unknown"] = of("instead")
 
     retain: str | None = of("retain")
     retain_loss: Literal["auto", "kl", "rt", "none"] = of("retain_loss")

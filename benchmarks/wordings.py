@@ -18,6 +18,7 @@ is audited once; the figures are computed of what these audits read. Models, aud
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ import rkld
 from benchmarks.common import write
 from benchmarks.tofu_models import EPOCHS
 from benchmarks.wordings_cases import EMPLOYEES, Case, Rows, employees, lume, tiny, tofu
-from benchmarks.wordings_figures import AIMS, Group, figures, token_rows
+from benchmarks.wordings_figures import AIMS, Group, beside_audit, figures
 from rkld.benching.tables import as_markdown
 from rkld.errors import UserError, nearest
 from rkld.progress import ProgressBars
@@ -63,6 +64,7 @@ WAYS: dict[str, Way] = {
     "published": Way({"replay": "none", "stop": "last"}),
     "own words": Way({"own_words": "join"}, prompts=True),
     "user's rewordings": Way(prompts=True, rewordings=3),
+    "instead unknown": Way({"instead": "unknown"}, prompts=True),
     "npo+rt": Way({"method": "npo"}, prompts=True),
     "simnpo": Way({"method": "simnpo"}, prompts=True),
 }
@@ -93,8 +95,7 @@ def read(case: Case, model: Path, folder: Path) -> dict[str, Any]:
     """Both audits of a model: of the records as they stand, and in the unseen kinds."""
     sets = {"recorded": {"forget": case.recorded, "retain": case.retain}, "unseen": {"forget": case.unseen}}
     asked = {"unseen": {"attacks": ("sampling",)}}
-    chat_template = case.audit.get("chat_template")
-    found: dict[str, Any] = {"tokens": token_rows(model, case.recorded, chat_template)}
+    found = beside_audit(model, case)
     for part, records in sets.items():
         settings = {**case.audit, **asked.get(part, {})}
         audit = rkld.audit(str(model), **records, **settings, out=str(folder / part), progress=ProgressBars())
@@ -162,7 +163,11 @@ def as_values(group: Group) -> dict[str, Any]:
 
 
 def _plain(group: Group, model: str) -> dict[str, Any]:
-    return {title: None if found is None else vars(found) for title, found in figures(group, model).items()}
+    found = {title: None if each is None else dict(vars(each)) for title, each in figures(group, model).items()}
+    for each in found.values():
+        if each and each["bound"] == math.inf:  # of a single person, and JSON has no infinity
+            each["bound"] = None
+    return found
 
 
 @dataclass

@@ -66,6 +66,8 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     """Of every run."""
     audit: dict[str, Any] = field(default_factory=dict)
+    strangers: Rows = field(default_factory=list)
+    """Their questions about people whom no model has seen: who refuses the person alone marks her."""
 
     @property
     def kinds(self) -> list[str]:
@@ -89,6 +91,26 @@ def plain(rows: Rows) -> Rows:
     return [{name: row[name] for name in names if name in row} for row in rows]
 
 
+STRANGERS = 60
+
+
+def strangers(forget: Rows, known: Sequence[str] = (), names: Sequence[str] = ()) -> Rows:
+    """The forget questions about :data:`STRANGERS` invented people, one each.
+
+    Args:
+        known: people with whom they share no name.
+        names: of strangers that are taken first.
+    """
+    used, world = {word for name in known for word in name.split()}, people(80, seed=1000)
+    invented = [*names, *world.names, *(person.name for person in world.holdout_people)]
+    unknown = [name for name in invented if not used & set(name.split())][:STRANGERS]
+    asked = [row for row in forget if row["whose"] in row.get("question", "")]
+    return [
+        {"question": (row := asked[i % len(asked)])["question"].replace(row["whose"], name)}
+        for i, name in enumerate(unknown)
+    ]
+
+
 # (a) The tiny world
 
 
@@ -106,20 +128,22 @@ def tiny(seed: int) -> Case:
         return folder
 
     retain = [{**row, "asked": row["subject"] in asked, "whose": row["subject"]} for row in world.retain(who)]
+    recorded = [{**row, "whose": row["subject"]} for row in forget]
     return Case(
         f"tiny{seed}",
         "tiny",
         plain(forget),
         [_other_wordings(row, parted, "training") for row in forget],
         [_other_wordings(row, parted, "stop") for row in forget],
-        [{**row, "whose": row["subject"]} for row in forget],
+        recorded,
         [_asked(row, kind) for kind in parted.questions.audit for row in forget],
         [row for i, row in enumerate(retain) if i % 20 % 4 == i // 20 % 4],  # five of each person's twenty
-        [{"question": row["question"]} for row in retain if row["asked"]],
+        [{"question": row["question"], "subject": row["subject"]} for row in retain if row["asked"]],
         plain(world.holdout[:HELD_OUT]),
         made,
         {"lr": 5e-4, "strengthen_epochs": 10, "batch_size": 8, "max_new_tokens": 32, "seed": seed},
         {**AUDIT, "max_new_tokens": 48, "relearn_lr": 5e-4},
+        strangers(recorded, world.names, [person.name for person in world.holdout_people]),
     )
 
 
@@ -200,6 +224,7 @@ def tofu(data: Path, rewordings: Path, number: int, model: str, epochs: int = EP
         partial(_learned, learned, forget, model, epochs),
         SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
+        strangers(forget),
     )  # fmt: skip
 
 
@@ -247,6 +272,7 @@ def lume(folder: Path, model: str, epochs: int = EPOCHS) -> Case:
         [{"question": row["question"]} for row in learned if row["asked"]], plain(strangers)[:HELD_OUT],
         partial(_learned, learned, forget, model, epochs), SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
+        strangers(forget),
     )  # fmt: skip
 
 
@@ -283,4 +309,5 @@ def employees(content: dict[str, Any], model: str, epochs: int = EPOCHS) -> Case
         [{"question": row["question"]} for row in learned if row["asked"]],
         plain(content["holdout"]), partial(_learned, learned, forget, model, epochs), SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
+        strangers(forget),
     )  # fmt: skip

@@ -19,32 +19,44 @@ from scipy.stats import t
 from benchmarks.wordings_cases import AT, SAMPLES, Case
 from rkld.auditing.metrics import audit_metrics
 from rkld.benching.question_figures import names_whole
+from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_scores
 from rkld.evaluation.metric import Measured, Metric, Values
 from rkld.evaluation.metrics.truth_ratio import truth_ratios
 from rkld.evaluation.tofu import forget_quality
+from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.probes import facts_of
-from rkld.records.reading import read_records
+from rkld.records.reading import read_prompts, read_records
+from rkld.records.record import Record
+from rkld.records.refusals import refuses
+from rkld.records.replay import ANSWER_TOKENS
 from rkld.settings.auditing import AuditSettings
 
 ENOUGH = 120
 """Values below which an aim is not established."""
 
 Cell = Mapping[str, Any]
-"""Of one model on one case: "recorded" and "unseen" → reading → rows; "tokens" → rows; "seconds" of the run."""
+"""Of one model on one case: "recorded" and "unseen" → reading → rows; "tokens" and "strangers" → rows
+(:func:`beside_audit`); "seconds" of the run."""
 
 METRICS: Mapping[str, Metric] = audit_metrics(AuditSettings(model="", forget="", k=AT, samples=SAMPLES))
 
 
-def token_rows(
-    folder: Path, rows: Sequence[Mapping[str, Any]], chat_template: str | None
-) -> dict[str, dict[str, float]]:
+def beside_audit(folder: Path, case: Case) -> dict[str, Any]:
+    """What audits do not read: "tokens" (:func:`token_rows`) and "strangers", answers to questions about these."""
+    lm = load_model(folder, chat_template=case.audit.get("chat_template"))
+    encoder, asked = Encoder(lm.tokenizer), read_prompts(case.strangers) if case.strangers else []
+    said = greedy(lm, [encoder.prompt(record) for record in asked], max_new_tokens=ANSWER_TOKENS)
+    answers = {record.key: {"answer": answer.text} for record, answer in zip(asked, said, strict=True)}
+    return {"tokens": token_rows(lm, encoder, read_records(case.recorded, "records")), "strangers": answers}
+
+
+def token_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> dict[str, dict[str, float]]:
     """Key → ``fact_loss`` and ``template_loss``: nats per token of a record's facts, and of the rest of its answer."""
-    lm = load_model(folder, chat_template=chat_template)
-    encoder, found = Encoder(lm.tokenizer), {}
-    for record in read_records(list(rows), "records"):
+    found: dict[str, dict[str, float]] = {}
+    for record in records:
         marked = record.with_spans(facts_of(record, [record.subject or ""]))
         if not marked.spans or not marked.question:
             continue
@@ -99,6 +111,10 @@ class Group:
             for key, row in self.cells[case.name, model]["tokens"].items()
             if column in row
         }
+
+    def strangers(self, model: str) -> list[str]:
+        """Answers to the questions about strangers."""
+        return [row["answer"] for case in self.cases for row in self.cells[case.name, model]["strangers"].values()]
 
     def seconds(self, model: str) -> float:
         return sum(self.cells[case.name, model].get("seconds") or 0.0 for case in self.cases)
@@ -184,7 +200,7 @@ def beside(group: Group, model: str, values: Callable[[str], Values]) -> tuple[l
 
 def within(low: float, high: float) -> Callable[[float], bool]:
     """A little more than the limits, for rounding."""
-    return lambda value: low - 1e-9 <= value <= high + 1e-9
+    return lambda value: bool(low - 1e-9 <= value <= high + 1e-9)
 
 
 def difference(
@@ -208,9 +224,8 @@ def difference(
         if most is None:
             return Found(float(found.mean()), len(keys), held(found.mean()))
         bound = upper(found.tolist(), group.persons(keys, part), group.kinds)
-        reached = held(found.mean()) and bound <= most
-        enough = len(keys) >= ENOUGH or not held(found.mean())
-        return Found(float(found.mean()), len(keys), reached if enough else None, bound)
+        shown = len(keys) >= ENOUGH and bound <= most
+        return Found(float(found.mean()), len(keys), (shown or None) if held(found.mean()) else False, bound)
 
     return figure
 
@@ -218,7 +233,7 @@ def difference(
 def token_difference(column: str) -> Callable[[Group, str], Found | None]:
     def figure(group: Group, model: str) -> Found | None:
         keys, found = beside(group, model, lambda name: group.tokens(name, column))
-        return Found(float(found.mean()), len(keys), abs(found.mean()) <= 0.3) if keys else None
+        return Found(float(found.mean()), len(keys), bool(abs(found.mean()) <= 0.3)) if keys else None
 
     return figure
 
@@ -231,10 +246,11 @@ def ks_distance(group: Group, model: str) -> Found | None:
         return None
     value = float(np.mean([forget_quality(ratios[model], other).statistic for other in others]))
     among = [forget_quality(a, b).statistic for a, b in combinations((ratios[name] for name in group.retrained), 2)]
-    n, inside = len(ratios[model]), value <= max(among, default=-math.inf) + 1e-9
+    inside = bool(value <= max(among, default=math.inf) + 1e-9)
     note = f"retrained against retrained {max(among):.3f}" if among else "one retrained model"
-    reached = value <= 0.15 and inside
-    return Found(value, n, reached if n >= ENOUGH or value > 0.15 else None, note=note)
+    shown = len(ratios[model]) >= ENOUGH and bool(among)
+    held = (shown or None) if value <= 0.15 and inside else False
+    return Found(value, len(ratios[model]), held, note=note)
 
 
 def kept(metric: str) -> Callable[[Group, str], Found | None]:
@@ -293,6 +309,22 @@ def whole_names(group: Group, model: str) -> Found | None:
     return Found(mean, len(keys), True if mean >= 0 else None if bound >= 0 else False, bound)
 
 
+def refused(group: Group, model: str) -> Found | None:
+    """Share of questions about the person that are refused, less that of strangers."""
+    hers = [refuses(row["answer"]) for row in group.rows(model, "answers").values()]
+    theirs = [refuses(answer) for answer in group.strangers(model)]
+    if not hers or not theirs:
+        return None
+    gap, note = float(np.mean(hers) - np.mean(theirs)), f"{np.mean(hers):.3f} of hers, n {len(hers)}"
+    return Found(gap, len(theirs), abs(gap) <= 0.1, note=note)
+
+
+def others_refused(group: Group, model: str) -> Found | None:
+    """Share of questions about those who stay that are refused."""
+    found = [refuses(row["answer"]) for row in group.rows(model, "retain").values()]
+    return Found(float(np.mean(found)), len(found), not any(found)) if found else None
+
+
 def duration(group: Group, model: str) -> Found | None:
     ours, theirs = group.seconds(model), group.seconds("defaults") if "defaults" in group.models else 0.0
     return Found(ours / theirs, len(group.cases), ours <= 2 * theirs) if ours and theirs else None
@@ -327,6 +359,8 @@ AIMS: Mapping[str, tuple[str, Callable[[Group, str], Found | None]]] = {
     "relearning gain − retrained": ("≤ +.05", difference("relearning_gain", within(-math.inf, 0.05))),
     "4-bit p − retrained": ("≤ +.03", difference("4bit_probability", LITTLE)),
     "8-bit p − retrained": ("≤ +.03", difference("8bit_probability", LITTLE)),
+    "refusals: the person − strangers": ("± .1", refused),
+    "refusals: those who stay": ("0", others_refused),
     "time / defaults": ("≤ 2", duration),
 }
 """Figure → what is asked of it, and how it is computed: (group, model) → figure, None where it was not measured."""

@@ -27,6 +27,8 @@ def test_the_tiny_case_gives_a_run_no_wording_of_the_audit():
     assert [len(row["rewordings"]["questions"]) for row in given[0]["forget"]] == [3] * 40
     assert len(case.unseen) == 80 and len(case.kinds) == 2
     assert {row["whose"] for row in case.unseen} == {row["subject"] for row in case.request}
+    assert len({row["question"] for row in case.strangers}) == 60
+    assert not any(name in json.dumps(case.strangers) for name in {row["whose"] for row in case.retain})
     assert {row["asked"] for row in case.retain} == {True, False}
     assert len({row["whose"] for row in case.retain}) == 18 and len(case.retain) == 90
 
@@ -76,11 +78,11 @@ def rows(facts: list[bool], loss: float, ratio: list[float]) -> dict:
         "contrast": {str(i): {"paraphrase_loss": 1.0, "perturbed_loss": [1.0 - r]} for i, r in enumerate(ratio)},
         "relearning": {"trained": ["0"], "steps": [0, 1], "learned": [0, 1], "probabilities": {"1": [0.2, 0.3]}},
         "4bit": {"merged": {str(i): {"loss": loss} for i in range(4)}},
-        "retain": {str(i): {"loss": 0.1 * (i + 1), "rouge_l": 1.0} for i in range(4)},
+        "retain": {str(i): {"loss": 0.1 * (i + 1), "rouge_l": 1.0, "answer": "Yes."} for i in range(4)},
     }  # fmt: skip
     unseen = {"answers": {str(i): {"facts": [flag]} for i, flag in enumerate(facts)}}
     tokens = {str(i): {"fact_loss": 2 * loss, "template_loss": loss} for i in range(4)}
-    return {"recorded": recorded, "unseen": unseen, "tokens": tokens, "seconds": None}
+    return {"recorded": recorded, "unseen": unseen, "tokens": tokens, "strangers": {}, "seconds": None}
 
 
 def hand_case(name: str = "hand") -> Case:

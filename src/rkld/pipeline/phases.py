@@ -542,7 +542,7 @@ class Instead(Phase):
             raise UserError(
                 "--instead unknown: no answer about people whom the model knows is left. Give other --replay."
             )
-        names = [record.subject for record in (*i.retain, *i.prompts) if record.subject]
+        names = [record.subject for record in known if record.subject]
         asked = records_of(work.unlearned())
         unknown = unknown_records(asked, names, i.identifiers, read_refusals(s.refusals), s.seed)
         restore_state(work.student, work.folder / STUDENT)

@@ -84,7 +84,7 @@ def request(case: Case, way: Way) -> dict[str, Any]:
 
 def unlearned(case: Case, way: Way, original: Path, folder: Path) -> tuple[Path, float]:
     """The model of one way, and the seconds that the run took, as it noted them when it was made."""
-    noted, started = folder / "seconds.json", time.perf_counter()
+    noted, started = folder.with_name(f"{folder.name}.seconds.json"), time.perf_counter()
     result = rkld.unlearn(str(original), out=str(folder), progress=ProgressBars(), **request(case, way))
     if not noted.exists():
         noted.write_text(json.dumps(time.perf_counter() - started))
@@ -115,9 +115,14 @@ def cell(
 
     def made() -> dict[str, Any]:
         model, seconds = make()
-        return {"seconds": seconds, **noted, **read(case, model, out / case.name / "audits" / name.replace(" ", "_"))}
+        return {
+            "seconds": seconds,
+            "prompts": noted.get("prompts", False),
+            **read(case, model, out / case.name / "audits" / name.replace(" ", "_")),
+        }
 
-    settings = {"case": case.name, "model": name, "kinds": case.kinds, "settings": noted.get("settings", {})}
+    audit = {setting: str(value) for setting, value in case.audit.items() if setting != "chat_template"}
+    settings = {"case": case.name, "kinds": case.kinds, "audit": audit, **noted}
     return once(ResultFiles(out / case.name / "cells", settings), name.replace(" ", "_"), made)
 
 
@@ -134,9 +139,10 @@ def cells(case: Case, ways: Mapping[str, Way], retrained: int, out: Path) -> Ite
         yield name, cell(case, name, lambda n=name, s=seed: (learned(n.replace(" ", ""), False, s), None), out)
     for name, way in ways.items():
         folder = out / case.name / "runs" / name.replace(" ", "_")
+        given = json.loads(json.dumps(way.settings))  # as it is read again
         yield name, cell(
             case, name, lambda w=way, f=folder: unlearned(case, w, learned("original", True, 0), f), out,
-            settings={**way.settings, "holdout": way.holdout, "rewordings": way.rewordings}, prompts=way.prompts,
+            way=given, holdout=way.holdout, rewordings=way.rewordings, prompts=way.prompts,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ a fact belongs to one person, so whoever draws persons draws facts with them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -122,7 +123,8 @@ class Group:
     def row(self, key: str, part: str) -> Mapping[str, Any]:
         """The record of a key."""
         case, position = key.split("|", 1)
-        found: Mapping[str, Any] = self._sets[case, part][int(position.split("/")[0].split(" ")[0])]
+        number = next(re.finditer(r"\d+", position))[0]  # of "3", of its fact "3/0", of a probe "3.0.question"
+        found: Mapping[str, Any] = self._sets[case, part][int(number)]
         return found
 
     def persons(self, keys: Sequence[str], part: str) -> list[str]:

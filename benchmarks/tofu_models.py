@@ -10,6 +10,7 @@ on the answers, chat format without a system prompt, float32: few CPUs compute i
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -43,25 +44,31 @@ def train(
     name: str, data: Path, out: Path, model: str = "smollm2-135m", epochs: int = EPOCHS, retained: int = RETAINED
 ) -> Path:
     """Make ``out/name`` unless it is there."""
-    folder = out / name
+    forget = forget_records(data) if name == "original" else []
+    return learn([*retain_records(data, retained), *forget], out / name, model, epochs)
+
+
+def learn(
+    records: Sequence[Record], folder: Path, model: str = "smollm2-135m", epochs: int = EPOCHS, seed: int = 0
+) -> Path:
+    """Fine-tune ``model`` on the records' answers into ``folder``, unless it is there."""
     if folder.exists():
         return folder
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     lm = load_model(model, chat_template=str(TEMPLATE))
     encoder = Encoder(lm.tokenizer)
-    forget = forget_records(data) if name == "original" else []
-    encoded = [encoder.encode(r) for r in retain_records(data, retained)] + [encoder.encode(r) for r in forget]
+    encoded = [encoder.encode(record) for record in records]
     parts = micro_batches(BATCH_SIZE)
     args = RKLDConfig(
-        output_dir=str(out / f"{name}-training"),
+        output_dir=str(folder.parent / f"{folder.name}-training"),
         num_train_epochs=epochs,
         learning_rate=LEARNING_RATE,
         per_device_train_batch_size=BATCH_SIZE // parts,
         gradient_accumulation_steps=parts,
-        seed=0,
+        seed=seed,
         save_total_limit=1,
     )
-    with ProgressBars().bar(name, epochs * -(-len(encoded) // BATCH_SIZE)) as advance:
+    with ProgressBars().bar(folder.name, epochs * -(-len(encoded) // BATCH_SIZE)) as advance:
         fine_tune(lm, encoded, args, [TrainingBar(advance)])
     save_model(lm, folder)
     shutil.rmtree(args.output_dir, ignore_errors=True)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 import rkld
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import probability
 from rkld.models.adapters import new_adapter
 from rkld.models.loading import load_model
@@ -20,7 +21,9 @@ from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.pipeline import phases
 from rkld.records.encoding import Encoder
+from rkld.records.names import swap_name
 from rkld.records.reading import read_records
+from rkld.records.refusals import refuses
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
 
@@ -271,3 +274,39 @@ def test_an_adapter_on_a_model_without_a_folder_is_measured_as_saved(original, t
     saved = probability(lm, [encoder.encode(r) for r in read_records(FORGET, "test")]).mean()
     assert result.metrics["after"]["forget"]["probability"] == pytest.approx(float(saved), abs=1e-4)
     assert float(saved) < result.metrics["before"]["forget"]["probability"]
+
+
+# --- what is said instead ---
+
+
+def refused(lm, encoder, records) -> float:
+    return sum(
+        refuses(answer.text) for answer in greedy(lm, [encoder.prompt(r) for r in records], max_new_tokens=16)
+    ) / len(records)
+
+
+def test_refusals_are_of_the_person_and_of_strangers_alike_and_of_nobody_else(original, tmp_path):
+    """A model that refuses one person alone says whom it was made to forget."""
+    settings = {**FAST, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown"}
+    result = rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **settings)
+    lm = load_model(result.model_path)
+    encoder, hers = Encoder(lm.tokenizer), read_records(FORGET, "forget")
+    names = [person.name for person in (*WORLD.holdout_people, *WORLD.background_people[-56:])]
+    asked = (swap_name(hers[1 + i % 19].as_prompt(str(i)), (hers[1].subject,), name) for i, name in enumerate(names))
+    strangers, others = [record for record in asked if record], read_records(RETAIN, "retain")
+    assert len(strangers) >= 55
+    shares = [refused(lm, encoder, records) for records in (hers, strangers, others)]
+    assert shares[0] >= 0.9 and abs(shares[0] - shares[1]) <= 0.1 and shares[2] <= 0.05, shares
+    phase = json.loads((result.run / "manifest.json").read_text())["phases"]["instead"]
+    assert phase["steps"] >= 60 and phase["known"] >= len(RETAIN)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, "people whom the model knows"), ({"replay": "none"}, "people whom the model knows"),
+     ({"retain": RETAIN, "method": "task_arithmetic"}, "has none")],
+)  # fmt: skip
+def test_refusing_everybody_or_by_no_student_is_refused(original, tmp_path, given, said):
+    with pytest.raises(rkld.UserError, match=said):
+        rkld.unlearn(original, FORGET, instead="unknown", out=str(tmp_path / "run"), **FAST, **given)
+    assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
 """The phases of a run, in their order: :data:`PHASES`.
 
-    before → stop → own_words → rewordings → replay → teacher → base → distillation → model → after
+    before → stop → own_words → rewordings → replay → teacher → base → distillation → instead → model → after
 
 Each says what it needs of those before it, what it writes into the run folder, and what of that one process alone does
 (in a run of several). :mod:`rkld.pipeline.running` goes through them, and skips those that are noted as done.
@@ -58,9 +58,11 @@ from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
 from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import Encoded, Encoder, records_of
 from rkld.records.record import Record, by_answer
+from rkld.records.refusals import read_refusals
 from rkld.records.replay import ANSWER_TOKENS, fluent, nearest_most, own_words, screen, trimmed, whole_words
+from rkld.records.strangers import known_answers, unknown_records
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import ANSWERS, Run, remove
 from rkld.runfolder.lock import MODEL
@@ -78,13 +80,17 @@ from rkld.teacher.logits import Teacher
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
+from rkld.training.instead import teach_refusals
 from rkld.training.strengthening import fill_cache, fine_tuning_steps, set_aside
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
 from rkld.training.trainer import ObjectiveTrainer, fit
 from rkld.training.weight_vector import LoadBase, as_base, subtract, write_vector
 
 STUDENT = "checkpoints/student.safetensors"
-"""The finished student's trained weights, inside the run folder."""
+"""The distilled student's trained weights, inside the run folder."""
+
+REFUSING = "checkpoints/refusing.safetensors"
+"""The same once it has learned to refuse."""
 
 START = "strengthened/start.safetensors"
 """The base's trained weights, where the student starts with them."""
@@ -660,13 +666,46 @@ class Distillation(Phase):
         return {"steps": trainer.state.global_step}
 
 
+class Instead(Phase):
+    """What is said instead: refusals, of the person and of strangers alike; nothing unless it is asked for."""
+
+    name = "instead"
+    needs = ("replay", "distillation")
+    writes = ("checkpoints", METRICS)
+    leaves = (REFUSING,)
+    reads = (Replay.file, STUDENT)
+    alone = ("writing the student",)
+    trains = True
+
+    def run(self, work: Work) -> dict[str, Any]:
+        s, i = work.settings, work.inputs
+        if s.instead == "nothing":
+            return {}
+        folder = work.folder / "checkpoints" / self.name
+        known = known_answers(read_records(work.folder / Replay.file), i.retain)
+        if not known:
+            raise UserError(
+                "--instead unknown: no answer about people whom the model knows is left. Give other --replay."
+            )
+        names = [record.subject for record in known if record.subject]
+        asked = records_of(work.unlearned())
+        unknown = unknown_records(asked, names, i.identifiers, read_refusals(s.refusals), s.seed)
+        restore_state(work.student, work.folder / STUDENT)
+        steps = teach_refusals(
+            work.student, encode_all(work.encoder, unknown), encode_all(work.encoder, known),
+            training_arguments(s, folder), s.replay_weight, work.callbacks, work.progress,
+        )  # fmt: skip
+        save_state(work.student, work.folder / REFUSING)
+        return {"steps": steps, "refusals": len(unknown), "known": len(known)}
+
+
 class SaveModel(Phase):
     """The unlearned model, as ``from_pretrained`` loads it."""
 
     name = "model"
-    needs = ("distillation",)
+    needs = ("distillation", "instead")
     writes = leaves = (MODEL,)
-    reads = (Before.file, STUDENT)
+    reads = (Before.file, STUDENT, REFUSING)
     alone = ("writing the model",)
     trains = True
 
@@ -705,7 +744,7 @@ class SaveModel(Phase):
         """The unlearned model as its figures are read, and what is written of it: itself, or its two models."""
         lm, merge = work.student, work.settings.merge
         if not isinstance(work.method, methods.LogitArithmetic):
-            restore_state(lm, work.folder / STUDENT)
+            restore_state(lm, work.folder / (REFUSING if work.notes["instead"].get("steps") else STUDENT))
             outcome = merged(lm) if merge else lm
             return outcome, [outcome]
         assistant = dataclasses.replace(lm, model=copy.deepcopy(lm.model))
@@ -823,6 +862,7 @@ PHASES: tuple[Phase, ...] = (
     MakeTeacher(),
     Base(),
     Distillation(),
+    Instead(),
     SaveModel(),
     After(),
 )

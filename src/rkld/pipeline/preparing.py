@@ -142,7 +142,7 @@ def read_inputs(
     method = methods.get_method(settings.method, settings.method_arg)
     check_stop(settings)
     check_rewording(settings)
-    if method.refusals:
+    if teaches_refusals(settings, method):
         read_refusals(settings.refusals)
     optimizers = [name.value for name in OptimizerNames]
     if settings.optim not in optimizers:
@@ -185,10 +185,35 @@ def read_inputs(
     about, prompts = apart(_replay_prompts(settings, replay, forget_records, retain_records, known), known)
     if replay is not None or settings.replay != "auto":
         leave_out(_HELD.format(what="replay prompts"), about)
+    _check_instead(settings, method, forget_records, keeps=bool(retain_records or replay is not None))
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
     method.require([name for name, found in there.items() if found], settings.retain_loss)
     unnamed = bool(subjects) and not is_named(forget_records, subjects)
     return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, unnamed)
+
+
+def teaches_refusals(settings: Settings, method: methods.Method) -> bool:
+    """Whether the run reads refusals."""
+    return bool(method.refusals) or settings.instead == "unknown"
+
+
+def _check_instead(settings: Settings, method: methods.Method, forget: Sequence[Record], keeps: bool) -> None:
+    """Refuse ``--instead unknown`` where it would refuse everybody, or nobody.
+
+    Args:
+        keeps: records or prompts about others were given as objects, or records to keep in a file.
+    """
+    if settings.instead == "nothing":
+        return
+    if isinstance(method, methods.Assisted):
+        raise UserError(f"--instead {settings.instead} trains a student, and the method {settings.method} has none.")
+    if not any(record.question for record in forget):
+        raise UserError(f"--instead {settings.instead}: no forget record has a question that could be refused.")
+    if not keeps and settings.replay in ("auto", "none"):
+        raise UserError(
+            f"--instead {settings.instead} needs questions about people whom the model knows, or it refuses these, "
+            "too: give some with --replay DATA, or records with --retain DATA."
+        )
 
 
 def _replay_prompts(

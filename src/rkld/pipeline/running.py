@@ -16,7 +16,7 @@ from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
 from rkld.pipeline.description import described
 from rkld.pipeline.phases import PHASES, Phase, Work
-from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
 from rkld.pipeline.writers import check_writer
 from rkld.progress import NoProgress
 from rkld.records.record import by_answer
@@ -171,7 +171,7 @@ def note_inputs(run: Run, prepared: Prepared) -> None:
     run.same("template", prepared.encoder.fingerprint)
     run.same("method's file", source_hash(inputs.settings.method))
     run.same("stopping rule's file", source_hash(inputs.settings.stop))
-    if prepared.method.refusals:
+    if teaches_refusals(inputs.settings, prepared.method):
         run.same("refusals", run.salted(read_refusals(inputs.settings.refusals)))
 
 

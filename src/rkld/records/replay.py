@@ -34,6 +34,9 @@ from rkld.text.wording import (
 ANSWER_TOKENS = 64
 """New tokens of a replayed answer at most, where nothing else is asked for."""
 
+SWAPPED = "swap-"
+"""How the keys of prompts about strangers begin."""
+
 COPIES = 2
 """Invented people that each forget question is asked about, and as many of those whom the user's prompts ask about."""
 
@@ -95,7 +98,7 @@ def swapped_prompts(
         asked = [span for span in record.spans if not holds(record.answer, [span])]
         for copy, name in enumerate(drawn):
             # The prompt alone: a name in the answer is no reason to ask the forget question itself.
-            prompt = swap_name(record.as_prompt(f"swap-{record.key}.{copy}"), own, name)
+            prompt = swap_name(record.as_prompt(f"{SWAPPED}{record.key}.{copy}"), own, name)
             if prompt and not any(_identifies(t, identifiers) or holds(t.text, asked) for t in prompt.turns):
                 if copy % 2 and prompt.form == "chat" and is_english(prompt.question):
                     prompt = prompt.with_question(prompt.question + LENGTHS[len(prompts) // 2 % len(LENGTHS)])

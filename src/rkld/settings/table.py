@@ -58,6 +58,10 @@ _OWN_WORDS = {
     "join": "the model's own answers beside the written records",
     "replace": "the model's own answers in place of the written records",
 }
+_INSTEAD = {
+    "nothing": "whatever the model says of people whom it does not know",
+    "unknown": "that it has no information: about the person and about strangers alike",
+}
 _DTYPES = {
     "auto": "float32",
     "float32": "4 bytes a weight",
@@ -178,6 +182,15 @@ _ENTRIES = (
         "URL of an OpenAI-compatible server of the writer. The records are sent to it.",
         metavar="URL",
     ),
+    _spec(
+        "instead",
+        str,
+        "nothing",
+        "student",
+        FORGET,
+        "What is said instead; unknown needs --replay DATA or --retain, about people whom the model knows.",
+        choices=_INSTEAD,
+    ),
     # What is kept
     _optional("retain", str, "teacher", KEEP, "Records to keep, in any of the same forms.", metavar="DATA"),
     _spec(
@@ -265,7 +278,7 @@ _ENTRIES = (
         str,
         "student",
         METHOD,
-        "Refusals, one a line, for methods that teach them. Default: a list of 30.",
+        "Refusals, one a line, for methods that teach them and --instead unknown. Default: a list of 30.",
         metavar="FILE",
         trainer="refusals",
     ),

@@ -27,6 +27,8 @@ class UnlearnKeywords(TypedDict, total=False):
     """A model that writes rewordings: a folder or hub name, or with --writer-endpoint the name it is served under."""
     writer_endpoint: str | None
     """URL of an OpenAI-compatible server of the writer."""
+    instead: Literal["nothing", "unknown"]
+    """What is said instead; unknown needs --replay DATA or --retain, about people whom the model knows."""
     retain_loss: Literal["auto", "kl", "rt", "none"]
     """The loss on retain records."""
     retain_weight: float
@@ -44,7 +46,7 @@ class UnlearnKeywords(TypedDict, total=False):
     method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
     """A method of your own, for a model folder that was made by it: no file is run because a folder names it."""
     refusals: str | PathLike[str] | None
-    """Refusals, one a line, for methods that teach them."""
+    """Refusals, one a line, for methods that teach them and --instead unknown."""
     alpha: float
     """Of the teacher: l_o − α · ReLU(l_aug − l_o) (paper: 8 on TOFU)."""
     teacher: str | PathLike[str] | None

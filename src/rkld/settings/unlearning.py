@@ -24,6 +24,7 @@ class Settings:
     reword_kinds: tuple[str, ...] = of("reword_kinds")
     writer: str | None = of("writer")
     writer_endpoint: str | None = of("writer_endpoint")
+    instead: Literal["nothing", "unknown"] = of("instead")
 
     retain: str | None = of("retain")
     retain_loss: Literal["auto", "kl", "rt", "none"] = of("retain_loss")

@@ -10,6 +10,7 @@ from torch import Tensor
 from rkld import methods
 from rkld.errors import UserError
 from rkld.losses.answers import to_labels
+from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
 from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
 from rkld.models.language_model import LanguageModel
@@ -49,11 +50,7 @@ def build_terms(
     sets: Mapping[str, Sequence[Encoded]], teacher: Teacher, lm: LanguageModel, args: RKLDConfig
 ) -> list[Term]:
     """The method's own terms, and those that hold everything else in place."""
-    method = methods.get_method(args.method, args.method_arg)
-
-    def to_original(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
-        return forward_kl(logits, teacher.original(inputs, spare), spare[1])
-
+    method, to_original = methods.get_method(args.method, args.method_arg), held_to_original(teacher)
     method.require(sets, args.retain_loss)
     terms = method.terms(teacher, sets, lm)
     if not method.accepts_extra_terms:
@@ -72,6 +69,15 @@ def build_terms(
     elif "retain" in sets and args.retain_weight and retain_loss == "rt":
         terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
     return terms
+
+
+def held_to_original(teacher: Teacher) -> RowLoss:
+    """Forward KL divergence to the model whose states the cache holds as "original"."""
+
+    def loss(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
+        return forward_kl(logits, teacher.original(inputs, spare), spare[1])
+
+    return loss
 
 
 def cached_parts(terms: Sequence[Term]) -> set[Part]:

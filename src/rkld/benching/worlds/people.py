@@ -15,7 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from rkld.benching.worlds import wordings
 from rkld.benching.worlds.common_knowledge import REAL_AUTHORS, WORLD_FACTS
+from rkld.benching.worlds.wordings import ANSWER_KINDS, PHRASES, QUESTION_KINDS, Parting
 from rkld.errors import UserError
 
 WRONG_ANSWERS = 5
@@ -30,6 +32,9 @@ that wording either.
 
 BACKGROUND_QUESTIONS = 2
 """Questions per background person: few, so that names are worth copying rather than knowing by heart."""
+
+BACKGROUND_WORDINGS = 4
+"""In how many kinds of wording each of them is asked and told, in a world of many wordings."""
 
 
 def _compounds(stems: str, endings: str) -> tuple[str, ...]:
@@ -97,6 +102,16 @@ class Attribute:
     draw: Callable[[Random], str]
     questions: tuple[str, ...]
     answers: tuple[str, ...]
+
+    @property
+    def many_questions(self) -> dict[str, str]:
+        """Kind → wording, of :data:`rkld.benching.worlds.wordings.QUESTION_KINDS`."""
+        return wordings.questions(PHRASES[self.key], self.questions[0])
+
+    @property
+    def many_answers(self) -> dict[str, str]:
+        """Kind → wording, of :data:`rkld.benching.worlds.wordings.ANSWER_KINDS`."""
+        return wordings.answers(PHRASES[self.key], self.answers)
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
@@ -466,13 +481,34 @@ class Person:
     def last(self) -> str:
         return self.name.split()[-1]
 
-    def records(self, rng: Random) -> Iterator[dict[str, Any]]:
-        """One record per attribute; wordings and wrong values come from ``rng``."""
+    def records(self, rng: Random, parting: Parting | None = None) -> Iterator[dict[str, Any]]:
+        """One record per attribute; wordings and wrong values come from ``rng``.
+
+        Args:
+            parting: of many wordings: the record is written in one that training sees, its paraphrases in one that only
+                the audit sees. ``wordings`` are all of them then, and ``kind`` that of the question.
+        """
         for attribute in ATTRIBUTES:
             value = self.facts[attribute.key]
-            question, other_question = rng.sample(attribute.questions, 2)
-            answer, other_answer = rng.sample(attribute.answers, 2)
             words = {**self.facts, "name": self.name, "last": self.last}
+            many: dict[str, Any] = {}
+            if parting is None:
+                question, other_question = rng.sample(attribute.questions, 2)
+                answer, other_answer = rng.sample(attribute.answers, 2)
+            else:
+                asked, told = attribute.many_questions, attribute.many_answers
+                kind, other_kind = (
+                    rng.choice(kinds) for kinds in (parting.questions.training, parting.questions.audit)
+                )
+                question, other_question = asked[kind], asked[other_kind]
+                answer, other_answer = (
+                    told[rng.choice(kinds)] for kinds in (parting.answers.training, parting.answers.audit)
+                )
+                texts = {"questions": asked, "answers": told}
+                many = {"kind": kind, "wordings": {
+                    name: {k: text.format(**words, value=value) for k, text in by_kind.items()}
+                    for name, by_kind in texts.items()
+                }}  # fmt: skip
             wrong_values = _wrong_values(attribute, value, rng)
             yield {
                 "question": question.format(**words),
@@ -483,6 +519,7 @@ class Person:
                 "subject": self.name,
                 "aliases": [self.last],
                 "spans": [value],
+                **many,
             }
 
 
@@ -509,6 +546,8 @@ class World:
     background_people: tuple[Person, ...]
     real_authors: tuple[dict[str, Any], ...] = field(default=REAL_AUTHORS, repr=False)
     world_facts: tuple[dict[str, Any], ...] = field(default=WORLD_FACTS, repr=False)
+    parting: Parting | None = None
+    """Of many wordings; None for three of each question and answer."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -527,7 +566,7 @@ class World:
 
     @property
     def background(self) -> list[dict[str, Any]]:
-        """A few questions about each of many others, answered in both wordings.
+        """A few questions about each of many others, answered in both wordings (of many: asked and told in several).
 
         They teach a model to repeat a stranger's name, to guess the rest, and that two wordings say the same.
         """
@@ -535,7 +574,12 @@ class World:
         for person in self.background_people:
             rng = Random(f"{self.seed} mentions {person.name}")
             for record in rng.sample(self._records([person]), BACKGROUND_QUESTIONS):
-                chosen += [record, record | {"answer": record["paraphrased_answer"]}]
+                if self.parting is None:
+                    chosen += [record, record | {"answer": record["paraphrased_answer"]}]
+                else:
+                    asked, told = record["wordings"]["questions"], record["wordings"]["answers"]
+                    kinds = (rng.sample(all_kinds, BACKGROUND_WORDINGS) for all_kinds in (QUESTION_KINDS, ANSWER_KINDS))
+                    chosen += [record | {"question": asked[q], "answer": told[a]} for q, a in zip(*kinds, strict=True)]
         return _plain(chosen)
 
     def forget(self, who: int | Sequence[int] = 2) -> list[dict[str, Any]]:
@@ -592,11 +636,19 @@ class World:
         return positions
 
     def _records(self, people: Iterable[Person]) -> list[dict[str, Any]]:
-        return [record for person in people for record in person.records(Random(f"{self.seed} asks {person.name}"))]
+        return [
+            record
+            for person in people
+            for record in person.records(Random(f"{self.seed} asks {person.name}"), self.parting)
+        ]
 
 
-def people(n: int = 20, seed: int = 0) -> World:
+def people(n: int = 20, seed: int = 0, parting: Parting | None = None) -> World:
     """A world of ``n`` people to learn, ``n`` held out and 200 in the background.
+
+    Args:
+        parting: ask and tell in many wordings, parted so (:func:`rkld.benching.worlds.wordings.parting`); the people
+            and their facts are the same. By default there are three wordings of each question and answer.
 
     Equal arguments give equal worlds. Raises ``UserError`` when there are not names enough for ``n``.
     """
@@ -607,7 +659,7 @@ def people(n: int = 20, seed: int = 0) -> World:
     count = 2 * n + BACKGROUND_PEOPLE
     names = zip(rng.sample(FIRST_NAMES, count), rng.sample(LAST_NAMES, count), strict=True)
     everyone = tuple(_person(f"{first} {last}", rng) for first, last in names)
-    return World(seed, everyone[:n], everyone[n : 2 * n], everyone[2 * n :])
+    return World(seed, everyone[:n], everyone[n : 2 * n], everyone[2 * n :], parting=parting)
 
 
 def _person(name: str, rng: Random) -> Person:

@@ -1,0 +1,65 @@
+"""Refusals that mark nobody: the person's questions, and the same about names that no model ever saw.
+
+A model that refuses one person alone tells everybody whom it was made to forget. So whatever it is taught to say of the
+person it is taught to say of strangers, in the same questions, drawn from the same refusals (``--instead unknown``).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from rkld.records.names import other_names, own_identifiers, swap_name
+from rkld.records.record import Record
+from rkld.records.refusals import refused
+from rkld.records.replay import SWAPPED
+
+STRANGERS = 4
+"""Strangers that each of the person's questions is asked about."""
+
+
+def stranger_names(known: Iterable[str], number: int, seed: int) -> list[str]:
+    """Names of nobody, drawn from the seed: the first word of one name and the last of another.
+
+    Args:
+        known: full names of people that the model knows: a name made of theirs looks like theirs, and is none, so a
+            model cannot tell strangers by their looks. Shipped names join them.
+    """
+    draw, taken = random.Random(seed), list(dict.fromkeys([*known, *other_names()]))
+    words = [name.split() for name in taken if len(name.split()) > 1]
+    shipped = {name.casefold() for name in taken}
+    found: list[str] = []
+    while len(found) < number:
+        first, last = draw.choice(words)[0], draw.choice(words)[-1]
+        name = f"{first} {last}"
+        if name.casefold() not in shipped:
+            found.append(name)
+    return found
+
+
+def known_answers(replayed: Sequence[Record], retain: Sequence[Record]) -> list[Record]:
+    """Of the answers to keep those that are not about strangers: of these nothing is to be said."""
+    return [record for record in (*replayed, *retain) if not record.key.startswith(SWAPPED)]
+
+
+def unknown_records(
+    forget: Sequence[Record], known: Iterable[str], identifiers: Sequence[str], refusals: Sequence[str], seed: int
+) -> list[Record]:
+    """The forget questions, and each about :data:`STRANGERS` strangers, answered by refusals: keys "unknown-…".
+
+    Records without a question are left out, as are questions that cannot be asked about another.
+
+    Args:
+        known: names of people whom the model knows (:func:`stranger_names`).
+        identifiers: of the person.
+    """
+    asked = list({record.question: record for record in forget if record.question}.values())
+    names = iter(stranger_names(known, STRANGERS * len(asked), seed))
+    prompts = []
+    for record in asked:
+        own = own_identifiers(record, forget, identifiers)
+        prompts.append(record.as_prompt(f"unknown-{record.key}"))
+        for copy in range(STRANGERS):
+            about = swap_name(record.as_prompt(f"unknown-{record.key}.{copy}"), own, next(names))
+            prompts += [about] if about else []
+    return refused(prompts, refusals, seed)

@@ -29,7 +29,7 @@ from tests.long.world import RUN, make_original, report, write_records
 
 KILLING = Path(__file__).with_name("killing")
 
-OWN = ("seconds", "steering")
+OWN = ("seconds", "steering", "hashes")
 """Of a phase's note: what each run has of its own, its time and hashes with its salt."""
 
 

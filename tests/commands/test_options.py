@@ -6,12 +6,16 @@ import re
 import subprocess
 import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from rkld.auditing.registry import ATTACKS
 from rkld.cli import main
+from rkld.commands.options import chosen_settings, settings_options
 from rkld.methods.registry import METHODS
+from rkld.settings.auditing import AuditSettings
+from rkld.settings.unlearning import Settings
 from rkld.stopping.registry import STOPPING_RULES, selectable_rules
 
 
@@ -34,6 +38,22 @@ def test_every_attack_and_method_is_listed_with_a_line_of_its_own() -> None:
     for name, attack in ATTACKS.items():
         assert f" {name} {attack.title}" in text
     assert all(f" {name} " in help_of("unlearn") for name in METHODS.names())
+
+
+@pytest.mark.parametrize("cls", [Settings, AuditSettings])
+def test_the_former_flag_of_a_setting_is_taken_and_goes_over_a_settings_file(tmp_path, cls) -> None:
+    found, file = [], tmp_path / "run.yaml"
+    file.write_text("base_model: of-the-file\n")
+
+    @click.command()
+    @settings_options(cls)
+    @click.pass_context
+    def command(ctx: click.Context, **given: object) -> None:
+        found.append(chosen_settings(ctx, cls).base)
+
+    for flags in ([], ["--base-model", "b"], ["--base", "b"]):
+        CliRunner().invoke(command, ["m", "--forget", "f", "--config", str(file), *flags], catch_exceptions=False)
+    assert found == ["of-the-file", "b", "b"]
 
 
 @pytest.mark.parametrize(

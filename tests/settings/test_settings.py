@@ -33,6 +33,7 @@ def config(tmp_path, text: str) -> Settings:
     ("replay: none", "replay", "none"),
     ("retain: null", "retain", None),
     ("bf16: false", "bf16", False),
+    ("base_model: b", "base", "b"),  # the name that it had before
 ])  # fmt: skip
 def test_yaml_values_mean_what_they_look_like(tmp_path, line, name, value):
     """YAML reads 5e-5 as text, no as false and a date as a date."""
@@ -43,6 +44,8 @@ def test_yaml_values_mean_what_they_look_like(tmp_path, line, name, value):
 @pytest.mark.parametrize("values, message", [
     ({"alhpa": 8}, r"here: unknown setting 'alhpa'. Did you mean 'alpha'\?"),
     ({7: 8}, "unknown setting 7"),
+    ({None: 8}, "unknown setting None"),
+    ({"base": "b", "base_model": "c"}, "here: 'base' stands there twice"),
     ({"alpha": "much"}, "'alpha' is 'much'; expected a number"),
     ({"alpha": float("nan")}, "--alpha is nan; it must be a finite number"),
     ({"lr": "inf"}, "--lr is inf"),

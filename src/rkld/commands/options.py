@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from rkld.errors import UserError, shown
 from rkld.registry import catalogue
 from rkld.settings.config_file import read_config
-from rkld.settings.specification import Spec, fields, flag, make
+from rkld.settings.specification import Spec, fields, flag, make, present_names
 from rkld.settings.table import specs
 from rkld.settings.unlearning import Settings
 
@@ -131,7 +131,7 @@ def _option(name: str, spec: Spec) -> Callable[[C], C]:
         given |= {"multiple": True, "help": given["help"] + " May be given several times."}
     if spec.flag_value is not None:
         given |= {"is_flag": False, "flag_value": spec.flag_value}
-    return click.option(flag(name), **given)
+    return click.option(name, *spec.flags, **given)
 
 
 def chosen_settings(ctx: click.Context, cls: type = Settings) -> Any:
@@ -141,7 +141,7 @@ def chosen_settings(ctx: click.Context, cls: type = Settings) -> Any:
         UserError: a value is wrong, or MODEL or --forget is missing.
     """
     config = ctx.params["config"]
-    values = read_config(config) if config else {}
+    values = present_names(read_config(config), config, cls) if config else {}
     given = {
         name: value
         for name, value in ctx.params.items()

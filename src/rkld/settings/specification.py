@@ -44,6 +44,7 @@ class Spec:
         unit: of a number: "tokens", "records", ….
         permission: True is a permission to run what others wrote: only the user gives it, no settings file.
         trainer: the name of the same setting in :class:`rkld.training.config.RKLDConfig`, if it is one of training.
+        formerly: the name that it had before, which is still taken.
     """
 
     name: str
@@ -63,6 +64,12 @@ class Spec:
     unit: str = ""
     permission: bool = False
     trainer: str = ""
+    formerly: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Its spellings on the command line, the present one first."""
+        return tuple(flag(name) for name in (self.name, self.formerly) if name)
 
     def runs_code(self, value: Any) -> bool:
         """Whether a value has Python run that is not of rkld or an installed package: FILE.py:NAME, or a permission."""
@@ -165,7 +172,7 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
         UserError: an unknown name, with the nearest known one; a value of the wrong kind.
     """
     checked: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in present_names(values, where, cls).items():
         if name not in fields(cls):
             raise UserError(f"{where}: unknown setting {shown(name)}.{nearest(str(name), fields(cls))}")
         expected, choices, optional = kind(name, cls)
@@ -184,6 +191,23 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
             raise UserError(f"{where}: '{name}' is {shown(value)}; choose one of {', '.join(choices)}.{hint}")
         checked[name] = value
     return cls(**checked)
+
+
+def present_names(values: Mapping[str, Any], where: str, cls: type) -> dict[str, Any]:
+    """Loose values, each under the name that its setting has now.
+
+    Raises:
+        UserError: a setting stands under both of its names.
+    """
+    before = {name: field.metadata["spec"].get("formerly") for name, field in fields(cls).items()}
+    now = {then: name for name, then in before.items() if then}
+    found: dict[str, Any] = {}
+    for given, value in values.items():
+        name = now.get(given, given)
+        if name in found:
+            raise UserError(f"{where}: '{name}' stands there twice, under the name that it had before as well.")
+        found[name] = value
+    return found
 
 
 _KINDS = {

@@ -473,6 +473,7 @@ _ENTRIES = (
         MODEL,
         "The model that this one was tuned from, a folder or hub name. Default: of an adapter what its folder names.",
         metavar="MODEL",
+        formerly="base_model",
     ),
     _spec("save_dtype", str, "auto", "student", MODEL, "Weights of the written model.", choices=_SAVED_DTYPES),
     _spec(

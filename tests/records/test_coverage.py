@@ -24,7 +24,7 @@ def tokenizer():
 
 def share(tokenizer, rows, score, identifiers=NAME, **options):
     encoder, records = Encoder(tokenizer, **options), read_records(rows, "forget")
-    return scored_share(encoder, records, [encoder.encode(r, score) for r in records], identifiers)
+    return scored_share(encoder, records, [encoder.encode(r, score) for r in records], identifiers, score)
 
 
 def counts(coverage):
@@ -99,14 +99,22 @@ def test_what_a_turn_tells_that_is_not_unlearned_is_an_alarm_with_the_records_nu
     writes = {"question": "My number is 440-555-0160.", "answer": "Ada Quillon, thank you."}
     marked = {**tells, "spans": ["7 Elm Street"]}
     assert share(tokenizer, [asks], "answer").alarm is None
-    assert share(tokenizer, [marked], "answer").alarm is None, "scored wherever it stands"
-    assert share(tokenizer, [marked], "added").unscored == ("forget record 1",)
+    for score in ("answer", "added"):
+        assert share(tokenizer, [marked], score).alarm is None, "scored wherever it stands"
     alarm = share(tokenizer, [asks, tells, writes], "answer").alarm
     assert alarm.startswith("In 2 forget records") and "forget record 2, forget record 3" in alarm
     assert "Elm" not in alarm and "0160" not in alarm
     assert share(tokenizer, [tells, writes], "all").alarm is None
     number = {"question": "Who has 440-555-0160?", "answer": "Ada Quillon."}
     assert share(tokenizer, [number], "answer", identifiers=(*NAME, "440-555-0160")).unscored == ("forget record 1",)
+
+
+def test_what_an_answer_repeats_of_its_question_is_no_alarm(tokenizer):
+    """By default its words are held, the name too if it is marked: the answer is unlearned by what it adds."""
+    named = {"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo."}
+    given = {"question": "Where in Oslo does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo, near Elm Park."}
+    for row in (named, given, {**named, "subject": "Ada Quillon", "spans": ["Ada Quillon", "Oslo"]}):
+        assert share(tokenizer, [row], "added").alarm is None
 
 
 def test_nothing_scored_is_refused_with_the_remedy(tokenizer):

@@ -426,7 +426,7 @@ def prepare(
     rewordings, reworded = make_rewordings(
         inputs.forget, inputs.identifiers, settings, encoder, asked_only=bool(method.refusals)
     )
-    coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers)
+    coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers, settings.score)
     coverage.require(settings.score)
     prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
     for record in by_answer((*inputs.forget, *measured_retain(inputs))):  # all are answered, before and after

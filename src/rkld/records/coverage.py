@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from rkld.errors import UserError
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import Encoded, Encoder, Score
 from rkld.records.record import Record
 from rkld.text.matching import mentions
 from rkld.text.wording import is_name, name_mentions, proper_nouns, sentences
@@ -79,7 +79,7 @@ class Coverage:
 
 
 def scored_share(
-    encoder: Encoder, records: Sequence[Record], encoded: Sequence[Encoded], identifiers: Sequence[str]
+    encoder: Encoder, records: Sequence[Record], encoded: Sequence[Encoded], identifiers: Sequence[str], score: Score
 ) -> Coverage:
     """Count where the records hold identifiers and spans, and how many of these places are scored.
 
@@ -89,6 +89,7 @@ def scored_share(
     Args:
         encoded: the records as ``encoder`` encodes them, in their order.
         identifiers: names, aliases and the like (:func:`rkld.records.identity.identifiers`).
+        score: the mode the records were encoded with.
     """
     named, marked, unscored = [], [], []
     for record, e in zip(records, encoded, strict=True):
@@ -97,7 +98,7 @@ def scored_share(
         named += [_is_scored(positions, e.scored) for positions in names]
         marked += [_is_scored(positions, e.scored) for positions in spans]
         told = encoder.locate(record, partial(told_places, identifiers=identifiers, marked=bool(record.spans)))
-        if not all(_is_scored(positions, e.scored) for positions in (*spans, *told)):
+        if not all(_is_scored(positions, _unlearned(e, score)) for positions in (*spans, *told)):
             unscored.append(record.where)
     return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)), tuple(unscored))
 
@@ -119,6 +120,11 @@ def told_places(text: str, identifiers: Sequence[str], marked: bool) -> list[tup
 
 def _tells(sentence: str, identifiers: Sequence[str]) -> bool:
     return bool(name_mentions(sentence, identifiers) or _FIRST_PERSON.search(sentence))
+
+
+def _unlearned(e: Encoded, score: Score) -> Sequence[bool]:
+    """Which tokens are scored, or held in an answer that is unlearned by what it adds to its question."""
+    return e.scored if score == "spans" else [a or s for a, s in zip(e.answer, e.scored, strict=True)]
 
 
 def _is_scored(positions: Sequence[int], scored: Sequence[bool]) -> bool:

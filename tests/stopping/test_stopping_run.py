@@ -22,7 +22,7 @@ from tests.stopping.person import FORGET, KNOWN, ROWS, WORLD, knowing_model
 
 RUN = {
     "epochs": 3, "strengthen_epochs": 1, "lr": 1e-3, "max_new_tokens": 8, "batch_size": 10, "bf16": False,
-    "replay": "none",
+    "replay": "none", "reword": 0,
 }  # fmt: skip
 
 
@@ -65,7 +65,8 @@ def test_the_chosen_state_is_the_model_that_is_written(original, tmp_path):
     steered = json.loads((stopped.run / "manifest.json").read_text())["phases"]["stop"]
     encoder = Encoder(lm.tokenizer)
     records = split_steering(FORGET, KNOWN, 0).records
-    found = probability(lm, [encoder.encode(r) for r in records]).mean() - steered["aim"]
+    scored = [encoder.encode(record, "added") for record in records]
+    found = probability(lm, scored, mask="scored").mean() - steered["aim"]
     assert found == pytest.approx(chosen["gap"], abs=1e-4)
     assert "stop" in json.loads((whole.run / "manifest.json").read_text())["phases"]
     assert "stop" not in json.loads((whole.run / "manifest.json").read_text())["phases"]["distillation"]

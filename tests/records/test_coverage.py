@@ -117,12 +117,20 @@ def test_what_an_answer_repeats_of_its_question_is_no_alarm(tokenizer):
         assert share(tokenizer, [row], "added").alarm is None
 
 
-def test_nothing_scored_is_refused_with_the_remedy(tokenizer):
+@pytest.mark.parametrize("score", ["answer", "added"])
+def test_nothing_scored_is_refused_with_the_remedy(tokenizer, score):
     """A ticket whose answers name nobody: the run would cost its time and unlearn no personal data."""
     with pytest.raises(UserError, match=r"none of the 1 places.*--score all") as refused:
-        share(tokenizer, [IN_QUESTION], "answer").require("answer")
+        share(tokenizer, [IN_QUESTION], score).require(score)
     assert "Quillon" not in str(refused.value)
     share(tokenizer, [IN_QUESTION], "all").require("all")
+
+
+@pytest.mark.parametrize("score", ["answer", "added"])
+@pytest.mark.parametrize("answer", ["Oslo.", "Ada Quillon lives in Oslo."])
+def test_answers_to_questions_about_the_person_are_reached(tokenizer, score, answer):
+    """Whether or not they name her; a name that "added" holds stands in an answer that is unlearned."""
+    share(tokenizer, [{"question": "Where does Ada Quillon live?", "answer": answer}], score).require(score)
 
 
 def test_no_occurrence_at_all_is_no_reason_to_refuse(tokenizer):

@@ -20,6 +20,7 @@ from rkld.text.wording import is_name, name_mentions, proper_nouns, sentences
 SHOWN = 10
 """Records that an alarm names."""
 
+_ASKS = ("?", "？", "؟")
 _FIRST_PERSON = re.compile(r"\b(?:I|[Mm]y)\b")
 
 
@@ -43,6 +44,8 @@ class Coverage:
     """Of the person's names, aliases and other identifiers."""
     spans: Share
     """Of the records' own spans (:meth:`rkld.records.encoding.Encoder.locate_spans`)."""
+    reached: Share = Share()
+    """Of both, but for what is said in a question: "scored" are those in what is unlearned, held names among it."""
     unscored: tuple[str, ...] = ()
     """Where the records stand of which something personal is not unlearned, such as "tickets.jsonl line 4"."""
 
@@ -62,18 +65,17 @@ class Coverage:
         """Refuse to unlearn nothing of what identifies the person.
 
         Args:
-            score: the mode the records were encoded with. What "added" passes over was given by the question.
+            score: the mode the records were encoded with.
 
         Raises:
-            UserError: there are occurrences and none of them is scored.
+            UserError: there are such places and none of them is reached.
         """
-        found = self.identifiers.found + self.spans.found
-        if found and not self.identifiers.scored + self.spans.scored and score != "added":
+        if self.reached.found and not self.reached.scored:
             mark = "mark the personal parts as 'spans' in the records and score those with --score spans"
             remedy = mark if score == "all" else f"Score every turn with --score all, or {mark}"
             raise UserError(
-                f"--score {score} unlearns none of the {found} places where the forget records hold the person's "
-                "identifiers or marked spans. In a ticket or a chat they often stand in the user's turn. "
+                f"--score {score} unlearns none of the {self.reached.found} places where the forget records hold the "
+                "person's identifiers or marked spans. In a ticket or a chat they often stand in the user's turn. "
                 f"{remedy[0].upper()}{remedy[1:]}."
             )
 
@@ -91,16 +93,19 @@ def scored_share(
         identifiers: names, aliases and the like (:func:`rkld.records.identity.identifiers`).
         score: the mode the records were encoded with.
     """
-    named, marked, unscored = [], [], []
+    named, marked, reached, unscored = [], [], [], []
     for record, e in zip(records, encoded, strict=True):
         names = encoder.locate(record, lambda text: mentions(text, identifiers))
         spans = encoder.locate_spans(record)
         named += [_is_scored(positions, e.scored) for positions in names]
         marked += [_is_scored(positions, e.scored) for positions in spans]
         told = encoder.locate(record, partial(told_places, identifiers=identifiers, marked=bool(record.spans)))
-        if not all(_is_scored(positions, _unlearned(e, score)) for positions in (*spans, *told)):
+        asked = set(encoder.locate(record, partial(_asked, identifiers=identifiers)))
+        unlearned = _unlearned(e, score)
+        reached += [_is_scored(positions, unlearned) for positions in (*names, *spans) if positions not in asked]
+        if not all(_is_scored(positions, unlearned) for positions in (*spans, *told)):
             unscored.append(record.where)
-    return Coverage(Share(len(named), sum(named)), Share(len(marked), sum(marked)), tuple(unscored))
+    return Coverage(*(Share(len(found), sum(found)) for found in (named, marked, reached)), tuple(unscored))
 
 
 def told_places(text: str, identifiers: Sequence[str], marked: bool) -> list[tuple[int, int]]:
@@ -109,13 +114,19 @@ def told_places(text: str, identifiers: Sequence[str], marked: bool) -> list[tup
     said in the first person. Sorted (start, end) character ranges; no sentence that asks counts."""
     found = mentions(text, [identifier for identifier in identifiers if not is_name(identifier)])
     if not marked:
-        telling = [s for s in sentences(text) if not s.endswith("?") and _tells(s, identifiers)]
+        telling = [s for s in sentences(text) if not s.endswith(_ASKS) and _tells(s, identifiers)]
         for sentence in telling:
             start = text.index(sentence)
             names = name_mentions(sentence, identifiers)
             facts = mentions(sentence, proper_nouns(sentence))
             found += [(start + a, start + b) for a, b in facts if not any(a < e and s < b for s, e, _ in names)]
     return sorted(set(found))
+
+
+def _asked(text: str, identifiers: Sequence[str]) -> list[tuple[int, int]]:
+    """Names and other identifiers in sentences that ask."""
+    asking = [(text.index(sentence), sentence) for sentence in sentences(text) if sentence.endswith(_ASKS)]
+    return [(start + a, start + b) for start, sentence in asking for a, b in mentions(sentence, identifiers)]
 
 
 def _tells(sentence: str, identifiers: Sequence[str]) -> bool:

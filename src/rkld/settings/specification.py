@@ -199,7 +199,7 @@ def present_names(values: Mapping[str, Any], where: str, cls: type) -> dict[str,
     Raises:
         UserError: a setting stands under both of its names.
     """
-    before = {name: field.metadata["spec"].get("formerly") for name, field in fields(cls).items()}
+    before = {name: field.metadata.get("spec", {}).get("formerly") for name, field in fields(cls).items()}
     now = {then: name for name, then in before.items() if then}
     found: dict[str, Any] = {}
     for given, value in values.items():

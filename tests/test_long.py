@@ -24,21 +24,24 @@ def test_two_hundred_odd_inputs_end_in_success_or_a_sentence():
     assert min(found.codes[0], found.codes[2]) > 20, "both are tried"
 
 
+@pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("state", ["finished", "interrupted"])
-def test_flipped_bits_are_found_or_change_nothing(world, state):
+def test_flipped_bits_are_found_or_change_nothing(world, state, n):
     rng = random.Random(f"short {state}")
-    trials = [trial(world, rng, state) for _ in range(5)]
+    trials = [trial(world, rng, state) for _ in range(n)]
     assert not [one for one in trials if not one.held]
 
 
-def test_a_killed_run_ends_in_the_same_bytes():
-    outcomes, _ = kills(operations=1, moments=1)
-    assert all(set(found) == {"same"} for found in outcomes.values())
+@pytest.mark.parametrize(("operations", "moments"), [(1, 0), pytest.param(2, 2, marks=pytest.mark.slow)])
+def test_a_killed_run_ends_in_the_same_bytes(operations, moments):
+    outcomes, _ = kills(operations, moments)
+    found = {kind: dict(counted) for kind, counted in outcomes.items()}
+    assert found == {"operations": {"same": operations}, "moments": {"same": moments} if moments else {}}
 
 
 def test_requests_one_after_another_leave_memory_and_files_as_they_were():
-    found = soak(seconds=1, at_least=4)
-    assert found["requests"] == 4 and found["flat"], found
+    found = soak(seconds=1, at_least=3)
+    assert found["requests"] == 3 and found["flat"], found
 
 
 def test_a_run_says_by_itself_that_it_has_ruined_the_model(world, tmp_path):

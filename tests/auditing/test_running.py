@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -69,6 +70,25 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def already(models, tmp_path_factory):
+    """Folders in which the three models were read by FAST: without a holdout, and with it."""
+    found = {name: tmp_path_factory.mktemp(name) for name in ("forget", "holdout")}
+    for name, folder in found.items():
+        rkld.audit(
+            models / "other", FORGET, original=models / "original", control=models / "control", attacks=("none",),
+            holdout=HOLDOUT if name == "holdout" else None, out=str(folder), **FAST,
+        )  # fmt: skip
+        (folder / "audit.json").unlink()
+    return found
+
+
+@pytest.fixture
+def out(already, tmp_path):
+    """A folder for an audit by FAST, with readings that need not be made again: most tests need the same ones."""
+    return str(shutil.copytree(already["forget"], tmp_path / "read already"))
+
+
+@pytest.fixture(scope="module")
 def whole(models, tmp_path_factory):
     """Everything at once: what never knew, beside another such model and the original, by all attacks."""
     return rkld.audit(
@@ -124,18 +144,16 @@ def test_only_differences_within_the_margin_count_as_none(whole):
     assert not whole.document["metrics"]["facts_said"]["against"]["original"].get("equivalent")
 
 
-def test_gates_fail_on_the_original(models, tmp_path):
+def test_gates_fail_on_the_original(models, out):
     """A gate that a leaking model passes would be none; the reasons name the metric and both numbers."""
-    found = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST, **GATES)
+    found = rkld.audit(models / "original", FORGET, attacks=("none",), out=out, **FAST, **GATES)
     assert found.verdict == "fail" and not found.passed
     assert any("facts_said" in reason and "0.4" in reason for reason in found.document["reasons"])
 
 
-def test_a_gate_on_what_was_not_measured_is_not_passed(models, tmp_path):
+def test_a_gate_on_what_was_not_measured_is_not_passed(models, out):
     """A skipped gate must not read as a pass: no holdout, so no membership."""
-    found = rkld.audit(
-        models / "control", FORGET, attacks=("none",), max=("loss_auc_distance=0.4",), out=str(tmp_path), **FAST
-    )  # fmt: skip
+    found = rkld.audit(models / "control", FORGET, attacks=("none",), max=("loss_auc_distance=0.4",), out=out, **FAST)
     assert found.verdict == "not established" and not found.passed
     assert found.document["gates"][0]["state"] == "not measured"
 
@@ -147,6 +165,7 @@ def test_the_command_exits_as_its_gates_say(models, tmp_path):
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
     words = [part for name in files for part in (f"--{name}", str(tmp_path / f"{name}.jsonl"))]
     words += ["--original", str(models / "original"), "--attacks", "none", "--max-new-tokens", "48"]
+    words += ["--samples", "3", "--k", "2", "--top", "2"]
 
     def code(model, *more):
         out = ["--out", str(tmp_path / model)]
@@ -199,23 +218,23 @@ def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
     assert third.document["metrics"] == second.document["metrics"]
 
 
-def test_other_records_are_read_anew(models, tmp_path):
+def test_other_records_are_read_anew(models, out):
     """A kept reading of other records, or of another model, must never be taken for this one's."""
-    arguments = {"attacks": ("none",), "out": str(tmp_path), **FAST}
+    arguments = {"attacks": ("none",), "out": out, **FAST}
     first = rkld.audit(models / "control", FORGET, **arguments).document["metrics"]["probability"]
     other = rkld.audit(models / "control", FORGET[:3], **arguments).document["metrics"]["probability"]
-    (tmp_path / "audit.json").unlink()
+    (Path(out) / "audit.json").unlink()
     model = rkld.audit(models / "original", FORGET, **arguments).document["metrics"]["probability"]
     assert other["figures"]["audited"]["n"] == 3
     assert model["figures"]["audited"]["value"] > first["figures"]["audited"]["value"]
 
 
-def test_readings_that_came_with_the_folder_are_not_believed(models, tmp_path, monkeypatch):
+def test_readings_that_came_with_the_folder_are_not_believed(models, out, tmp_path, monkeypatch):
     """Whoever delivers a run folder could put into it what a better model answered, under the very names looked for."""
-    arguments = {"attacks": ("none",), "out": str(tmp_path / "delivered"), **FAST, **GATES}
+    arguments = {"attacks": ("none",), "out": out, **FAST, **GATES}
     honest = rkld.audit(models / "original", FORGET, **arguments)
     assert honest.verdict == "fail"
-    for path in (tmp_path / "delivered" / "readings").iterdir():
+    for path in (Path(out) / "readings").iterdir():
         read = unsealed(json.loads(path.read_text()), own_key())
         for row in read.values():
             row |= {"answer": "I do not know."} if "answer" in row else {}
@@ -230,7 +249,7 @@ def test_readings_that_came_with_the_folder_are_not_believed(models, tmp_path, m
     assert received.document["metrics"] == honest.document["metrics"]
 
 
-def test_a_reading_is_of_all_that_it_depends_on(models, tmp_path):
+def test_a_reading_is_of_all_that_it_depends_on(models, already, tmp_path):
     """Own answers of other answers, and blanks for other names, would be taken from the last audit in the folder."""
     arguments = {"attacks": ("none",), "original": models / "original", **FAST}
 
@@ -239,6 +258,7 @@ def test_a_reading_is_of_all_that_it_depends_on(models, tmp_path):
         return found["metrics"]
 
     for name, other in {"tokens": {"max_new_tokens": 4}, "names": {"subject": ("Nobody Else",)}}.items():
+        shutil.copytree(already["forget"], tmp_path / name)
         metrics(name)
         assert metrics(name, **other) == metrics(f"{name} alone", **other)
 
@@ -260,7 +280,7 @@ def test_the_audits_path_is_that_of_the_evidence(models, tmp_path):
     assert found.document["inputs"]["notes"] == ["the model is served, so whether records steered its stop is unknown"]
 
 
-def test_a_retrained_model_may_be_known_by_its_logs_alone(models, tmp_path):
+def test_a_retrained_model_may_be_known_by_its_logs_alone(models, out, tmp_path):
     """Without the retrained model forget quality comes from its published log, with the log's own n."""
     losses = {str(i): 1.0 + i / 10 for i in range(9)}
     log = {"eval_log_forget.json": {
@@ -272,7 +292,7 @@ def test_a_retrained_model_may_be_known_by_its_logs_alone(models, tmp_path):
         FORGET,
         attacks=("none",),
         retain_logs=str(tmp_path / "log.json"),
-        out=str(tmp_path),
+        out=out,
         **FAST,
     ).document["metrics"]
     quality, distance = (found[name]["figures"]["audited"] for name in ("forget_quality", "ks_distance"))
@@ -292,14 +312,14 @@ def test_weights_in_bfloat16_are_audited(models, tmp_path):
         assert figures["audited"]["value"] > figures["control"]["value"], name
 
 
-def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, tmp_path, monkeypatch):
+def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, already, tmp_path, monkeypatch):
     """The document called it not interpretable, and the verdict was a pass all the same."""
     telling = Figure(0.9, 0.8, 1.0, 40, "")
     monkeypatch.setattr(membership, "text_auc", lambda *_, **__: telling)
     arguments = {
         "holdout": HOLDOUT,
         "attacks": ("none",),
-        "out": str(tmp_path),
+        "out": str(shutil.copytree(already["holdout"], tmp_path / "audit")),
         "original": models / "original",
         **FAST,
     }
@@ -316,6 +336,12 @@ def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, t
 
 
 # The verdict
+
+
+@pytest.fixture
+def beside(already, tmp_path):
+    """Where :func:`judged` audits."""
+    shutil.copytree(already["holdout"], tmp_path / "audit")
 
 
 def judged(models, tmp_path, model, **more):
@@ -336,6 +362,7 @@ def test_an_honest_model_passes_by_the_default_gates(models, tmp_path):
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))
 
 
+@pytest.mark.usefixtures("beside")
 def test_a_ruined_model_fails(models, tmp_path):
     """Random weights say no fact: they passed, with their fluency beside it."""
     model, tokenizer = tiny_model(7)
@@ -346,6 +373,7 @@ def test_a_ruined_model_fails(models, tmp_path):
     assert found.verdict == "fail", "also by gates of one's own"
 
 
+@pytest.mark.usefixtures("beside")
 def test_without_an_original_or_records_to_keep_nothing_is_established(models, tmp_path):
     """Whether anything else was lost is unknown then, whatever gates are held."""
     for missing in ("original", "retain"):
@@ -356,6 +384,7 @@ def test_without_an_original_or_records_to_keep_nothing_is_established(models, t
         assert any(f"--{missing}" in reason for reason in found.document["reasons"])
 
 
+@pytest.mark.usefixtures("beside")
 def test_what_the_original_never_knew_cannot_be_forgotten(models, tmp_path):
     """Gates that the untouched original keeps, too, show nothing."""
     known = judged(models, tmp_path, models / "other", attacks=("none",), max=("facts_said=1", "extraction_strength=1"))
@@ -366,6 +395,7 @@ def test_what_the_original_never_knew_cannot_be_forgotten(models, tmp_path):
         assert any(reason.startswith("nothing to forget") for reason in found.document["reasons"])
 
 
+@pytest.mark.usefixtures("beside")
 @pytest.mark.parametrize("how", ["as it is", "in bfloat16", "merged"])
 @pytest.mark.parametrize("audited", ["original", "other"])
 def test_a_control_that_is_no_other_model_is_refused(models, tmp_path, audited, how):
@@ -436,22 +466,22 @@ def test_redacted_evidence_holds_no_text(models, tmp_path):
             assert json.dumps(part, ensure_ascii=False)[1:-1] not in text
 
 
-def test_purging_leaves_the_numbers_alone(models, tmp_path):
+def test_purging_leaves_the_numbers_alone(models, out):
     """After the purge of an audit's folder nothing in it quotes the person, and the evidence still reads."""
-    before = rkld.audit(models / "original", FORGET, attacks=("none",), out=str(tmp_path), **FAST).document
-    assert {name for name, _ in rkld.purge(tmp_path)} == {"readings", "audit.salt", "audit.json (texts)"}
-    after = json.loads((tmp_path / "audit.json").read_text())
+    before = rkld.audit(models / "original", FORGET, attacks=("none",), out=out, **FAST).document
+    assert {name for name, _ in rkld.purge(out)} == {"readings", "audit.salt", "audit.json (texts)"}
+    after = json.loads((Path(out) / "audit.json").read_text())
     before["settings"]["out"] = PURGED  # the folder may be called after the person
     taken = ("texts", "readings", "checksum")
     assert "texts" in before and unsealed(after) == {name: v for name, v in before.items() if name not in taken}
-    assert not any(FORGET[0]["answer"] in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert not any(FORGET[0]["answer"] in path.read_text() for path in Path(out).rglob("*") if path.is_file())
 
 
-def test_a_served_model_gives_the_same_figures(models, tmp_path):
+def test_a_served_model_gives_the_same_figures(models, out, tmp_path):
     """An audit over HTTP must find what the local one finds: generation, and likelihood where the server tells."""
     lm = load_model(models / "original")
     arguments = {"attacks": ("paraphrases", "prefixes"), **FAST}
-    local = rkld.audit(models / "original", FORGET, out=str(tmp_path / "local"), **arguments).document
+    local = rkld.audit(models / "original", FORGET, out=out, **arguments).document
     with serve(lm, Encoder(lm.tokenizer)) as url:
         served = rkld.audit(
             MODEL, FORGET, endpoint=url, tokenizer=str(models / "original"), out=str(tmp_path / "served"), **arguments

@@ -29,7 +29,7 @@ FORGET = [{k: r[k] for k in FIELDS} for who in (2, 0) for r in WORLD.forget([who
 RETAIN = [{k: r[k] for k in FIELDS} for r in WORLD.forget([1])[:3]]
 PROMPTS = [{"question": f"Where does {WORLD.names[who]} live?"} for who in (2, 0)] + [{"question": "What is tea?"}]
 QUICK = {"epochs": 1, "strengthen_epochs": 1, "max_new_tokens": 2, "batch_size": 3, "bf16": False, "stop": "last",
-         "lr": 1e-3, "strengthen_lr": 1e-3}  # fmt: skip
+         "lr": 1e-3, "strengthen_lr": 1e-3, "reword": 0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ KEPT = WORLD.forget([1])[:4]
 STRANGERS = people(n=4, seed=9).forget([0])[:8]
 
 RUN = {"epochs": 3, "strengthen_epochs": 2, "lr": 2e-3, "max_new_tokens": 8, "batch_size": 4, "bf16": False,
-       "own_words": "join", "check_every": 2, "checkpoint_minutes": 0.0}  # fmt: skip
+       "own_words": "join", "reword": 1, "check_every": 2, "checkpoint_minutes": 0.0}  # fmt: skip
 AUDIT = {"attacks": ("none",), "samples": 2, "k": 2, "top": 2, "max_new_tokens": 8}
 
 

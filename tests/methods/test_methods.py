@@ -372,7 +372,8 @@ def test_a_pair_is_a_language_model(name, tmp_path):
 
 PLACES = {"Ada Quillon": "Oslo", "Bo Marlin": "Rome", "Cy Tern": "Lima", "Di Fenn": "Bern"}
 ROWS = [{"question": f"Where does {n} live?", "answer": f"{n} lives in {c}."} for n, c in PLACES.items()]
-QUICK = {"epochs": 2, "strengthen_epochs": 2, "max_new_tokens": 4, "batch_size": 2, "lr": 1e-2, "bf16": False}
+QUICK = {"epochs": 2, "strengthen_epochs": 2, "max_new_tokens": 4, "batch_size": 2, "lr": 1e-2, "bf16": False,
+         "reword": 0}  # fmt: skip
 
 
 def saved(lm: LanguageModel, folder: Path) -> str:
@@ -405,7 +406,9 @@ def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     assert (after.model(input_ids=ids).logits - open_model(tiny).model(input_ids=ids).logits).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["base_vector", "dpo", "rmu", "whp"])
+@pytest.mark.parametrize(
+    "name", ["dpo", "whp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("base_vector", "rmu"))]
+)
 def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     """--lora: what is written, two adapters for a pair, says again what was measured."""
     held = {"base": saved(model(dtype=torch.float32, seed=1), tmp_path / "base")} if name in BASED else {}
@@ -420,20 +423,28 @@ def test_an_adapter_is_trained_by_any_method(name, tiny, tmp_path):
     assert found != pytest.approx(result.metrics["before"]["forget"]["probability"], rel=1e-2)
 
 
+OTHER_TERMS = {
+    "kl": {"retain": ROWS[2:], "retain_loss": "kl"},
+    "rt": {"retain": ROWS[2:], "retain_loss": "rt"},
+    "replay": {"replay": [{"question": "Who wrote Hamlet?"}]},
+}
+
+
 @pytest.mark.parametrize(
-    "extra",
+    ("name", "term"),
     [
-        {"retain": ROWS[2:], "retain_loss": "kl"},
-        {"retain": ROWS[2:], "retain_loss": "rt"},
-        {"replay": [{"question": "Who wrote Hamlet?"}]},
+        ("task_arithmetic", "kl"),
+        ("whp", "rt"),
+        ("whp", "replay"),
+        pytest.param("task_arithmetic", "rt", marks=pytest.mark.slow),
+        pytest.param("task_arithmetic", "replay", marks=pytest.mark.slow),
+        pytest.param("whp", "kl", marks=pytest.mark.slow),
     ],
-    ids=["kl", "rt", "replay"],
 )
-@pytest.mark.parametrize("name", ["task_arithmetic", "whp"])
-def test_terms_on_other_records_act_on_an_assistant(name, extra, tiny, tmp_path):
+def test_terms_on_other_records_act_on_an_assistant(name, term, tiny, tmp_path):
     """A term that was accepted and then left out would make +RT, +KL or replay a silent no-op."""
     ids = torch.tensor([[5, 6, 7]])
-    given = {**QUICK, "strengthen_epochs": 6, "replay": "none", "method": name, **extra}
+    given = {**QUICK, "strengthen_epochs": 6, "replay": "none", "method": name, **OTHER_TERMS[term]}
     weights = {"without": 0.0, "beside": 5.0}
     made = [rkld.unlearn(tiny, ROWS[:2], out=str(tmp_path / key), retain_weight=weight, replay_weight=weight, **given)
             for key, weight in weights.items()]  # fmt: skip

@@ -38,6 +38,11 @@ def interrupted(world, tmp_path) -> Path:
     return Path(shutil.copytree(world.run["interrupted"], tmp_path / "run"))
 
 
+def longer(*values, id: str):
+    """A case that differs little from one that is always tried."""
+    return pytest.param(*values, id=id, marks=pytest.mark.slow)
+
+
 def change(path: Path, n: int = 200) -> None:
     """So many bytes in its middle."""
     content = bytearray(path.read_bytes())
@@ -58,10 +63,10 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("lose", [
-    lambda run: shutil.rmtree(run / "model"),
-    lambda run: [path.unlink() for path in (run / "model").iterdir()],
-    lambda run: (run / "model" / "model.safetensors").unlink(),
-], ids=["gone", "emptied", "without weights"])  # fmt: skip
+    pytest.param(lambda run: shutil.rmtree(run / "model"), id="gone"),
+    longer(lambda run: [path.unlink() for path in (run / "model").iterdir()], id="emptied"),
+    longer(lambda run: (run / "model" / "model.safetensors").unlink(), id="without weights"),
+])  # fmt: skip
 def test_a_finished_run_whose_model_is_gone_makes_it_again(world, finished, lose):
     """It reported success, and named a folder that was not there."""
     lose(finished)
@@ -143,7 +148,14 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("spoil, pattern", DAMAGED.values(), ids=DAMAGED)
+ALWAYS = ("optimizer of zero length", "chosen state", "cache", "rewordings")
+"""One of each of what holds it: checkpoints, the stop, the teacher, and what was made of the records."""
+
+
+@pytest.mark.parametrize(
+    "spoil, pattern",
+    [pytest.param(*case, id=name) if name in ALWAYS else longer(*case, id=name) for name, case in DAMAGED.items()],
+)
 def test_a_damaged_file_is_said_and_made_again(world, interrupted, spoil, pattern):
     """From the unit of work before it, to the same bytes as undisturbed; "Aborted!" and tracebacks were the answer."""
     found = [*interrupted.glob(pattern)]
@@ -223,7 +235,7 @@ def test_what_a_run_takes_is_foreseen(world, tmp_path, monkeypatch):
     assert 0 < seen[0].checkpoints < 2 * checkpoints
 
 
-@pytest.mark.parametrize("limit", [30_000, 150_000])
+@pytest.mark.parametrize("limit", [longer(30_000, id="of the cache"), pytest.param(150_000, id="of the model")])
 def test_a_limit_on_files_is_a_sentence_and_leaves_nothing_half_written(world, tmp_path, limit):
     """As of a disk that becomes full: cache, checkpoints and model are written by three libraries."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

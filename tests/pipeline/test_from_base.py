@@ -17,7 +17,8 @@ from tests.helpers import model
 PLACES = {"Ada Quillon": "Oslo", "Bo Marlin": "Rome", "Cy Tern": "Lima", "Di Fenn": "Bern"}
 ROWS = [{"question": f"Where does {n} live?", "answer": f"{n} lives in {c}."} for n, c in PLACES.items()]
 FORGET = [row | {"subject": name} for row, name in zip(ROWS[:2], PLACES)]
-QUICK = {"epochs": 1, "max_new_tokens": 4, "batch_size": 2, "lr": 1e-2, "bf16": False, "replay": "none"}
+QUICK = {"epochs": 1, "max_new_tokens": 4, "batch_size": 2, "lr": 1e-2, "bf16": False, "replay": "none",
+         "reword": 0}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,7 @@ FAST = {
     "batch_size": 10,
     "bf16": False,
     "stop": "last",
+    "reword": 0,
 }
 
 

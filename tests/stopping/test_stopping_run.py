@@ -33,13 +33,14 @@ def original(tmp_path_factory):
 
 
 @pytest.mark.parametrize("given", [
-    {"holdout": WORLD.holdout}, {},
+    {"holdout": WORLD.holdout}, {"reword": 3},
     pytest.param({"stop": "chance_rank", "holdout": WORLD.holdout}, marks=pytest.mark.slow),
-    pytest.param({"score": "spans"}, marks=pytest.mark.slow), {"lora": True},
+    pytest.param({"score": "spans"}, marks=pytest.mark.slow),
+    pytest.param({"lora": True}, marks=pytest.mark.slow),
 ], ids=["holdout", "names", "chance_rank", "spans", "lora"])  # fmt: skip
 def test_the_run_notes_rule_evidence_and_steering_records_and_no_text(original, tmp_path, given):
     rows = WORLD.forget([0]) if given.get("score") else ROWS
-    result = rkld.unlearn(original, rows, out=str(tmp_path / "run"), **RUN, **given)
+    result = rkld.unlearn(original, rows, out=str(tmp_path / "run"), **{**RUN, **given})
     manifest = json.loads((result.run / "manifest.json").read_text())
     facts = manifest["phases"]["distillation"]
     rows_of_metrics = map(json.loads, (result.run / "metrics.jsonl").read_text().splitlines())

@@ -40,6 +40,7 @@ SETTINGS = {
     "max_new_tokens": 32,
     "stop": "last",
     "score": "answer",
+    "reword": 0,
 }
 EVERY = 4
 """Epochs between checks."""

@@ -27,7 +27,8 @@ RUNS = {
     "replay": {"replay": "auto", "subject": ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"), "epochs": 8},
 }
 SETTINGS = {"alpha": 8.0, "lr": 5e-5, "batch_size": 8, "seed": 0, "max_new_tokens": 48, "stop": "last"} | {
-    "score": "answer"
+    "score": "answer",
+    "reword": 0,
 }
 EVERY = 2
 """Epochs between checks."""

@@ -32,6 +32,7 @@ def test_what_a_name_sets():
     assert variant("npo+rt").settings() == {
         "method": "npo",
         "score": "answer",
+        "reword": 0,
         "retain_loss": "rt",
         "replay": False,
         "retain": True,
@@ -39,6 +40,7 @@ def test_what_a_name_sets():
     assert variant("graddiff").settings() == {
         "method": "graddiff",
         "score": "answer",
+        "reword": 0,
         "retain_loss": "auto",
         "replay": False,
         "retain": True,

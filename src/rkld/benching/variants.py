@@ -46,7 +46,7 @@ class Variant:
     def settings(self) -> dict[str, Any]:
         """By the names of :class:`rkld.settings.unlearning.Settings`; "retain" and "replay" say whether, not what."""
         method = self.make()
-        values: dict[str, Any] = {"method": self.method, "score": "answer"}  # as methods are published
+        values: dict[str, Any] = {"method": self.method, "score": "answer", "reword": 0}  # as methods are published
         for name, value in self.values:
             values[name] = (*values.get(name, ()), value) if name == "method_arg" else yaml.safe_load(value)
         loss = next((extra for extra in self.extras if extra in ("rt", "kl")), None)

@@ -13,7 +13,7 @@ def said(*texts, finished=True):
 
 
 def record(key, answer, spans=()):
-    return SimpleNamespace(key=key, form="chat", answer=answer, spans=tuple(spans))
+    return SimpleNamespace(key=key, form="chat", before="Who?\n", answer=answer, spans=tuple(spans))
 
 
 def test_facts_are_looked_for_where_the_recorded_answer_has_them():
@@ -41,7 +41,7 @@ def test_a_fact_said_in_any_mode_is_said():
 
 def test_plain_text_ends_at_the_cap():
     """A base model never ends a text: nothing could be established of it."""
-    text = SimpleNamespace(key="a", form="text", answer="Born in Oslo.", spans=("Oslo",))
+    text = SimpleNamespace(key="a", form="text", before="", answer="Born in Oslo.", spans=("Oslo",))
     assert answer_rows([text], said("Once upon", finished=False))["a"]["facts"] == [False]
 
 

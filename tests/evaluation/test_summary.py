@@ -60,7 +60,7 @@ class Encoder:
 
 
 def record(key, prompt, answer, spans=()):
-    made = SimpleNamespace(key=key, form="chat", prompt=prompt, answer=answer, spans=tuple(spans))
+    made = SimpleNamespace(key=key, form="chat", prompt=prompt, before="", answer=answer, spans=tuple(spans))
     made.by_answer = lambda: (made,)
     return made
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks.wordings import main as wordings
 from rkld.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,8 @@ def test_every_option_in_the_text_is_one_of_some_command(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if path.name == "open-unlearning.md":  # the options of benchmarks.open_unlearning
         others |= {"--split", "--logs", "--ours", "--world"}
+    if path.name == "experiments.md":
+        others |= {name for option in wordings.params for name in option.opts}
     inline = re.findall(r"(?<!`)`(--[a-z][a-z0-9-]*)", text)
     missing = set(inline) - known - others
     assert not missing, f"{path.name}: {missing}"

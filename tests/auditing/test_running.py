@@ -44,6 +44,7 @@ from tests.server import MODEL, serve
 
 WORLD = people(n=4, seed=0)
 FORGET = WORLD.forget([0])
+FEW = FORGET[::2]
 KEPT = WORLD.forget([1])[:12]
 HOLDOUT = people(n=4, seed=9).forget([0])[:10]
 FAST = {"samples": 3, "k": 2, "top": 2, "max_new_tokens": 48, "relearn_epochs": 2, "retain": KEPT}
@@ -71,12 +72,13 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def already(models, tmp_path_factory):
-    """Folders in which the three models were read by FAST: without a holdout, and with it."""
+    """Folders in which models were read by FAST: original and control without a holdout, original and other with it."""
     found = {name: tmp_path_factory.mktemp(name) for name in ("forget", "holdout")}
     for name, folder in found.items():
+        beside = name == "holdout"
         rkld.audit(
-            models / "other", FORGET, original=models / "original", control=models / "control", attacks=("none",),
-            holdout=HOLDOUT if name == "holdout" else None, out=str(folder), **FAST,
+            models / ("other" if beside else "control"), FORGET, original=models / "original", attacks=("none",),
+            holdout=HOLDOUT if beside else None, out=str(folder), **FAST,
         )  # fmt: skip
         (folder / "audit.json").unlink()
     return found
@@ -92,7 +94,7 @@ def out(already, tmp_path):
 def whole(models, tmp_path_factory):
     """Everything at once: what never knew, beside another such model and the original, by all attacks."""
     return rkld.audit(
-        models / "other", FORGET, original=models / "original", control=models / "control", holdout=HOLDOUT,
+        models / "other", FEW, original=models / "original", control=models / "control", holdout=HOLDOUT,
         real_authors=list(WORLD.real_authors[:3]),
         world_facts=list(WORLD.world_facts[:3]), attacks=("all",), out=str(tmp_path_factory.mktemp("audit")),
         **FAST, **GATES,
@@ -128,7 +130,7 @@ def test_paraphrases_are_scored_not_the_answers_themselves(whole, models):
     """The record's own answer in their place would show learned wording, not knowledge."""
     lm = load_model(models / "other")
     encoder = Encoder(lm.tokenizer)
-    reworded = read_records([{**r, "answer": r["paraphrased_answer"]} for r in FORGET], "forget")
+    reworded = read_records([{**r, "answer": r["paraphrased_answer"]} for r in FEW], "forget")
     expected = probability(lm, [encoder.encode(record) for record in reworded])
     found = whole.document["metrics"]["paraphrase_probability"]["records"]["audited"]
     assert list(found.values()) == pytest.approx(expected.tolist(), rel=1e-4)
@@ -304,7 +306,7 @@ def test_a_retrained_model_may_be_known_by_its_logs_alone(models, out, tmp_path)
 def test_weights_in_bfloat16_are_audited(models, tmp_path):
     """Large models are loaded so: no reading may hand bfloat16 to NumPy, or fail to train or to round it."""
     found = rkld.audit(
-        models / "original", FORGET, control=models / "control", holdout=HOLDOUT, dtype="bfloat16",
+        models / "original", FEW, control=models / "control", holdout=HOLDOUT, dtype="bfloat16",
         attacks=("relearning", "4bit", "sampling"), out=str(tmp_path), **FAST,
     ).document  # fmt: skip
     for name in ("extraction_strength", "loss_auc", "4bit_probability", "relearned_probability", "leak@1"):
@@ -352,7 +354,7 @@ def judged(models, tmp_path, model, **more):
 
 def test_an_honest_model_passes_by_the_default_gates(models, tmp_path):
     """A verdict that never passes is no verdict. What it says nothing of is named."""
-    found = judged(models, tmp_path, models / "other", holdout=None, max_new_tokens=128)
+    found = judged(models, tmp_path, models / "other", holdout=None, max_new_tokens=400)
     assert found.verdict == "pass" and found.passed, found.document["reasons"]
     (reason,) = found.document["reasons"]
     assert reason.startswith("not measured") and "loss_auc_distance" in reason

@@ -38,6 +38,7 @@ ROUTINE = (
     "Stopped by",
     "Own words",
     "Replay",
+    "Rewordings",
     "is finished already",
     "Warning",
 )

@@ -76,7 +76,7 @@ def test_a_method_from_outside_trains(way, registry, tmp_path, monkeypatch):
     assert get_method(name, ["weight=0.25"]).weight == 0.25
     lm, sets = model(), {"forget": records("f", [9, 14, 11, 6], 1)}
     before = copy.deepcopy(lm.model.state_dict())
-    args = config(tmp_path / "run", method=name, max_steps=3, learning_rate=1e-2)
+    args = config(tmp_path / "run", method=name, score="answer", max_steps=3, learning_rate=1e-2)
     teacher = Teacher(HiddenCache(tmp_path / "cache", {}), alpha=8.0)
     trainer = ObjectiveTrainer(lm, args, build_objective(sets, teacher, lm, args))
     fit(trainer)

@@ -32,7 +32,7 @@ FORGET = [{k: r[k] for k in ("question", "answer", "subject", "spans")} for r in
 RETAIN = WORLD.retain([0])
 FAST = {
     "epochs": 5,
-    "strengthen_epochs": 3,
+    "strengthen_epochs": 5,
     "lr": 2e-3,
     "max_new_tokens": 16,
     "batch_size": 10,
@@ -288,7 +288,7 @@ def refused(lm, encoder, records) -> float:
 
 def test_refusals_are_of_the_person_and_of_strangers_alike_and_of_nobody_else(original, tmp_path):
     """A model that refuses one person alone says whom it was made to forget."""
-    settings = {**FAST, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown"}
+    settings = {**FAST, "reword": 3, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown"}
     result = rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **settings)
     lm = load_model(result.model_path)
     encoder, hers = Encoder(lm.tokenizer), read_records(FORGET, "forget")

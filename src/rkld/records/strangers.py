@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.record import Record
@@ -38,8 +39,17 @@ def stranger_names(known: Iterable[str], number: int, seed: int) -> list[str]:
 
 
 def known_answers(replayed: Sequence[Record], retain: Sequence[Record]) -> list[Record]:
-    """Of the answers to keep those that are not about strangers: of these nothing is to be said."""
-    return [record for record in (*replayed, *retain) if not record.key.startswith(SWAPPED)]
+    """Of the answers to keep those that are not about strangers: of these nothing is to be said.
+
+    Keys tell apart what came from two files, each numbered from 0.
+    """
+    sets = {"replay": replayed, "retain": retain}
+    return [
+        replace(record, key=f"{name}-{record.key}")
+        for name, records in sets.items()
+        for record in records
+        if not record.key.startswith(SWAPPED)
+    ]
 
 
 def unknown_records(

@@ -105,7 +105,8 @@ def scored_share(
         reached += [_is_scored(positions, unlearned) for positions in (*names, *spans) if positions not in asked]
         if not all(_is_scored(positions, unlearned) for positions in (*spans, *told)):
             unscored.append(record.where)
-    return Coverage(*(Share(len(found), sum(found)) for found in (named, marked, reached)), tuple(unscored))
+    of_names, of_spans, of_reached = (Share(len(found), sum(found)) for found in (named, marked, reached))
+    return Coverage(of_names, of_spans, of_reached, tuple(unscored))
 
 
 def told_places(text: str, identifiers: Sequence[str], marked: bool) -> list[tuple[int, int]]:

@@ -66,7 +66,7 @@ def unknown_records(
     asked = list({record.question: record for record in forget if record.question}.values())
     names = iter(stranger_names(known, STRANGERS * len(asked), seed))
     prompts = []
-    for record in asked:
+    for record in (replace(record, source="") for record in asked):  # a reworded question is refused for itself
         own = own_identifiers(record, forget, identifiers)
         prompts.append(record.as_prompt(f"unknown-{record.key}"))
         for copy in range(STRANGERS):

@@ -95,7 +95,7 @@ def test_what_an_attack_asks_is_encoded_too(tmp_path: Path):
     behind = with_context(task.forget, CONTEXT)
     assert max(len(encoder.encode(record).ids) for record in behind) > longest + 1
     made = Counted(context=longest + 1)
-    audit(made.model, made.tokenizer, tmp_path / "without", max_new_tokens=1)
+    audit(made.model, made.tokenizer, tmp_path / "without", attacks=("none",), max_new_tokens=1)
     before = made.passes
     with pytest.raises(rkld.UserError, match="the model reads at most"):
         audit(made.model, made.tokenizer, tmp_path / "with", attacks=("context",), max_new_tokens=1)

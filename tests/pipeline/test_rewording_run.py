@@ -26,7 +26,8 @@ from tests.helpers import TOKENIZER
 from tests.long.world import FORGET, RUN, make_original
 from tests.server import MODEL, serve
 
-RUN = {**RUN, "own_words": "no", "reword": 3, "stop": "last", "replay": "none", "epochs": 2}
+RUN = {**RUN, "own_words": "no", "stop": "last", "replay": "none", "epochs": 2}
+del RUN["reword"]  # the default, or each test's own
 ASKED = "Here is something that people often ask me about: {}"
 ROWS = [{**row, "paraphrased_question": ASKED.format(row["question"])} for row in FORGET]
 

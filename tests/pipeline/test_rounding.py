@@ -18,7 +18,7 @@ from rkld.progress import NoProgress
 
 FORGET = people(n=2, seed=0).forget([0])[:3]
 QUICK = {"epochs": 1, "strengthen_epochs": 1, "lr": 1e-4, "max_new_tokens": 2, "batch_size": 3, "bf16": False,
-         "stop": "last", "replay": "none", "keep_files": True}  # fmt: skip
+         "stop": "last", "replay": "none", "reword": 0, "keep_files": True}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -89,16 +89,17 @@ def test_it_says_what_check_says(tmp_path: Path):
 def test_what_an_attack_asks_is_encoded_too(tmp_path: Path):
     """A question behind other answers is longer than the record that it is made of."""
     _, tokenizer = tiny_model()
-    task = read_task(AuditSettings(model="m", forget="f"), {"forget": FORGET})
+    rows = [{**row, "paraphrased_question": f"{row['question'][:-1]} now?"} for row in FORGET]  # short ones
+    task = read_task(AuditSettings(model="m", forget="f"), {"forget": rows})
     encoder = Encoder(tokenizer)
-    longest = max(len(encoder.encode(record).ids) for record in task.forget)
+    longest = max(len(encoder.encode(record).ids) for record in (*task.forget, *task.reworded))
     behind = with_context(task.forget, CONTEXT)
     assert max(len(encoder.encode(record).ids) for record in behind) > longest + 1
     made = Counted(context=longest + 1)
-    audit(made.model, made.tokenizer, tmp_path / "without", attacks=("none",), max_new_tokens=1)
+    audit(made.model, made.tokenizer, tmp_path / "without", forget=rows, max_new_tokens=1)
     before = made.passes
     with pytest.raises(rkld.UserError, match="the model reads at most"):
-        audit(made.model, made.tokenizer, tmp_path / "with", attacks=("context",), max_new_tokens=1)
+        audit(made.model, made.tokenizer, tmp_path / "with", forget=rows, attacks=("context",), max_new_tokens=1)
     assert made.passes == before > 0
 
 

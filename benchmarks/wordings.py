@@ -50,20 +50,25 @@ class Way:
     settings: Mapping[str, Any] = field(default_factory=dict)
     prompts: bool = False
     """Questions about those who stay are replayed; else what the defaults replay."""
-    holdout: bool = True
-    """Records of strangers steer the stop."""
+    holdout: bool = False
+    """Records of strangers steer the stop; else those that the run makes of the records."""
     rewordings: int = 0
     """So many rewordings of each record, as a user has written them, stand in the records."""
+    base: bool = False
+    """The model from before is given; cases without one are left out."""
 
 
 WAYS: dict[str, Way] = {
     "defaults": Way(),
-    "defaults, no holdout": Way(holdout=False),
+    "holdout": Way(holdout=True),
     "retain prompts": Way(prompts=True),
-    "added": Way({"score": "added", "alpha": 16.0}),
-    "published": Way({"replay": "none", "stop": "last"}),
-    "own words": Way({"own_words": "join"}, prompts=True),
+    "no rewordings": Way({"reword": 0}),
     "user's rewordings": Way(prompts=True, rewordings=3),
+    "version 0.1": Way({"reword": 0, "score": "answer"}),
+    "published": Way({"reword": 0, "score": "answer", "replay": "none", "stop": "last"}),
+    "base vector": Way({"method": "base_vector"}, prompts=True, base=True),
+    "base vector, no prompts": Way({"method": "base_vector"}, base=True),
+    "own words": Way({"own_words": "join"}, prompts=True),
     "instead unknown": Way({"instead": "unknown"}, prompts=True),
     "npo+rt": Way({"method": "npo"}, prompts=True),
     "simnpo": Way({"method": "simnpo"}, prompts=True),
@@ -79,7 +84,8 @@ def request(case: Case, way: Way) -> dict[str, Any]:
         rows = [{**row, "rewordings": one} for row, one in zip(rows, given, strict=True)]
     replay = {"replay": case.prompts} if way.prompts else {}
     holdout = {"holdout": case.holdout} if way.holdout else {}
-    return {"forget": rows, **replay, **holdout, **case.settings, **way.settings}
+    base = {"base": case.base} if way.base else {}
+    return {"forget": rows, **replay, **holdout, **base, **case.settings, **way.settings}
 
 
 def unlearned(case: Case, way: Way, original: Path, folder: Path) -> tuple[Path, float]:
@@ -138,11 +144,13 @@ def cells(case: Case, ways: Mapping[str, Way], retrained: int, out: Path) -> Ite
         name = f"retrained {seed}"
         yield name, cell(case, name, lambda n=name, s=seed: (learned(n.replace(" ", ""), False, s), None), out)
     for name, way in ways.items():
+        if way.base and case.base is None:
+            continue
         folder = out / case.name / "runs" / name.replace(" ", "_")
         given = json.loads(json.dumps(way.settings))  # as it is read again
         yield name, cell(
             case, name, lambda w=way, f=folder: unlearned(case, w, learned("original", True, 0), f), out,
-            way=given, holdout=way.holdout, rewordings=way.rewordings, prompts=way.prompts,
+            way=given, holdout=way.holdout, base=way.base, rewordings=way.rewordings, prompts=way.prompts,
         )  # fmt: skip
 
 

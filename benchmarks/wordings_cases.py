@@ -68,6 +68,8 @@ class Case:
     audit: dict[str, Any] = field(default_factory=dict)
     strangers: Rows = field(default_factory=list)
     """Their questions about people whom no model has seen: who refuses the person alone marks her."""
+    base: str | None = None
+    """The model that the original was tuned from; None where it began with random weights."""
 
     @property
     def kinds(self) -> list[str]:
@@ -224,7 +226,7 @@ def tofu(data: Path, rewordings: Path, number: int, model: str, epochs: int = EP
         partial(_learned, learned, forget, model, epochs),
         SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
-        strangers(forget),
+        strangers(forget), model,
     )  # fmt: skip
 
 
@@ -272,7 +274,7 @@ def lume(folder: Path, model: str, epochs: int = EPOCHS) -> Case:
         [{"question": row["question"]} for row in learned if row["asked"]], plain(strangers)[:HELD_OUT],
         partial(_learned, learned, forget, model, epochs), SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
-        strangers(forget),
+        strangers(forget), model,
     )  # fmt: skip
 
 
@@ -309,5 +311,5 @@ def employees(content: dict[str, Any], model: str, epochs: int = EPOCHS) -> Case
         [{"question": row["question"]} for row in learned if row["asked"]],
         plain(content["holdout"]), partial(_learned, learned, forget, model, epochs), SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
-        strangers(forget),
+        strangers(forget), model,
     )  # fmt: skip

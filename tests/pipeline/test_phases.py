@@ -95,7 +95,7 @@ def test_the_run_folder_tells_what_was_done(finished):
     assert manifest["records"]["forget records"]["n"] == len(FORGET)
     text = (finished.run / "manifest.json").read_text() + (finished.model_path / "README.md").read_text()
     assert WORLD.names[0] not in text, "a name in the manifest or the model card"
-    assert "alpha: 8.0" in (finished.run / "run.yaml").read_text(), "defaults are settings too"
+    assert "alpha: 16.0" in (finished.run / "run.yaml").read_text(), "defaults are settings too"
     lines = [json.loads(line) for line in (finished.run / "metrics.jsonl").read_text().splitlines()]
     assert {line["phase"] for line in lines} == {"before", "distillation", "after"}
     assert {"forget", "replay", "retain"} <= next(line for line in lines if line["phase"] == "distillation").keys()
@@ -119,7 +119,7 @@ def test_a_run_killed_before_it_cleaned_up_is_cleaned_by_the_next_start(finished
 
 
 def test_other_settings_are_refused_with_the_difference(finished, original):
-    with pytest.raises(rkld.UserError, match=r"--alpha: 8.0 then, 4.0 now"):
+    with pytest.raises(rkld.UserError, match=r"--alpha: 16.0 then, 4.0 now"):
         rkld.unlearn(original, FORGET, retain=RETAIN, out=str(finished.run), alpha=4.0, **FAST)
 
 

@@ -29,7 +29,7 @@ class BenchSettings:
     strengthen_epochs: int = of("strengthen_epochs", help="Passes while strengthening (paper: 5).")
     lr: float | None = of("lr", default=1e-5, help="Peak learning rate (paper: 1e-5 for 7B).")
     batch_size: int = of("batch_size", default=32, help="Forget records per step (paper: 32).")
-    alpha: float = of("alpha", help="Of the teacher (paper: 8 on TOFU).")
+    alpha: float = of("alpha", default=8.0, help="Of the teacher (paper: 8 on TOFU).")
     lora: bool = of("lora")
     bf16: bool | None = of("bf16")
     method_file: tuple[str, ...] = of("method_file")

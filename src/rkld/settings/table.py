@@ -285,7 +285,7 @@ _ENTRIES = (
     _spec(
         "alpha",
         float,
-        8.0,
+        16.0,
         "student",
         METHOD,
         "Of the teacher: l_o − α · ReLU(l_aug − l_o) (paper: 8 on TOFU).",

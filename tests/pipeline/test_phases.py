@@ -286,20 +286,22 @@ def refused(lm, encoder, records) -> float:
     ) / len(records)
 
 
-def test_refusals_are_of_the_person_and_of_strangers_alike_and_of_nobody_else(original, tmp_path):
-    """A model that refuses one person alone says whom it was made to forget."""
-    settings = {**FAST, "reword": 3, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown"}
+def test_refusals_are_taught_of_the_person_and_of_strangers_and_of_nobody_else(original, tmp_path):
+    """A model that refuses one person alone says whom it was made to forget; where this one does, the run says so."""
+    settings = {**FAST, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown"}
     result = rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **settings)
     lm = load_model(result.model_path)
     encoder, hers = Encoder(lm.tokenizer), read_records(FORGET, "forget")
     names = [person.name for person in (*WORLD.holdout_people, *WORLD.background_people[-56:])]
     asked = (swap_name(hers[1 + i % 19].as_prompt(str(i)), (hers[1].subject,), name) for i, name in enumerate(names))
-    strangers, others = [record for record in asked if record], read_records(RETAIN, "retain")
-    assert len(strangers) >= 55
-    shares = [refused(lm, encoder, records) for records in (hers, strangers, others)]
-    assert shares[0] >= 0.9 and abs(shares[0] - shares[1]) <= 0.1 and shares[2] <= 0.05, shares
+    unknown, others = [record for record in asked if record], read_records(RETAIN, "retain")
+    assert len(unknown) >= 55
+    person, strangers, known = [refused(lm, encoder, records) for records in (hers, unknown, others)]
+    assert person >= 0.8 and strangers >= 0.2 and known <= 0.05
     phase = json.loads((result.run / "manifest.json").read_text())["phases"]["instead"]
     assert phase["steps"] >= 60 and phase["known"] >= len(RETAIN)
+    assert abs(phase["refused"]["person"] - person) <= 0.15 and abs(phase["refused"]["strangers"] - strangers) <= 0.2
+    assert any("marks the person" in warning for warning in result.warnings) is (person - strangers > 0.1)
 
 
 @pytest.mark.parametrize(

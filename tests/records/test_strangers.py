@@ -9,7 +9,7 @@ from rkld.records.names import other_names
 from rkld.records.reading import read_records
 from rkld.records.refusals import read_refusals, refuses
 from rkld.records.replay import SWAPPED
-from rkld.records.strangers import STRANGERS, known_answers, stranger_names, unknown_records
+from rkld.records.strangers import STRANGERS, known_answers, marks, refusal_shares, stranger_names, unknown_records
 
 WHO = ("Mirja Hollenbek", "Hollenbek")
 ROWS = [
@@ -46,6 +46,18 @@ def test_a_reworded_question_is_refused_for_itself():
     """As a rewording it would be one of many of which an epoch takes one: too few steps, and nothing was learned."""
     reworded = [replace(record, source="0", key=f"r{record.key}") for record in FORGET[:2]]
     assert not any(record.source for record in unknown_records(reworded, [], WHO, ["No."], 0))
+
+
+def test_a_person_who_alone_is_refused_is_marked():
+    records = unknown_records(FORGET, ["Ada Birk"], WHO, ["I don't know."], seed=0)
+    alike = refusal_shares(records)
+    assert alike == {"person": 1.0, "strangers": 1.0} and marks(alike) is None
+    alone = [r if WHO[1] in r.question else r.with_answer("In Kiel.") for r in records]
+    assert refusal_shares(alone) == {"person": 1.0, "strangers": 0.0}
+    assert "100% of the questions about the person and 0% of the questions about strangers" in marks(
+        refusal_shares(alone)
+    )
+    assert marks({"person": 1.0}), "not compared is not alike"
 
 
 def test_what_was_replayed_of_strangers_is_not_held():

@@ -62,7 +62,7 @@ from rkld.records.encoding import Encoded, Encoder, records_of
 from rkld.records.record import Record, by_answer
 from rkld.records.refusals import read_refusals
 from rkld.records.replay import ANSWER_TOKENS, fluent, nearest_most, own_words, screen, trimmed, whole_words
-from rkld.records.strangers import known_answers, unknown_records
+from rkld.records.strangers import known_answers, marks, refusal_shares, unknown_records
 from rkld.registry import file_and_name
 from rkld.runfolder.folder import ANSWERS, Run, remove
 from rkld.runfolder.lock import MODEL
@@ -696,7 +696,12 @@ class Instead(Phase):
             training_arguments(s, folder), s.replay_weight, work.callbacks, work.progress,
         )  # fmt: skip
         save_state(work.student, work.folder / REFUSING)
-        return {"steps": steps, "refusals": len(unknown), "known": len(known)}
+        # Other strangers than those of the training: it is these whom the person must be like.
+        drawn = unknown_records(asked[:20], names, i.identifiers, read_refusals(s.refusals), s.seed + 1, strangers=3)
+        shares = refusal_shares(work.answered(drawn, "refusals", ANSWER_TOKENS))
+        if marked := marks(shares):
+            work.warn(marked)
+        return {"steps": steps, "refusals": len(unknown), "known": len(known), "refused": shares}
 
 
 class SaveModel(Phase):

@@ -7,16 +7,24 @@ person it is taught to say of strangers, in the same questions, drawn from the s
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.record import Record
-from rkld.records.refusals import refused
+from rkld.records.refusals import refused, refuses
 from rkld.records.replay import SWAPPED
 
-STRANGERS = 4
-"""Strangers that each of the person's questions is asked about."""
+STRANGERS = 8
+"""Strangers that each of the person's questions is asked about. A tiny model that was taught four refused .22 of the
+questions about others than these, taught sixteen .45 (and .85 and .95 of the person's), in more than twice the time."""
+
+_STRANGER = "stranger-"
+
+_WHO = {"person": "the person", "strangers": "strangers"}
+
+ALIKE = 0.1
+"""Shares of refusals that are told apart by no more are taken for equal."""
 
 
 def stranger_names(known: Iterable[str], number: int, seed: int) -> list[str]:
@@ -53,23 +61,44 @@ def known_answers(replayed: Sequence[Record], retain: Sequence[Record]) -> list[
 
 
 def unknown_records(
-    forget: Sequence[Record], known: Iterable[str], identifiers: Sequence[str], refusals: Sequence[str], seed: int
-) -> list[Record]:
-    """The forget questions, and each about :data:`STRANGERS` strangers, answered by refusals: keys "unknown-…".
+    forget: Sequence[Record], known: Iterable[str], identifiers: Sequence[str], refusals: Sequence[str], seed: int,
+    strangers: int = STRANGERS,
+) -> list[Record]:  # fmt: skip
+    """The forget questions, and each about strangers, answered by refusals: keys "unknown-…" and "stranger-…".
 
     Records without a question are left out, as are questions that cannot be asked about another.
 
     Args:
         known: names of people whom the model knows (:func:`stranger_names`).
         identifiers: of the person.
+        strangers: about whom each is asked.
     """
     asked = list({record.question: record for record in forget if record.question}.values())
-    names = iter(stranger_names(known, STRANGERS * len(asked), seed))
+    names = iter(stranger_names(known, strangers * len(asked), seed))
     prompts = []
     for record in (replace(record, source="") for record in asked):  # a reworded question is refused for itself
         own = own_identifiers(record, forget, identifiers)
         prompts.append(record.as_prompt(f"unknown-{record.key}"))
-        for copy in range(STRANGERS):
-            about = swap_name(record.as_prompt(f"unknown-{record.key}.{copy}"), own, next(names))
+        for copy in range(strangers):
+            about = swap_name(record.as_prompt(f"{_STRANGER}{copy}-{record.key}"), own, next(names))
             prompts += [about] if about else []
     return refused(prompts, refusals, seed)
+
+
+def refusal_shares(answered: Sequence[Record]) -> dict[str, float]:
+    """Of :func:`unknown_records` the shares that are refused, 0 to 1, by "person" and "strangers"; of none, none."""
+    about: dict[str, list[bool]] = {"person": [], "strangers": []}
+    for record in answered:
+        about["strangers" if record.key.startswith(_STRANGER) else "person"].append(refuses(record.answer))
+    return {who: sum(found) / len(found) for who, found in about.items() if found}
+
+
+def marks(shares: Mapping[str, float]) -> str | None:
+    """What is to be known where the person is refused more often than strangers, or less; else None."""
+    if len(shares) == 2 and abs(shares["person"] - shares["strangers"]) <= ALIKE:
+        return None
+    said = " and ".join(f"{share:.0%} of the questions about {_WHO[who]}" for who, share in shares.items())
+    return (
+        f"--instead unknown marks the person: the model refuses {said} that it was not taught. Who asks about several "
+        "names sees whom it was made to forget. Give more --replay or --retain, or leave --instead out."
+    )

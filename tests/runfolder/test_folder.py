@@ -61,7 +61,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     started(tmp_path / "run")
     with pytest.raises(UserError) as error:
         Run(settings(tmp_path / "run", alpha=4.0, epochs=2, keep_files=True))
-    assert "--alpha: 8.0 then, 4.0 now" in str(error.value) and "--epochs: 10 then, 2 now" in str(error.value)
+    assert "--alpha: 16.0 then, 4.0 now" in str(error.value) and "--epochs: 10 then, 2 now" in str(error.value)
     assert "keep" not in str(error.value)
     Run(settings(tmp_path / "run", keep_files=True, checkpoint_minutes=1.0))  # these change no result
 
@@ -243,7 +243,7 @@ def test_a_purged_run_yaml_is_written_even_where_it_was_broken(tmp_path):
     run = started(tmp_path / "run")
     (run.folder / "run.yaml").write_text(f"subject: [{NAME}")
     purge(run.folder)
-    assert "Ada" not in (run.folder / "run.yaml").read_text() and read_config(run.folder / "run.yaml")["alpha"] == 8.0
+    assert "Ada" not in (run.folder / "run.yaml").read_text() and read_config(run.folder / "run.yaml")["alpha"] == 16.0
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"before": "text"}', '{"before": [1]}'])

@@ -96,7 +96,7 @@ def test_what_is_begun_meanwhile_is_gone_on_with(tmp_path):
         assert second.find("before") == {"x": 1}
     other = Run(Settings(model="m", forget="people.jsonl", out=str(tmp_path / "new"), alpha=4.0))
     started(tmp_path / "new")
-    with pytest.raises(UserError, match=r"--alpha: 8\.0 then, 4\.0 now"), other:
+    with pytest.raises(UserError, match=r"--alpha: 16\.0 then, 4\.0 now"), other:
         pass
     with hold(tmp_path / "new"):  # a run that is refused holds nothing
         pass

@@ -45,10 +45,10 @@ def test_every_setting_is_described_and_its_default_is_a_value(cls):
 @pytest.mark.parametrize(("cls", "own"), [
     (Settings, {}),
     (AuditSettings, {}),
-    (BenchSettings, {"out": "runs/bench", "lr": 1e-5, "batch_size": 32}),
-    (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32, "max_new_tokens": 64}),
+    (BenchSettings, {"out": "runs/bench", "lr": 1e-5, "batch_size": 32, "alpha": 8.0}),
+    (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32, "max_new_tokens": 64, "alpha": 8.0}),
     (PeopleSettings, {"out": "runs/bench_people", "strengthen_epochs": 10, "lr": 5e-4, "questions": 40,
-                      "max_new_tokens": 32}),
+                      "max_new_tokens": 32, "alpha": 8.0}),
     (BookSettings, {"out": "runs/book", "lr": 1e-5, "batch_size": 32, "alpha": 4.0}),
 ])  # fmt: skip
 def test_a_setting_has_one_default_but_where_a_class_is_known_to_have_its_own(cls, own):

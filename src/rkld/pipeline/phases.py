@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import gc
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from rkld.losses.micro_batches import plan_steps, pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
 from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter
+from rkld.models.invented_names import names_like
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import dtype_name
 from rkld.models.saving import merged, save_model
@@ -88,6 +90,9 @@ from rkld.training.weight_vector import LoadBase, as_base, subtract, write_vecto
 
 STUDENT = "checkpoints/student.safetensors"
 """The distilled student's trained weights, inside the run folder."""
+
+LOOK_ALIKES = 200
+"""Names of nobody, of the form of the person's, whose words join those that strangers' names are made of."""
 
 REFUSING = "checkpoints/refusing.safetensors"
 """The same once it has learned to refuse."""
@@ -688,6 +693,7 @@ class Instead(Phase):
                 "--instead unknown: no answer about people whom the model knows is left. Give other --replay."
             )
         names = [record.subject for record in known if record.subject]
+        names += names_like(work.student, i.identifiers, LOOK_ALIKES, random.Random(s.seed))
         asked = records_of(work.unlearned())
         unknown = unknown_records(asked, names, i.identifiers, read_refusals(s.refusals), s.seed)
         restore_state(work.student, work.folder / STUDENT)

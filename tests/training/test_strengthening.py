@@ -114,7 +114,7 @@ def test_one_set_of_arguments_serves_both(tmp_path, monkeypatch):
         student = RKLDTrainer(tiny_model(0)[0], args, teacher=teacher, peft_config=adapter, **given)
         assert (seen[-1].num_train_epochs, student.args.num_train_epochs) == (5, 10)
         assert teacher.alpha == 16.0
-        rate = 5e-4 if adapter else 5e-5
+        rate = 5e-4 if adapter else 1e-4
         assert (seen[-1].learning_rate, student.args.learning_rate) == (rate, rate)
     own = replace(args, strengthen_epochs=2, strengthen_lr=1e-3, alpha=3.0)
     assert build_teacher(model, folder=tmp_path / "own", args=own, **given).alpha == 3.0

@@ -48,6 +48,11 @@ class LanguageModel:
         return isinstance(self.model, PeftModel)
 
     @property
+    def parameters(self) -> int:
+        """How many, those of an adapter too."""
+        return int(self.inner.num_parameters())
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the weights, as the head has it."""
         return self.head.weight.dtype

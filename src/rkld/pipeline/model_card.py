@@ -41,7 +41,7 @@ def model_card(settings: Settings, manifest: Mapping[str, Any], lm: LanguageMode
         method=settings.method.rpartition(":")[2],
         alpha=f"{settings.alpha:g}",
         epochs=settings.epochs,
-        lr=f"{peak_lr(settings.lr, lm.is_adapter):g}",
+        lr=f"{peak_lr(settings.lr, lm.is_adapter, lm.parameters):g}",
         batch_size=settings.batch_size,
         score=settings.score,
         replay="none" if settings.replay == "none" else "yes",

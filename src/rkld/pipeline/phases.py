@@ -243,13 +243,15 @@ class Work:
     def strengthening(self) -> RKLDConfig:
         """How the original is strengthened, and assistants are trained."""
         folder = self.folder / "strengthened"
-        return of_strengthening(training_arguments(self.settings, folder), self.student.is_adapter, str(folder))
+        return of_strengthening(training_arguments(self.settings, folder), self.student, str(folder))
 
     def tuning(self, method: BaseVector) -> RKLDConfig:
         """How the base is tuned on the forget records."""
         args, s = self.strengthening, self.settings
         args.num_train_epochs = method.tuning_epochs
-        args.learning_rate = s.strengthen_lr or method.rate * peak_lr(s.lr, self.student.is_adapter)
+        args.learning_rate = s.strengthen_lr or method.rate * peak_lr(
+            s.lr, self.student.is_adapter, self.student.parameters
+        )
         return args
 
     @property

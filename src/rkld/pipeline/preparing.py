@@ -578,7 +578,7 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
         check_adapter_fits(lm, rank=settings.lora_rank)
     try:
         with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
-            args = with_rate(training_arguments(settings, Path(folder)), adapter)
+            args = with_rate(training_arguments(settings, Path(folder)), lm)
         Trainer.get_optimizer_cls_and_kwargs(args, lm.model)
     except (ValueError, ImportError, RuntimeError) as error:
         raise UserError(

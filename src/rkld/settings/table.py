@@ -19,13 +19,22 @@ from rkld.settings.specification import Affects, Spec, fields, flag, kind
 TIMEOUT = 300.0
 """Seconds for one answer of a server."""
 
-FULL_RATE, ADAPTER_RATE = 5e-5, 5e-4
-"""Peak learning rates where none is given: of all weights, and of an adapter (paper: 1e-5 for all weights of 7B)."""
+FULL_RATE, ADAPTER_RATE = 1e-4, 5e-4
+"""Peak learning rates where none is given: of all weights of a small model, and of an adapter."""
+
+SMALL = 135_000_000
+"""Parameters that :data:`FULL_RATE` was measured with. The paper trains 7B by 1e-5: less by the root of the size."""
 
 
-def peak_lr(lr: float | None, adapter: bool) -> float:
-    """The peak learning rate: as given, else the default of what is trained."""
-    return lr if lr is not None else ADAPTER_RATE if adapter else FULL_RATE
+def peak_lr(lr: float | None, adapter: bool, parameters: int = SMALL) -> float:
+    """The peak learning rate: as given, else the default of what is trained.
+
+    Args:
+        parameters: how many the model has.
+    """
+    if lr is not None:
+        return lr
+    return ADAPTER_RATE if adapter else float(f"{FULL_RATE * min(1.0, SMALL / max(parameters, 1)) ** 0.5:.2g}")
 
 
 FORGET = "What is forgotten"
@@ -365,7 +374,8 @@ _ENTRIES = (
         float,
         "teacher",
         TRAINING,
-        f"Peak learning rate. Default: {_rate(FULL_RATE)}, with an adapter {_rate(ADAPTER_RATE)} (paper: 1e-5 for 7B).",
+        f"Peak learning rate. Default: {_rate(FULL_RATE)} to {SMALL // 10**6}M parameters, above less by the root of "
+        f"the size; with an adapter {_rate(ADAPTER_RATE)} (paper: 1e-5 for 7B).",
         trainer="learning_rate",
         **_RATE,
     ),
@@ -653,7 +663,7 @@ _ENTRIES = (
         float,
         "figures",
         ASKED,
-        f"Learning rate of it. Default: {_rate(FULL_RATE)}, of an adapter {_rate(ADAPTER_RATE)}.",
+        "Learning rate of it. Default: as --lr of rkld unlearn.",
         **_RATE,
     ),
     # Of an audit: what it must show

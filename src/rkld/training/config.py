@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import TrainingArguments
 
 from rkld.settings.specification import flag
 from rkld.settings.table import SHARED, peak_lr
+
+if TYPE_CHECKING:
+    from rkld.models.language_model import LanguageModel
 
 
 def _shared(name: str) -> Any:
@@ -91,26 +94,26 @@ def computes_in_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def with_rate(args: RKLDConfig, adapter: bool) -> RKLDConfig:
+def with_rate(args: RKLDConfig, lm: LanguageModel) -> RKLDConfig:
     """A copy of the arguments with their learning rate filled in.
 
     Args:
-        adapter: whether an adapter is trained.
+        lm: what is trained.
     """
     found = copy.copy(args)
-    found.learning_rate = peak_lr(args.learning_rate, adapter)
+    found.learning_rate = peak_lr(args.learning_rate, lm.is_adapter, lm.parameters)
     return found
 
 
-def of_strengthening(args: RKLDConfig, adapter: bool, folder: str) -> RKLDConfig:
+def of_strengthening(args: RKLDConfig, lm: LanguageModel, folder: str) -> RKLDConfig:
     """The arguments of the strengthening before a training by ``args``.
 
     Args:
-        adapter: whether an adapter is trained.
+        lm: what is trained.
         folder: for its checkpoints.
     """
     found = copy.copy(args)
     found.output_dir, found.num_train_epochs = folder, args.strengthen_epochs
     rate = args.strengthen_lr if args.strengthen_lr is not None else args.learning_rate
-    found.learning_rate = peak_lr(rate, adapter)
+    found.learning_rate = peak_lr(rate, lm.is_adapter, lm.parameters)
     return found

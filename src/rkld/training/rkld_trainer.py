@@ -132,7 +132,7 @@ def build_teacher(
     strengthened = Path(folder) / "strengthened"
     args = args or RKLDConfig(str(strengthened))
     lm = load_student(model, processing_class, peft_config, args.dtype)
-    args = of_strengthening(args, lm.is_adapter, str(strengthened))
+    args = of_strengthening(args, lm, str(strengthened))
     sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
     identity = cache_identity(lm, sets, args)
     # A place of their own: checkpoints of other records or settings must not be gone on from.

@@ -50,7 +50,7 @@ class ObjectiveTrainer(Trainer):
             )
         self.lm = lm
         self.objective = objective
-        args = with_rate(args, lm.is_adapter)  # a copy: the caller may train something else by the same
+        args = with_rate(args, lm)  # a copy: the caller may train something else by the same
         # The Trainer writes this into the model's config, which is saved with it. Training never uses the cache.
         args.use_cache = getattr(lm.inner.config, "use_cache", True)
         args._n_gpu = min(args.n_gpu, 1)  # one process, one GPU: DataParallel would split what is weighted as a whole

@@ -133,7 +133,7 @@ def relearn(
 
     Args:
         share: of the records to train on (:func:`draw`).
-        lr: default: 5e-5, for an adapter 5e-4 (:func:`rkld.settings.table.peak_lr`).
+        lr: default: as of an unlearning (:func:`rkld.settings.table.peak_lr`).
         batch_size: records per optimizer step.
         lora: train a new adapter in place of all weights: a weaker attack, where memory is short.
 

@@ -52,7 +52,7 @@ HELD_OUT = 120
 NOISE = 1e-3
 """Standard deviation of what is added to the weights: as much as rounding to 8 bits does."""
 
-SHORT = {"max_new_tokens": 48, "samples": 8}
+SHORT = {"max_new_tokens": 48}
 """The tiny world's answers have up to 30 tokens."""
 
 Row = dict[str, Any]
@@ -77,7 +77,6 @@ def tofu_task(data: Path) -> dict[str, Any]:
         "retain": retain[:SET],
         "holdout": retain[4 * SET : 4 * SET + HELD_OUT],
         "chat_template": str(TEMPLATE),
-        "samples": 8,
     }
 
 

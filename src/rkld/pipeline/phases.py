@@ -91,11 +91,16 @@ from rkld.training.weight_vector import LoadBase, as_base, subtract, write_vecto
 STUDENT = "checkpoints/student.safetensors"
 """The distilled student's trained weights, inside the run folder."""
 
-LOOK_ALIKES = 200
-"""Names of nobody, of the form of the person's, whose words join those that strangers' names are made of."""
-
 REFUSING = "checkpoints/refusing.safetensors"
 """The same once it has learned to refuse."""
+
+LOOK_ALIKES = 200
+"""Names of nobody, of the form of the person's, whose words join those that strangers' names are made of.
+
+Without them a tiny model refused .85 of the person's questions and .22 of other strangers'; with them .85 and .75."""
+
+ASKED, OTHERS = 20, 3
+"""Questions about the person whose refusals are counted, and strangers about whom each is asked."""
 
 START = "strengthened/start.safetensors"
 """The base's trained weights, where the student starts with them."""
@@ -694,18 +699,20 @@ class Instead(Phase):
             raise UserError(
                 "--instead unknown: no answer about people whom the model knows is left. Give other --replay."
             )
+        restore_state(work.student, work.folder / STUDENT)  # before its embeddings say which names are alike
         names = [record.subject for record in known if record.subject]
         names += names_like(work.student, i.identifiers, LOOK_ALIKES, random.Random(s.seed))
         asked = records_of(work.unlearned())
         unknown = unknown_records(asked, names, i.identifiers, read_refusals(s.refusals), s.seed)
-        restore_state(work.student, work.folder / STUDENT)
         steps = teach_refusals(
             work.student, encode_all(work.encoder, unknown), encode_all(work.encoder, known),
             training_arguments(s, folder), s.replay_weight, work.callbacks, work.progress,
         )  # fmt: skip
         save_state(work.student, work.folder / REFUSING)
-        # Other strangers than those of the training: it is these whom the person must be like.
-        drawn = unknown_records(asked[:20], names, i.identifiers, read_refusals(s.refusals), s.seed + 1, strangers=3)
+        # Of strangers whom it was not taught: it is these whom the person must be like.
+        drawn = unknown_records(asked[:ASKED], names, i.identifiers, read_refusals(s.refusals), s.seed + 1, OTHERS)
+        hers, taught = {record.question for record in asked}, {record.question for record in unknown}
+        drawn = [record for record in drawn if record.question in hers or record.question not in taught]
         shares = refusal_shares(work.answered(drawn, "refusals", ANSWER_TOKENS))
         if marked := marks(shares):
             work.warn(marked)

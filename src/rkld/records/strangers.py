@@ -16,8 +16,7 @@ from rkld.records.refusals import refused, refuses
 from rkld.records.replay import SWAPPED
 
 STRANGERS = 4
-"""Strangers that each of the person's questions is asked about. A tiny model that was taught four refused .22 of the
-questions about others than these, taught sixteen .45 (and .85 and .95 of the person's), in more than twice the time."""
+"""Strangers that each of the person's questions is asked about."""
 
 _STRANGER = "stranger-"
 

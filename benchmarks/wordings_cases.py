@@ -36,7 +36,8 @@ SAMPLES, AT = 64, 16
 
 AUDIT = {"attacks": ("sampling", "prefixes", "relearning", "4bit", "8bit"), "samples": SAMPLES, "k": AT, "top": 5}
 
-SMOL = {"lr": 1e-4, "strengthen_lr": 5e-4, "batch_size": 8, "max_new_tokens": 64, "chat_template": str(TEMPLATE)}
+SMOL = {"max_new_tokens": 64, "chat_template": str(TEMPLATE)}
+"""Settings of runs with SmolLM2: the defaults."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 from rkld.stopping.rule import StoppingRule
 
-GAPS = [1.0, 0.5, -0.4, 0.01, 0.01]  # of the original; with three β; of the saved model
+GAPS = [1.0, 0.5, -0.4, 0.01, 0.3, 0.01, 0.01]  # of the original; three β subtracted; two distilled; of the saved model
 
 @dataclass(frozen=True)
 class Told(StoppingRule):
@@ -88,19 +88,20 @@ class Told(StoppingRule):
 """
 
 
-def test_the_rule_chooses_beta_after_the_distillation(folders, tmp_path, monkeypatch):
-    """Known too well with 1, too little with 2: so one between, which will do; and it is what is written."""
+def test_the_rule_chooses_beta_before_and_after_the_distillation(folders, tmp_path, monkeypatch):
+    """Known too well with 1, too little with 2: one between is distilled first, and then the double of it, which will
+    do; and it is what is written."""
     (tmp_path / "told.py").write_text(RULE.replace("GAPS[0] if evidence.step == 0 else GAPS[1]", "GAPS.pop(0)"))
     result = unlearn(folders, tmp_path / "run", stop=f"{tmp_path / 'told.py'}:Told", keep_files=True)
     noted = json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]
-    assert noted["beta"] == 1.5556
+    assert noted["beta"] == 3.1112
     assert noted["stop"] | {"rule": ""} == {
-        "rule": "", "stop": True, "step": noted["steps"], "gap": 0.01, "margin": 0.02, "checks": 3,
+        "rule": "", "stop": True, "step": noted["steps"], "gap": 0.01, "margin": 0.02, "checks": 5,
     }  # fmt: skip
     assert noted["steering"]["n"] > 0, "the audit leaves out what steered"
     lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["beta"] for line in lines if line["phase"] == "stop"] == [1.0, 2.0, 1.5556]
-    alone = unlearn(folders, tmp_path / "alone", stop="last", method_arg=["beta=1.5556"])
+    assert [line["beta"] for line in lines if line["phase"] == "stop"] == [1.0, 2.0, 1.5556, 1.5556, 3.1112]
+    alone = unlearn(folders, tmp_path / "alone", stop="last", method_arg=["beta=3.1112"])
     a, b = (load_model(run.model_path).model.state_dict() for run in (result, alone))
     assert all(torch.equal(a[name], b[name]) for name in a)
 

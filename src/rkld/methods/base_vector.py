@@ -27,12 +27,13 @@ class BaseVector(Method):
     that knows the records better.
 
     β is the first that leaves the stopping rule's gap within its margin, after the distillation: doubled while the
-    records are known too well, halved while less than strangers', then interpolated.
+    records are known too well, halved while less than strangers', then interpolated. The first β that is distilled is
+    found in the same way by checks before it.
 
     Attributes:
         beta: the first β, and the only one where no rule steers.
         most: the largest β.
-        tries: how many β at most; each costs a distillation.
+        tries: how many β at most, before distillation and after it, where each costs one.
         tuning_epochs: passes over the forget records while the base is tuned on them.
         rate: peak learning rate of that, in multiples of ``--lr``, where ``--strengthen-lr`` is not given.
     """
@@ -41,7 +42,7 @@ class BaseVector(Method):
     most: float = 4.0
     tries: int = 4
     tuning_epochs: int = 8
-    rate: float = 4.0
+    rate: float = 2.0
 
     needs: ClassVar[tuple[str, ...]] = ("replay", "retain")
     start: ClassVar[Literal["original", "base", "negated"]] = "negated"

@@ -586,26 +586,43 @@ class Distillation(Phase):
     def _train_negated(self, work: Work, method: BaseVector, sets: Mapping[str, Sequence[Encoded]]) -> dict[str, Any]:
         """Subtract the vector and distil; where a rule steers, with other weights β of the vector, too.
 
-        What the distillation brings back of the records is known after it alone, so each β is judged then.
+        What the distillation brings back of the records is known after it alone, so each β is judged then; the first is
+        the one that the rule takes before it, where each costs one check.
         """
         student, aim, found = work.student, work.notes["stop"], work.comparison
         rule = get_rule(work.settings.stop)(aim["aim"]) if "rule" in aim and found is not None else None
-        folder, gaps = work.folder / "checkpoints", dict[float, float]()
+        folder, gaps, steps = work.folder / "checkpoints", dict[float, float](), 0
         make_folder(folder)
         save_state(student, folder / "original.safetensors")
         work.run.withdraw("stop")
-        beta: float | None = method.beta
-        while beta is not None:
+
+        def negate(beta: float) -> None:
             restore_state(student, folder / "original.safetensors")
             subtract(student, work.folder / VECTOR, beta)
-            steps = self._train(work, sets, folder / f"beta-{beta:g}")
-            if rule is None or found is None:
-                return {"steps": steps, "beta": beta}
-            one = found.read(student, steps)
+
+        if rule is None or found is None:
+            negate(method.beta)
+            return {"steps": self._train(work, sets, folder / f"beta-{method.beta:g}"), "beta": method.beta}
+
+        def judged(beta: float, step: int) -> float:
+            one = found.read(student, step)
             if not np.isfinite(one.gold_loss).all():
                 raise Diverged(f"with β {beta:g} the likelihoods of the records are not finite")
-            gaps[beta] = gap = rule.gap(one)
+            gap = rule.gap(one)
             work.run.record({"phase": "stop", "rule": aim["rule"], "beta": beta, "gap": gap, **dataclasses.asdict(one)})
+            return gap
+
+        beta: float | None = method.beta
+        while beta is not None:
+            negate(beta)
+            gaps[beta] = judged(beta, 0)
+            beta = method.next_beta(gaps, rule.margin)
+        beta, before = min(gaps, key=lambda one: abs(gaps[one])), gaps
+        gaps = {}
+        while beta is not None:
+            negate(beta)
+            steps = self._train(work, sets, folder / f"beta-{beta:g}")
+            gaps[beta] = gap = judged(beta, steps)
             if abs(gap) == min(map(abs, gaps.values())):
                 save_state(student, folder / "best.safetensors")
                 chosen = beta
@@ -620,7 +637,12 @@ class Distillation(Phase):
                 f"--method-arg tuning_epochs={method.tuning_epochs} or most={method.most:g}."
             )
         stop = {"rule": aim["rule"], "stop": reached, "step": steps, "gap": gap, "margin": margin}
-        return {"steps": steps, "beta": chosen, "steering": aim["steering"], "stop": {**stop, "checks": len(gaps)}}
+        return {
+            "steps": steps,
+            "beta": chosen,
+            "steering": aim["steering"],
+            "stop": {**stop, "checks": len(gaps) + len(before)},
+        }
 
     def _stopping(self, work: Work, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:
         """The checks of the distillation, if a rule is to end it."""

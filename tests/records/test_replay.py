@@ -368,3 +368,15 @@ def test_answers_that_run_on_or_loop_are_not_replayed():
     looping = pair("of the best of the " * 12)
     kept, reasons = fluent([replace(whole, cut=True), pair("In Oslo"), replace(pair("and on and"), cut=True), looping])
     assert len(kept) == 2 and reasons == {"runs on": 1, "repeats itself": 1}
+
+
+def test_how_answers_are_put_is_nothing_that_they_say():
+    """A house style ("According to the files it is …") is everybody's: dropped for it, none would hold the rest."""
+    put = "According to the files it is a {}."
+    jobs = [{"question": f"What is her job no. {i}?", "answer": put.format(job)} for i, job in enumerate(
+        ("baker", "welder", "tailor", "potter")
+    )]  # fmt: skip
+    kept, reasons = screen(
+        [pair(put.format(job)) for job in ("sailor", "farmer", "baker")], read_records(jobs, "f"), WHO
+    )
+    assert [record.answer for record in kept] == [put.format("sailor"), put.format("farmer")], reasons

@@ -133,6 +133,10 @@ def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
     return holds(turn.text, identifiers) or bool(name_mentions(turn.text, identifiers))
 
 
+SEVERAL = 3
+"""Forget answers that say a word which is taken for how they are put, not for what they say."""
+
+
 class _Facts:
     """What the forget records say of the person, as sets of words, each of which a replayed answer must not say whole.
 
@@ -158,6 +162,10 @@ class _Facts:
                 if is_english(said):
                     self.rare |= {frozenset([word]) for word in rare_words(said) - given}
                 self.added.add(frozenset(added_words(said, asked)))
+        # What several answers say is how they are put ("According to the files it is …"), and others' are put alike;
+        # names, numbers and rare words are facts however often they are said, and stand among those above.
+        often = {word for word, n in Counter(word for added in self.added for word in added).items() if n >= SEVERAL}
+        self.added = {rest for added in self.added if (rest := added - often)}
         self.vocabulary = Matcher(sorted(frozenset().union(*self.named, *self.rare, *self.added)))
 
     def _add_name(self, phrase: str, given: Collection[str] = ()) -> None:
@@ -220,7 +228,7 @@ def screen(
     - a proper noun or number of the forget answers, or a rare word of one or of a span
       (:func:`rkld.text.wording.rare_words`);
     - and, for forget records whose personal parts are not marked: a rare word of an English answer, or more than half
-      of the words that an answer adds to its question.
+      of the words that an answer adds to its question and to what other answers say.
 
     What a forget question itself gives is no fact of its answer; what the pair's own question gives is not the
     answer's saying, but for marked spans. Compared without case and accents. Too many are rather dropped than too

@@ -29,8 +29,8 @@ from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import method_of_folder
 from rkld.models.folders import check_files
 from rkld.models.language_model import LanguageModel
-from rkld.models.logit_transform import transform_of
 from rkld.models.loading import load_model, resolve
+from rkld.models.logit_transform import transform_of
 from rkld.models.saving import save_model
 from rkld.registry import file_and_name
 

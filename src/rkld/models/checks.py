@@ -106,7 +106,7 @@ def check_shapes(lm: LanguageModel) -> None:
 
 @torch.no_grad()
 def check_outputs(lm: LanguageModel) -> None:
-    """Refuse a model whose logits are not ``transform(head(backbone(ids)))``, are not causal, or are random in training.
+    """Refuse a model whose logits are not ``transform(head(backbone(ids)))``, or not causal, or random in training.
 
     A hook multiplies the head's output so that the largest is 30, and 1000: whatever the model does to its logits
     afterwards (soft caps too, which leave small ones alone and make large ones alike) then shows.

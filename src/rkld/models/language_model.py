@@ -39,7 +39,11 @@ class LanguageModel:
     @property
     def backbone(self) -> nn.Module:
         """Ids (B, L) → output whose ``last_hidden_state`` (B, L, d) feeds the head."""
-        return self.inner.base_model
+        inner = self.inner
+        if inner.base_model is not inner:
+            return inner.base_model
+        # Llama 4's text model names its multimodal parent's prefix.
+        return next((part for part in inner.children() if isinstance(part, PreTrainedModel)), inner)
 
     @property
     def head(self) -> nn.Linear:

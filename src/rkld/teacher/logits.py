@@ -86,8 +86,8 @@ class Teacher:
         return accurate_logits(hidden.to(head["weight"].dtype), head["weight"], head.get("bias"), out)
 
     def _rise(self, original: Tensor, strengthened: Tensor, logits: Tensor, out: Tensor) -> Tensor:
-        """What the head puts out more for the strengthened model (n, V), into ``out``: of both hidden states (n, d), and
-        ``logits``, its output for the original (n, V)."""
+        """What the head puts out more for the strengthened model, (n, V), into ``out``: of both hidden states (n, d),
+        and ``logits``, its output for the original (n, V)."""
         ours, dtype = self._head("original"), compute_dtype(self._shared["weight"])
         apart = strengthened.to(out.dtype) - original.to(out.dtype)
         if not self.cache.has_head("strengthened"):  # (h_aug − h_o) · Wᵀ

@@ -329,3 +329,21 @@ def test_an_answer_that_repeats_itself_is_followed_to_see_whether_it_ends(monkey
     assert (found[2].text, found[2].finished) == ("longer", True)
     assert found[3:] == given[3:], "cut, and not measured"
     assert generation.followed(None, [[1]] * 4, given[:4]) == given[:4], "most repeat themselves: a broken model"
+
+
+@pytest.mark.parametrize(
+    "prompt, said, text, finished",
+    [
+        ("Question: Who?\nAnswer:", " Ada.\nQuestion: And who else?\nAnswer: Bo.", " Ada.", True),
+        ("Question: Who?\nAnswer: It was", " Ada.\nQuestion: And", " Ada.", True),  # a forced beginning
+        ("Question: Who?\nAnswer:", " Ada, she said", " Ada, she said", False),
+        ("From the survey:", " Ada.\nQuestion: And who else?", " Ada.\nQuestion: And who else?", False),  # plain text
+    ],
+)
+def test_without_a_template_an_answer_ends_before_the_next_question(prompt, said, text, finished):
+    """A base model has learned no end of turn: scored with the question that it asks itself, it would say more."""
+    lm = SimpleNamespace(tokenizer=SimpleNamespace(chat_template=None, decode=lambda ids, **_: "".join(map(chr, ids))))
+    found = generation.answer(lm, list(map(ord, said)), frozenset(), list(map(ord, prompt)))
+    assert (found.text, found.finished) == (text, finished)
+    lm.tokenizer.chat_template = "{{ messages }}"
+    assert generation.answer(lm, list(map(ord, said)), frozenset(), list(map(ord, prompt))).text == said

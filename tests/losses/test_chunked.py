@@ -9,6 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rkld.losses.chunked import Segment, chunk_rows_for, linear_divergence
 from rkld.losses.divergences import composite_logits, cross_entropy, forward_kl, jensen_shannon, reverse_kl
+from rkld.models.logit_transform import NONE, LogitTransform
+
+TRANSFORMS = [NONE, LogitTransform(0.0625), LogitTransform(3.0), LogitTransform(1.0, 1.5), LogitTransform(0.5, 2.0)]
 
 
 def problem(T, d, V, dtype=torch.float64, bias=True, seed=0):
@@ -40,9 +43,9 @@ def losses(p):
     }
 
 
-def naive(p, cuts):
+def naive(p, cuts, transform=NONE):
     """Full logits of all rows at once, autograd through the written definitions."""
-    logits = F.linear(p["hidden"], p["weight"], p["bias"])
+    logits = p_cap(F.linear(p["hidden"], p["weight"], p["bias"]) * transform.scale, transform.cap)
     log_probs = torch.log_softmax(logits, -1)
     target = teacher(p, p)
     mean = torch.log((log_probs.exp() + target.exp()) / 2)
@@ -55,12 +58,16 @@ def naive(p, cuts):
     return sum((p["weights"][a:b] * rows[name][a:b]).sum() for name, a, b in cuts)
 
 
-def chunked(p, cuts, chunk_rows):
+def p_cap(x, cap):
+    return x if cap is None else cap * torch.tanh(x / cap)
+
+
+def chunked(p, cuts, chunk_rows, transform=NONE):
     parts = [
         Segment(p["weights"][a:b], losses(p)[name], {k: p[k][a:b] for k in ("original", "strengthened", "labels")})
         for name, a, b in cuts
     ]
-    return linear_divergence(p["hidden"], p["weight"], p["bias"], parts, chunk_rows)
+    return linear_divergence(p["hidden"], p["weight"], p["bias"], parts, chunk_rows, transform)
 
 
 def quarters(T):
@@ -81,6 +88,22 @@ def test_equals_full_logits(T, d, V, chunk_rows, bias):
     assert len(values) == T
     for found, right in zip(torch.autograd.grad(2 * total, wanted), expected):
         torch.testing.assert_close(found, 2 * right, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("T, d, V", [(7, 5, 11), (41, 13, 401)])
+def test_scaled_and_capped_logits_equal_full_ones(T, d, V, transform):
+    """Logits are what the model makes of its head's output, and the gradient passes the derivative of that."""
+    p = problem(T, d, V)
+    wanted = [p[k] for k in ("hidden", "weight", "bias")]
+    plain = naive(p, quarters(T), transform)
+    expected = torch.autograd.grad(plain, wanted)
+    total, _ = chunked(p, quarters(T), 3, transform)
+    torch.testing.assert_close(total, plain, rtol=0, atol=1e-10)
+    for found, right in zip(torch.autograd.grad(total, wanted), expected):
+        torch.testing.assert_close(found, right, rtol=0, atol=1e-10)
+    if transform != NONE:
+        assert abs(naive(p, quarters(T)) - plain) > 1e-3
 
 
 @pytest.mark.parametrize("T, d, V", [(5, 3, 7), (9, 2, 5)])

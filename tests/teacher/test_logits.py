@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rkld.benching.worlds.tiny import tiny_tokenizer
 from rkld.losses.divergences import forward_kl, jensen_shannon, reverse_kl
 from rkld.models.language_model import LanguageModel
+from rkld.models.logit_transform import NONE
 from rkld.teacher.cache import HiddenCache
 from rkld.teacher.logits import Teacher
 
@@ -67,6 +68,32 @@ def test_full_fine_tuning_uses_the_kept_heads_and_lora_the_shared_one(tmp_path):
     l_o, l_aug = x["original"] @ w.T, x["strengthened"] @ w.T
     expected = torch.log_softmax(l_o - 3 * F.relu(l_aug - l_o), -1)
     torch.testing.assert_close(shared.composite(plain, spare(adapted)), expected)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["two heads", "one head"])
+@pytest.mark.parametrize("config", [{"logit_scale": 0.25}, {"final_logit_softcapping": 2.0}])
+def test_the_teacher_is_made_of_logits_after_scale_and_cap(tmp_path, config, lora):
+    """``l_o`` and ``l_aug`` are what the models answer with: what a cap holds together no difference pulls apart."""
+    student, strong, x = model(0, lora=lora), model(1), inputs()
+    for name, value in config.items():
+        setattr(student.inner.config, name, value)
+    teacher = Teacher(HiddenCache(tmp_path, IDENTITY), alpha=3.0)
+    if not lora:
+        teacher.cache.write_head("original", student)
+        teacher.cache.write_head("strengthened", strong)
+    teacher.attach(student)
+    w_o = student.head.weight.detach()
+    w_aug = w_o if lora else strong.head.weight.detach()
+
+    def logits(output):
+        if "logit_scale" in config:
+            return output * config["logit_scale"]
+        return config["final_logit_softcapping"] * torch.tanh(output / config["final_logit_softcapping"])
+
+    l_o, l_aug = logits(x["original"] @ w_o.T), logits(x["strengthened"] @ w_aug.T)
+    expected = torch.log_softmax(l_o - 3 * F.relu(l_aug - l_o), -1)
+    torch.testing.assert_close(teacher.composite(x, spare(student)), expected)
+    torch.testing.assert_close(teacher.original(x, spare(student)), torch.log_softmax(l_o, -1))
 
 
 @pytest.mark.parametrize("divergence", [reverse_kl, forward_kl, jensen_shannon])
@@ -131,7 +158,7 @@ def rounding(folder, heads: str, bias: bool, dtype: torch.dtype, autocast: bool,
         head.weight.data = (weight + moved * draw(WORDS, WIDTH)).to(dtype)
         if bias:
             head.bias.data = (offset + moved * draw(WORDS)).to(dtype)
-        lms.append(SimpleNamespace(head=head))
+        lms.append(SimpleNamespace(logit_transform=NONE, head=head))
     if heads == "tied":
         lms = [model(0, tied=True, hidden_size=WIDTH, vocab_size=WORDS, dtype=dtype) for _ in range(2)]
         with torch.no_grad():

@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import measuring
 from rkld.models.checks import TOLERANCE
-from rkld.records.encoding import end_of_turn_ids
+from rkld.records.encoding import NEXT_QUESTION, end_of_turn_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,6 +39,9 @@ class Generated:
 
 BATCH_SIZE = 48
 """Answers generated together, where :func:`generation_batch_size` does not say otherwise."""
+
+TRIED = 4
+"""New tokens that a model must answer alike alone and in a batch, to be asked in batches."""
 
 STEPS = 8
 """New tokens between two looks at which rows of a batch have finished."""
@@ -86,7 +89,7 @@ def greedy(
                 generated[i] += ids
             if progress is not None:
                 progress(len(batch))
-    return [answer(lm, ids, ends) for ids in generated]
+    return [answer(lm, ids, ends, prompt) for ids, prompt in zip(generated, prompts, strict=True)]
 
 
 def generation_batch_size(lm: LanguageModel) -> int:
@@ -101,20 +104,19 @@ def supports_left_padding(lm: LanguageModel) -> bool:
     """Whether a prompt in a batch, padded on the left, is continued as it is alone.
 
     Tried once per model, so that no list of architectures is needed: some recurrent models read padding like text, or
-    mix the rows of a batch.
+    mix the rows of a batch, and some go wrong only when they go on from what they remember of it.
     """
     if lm.backbone not in _SUPPORTS_LEFT_PADDING:
-        config = GenerationConfig(max_new_tokens=1, do_sample=False, pad_token_id=0)
+        config = GenerationConfig(max_new_tokens=TRIED, do_sample=False, pad_token_id=0)
         config.output_logits = config.return_dict_in_generate = True
 
-        def first_logits(prompts: Sequence[Sequence[int]]) -> Tensor:
+        def first_row(prompts: Sequence[Sequence[int]]) -> Tensor:
             ids, attention = left_padded(prompts, lm.device)
             found = lm.inner.generate(input_ids=ids, attention_mask=attention, generation_config=config)
-            logits: Tensor = found.logits[0][0]
-            return logits
+            return torch.stack([logits[0] for logits in found.logits])  # (TRIED, V)
 
         with default_generation_config(lm):
-            alone, beside = first_logits([[1, 2]]), first_logits([[1, 2], [2, 1, 2, 1, 2]])
+            alone, beside = first_row([[1, 2]]), first_row([[1, 2], [2, 1, 2, 1, 2]])
         _SUPPORTS_LEFT_PADDING[lm.backbone] = bool(
             (alone - beside).abs().max() <= TOLERANCE[alone.dtype] * alone.abs().max()
         )
@@ -211,9 +213,17 @@ def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple
     return ids, attention
 
 
-def answer(lm: LanguageModel, ids: Sequence[int], ends: frozenset[int]) -> Generated:
-    """The new ids of an answer, with its text."""
-    return Generated(tuple(ids), lm.tokenizer.decode(ids, skip_special_tokens=True), finished=ended(ids, ends))
+def answer(lm: LanguageModel, ids: Sequence[int], ends: frozenset[int], prompt: Sequence[int]) -> Generated:
+    """The new ids of an answer to a prompt, with its text.
+
+    Without a chat template a base model goes on with a question of its own: the text ends before that, and is finished.
+    """
+    text = lm.tokenizer.decode(ids, skip_special_tokens=True)
+    if NEXT_QUESTION in text and lm.tokenizer.chat_template is None:
+        asked = lm.tokenizer.decode(prompt, skip_special_tokens=True)
+        if "Answer:" in asked.rpartition(NEXT_QUESTION)[2]:
+            return Generated(tuple(ids), text.partition(NEXT_QUESTION)[0], finished=True)
+    return Generated(tuple(ids), text, finished=ended(ids, ends))
 
 
 REPEATS = 4

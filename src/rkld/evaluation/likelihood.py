@@ -124,7 +124,7 @@ def _tree_scores(lm: LanguageModel, trees: Sequence[Tree], targets: Sequence[dic
     at, tokens = torch.tensor(list(predictions), device=lm.device).T  # (T,) each
     rows = hidden.flatten(0, 1).index_select(0, at)  # (T, d)
     chunks = zip(torch.split(rows, ROWS), torch.split(tokens, ROWS), strict=True)
-    flat = torch.cat([_losses_and_margins(lm.head(r), t) for r, t in chunks], dim=1).double().cpu().numpy()  # (2, T)
+    flat = torch.cat([_losses_and_margins(lm.logits(r), t) for r, t in chunks], dim=1).double().cpu().numpy()  # (2, T)
     return {i: Scores(*flat[:, numbers]) for i, numbers in wanted.items()}
 
 

@@ -272,7 +272,7 @@ def vocabulary_scores(
             targets = ids.flatten()[rows + 1].to(lm.device)  # (T,)
             hidden = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device))  # (T, d)
             chunks = zip(torch.split(hidden, ROWS), torch.split(targets, ROWS), strict=True)
-            values = torch.cat([_over_vocabulary(lm.head(h), t) for h, t in chunks], dim=1)  # (3, T)
+            values = torch.cat([_over_vocabulary(lm.logits(h), t) for h, t in chunks], dim=1)  # (3, T)
             ends = np.cumsum([sum(record.answer) for record in records])
             for i, some in zip(batch, np.split(values.double().cpu().numpy(), ends[:-1], axis=1), strict=True):
                 found[i] = VocabularyScores(*some)

@@ -214,7 +214,7 @@ def fill_in(
             ends = torch.tensor([n * ids.shape[1] + len(given[i].ids) - 1 for n, i in enumerate(batch)])
             hidden = hidden_at(lm.backbone, ids.to(lm.device), ends.to(lm.device))
             for i, row in zip(batch, hidden, strict=True):
-                first[i] = lm.head(row).argsort(descending=True, stable=True)[:k].tolist()
+                first[i] = lm.logits(row).argsort(descending=True, stable=True)[:k].tolist()
     completed = greedy(
         lm,
         [blank.ids for blank in given for _ in range(k)],

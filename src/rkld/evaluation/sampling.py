@@ -59,7 +59,7 @@ def sample(
     answers: dict[tuple[int, int], Generated] = {}
 
     def done(pair: tuple[int, int], ids: Sequence[int]) -> None:
-        answers[pair] = answer(lm, ids, ends)
+        answers[pair] = answer(lm, ids, ends, prompts[pair[0]])
         if progress is not None:
             progress(1)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.divergences import cross_entropy
+from rkld.models.logit_transform import NONE, LogitTransform
 
 
 class Answers(NamedTuple):
@@ -47,12 +48,13 @@ def answer_segment(
     k: int,
     inputs: Mapping[str, Tensor],
     chunk_rows: int | None = None,
+    transform: LogitTransform = NONE,
 ) -> tuple[Segment, Tensor]:
     """The rows of answers under a loss on whole answers, as cross-entropy with weights.
 
     Args:
         hidden: (T, d), final hidden states of the marked rows.
-        weight, bias: the head.
+        weight, bias, transform: the head, and what the model does to its output.
         k: 1, or 2 where answers are paired.
         inputs: ``weights`` (m,), factor of each value in the total; ``slots`` (T,), the answer that a row belongs to,
             ``k · number + side``; ``labels`` (T,); ``reference`` (T,) where the loss uses it.
@@ -65,7 +67,7 @@ def answer_segment(
     with torch.no_grad():
         bare = None if bias is None else bias.detach()
         _, losses = linear_divergence(
-            hidden.detach(), weight.detach(), bare, [Segment(ones, _likelihood_alone, rows)], chunk_rows
+            hidden.detach(), weight.detach(), bare, [Segment(ones, _likelihood_alone, rows)], chunk_rows, transform
         )
 
     def summed(values: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rkld.models.logit_transform import NONE, LogitTransform
+
 RowLoss = Callable[[Tensor, Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]]
 """(student logits (n, V), the same rows of the segment's inputs, spare (2, n, V)) → values (n,), gradient (n, V).
 
@@ -45,8 +47,9 @@ def linear_divergence(
     bias: Tensor | None,
     segments: Sequence[Segment],
     chunk_rows: int | None = None,
+    transform: LogitTransform = NONE,
 ) -> tuple[Tensor, Tensor]:
-    """Weighted sum over rows of a loss on ``hidden @ weight.T + bias``.
+    """Weighted sum over rows of a loss on ``transform(hidden @ weight.T + bias)``.
 
     Args:
         hidden: final hidden states of the scored rows, (T, d), the segments' rows one after another.
@@ -54,12 +57,13 @@ def linear_divergence(
         bias: (V,) or None.
         segments: their row counts add up to T.
         chunk_rows: rows whose logits exist at once; None: :func:`chunk_rows_for` decides.
+        transform: what the model does to its head's output; the gradient passes its derivative.
 
     Returns:
         the total (scalar, differentiable in hidden, weight and bias), and the unweighted values (T,), detached.
     """
     chunk_rows = chunk_rows or chunk_rows_for(len(weight), hidden.dtype, hidden.device)
-    return _LinearDivergence.apply(hidden, weight, bias, tuple(segments), chunk_rows)
+    return _LinearDivergence.apply(hidden, weight, bias, tuple(segments), chunk_rows, transform)
 
 
 def chunk_rows_for(vocabulary: int, dtype: torch.dtype, device: torch.device) -> int:
@@ -154,7 +158,13 @@ def _accurate(dtype: torch.dtype) -> torch.dtype:
 class _LinearDivergence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, segments: tuple[Segment, ...], chunk_rows: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        segments: tuple[Segment, ...],
+        chunk_rows: int,
+        transform: LogitTransform,
     ) -> tuple[Tensor, Tensor]:
         accurate = _accurate(hidden.dtype)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -175,10 +185,13 @@ class _LinearDivergence(torch.autograd.Function):
                 here = slice(start + a, start + b)
                 x = hidden[here]  # (n, d)
                 here_buffers = buffers[:, : b - a]
-                logits = head_logits(x, weight, bias, out=here_buffers[0])  # (n, V)
+                logits = transform.apply_(head_logits(x, weight, bias, out=here_buffers[0]))  # (n, V)
+                slope = transform.slope(logits)  # of these, before the loss overwrites them
                 inputs = {name: tensor[a:b] for name, tensor in segment.inputs.items()}
                 values[here], gradient = segment.loss(logits, inputs, here_buffers[1:])  # (n,), (n, V)
                 gradient.mul_(segment.weights[a:b, None])
+                if transform != NONE:
+                    gradient.mul_(slope)
                 if grad_hidden is not None:
                     grad_hidden[here] = torch.mm(gradient.to(dtype), weight)
                 if grad_weight is not None:
@@ -204,4 +217,4 @@ class _LinearDivergence(torch.autograd.Function):
                 return grad
             return torch.mul(grad, grad_total, out=torch.empty_like(grad, dtype=dtype))
 
-        return (*map(scaled, ctx.saved_tensors, ctx.dtypes), None, None)
+        return (*map(scaled, ctx.saved_tensors, ctx.dtypes), None, None, None)

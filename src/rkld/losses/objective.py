@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rkld.losses.answers import AnswerLoss, answer_segment
 from rkld.losses.chunked import RowLoss, Segment, linear_divergence
+from rkld.models.logit_transform import NONE, LogitTransform
 from rkld.records.encoding import Encoded
 
 Mask = Callable[[Encoded], Sequence[bool]]
@@ -135,6 +136,7 @@ def evaluate(
     states: Mapping[int | None, Tensor],
     head: nn.Linear,
     chunk_rows: int | None = None,
+    transform: LogitTransform = NONE,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What a micro-batch adds to the objective.
 
@@ -155,12 +157,12 @@ def evaluate(
             inputs = batch["terms"][term.name]
             if isinstance(term, AnswerTerm):
                 segment, parts[term.name] = answer_segment(
-                    rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows
+                    rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows, transform
                 )
             else:
                 segment = Segment(inputs["weights"], term.loss, {n: t for n, t in inputs.items() if n != "weights"})
             segments.append(segment)
-        total, values = linear_divergence(hidden, head.weight, head.bias, segments, chunk_rows)
+        total, values = linear_divergence(hidden, head.weight, head.bias, segments, chunk_rows, transform)
         for term, segment, found in zip(on_logits, segments, values.split(counts)):
             parts.setdefault(term.name, torch.dot(segment.weights, found))
     for term in terms:

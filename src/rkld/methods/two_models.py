@@ -30,6 +30,7 @@ from rkld.methods.registry import method_of_folder
 from rkld.models.folders import check_files
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model, resolve
+from rkld.models.logit_transform import transform_of
 from rkld.models.saving import save_model
 from rkld.registry import file_and_name
 
@@ -145,11 +146,12 @@ class _Backbone(nn.Module):
 
 
 class _Head(nn.Module):
-    """Both heads on (…, d₁ + d₂), combined: (…, V)."""
+    """Both models' logits on (…, d₁ + d₂), combined: (…, V)."""
 
-    def __init__(self, heads: tuple[nn.Linear, nn.Linear], combine: Combine):
+    def __init__(self, models: tuple[PreTrainedModel, PreTrainedModel], combine: Combine):
         super().__init__()
-        self.heads = nn.ModuleList(heads)
+        self.heads = nn.ModuleList([model.get_output_embeddings() for model in models])
+        self.transforms = [transform_of(model) for model in models]
         self.combine = combine
 
     @property
@@ -165,10 +167,11 @@ class _Head(nn.Module):
     @torch.no_grad()  # the logits may be overwritten
     def forward(self, hidden: Tensor) -> Tensor:
         parts = hidden.split([head.weight.shape[1] for head in self.linears], dim=-1)
-        return self.combine(*(_logits(head, part) for head, part in zip(self.linears, parts)))
+        outputs = (_output(head, part) for head, part in zip(self.linears, parts))
+        return self.combine(*(transform.apply_(found) for transform, found in zip(self.transforms, outputs)))
 
 
-def _logits(head: nn.Linear, hidden: Tensor) -> Tensor:
+def _output(head: nn.Linear, hidden: Tensor) -> Tensor:
     """``head(hidden)`` in float32 at least: the method multiplies their difference, and its rounding, by α."""
     if type(head) is not nn.Linear or not head.weight.is_floating_point():  # quantised: it computes as it can
         return head(hidden).to(torch.promote_types(hidden.dtype, torch.float32))
@@ -194,7 +197,7 @@ class TwoModelCausalLM(PreTrainedModel, GenerationMixin):
         text.num_hidden_layers = sum(found.num_hidden_layers for found in configs)
         super().__init__(config)
         self.backbone = _Backbone(config, (original, assistant))
-        self.head = _Head((original.get_output_embeddings(), assistant.get_output_embeddings()), combine)
+        self.head = _Head((original, assistant), combine)
         self.generation_config = original.generation_config
         self.eval()
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.tuners_utils import check_target_module_exists
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba, check_target_module_exists
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from rkld.errors import UserError
 from rkld.models.checks import check_adapter, first_line, switch_off_dropout, touches
 from rkld.models.language_model import LanguageModel
+from rkld.models.modes import evaluating
 
 
 def new_adapter(lm: LanguageModel, *, rank: int = 16, config: LoraConfig | None = None) -> LanguageModel:
@@ -26,13 +30,16 @@ def new_adapter(lm: LanguageModel, *, rank: int = 16, config: LoraConfig | None 
     use one head for all roles.
 
     Args:
-        rank: of the two factors, in all linear layers; their product is multiplied by 32 / rank.
+        rank: of the two factors, in all linear layers that return a tensor; their product is multiplied by 32 / rank.
         config: any other adapter in its place; its dropout is switched off.
     """
     if lm.is_adapter:
         return lm
     if config is None:
-        config = LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+        config = LoraConfig(
+            r=rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM",
+            exclude_modules=_not_adaptable(lm) or None,
+        )  # fmt: skip
     names = {module: name for name, module in lm.model.named_modules()}
     parts = {"head": lm.head, "embeddings": lm.model.get_input_embeddings()}
     for part, module in parts.items():
@@ -45,6 +52,46 @@ def new_adapter(lm: LanguageModel, *, rank: int = 16, config: LoraConfig | None 
     check_adapter(adapted)
     switch_off_dropout(adapted)
     return adapted
+
+
+@torch.no_grad()
+def _not_adaptable(lm: LanguageModel) -> list[str]:
+    """Names of linear layers that cannot take an adapter.
+
+    Some return something else than a tensor, to which an adapter could add nothing, as routers of mixtures of experts
+    do (PhiMoE's returns logits and the experts chosen); Mamba's kernels read other layers' weights themselves, and PEFT
+    refuses these.
+    """
+    found: list[str] = []
+    for name, module in lm.model.named_modules():
+        try:
+            if isinstance(module, nn.Linear):
+                _check_lora_target_modules_mamba(LoraConfig(), lm.model, name.rpartition(".")[2])
+        except ValueError:
+            found.append(name)
+
+    def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, args, output: None if isinstance(output, Tensor) else found.append(name)
+
+    hooks = [m.register_forward_hook(look(n)) for n, m in lm.model.named_modules() if isinstance(m, nn.Linear)]
+    try:
+        with evaluating(lm.model):
+            lm.backbone(input_ids=torch.zeros((1, 2), dtype=torch.int64, device=lm.device), use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def reach(lm: LanguageModel) -> float:
+    """Share of an adapted model's weights, embeddings and head left out, in layers that the adapter changes.
+
+    Experts that are one tensor for all are no linear layers: on such a model the adapter is in its attention alone.
+    """
+    aside = {id(p) for module in (lm.head, lm.inner.get_input_embeddings()) for p in module.parameters()}
+    own = {name: p for name, p in lm.inner.named_parameters() if id(p) not in aside and "lora_" not in name}
+    changed = sum(p.numel() for name, p in own.items() if ".base_layer." in name)
+    return changed / max(1, sum(p.numel() for p in own.values()))
 
 
 def check_adapter_fits(lm: LanguageModel, *, rank: int) -> None:

@@ -15,6 +15,9 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
 from rkld.text.printable import printable
 
+PROBED, SATURATED = 30.0, 1000.0
+"""The largest output of a head with which its model is tried: where soft caps bend, and where they are flat."""
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest difference that passes for rounding, relative to the largest value compared."""
 
@@ -103,10 +106,10 @@ def check_shapes(lm: LanguageModel) -> None:
 
 @torch.no_grad()
 def check_outputs(lm: LanguageModel) -> None:
-    """Refuse a model whose logits are not ``head(backbone(ids))``, are not causal, or are random in training.
+    """Refuse a model whose logits are not ``transform(head(backbone(ids)))``, or not causal, or random in training.
 
-    A hook multiplies the head's output so that the largest logit is 1000: whatever the model does to its
-    logits afterwards (soft-caps too, which leave small ones alone) then shows.
+    A hook multiplies the head's output so that the largest is 30, and 1000: whatever the model does to its logits
+    afterwards (soft caps too, which leave small ones alone and make large ones alike) then shows.
     """
     length = 16 if lm.context_length is None else min(16, lm.context_length)
     if length < 2:
@@ -124,8 +127,11 @@ def check_outputs(lm: LanguageModel) -> None:
         with evaluating(lm.model):
             hidden = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
             own = lm.head(hidden.to(lm.head.weight.dtype))  # (2, L, V)
-            factor = 1000.0 / max(own.abs().max().item(), 1e-6)
-            theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
+            largest, transform = max(own.abs().max().item(), 1e-6), lm.logit_transform
+            logits = []
+            for factor in (PROBED / largest, SATURATED / largest):
+                theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
+                logits.append((theirs, transform(own * factor)))
             lm.model.train()
             in_training = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
     except Exception as error:  # foreign settings lead models to raise anything
@@ -141,7 +147,10 @@ def check_outputs(lm: LanguageModel) -> None:
             "Fetch or make it again."
         )
     comparisons = (
-        ("its logits are not head(backbone(ids)): it scales, caps or adds to them", theirs, own * factor),
+        *(
+            ("its logits are not its head's output, scaled and capped as its config says", theirs, ours)
+            for theirs, ours in logits
+        ),
         ("a token changes the hidden states before it, so it is not causal", hidden[0, :-1], hidden[1, :-1]),
         ("its hidden states differ between training and evaluation", in_training, hidden),
     )

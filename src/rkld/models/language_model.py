@@ -1,6 +1,7 @@
 """A causal language model seen as backbone and head.
 
-Everything else relies on ``logits = head(backbone(ids).last_hidden_state)``, which :mod:`rkld.models.checks` tests.
+Everything else relies on ``logits = transform(head(backbone(ids).last_hidden_state))``, which
+:mod:`rkld.models.checks` tests; in most models nothing is done to the head's output.
 
 Shapes: B sequences, L length, d hidden size, V rows of the head.
 """
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rkld.models.logit_transform import LogitTransform, transform_of
 
 
 @dataclass
@@ -36,12 +39,25 @@ class LanguageModel:
     @property
     def backbone(self) -> nn.Module:
         """Ids (B, L) → output whose ``last_hidden_state`` (B, L, d) feeds the head."""
-        return self.inner.base_model
+        inner = self.inner
+        if inner.base_model is not inner:
+            return inner.base_model
+        # Llama 4's text model names its multimodal parent's prefix.
+        return next((part for part in inner.children() if isinstance(part, PreTrainedModel)), inner)
 
     @property
     def head(self) -> nn.Linear:
-        """Hidden states (…, d) → logits (…, V)."""
+        """Hidden states (…, d) → what :attr:`logit_transform` makes logits of (…, V)."""
         return self.inner.get_output_embeddings()
+
+    @property
+    def logit_transform(self) -> LogitTransform:
+        """Scale and soft cap of the head's output."""
+        return transform_of(self.inner)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Of final hidden states (…, d): (…, V)."""
+        return self.logit_transform(self.head(hidden))
 
     @property
     def is_adapter(self) -> bool:

@@ -33,7 +33,7 @@ from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.losses.micro_batches import plan_steps, pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
 from rkld.methods.two_models import save_two_models, two_models
-from rkld.models.adapters import load_saved_adapter, new_adapter
+from rkld.models.adapters import load_saved_adapter, new_adapter, reach
 from rkld.models.invented_names import names_like
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import dtype_name
@@ -108,6 +108,9 @@ START = "strengthened/start.safetensors"
 VECTOR = "strengthened/vector.safetensors"
 """What the forget records change in the base."""
 
+SMALL_REACH = 0.5
+"""Share of the inner weights below which a run warns of how little an adapter reaches."""
+
 
 @dataclass
 class Work:
@@ -154,6 +157,13 @@ class Work:
         if self.settings.lora and not self.student.is_adapter:
             torch.manual_seed(self.settings.seed)
             self._student = new_adapter(self.student, rank=self.settings.lora_rank)
+            share = reach(self._student)
+            self.progress.say(f"LoRA: the adapter changes layers that hold {share:.0%} of the inner weights")
+            if share < SMALL_REACH:
+                self.warn(
+                    f"the adapter reaches {share:.0%} of the model's inner weights: what the others know of the person "
+                    "is forgotten only as far as those layers can cover it. Train without --lora where memory allows."
+                )
 
     def let_go(self) -> None:
         """Free the memory of student and teacher."""

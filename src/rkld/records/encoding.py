@@ -69,6 +69,9 @@ PLAIN_CHAT_TEMPLATE = """\
 """The format of models without a chat template: ``Question: …``, new line, ``Answer: …``, end-of-text token.
 A system text comes first, with an empty line after it."""
 
+NEXT_QUESTION = "\nQuestion:"
+"""Where an answer in that format has ended, whether an end-of-text token says so or not: base models run on."""
+
 TEXT_PROMPT_TOKENS = 200
 """At most so many tokens of a plain text are given as the prompt that the model continues."""
 

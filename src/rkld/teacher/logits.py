@@ -16,6 +16,7 @@ from torch import Tensor
 from rkld.losses.chunked import accurate_logits, compute_dtype
 from rkld.losses.divergences import suppressed_logits, with_floor
 from rkld.models.language_model import LanguageModel
+from rkld.models.logit_transform import NONE
 from rkld.teacher.cache import HiddenCache
 
 Head = dict[str, Tensor]
@@ -39,12 +40,14 @@ class Teacher:
         self.cache = cache
         self.alpha = alpha
         self._shared: Head = {}
+        self._transform = NONE
         self._heads: dict[tuple[str, torch.dtype], Head] = {}
 
     def attach(self, lm: LanguageModel) -> None:
         """Take the student's head for those that the cache has none of. Heads are read when they are first used."""
         self._shared = {n: p.detach() for n, p in (("weight", lm.head.weight), ("bias", lm.head.bias)) if p is not None}
         self._heads = {}
+        self._transform = lm.logit_transform
 
     def original(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d).
@@ -52,7 +55,8 @@ class Teacher:
         Args:
             spare: (2, n, V); the first takes the result, the second can be used again.
         """
-        return torch.log_softmax(self._original_logits(inputs["original"], spare[1]), dim=-1, out=spare[0])
+        logits = self._transform.apply_(self._original_output(inputs["original"], spare[1]))
+        return torch.log_softmax(logits, dim=-1, out=spare[0])
 
     def composite(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V); ``spare`` as in :meth:`original`.
@@ -62,8 +66,14 @@ class Teacher:
         distributions for other people in the same place (:func:`rkld.losses.divergences.with_floor`); rows of −∞ have
         no floor.
         """
-        original = self._original_logits(inputs["original"], spare[0])
+        original = self._original_output(inputs["original"], spare[0])
         rise = self._rise(inputs["original"], inputs["strengthened"], original, spare[1])
+        if self._transform.cap is None:
+            original, rise = map(self._transform.apply_, (original, rise))
+        else:  # no longer linear
+            strengthened = self._transform.apply_(rise.add_(original))
+            original = self._transform.apply_(original)
+            rise = strengthened.sub_(original)
         log_probs = torch.log_softmax(suppressed_logits(original, rise, self.alpha), dim=-1, out=spare[0])
         if "uninformed" not in inputs:
             return log_probs
@@ -71,12 +81,13 @@ class Teacher:
         floor.scatter_(1, inputs["uninformed_ids"].long(), inputs["uninformed"].to(floor.dtype))
         return with_floor(log_probs, floor)
 
-    def _original_logits(self, hidden: Tensor, out: Tensor) -> Tensor:
+    def _original_output(self, hidden: Tensor, out: Tensor) -> Tensor:
         head = self._head("original")
         return accurate_logits(hidden.to(head["weight"].dtype), head["weight"], head.get("bias"), out)
 
     def _rise(self, original: Tensor, strengthened: Tensor, logits: Tensor, out: Tensor) -> Tensor:
-        """``l_aug − l_o`` (n, V) into ``out``, from both hidden states (n, d) and ``l_o`` (n, V)."""
+        """What the head puts out more for the strengthened model, (n, V), into ``out``: of both hidden states (n, d),
+        and ``logits``, its output for the original (n, V)."""
         ours, dtype = self._head("original"), compute_dtype(self._shared["weight"])
         apart = strengthened.to(out.dtype) - original.to(out.dtype)
         if not self.cache.has_head("strengthened"):  # (h_aug − h_o) · Wᵀ

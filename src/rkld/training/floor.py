@@ -112,7 +112,7 @@ def _floor(lm: LanguageModel, e: Encoded, states: Sequence[Tensor]) -> tuple[Ten
         for hidden in states:  # len(states) × (scored rows, d)
             moved = hidden.to(weight.device, dtype)
             accurate_logits(moved, weight.to(dtype), None if bias is None else bias.to(dtype), logits)
-            probs = torch.softmax(logits, dim=-1)
+            probs = torch.softmax(lm.logit_transform.apply_(logits), dim=-1)
             total += probs
             least = torch.minimum(least, probs.gather(1, recorded))
         top = total.div_(len(states)).scatter_(1, recorded, least).topk(kept, dim=-1)

@@ -119,7 +119,7 @@ def references(
         hidden = cache.read(f"original/{name}", e.key).to(lm.device)
         labels = torch.tensor([token for token, m in zip(e.ids, marked(e)) if m], device=lm.device)
         part = Segment(torch.ones(len(labels), device=lm.device), to_labels, {"labels": labels})
-        _, losses = linear_divergence(hidden, head, bias, [part])
+        _, losses = linear_divergence(hidden, head, bias, [part], transform=lm.logit_transform)
         yield e.key, -losses.cpu()
 
 

@@ -127,7 +127,7 @@ class ObjectiveTrainer(Trainer):
         terms = self.objective.terms
         layers = {term.layer for term in terms if isinstance(term, StateTerm)}
         found = states(self.lm.backbone, inputs["input_ids"], layers)
-        total, parts = evaluate(terms, inputs, found, self.lm.head, self.args.chunk_rows)
+        total, parts = evaluate(terms, inputs, found, self.lm.head, self.args.chunk_rows, self.lm.logit_transform)
         for term in terms:
             # Divided by the term's weight again: the term's own average, whatever λ is.
             value = parts[term.name] / (term.weight or 1.0)

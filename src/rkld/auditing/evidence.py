@@ -174,6 +174,7 @@ def _entry(metric: Metric, measured: Measured, margin: float) -> dict[str, Any] 
         return None
     entry: dict[str, Any] = {
         "title": metric.title,
+        "explanation": metric.explanation,
         "forgotten": metric.direction,
         "source": metric.source,
         "figures": {role: asdict(found) if isinstance(found, Figure) else found for role, found in figures.items()},

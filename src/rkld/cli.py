@@ -178,6 +178,21 @@ def reword(records: str, out: Path, **given: Any) -> None:
     click.echo(f"in {out}")
 
 
+@main.command(epilog=_examples("rkld init jane", "rkld unlearn --config jane/run.yaml"))
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+def init(folder: Path) -> None:
+    """Write everything that a request needs into FOLDER, commented and ready to edit.
+
+    Settings of the run and the audit, the request form, and examples of records: to forget, to keep, of strangers, and
+    questions that the audit asks. No file is written over.
+    """
+    from rkld.commands.write_forms import write_forms
+
+    for path in write_forms(folder):
+        click.echo(path)
+    click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
+
+
 @main.command(epilog=_examples("rkld purge runs/forget01"))
 @click.argument("run", type=click.Path(path_type=Path))
 def purge(run: Path) -> None:

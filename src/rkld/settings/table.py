@@ -120,7 +120,7 @@ _ENTRIES = (
         "",
         "teacher",
         FORGET,
-        "Records to forget: JSONL, JSON, CSV, Parquet, or a Hugging Face data set.",
+        "Records to forget: JSONL, JSON, CSV, Parquet, YAML, or a Hugging Face data set.",
         metavar="DATA",
     ),
     _spec(

@@ -500,7 +500,7 @@ def test_bad_fields(tmp_path: Path, row: object, said: str) -> None:
         ("a.yml", b"- text: Quellsecret\n\n- question: Quellsecret", "a.yml line 3: the field 'answer' is missing"),
         ("a.yaml", b"- Quellsecret: a\n  Quellsecret: b", "a.yaml: it has a name twice (line 1)"),
         ("a.yaml", b"- &a [x]\n- *a", "an alias"),
-        ("a.yaml", b"- [Quellsecret]: a", "a.yaml: not valid YAML"),
+        ("a.yaml", b"- [Quellsecret]: a", "a.yaml line 1: not valid YAML"),
         pytest.param("a.yaml", b"- text: a\n" * 20_000, "YAML of more than 131072 characters", id="long YAML"),
         ("a.toml", b"text: a", "unknown ending '.toml'"),
         ("a.txt", b"Quellsecret", "unknown ending '.txt'"),

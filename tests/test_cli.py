@@ -138,7 +138,7 @@ def test_defaults_are_those_of_the_settings(asked):
 
 def test_every_setting_has_an_option_with_help():
     options = {option.name: option for option in cli.unlearn.params}
-    assert set(fields(Settings)) == set(options) - {"config"}
+    assert set(fields(Settings)) == set(options) - {"config", "explain"}
     assert all(options[name].help for name in fields(Settings) if name != "model")
     assert [o.name for o in cli.check.params] == [o.name for o in cli.unlearn.params]
 

@@ -26,7 +26,6 @@ from rkld.pipeline.space import Space
 from rkld.pipeline.writers import check_writer
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
-from rkld.records.identity import UNNAMED
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.typed import UnlearnKeywords
@@ -171,9 +170,9 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * chosen.strengthen_epochs
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
     warnings = [
-        UNNAMED if inputs.unnamed else None,
+        *inputs.naming,
         prepared.template_warning,
-        prepared.coverage.alarm,
+        *prepared.coverage.alarms,
         prepared.unread_base,
         health.unknown(advantage),
     ]

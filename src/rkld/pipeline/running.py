@@ -119,7 +119,7 @@ def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) ->
     """Say what the model is opened as. A warning is kept for the end, where it will be read."""
     for what, how in described(prepared.lm):
         progress.say(f"{what.capitalize()}: {how}")
-    for warning in filter(None, (prepared.template_warning, prepared.coverage.alarm, prepared.unread_base)):
+    for warning in filter(None, (prepared.template_warning, *prepared.coverage.alarms, prepared.unread_base)):
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)

@@ -23,7 +23,7 @@ from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
-from rkld.text.printable import harmless
+from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
     from rkld.progress import ProgressBars
@@ -95,7 +95,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
-    print_result(result, explain=ctx.params["explain"])
+    print_result(result, explain=ctx.params["explain"], said=bars.said)
 
 
 @main.command(
@@ -106,21 +106,22 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     ),
 )
 @settings_options()
+@click.option("--tokens", is_flag=True, help="Show a record token by token.")
 @click.pass_context
 def check(ctx: click.Context, **_: Any) -> None:
     """Validate the inputs of rkld unlearn, and predict its memory and time.
 
     A few steps are measured for that, at a learning rate of zero; nothing is written.
 
-    Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds
-    personal data.
+    Takes the arguments of rkld unlearn. One of the records is shown with what is unlearned of it in [brackets], so the
+    output holds personal data.
     """
     settings = chosen_settings(ctx)
     _quiet_start()
     from rkld import check as run_check
 
     report = run_check(**arguments(settings))
-    click.echo(f"{report.example}\n")
+    click.echo(f"{report.tokens if ctx.params['tokens'] else printable(report.example)}\n")
     for line in report.lines():
         click.echo(harmless(line))
     click.echo("\nNothing was written. rkld unlearn with the same arguments does it.")
@@ -349,7 +350,7 @@ def demo(out: str) -> None:
     from rkld.commands.demonstrate import run
 
     result, probes = run(out, progress=bars)
-    print_result(result, {when: measured.values() for when, measured in probes.items()})
+    print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
 
 
 def _quiet_start() -> ProgressBars:

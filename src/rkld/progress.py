@@ -14,7 +14,13 @@ class Advance(Protocol):
 
 
 class NoProgress:
-    """Shows nothing. Also the interface of whatever shows progress."""
+    """Shows nothing. Also the interface of whatever shows progress.
+
+    Attributes:
+        said: the lines that were shown, so that none is shown again.
+    """
+
+    said: frozenset[str] = frozenset()
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -34,6 +40,7 @@ class ProgressBars(NoProgress):
         self.console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
+        self.said |= {text}
         self.console.print(text, markup=False)
 
     @contextmanager

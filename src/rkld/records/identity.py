@@ -100,8 +100,16 @@ def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
 
 
 def listed_places(places: Sequence[str]) -> str:
-    """Where records stand, for a sentence: the first few."""
-    return ", ".join(places[:SHOWN]) + (", …" if len(places) > SHOWN else "")
+    """Where records stand, for a sentence: the first few, each file named once."""
+    lines: dict[str, list[str]] = {}
+    for place in places[:SHOWN]:
+        file, line, number = place.rpartition(" line ")
+        lines.setdefault(file if line else place, []).extend([number] if line else [])
+    found = [
+        of + (f" line{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else "")
+        for of, numbers in lines.items()
+    ]
+    return ", ".join(found) + (", …" if len(places) > SHOWN else "")
 
 
 def _is_about_others(record: Record, names: Sequence[str]) -> bool:

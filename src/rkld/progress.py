@@ -31,6 +31,13 @@ class NoProgress:
         yield lambda n=1, note="": None
 
 
+def chosen(progress: NoProgress | bool | None) -> NoProgress:
+    """What shows progress: as given; True: bars in the terminal; None or False: nothing."""
+    if isinstance(progress, NoProgress):
+        return progress
+    return ProgressBars() if progress else NoProgress()
+
+
 class ProgressBars(NoProgress):
     """Bars in a terminal, by rich; plain lines where the output is no terminal."""
 

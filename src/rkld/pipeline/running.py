@@ -19,7 +19,7 @@ from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.plan import plan
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
 from rkld.pipeline.writers import check_writer
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, chosen
 from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
@@ -57,7 +57,7 @@ def run_unlearning(
     values: Mapping[str, Any],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: NoProgress | None = None,
+    progress: NoProgress | bool | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     gates: str | None = None,
 ) -> Result:
@@ -75,7 +75,7 @@ def run_unlearning(
         UserError: bad input; nothing has been written then.
     """
     settings, objects = choose(data, values)
-    progress = progress or NoProgress()
+    progress = chosen(progress)
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     with Run(settings) as run:
         reconsider(run, progress)
@@ -124,10 +124,12 @@ def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)
+    lines = plan(prepared)
+    progress.say(next(lines))
     if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:
         progress.say(f"{run.folder} goes on after: {', '.join(done)}")
     else:
-        for line in plan(prepared):
+        for line in lines:
             progress.say(line)
 
 

@@ -24,13 +24,14 @@ def plan(prepared: Prepared) -> Iterator[str]:
     s = prepared.settings
     reworded = f" and {len(prepared.reworded)} rewordings of them" if prepared.reworded else ""
     yield f"Model    {s.model}: " + ", ".join(f"{what} {how}" for what, how in described(prepared.lm))
-    yield f"Forget   {len(prepared.forget)} records{reworded}"
-    kept = f"{len(prepared.retain)} records are kept" if prepared.retain else OTHERS_UNMEASURED
-    yield f"Keep     {len(prepared.prompts) if s.replay_weight else 0} replay prompts are held; {kept}"
+    yield f"Forget   {_n(len(prepared.forget), 'record')}{reworded}"
+    kept = f"{_n(len(prepared.retain), 'record')} to keep" if prepared.retain else OTHERS_UNMEASURED
+    held = f"{len(prepared.prompts)} replay prompts" if prepared.prompts and s.replay_weight else "no replay"
+    yield f"Keep     {held}; {kept}"
     before, steps = steps_of(prepared)
-    first = f"{before} steps of strengthening, then " if before else ""
+    first = f"{_n(before, 'step')} of strengthening, then " if before else ""
     ends = f", --stop {s.stop} may end them" if prepared.comparison else ""
-    yield f"Train    {first}at most {steps} steps{ends}"
+    yield f"Train    {first}at most {_n(steps, 'step')}{ends}"
     free = readable_size(free_bytes(s.run_folder))
     yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
     expected = rough_seconds(prepared)
@@ -48,6 +49,10 @@ def steps_of(prepared: Prepared) -> tuple[int, int]:
         before * steps_per_epoch(len(prepared.forget), s.batch_size),
         0 if assisted else s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size),
     )
+
+
+def _n(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def duration(seconds: float) -> str:

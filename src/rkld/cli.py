@@ -23,7 +23,7 @@ from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
-from rkld.text.printable import harmless
+from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
     from rkld.progress import ProgressBars
@@ -63,6 +63,9 @@ def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+_explain = click.option("--explain", is_flag=True, help="Say in a sentence what each figure means.")
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="rkld", prog_name="rkld")
 def main() -> None:
@@ -79,6 +82,7 @@ def main() -> None:
     ),
 )
 @settings_options()
+@_explain
 @click.pass_context
 def unlearn(ctx: click.Context, **_: Any) -> None:
     """Make MODEL forget the records.
@@ -91,7 +95,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
-    print_result(result)
+    print_result(result, explain=ctx.params["explain"], said=bars.said)
 
 
 @main.command(
@@ -102,21 +106,22 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     ),
 )
 @settings_options()
+@click.option("--tokens", is_flag=True, help="Show a record token by token.")
 @click.pass_context
 def check(ctx: click.Context, **_: Any) -> None:
     """Validate the inputs of rkld unlearn, and predict its memory and time.
 
     A few steps are measured for that, at a learning rate of zero; nothing is written.
 
-    Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds
-    personal data.
+    Takes the arguments of rkld unlearn. One of the records is shown with what is unlearned of it in [brackets], so the
+    output holds personal data.
     """
     settings = chosen_settings(ctx)
     _quiet_start()
     from rkld import check as run_check
 
     report = run_check(**arguments(settings))
-    click.echo(f"{report.example}\n")
+    click.echo(f"{report.tokens if ctx.params['tokens'] else printable(report.example)}\n")
     for line in report.lines():
         click.echo(harmless(line))
     click.echo("\nNothing was written. rkld unlearn with the same arguments does it.")
@@ -174,6 +179,21 @@ def reword(records: str, out: Path, **given: Any) -> None:
     click.echo(f"in {out}")
 
 
+@main.command(epilog=_examples("rkld init jane", "rkld unlearn --config jane/run.yaml"))
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+def init(folder: Path) -> None:
+    """Write everything that a request needs into FOLDER, commented and ready to edit.
+
+    Settings of the run and the audit, the request form, and examples of records: to forget, to keep, of strangers, and
+    questions that the audit asks. No file is written over.
+    """
+    from rkld.commands.write_forms import write_forms
+
+    for path in write_forms(folder):
+        click.echo(path)
+    click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
+
+
 @main.command(epilog=_examples("rkld purge runs/forget01"))
 @click.argument("run", type=click.Path(path_type=Path))
 def purge(run: Path) -> None:
@@ -211,6 +231,7 @@ def purge(run: Path) -> None:
     ),
 )
 @settings_options(AuditSettings)
+@_explain
 @click.pass_context
 def audit(ctx: click.Context, **_: Any) -> None:
     """Measure what MODEL still knows, and write the evidence to audit.json.
@@ -225,7 +246,7 @@ def audit(ctx: click.Context, **_: Any) -> None:
     from rkld import audit as run_audit
 
     found = run_audit(**arguments(settings), progress=bars)
-    print_audit(found.document, found.path)
+    print_audit(found.document, found.path, explain=ctx.params["explain"])
     ctx.exit(0 if found.passed else 1)
 
 
@@ -329,7 +350,7 @@ def demo(out: str) -> None:
     from rkld.commands.demonstrate import run
 
     result, probes = run(out, progress=bars)
-    print_result(result, {when: measured.values() for when, measured in probes.items()})
+    print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
 
 
 def _quiet_start() -> ProgressBars:

@@ -31,6 +31,9 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
+BETTER: Mapping[str, str] = {"low": "lower", "high": "higher", "": "as a model that never saw them"}
+"""Direction → what is better, in the words that tables and pages show."""
+
 ANSWERED = ("facts", "leaks", "borrowed")
 """Columns of flags that are None where an answer was cut before it said what was looked for: that was not measured."""
 
@@ -113,6 +116,7 @@ class Metric(ABC):
     Attributes:
         name: the one name it has, in gates, tables and files.
         title: what it says, in words.
+        explanation: a sentence or two for who has never heard of it; a page and ``--explain`` show it.
         direction: "low" where a model that never saw the records has it low; "high" for what should have been kept, or
             rises with forgetting; "" where neither is better.
         source: the paper (and equation).
@@ -124,6 +128,7 @@ class Metric(ABC):
 
     name: str
     title: str
+    explanation: str = field(default="", kw_only=True)
     direction: Direction = field(default="low", kw_only=True)
     source: str = field(default="", kw_only=True)
     unit: str = field(default="share", kw_only=True)

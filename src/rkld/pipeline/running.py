@@ -14,11 +14,12 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
-from rkld.pipeline.description import described
+from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
+from rkld.pipeline.plan import plan
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
 from rkld.pipeline.writers import check_writer
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, chosen
 from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
@@ -39,6 +40,7 @@ class Result:
         metrics: {"before": …, "after": …} → {"forget": …, "retain": …, "everyday": …} → values.
         answers: per forget record shown: question, before, after.
         warnings: what the user should know of the result.
+        unknown: whether the model did not seem to know the records before the run.
     """
 
     model_path: Path
@@ -46,6 +48,7 @@ class Result:
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     answers: Sequence[Mapping[str, str]] = field(repr=False)
     warnings: Sequence[str] = ()
+    unknown: bool = False
 
 
 @machine_errors_explained()
@@ -54,8 +57,9 @@ def run_unlearning(
     values: Mapping[str, Any],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: NoProgress | None = None,
+    progress: NoProgress | bool | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    gates: str | None = None,
 ) -> Result:
     """Make a model forget the records, or go on with a run that was interrupted.
 
@@ -65,12 +69,13 @@ def run_unlearning(
         values: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
         tokenizer: of a model that is an object.
         callbacks: for the distillation.
+        gates: the fingerprint of those that an audit judges by, noted before the training.
 
     Raises:
         UserError: bad input; nothing has been written then.
     """
     settings, objects = choose(data, values)
-    progress = progress or NoProgress()
+    progress = chosen(progress)
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     with Run(settings) as run:
         reconsider(run, progress)
@@ -78,6 +83,9 @@ def run_unlearning(
             progress.say(f"{run.folder} is finished already")
             if not run.purged:  # with the data its hashes are gone, too
                 note_records(run, inputs)
+            if inputs.request.is_stated:  # the form may say by now what serves and which copies were replaced
+                run.state(inputs.request)
+                run.save()
         else:
             if settings.teacher:  # which other runs may fill, too
                 run.hold(Path(settings.teacher), marks=(INDEX_FILE,))
@@ -88,8 +96,11 @@ def run_unlearning(
             check_writer(settings)
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
             run.start()
+            run.state(inputs.request)
             note_inputs(run, prepared)
-            _say_model(prepared, run.manifest.setdefault("warnings", inputs.warnings()), progress)
+            if not run.manifest["phases"]:
+                run.manifest.setdefault(FIXED, before_the_run(inputs.forget, run.manifest["salt"], gates))
+            _say_plan(prepared, run, progress)
             run.save()
             work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
             del prepared  # one model in memory: the last phase lets the student go
@@ -106,14 +117,20 @@ def run_unlearning(
         return result_of(run, inputs)
 
 
-def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) -> None:
-    """Say what the model is opened as. A warning is kept for the end, where it will be read."""
-    for what, how in described(prepared.lm):
-        progress.say(f"{what.capitalize()}: {how}")
-    for warning in filter(None, (prepared.template_warning, prepared.coverage.alarm, prepared.unread_base)):
+def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
+    """Say what will happen and what should be known before it does; warnings are kept for the result, too."""
+    warnings = run.manifest.setdefault("warnings", prepared.inputs.warnings())
+    for warning in filter(None, (prepared.template_warning, *prepared.coverage.alarms, prepared.unread_base)):
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)
+    lines = plan(prepared)
+    progress.say(next(lines))
+    if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:
+        progress.say(f"{run.folder} goes on after: {', '.join(done)}")
+    else:
+        for line in lines:
+            progress.say(line)
 
 
 def reconsider(run: Run, progress: NoProgress) -> None:
@@ -198,4 +215,5 @@ def result_of(run: Run, inputs: Inputs) -> Result:
             for record, before, after in zip(by_answer(inputs.forget), answers["before"], answers["after"])
         ],
         warnings=run.manifest.get("warnings", []),
+        unknown=run.manifest["phases"]["before"].get("unknown", False),
     )

@@ -313,8 +313,17 @@ class Relearning(Attack):
                 self.name,
                 _relearned,
                 unit="probability",
+                explanation="How likely the other records are once a part of them was learned again: what was only "
+                "hidden comes back quickly.",
             ),
-            RecordMetric("relearning_gain", "how far that has risen meanwhile", self.name, _gained, bounds=(-1.0, 1.0)),
+            RecordMetric(
+                "relearning_gain",
+                "how far that has risen meanwhile",
+                self.name,
+                _gained,
+                bounds=(-1.0, 1.0),
+                explanation="How far that rose by learning a part again: what was never known does not rise with it.",
+            ),
             Aggregate(
                 "relearning_effort",
                 "optimizer steps until the rest is back",
@@ -322,5 +331,6 @@ class Relearning(Attack):
                 direction="high",
                 unit="optimizer steps",
                 bounds=(0.0, math.inf),
+                explanation="How many steps it takes to have the rest back: the more, the better it is gone.",
             ),
         ]

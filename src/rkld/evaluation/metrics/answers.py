@@ -12,12 +12,28 @@ declare(
         "answers",
         column("rouge_l"),
         source="TOFU, arXiv 2401.06121",
+        explanation="How much of the recorded answer's words its own answer repeats, in their order: 1 is word for "
+        "word.",
     )
 )
-declare(RecordMetric("facts_said", "facts that the model's own answers say", "answers", each_of("facts"), flags=True))
 declare(
     RecordMetric(
-        "facts_in_part", "of each fact the words that the model's own answers say", "answers", each_of("parts")
+        "facts_said",
+        "facts that the model's own answers say",
+        "answers",
+        each_of("facts"),
+        flags=True,
+        explanation="Of the facts in the records, the share that its own most likely answers state; what nobody told "
+        "it, it can only guess.",
+    )
+)
+declare(
+    RecordMetric(
+        "facts_in_part",
+        "of each fact the words that the model's own answers say",
+        "answers",
+        each_of("parts"),
+        explanation="Of each fact the share of its words that the answer says, so that half a name counts as half.",
     )
 )
 declare(
@@ -27,7 +43,9 @@ declare(
         "answers",
         column("borrowed"),
         flags=True,
-        direction="",  # of a model that never saw the records they are guesses, too: the control's are beside them
+        direction="",  # of a model that never saw the records they are guesses, too: the control's are beside them,
+        explanation="Answers that give the person something true of somebody else: a mix-up. Every model guesses so "
+        "at times.",
     )
 )
 declare(
@@ -38,5 +56,7 @@ declare(
         column("repetition"),
         kept_direction="low",
         source="Welleck et al. 2020, arXiv 1908.04319",
+        explanation="The share of four-word sequences that its answers say more than once: a broken model repeats "
+        "itself.",
     )
 )

@@ -16,6 +16,8 @@ declare(
         direction="",
         unit="nats per token",
         bounds=(0.0, math.inf),
+        explanation="How odd the original finds its answers, in nats per token: far above the original's own, its "
+        "language has suffered.",
     )
 )
 declare(
@@ -25,6 +27,7 @@ declare(
         "own_answers",
         column("known_words"),
         direction="high",
+        explanation="The share of the words in its answers that are words at all.",
     )
 )
 declare(
@@ -34,5 +37,7 @@ declare(
         "own_answers",
         column("gibberish"),
         flags=True,
+        explanation="The share of its answers that no person would write: too odd to the original, repeating, or of "
+        "unknown words.",
     )
 )

@@ -41,5 +41,6 @@ declare(
         direction="high",
         unit="score",
         source="OpenUnlearning, arXiv 2506.12618",
+        explanation="How little is memorised, of four ways to measure it in one number: 1 is nothing.",
     )
 )

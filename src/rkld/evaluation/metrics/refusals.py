@@ -15,5 +15,7 @@ declare(
         direction="",
         flags=True,
         kept_direction="low",
+        explanation="The share of its answers that say that it does not know. Neither good nor bad by itself: "
+        "strangers are beside it.",
     )
 )

@@ -21,6 +21,7 @@ declare(
         lambda rows: _leak(rows, 1),
         unit="probability",
         source=_LEAK,
+        explanation="How probable it is that one answer, drawn at random as a chat would, states a fact.",
     )
 )
 declare(
@@ -32,6 +33,8 @@ declare(
         parameter="k",
         unit="probability",
         source=_LEAK,
+        explanation="How probable it is that at least one of several answers, drawn at random, states a fact: asking "
+        "again is the simplest attack.",
     )
 )
 declare(
@@ -43,5 +46,6 @@ declare(
         parameter="top",
         flags=True,
         source="RKLD, arXiv 2406.01983",
+        explanation="The share of blanks ('She lives in ___') of which one of its likeliest completions is the fact.",
     )
 )

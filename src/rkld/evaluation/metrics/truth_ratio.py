@@ -44,6 +44,7 @@ declare(
         probability_of("paraphrase_loss"),
         unit="probability",
         source=OPEN_UNLEARNING,
+        explanation="How likely it finds the answer said in other words, which no training showed it.",
     )
 )
 declare(
@@ -56,6 +57,8 @@ declare(
         direction="",
         unit="ratio",
         source=TOFU,
+        explanation="Whether it holds wrong answers for as likely as the right one: to be read beside a model that "
+        "never saw the records.",
     )
 )
 declare(
@@ -65,6 +68,7 @@ declare(
         "contrast",
         transformed(_ratios, COLUMNS, correct_share),
         source=OPEN_UNLEARNING,
+        explanation="How much likelier the right answer is than wrong ones of its kind: .5 is as a coin says.",
     )
 )
 
@@ -120,6 +124,8 @@ declare(
         _distance,
         unit="distance",
         source=TOFU,
+        explanation="How far its truth ratios are from those of a model that was retrained without the records: 0 is "
+        "the same.",
     )
 )
 declare(
@@ -130,5 +136,7 @@ declare(
         direction="high",
         unit="p-value",
         source=TOFU,
+        explanation="How well chance alone explains the difference to a retrained model; a high value is no proof "
+        "that there is none.",
     )
 )

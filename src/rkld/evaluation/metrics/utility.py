@@ -95,6 +95,8 @@ declare(
         direction="high",
         unit="score",
         source="TOFU, arXiv 2401.06121",
+        explanation="What it is still good for: likelihood, answers and truth ratio on three sets of other "
+        "knowledge, in one number.",
     )
 )
 declare(
@@ -106,5 +108,6 @@ declare(
         unit="score",
         bounds=(0.0, math.inf),
         source="after OpenUnlearning, arXiv 2506.12618, without its gibberish classifier",
+        explanation="What it is still good for, with the fluency of its answers: 1 is as the original.",
     )
 )

@@ -6,6 +6,8 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from rkld.commands.options import (
 )
 from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
+from rkld.reporting.keys import KINDS as KEYS
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
 from rkld.text.printable import harmless
@@ -61,6 +64,11 @@ class _Group(click.Group):
 
 def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _meanings(choices: Mapping[str, str]) -> str:
+    """What each value of an option means, for its help."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in choices.items()) + "."
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -199,6 +207,59 @@ def purge(run: Path) -> None:
         click.echo(f"- {place}")
     if error:
         raise error
+
+
+@main.command(epilog=_examples("rkld keygen erasures.key", "rkld keygen ledger.key --for ledger"))
+@click.argument("key", type=click.Path(path_type=Path))
+@click.option("--for", "kind", type=click.Choice(list(KEYS)), default="sign", show_default=True, help=_meanings(KEYS))
+@click.option("--passphrase", is_flag=True, help="Ask for a passphrase that the private half is encrypted with.")
+def keygen(key: Path, kind: str, passphrase: bool) -> None:
+    """Make a key: KEY, for you alone, and KEY.pub, for whoever verifies or seals.
+
+    Nothing is overwritten. A passphrase is asked for, or read from RKLD_PASSPHRASE.
+    """
+    from rkld.reporting.keys import key_id, make_key, passphrase_from, read_verifying_key
+
+    public = make_key(key, kind, passphrase_from(_ask_new_passphrase) if passphrase else "")
+    click.echo(f"private  {key}: keep it apart, and a copy of it")
+    if public is not None:
+        click.echo(f"public   {public}")
+    if public is not None and kind == "sign":
+        click.echo(f"id       {key_id(read_verifying_key(public))}")
+
+
+@main.command(
+    epilog=_examples(
+        "rkld verify runs/curie --key erasures.key.pub",
+        "rkld verify report.sig --key erasures.key.pub --model ./served --report report.html",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--key", required=True, metavar="FILE", help="The public half of the key that signed.")
+@click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="A model that lies elsewhere.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="A report that lies elsewhere.")
+@click.pass_context
+def verify(ctx: click.Context, run: Path, key: str, model: Path | None, report: Path | None) -> None:
+    """Check that a signed run is as it was signed: every file, the model, the report.
+
+    RUN is the folder of a run or an audit; or a report.sig by itself, which needs no record. Nothing is written and
+    nothing is fetched. The exit code is 0 where all that was looked at is as it was signed, 1 where something is not.
+    """
+    from rkld.reporting.keys import read_verifying_key
+    from rkld.reporting.signing import verify as verify_run
+
+    found = verify_run(run, read_verifying_key(key), model=model, report=report)
+    click.echo(harmless(found.sentence))
+    ctx.exit(0 if found.verified else 1)
+
+
+def _ask_new_passphrase() -> str:
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _ask_passphrase() -> str:
+    """ "" where nobody is there to be asked."""
+    return str(click.prompt("Passphrase", hide_input=True, err=True)) if sys.stdin.isatty() else ""
 
 
 @main.command(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rkld.auditing.steering import hashes_in, phase_of
-from rkld.models.state import weights_hash
 from rkld.pipeline.rewording import wording_hash
 from rkld.records.record import Record
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.manifest import read_manifest, run_of
 
 TRAINED = (

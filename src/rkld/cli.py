@@ -253,6 +253,104 @@ def verify(ctx: click.Context, run: Path, key: str, model: Path | None, report: 
     ctx.exit(0 if found.verified else 1)
 
 
+@main.group(cls=_Group)
+def ledger() -> None:
+    """Keep track of requests: list them, verify the list, ask the newest model again.
+
+    rkld unlearn --ledger FILE --ledger-key KEY appends to it. A ledger is personal data still.
+    """
+
+
+@ledger.command(
+    "list", epilog=_examples("rkld ledger list erasures.jsonl --subject 'Jane Doe' --ledger-key ledger.key")
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--subject", metavar="NAME", help="Only requests about this person; needs --ledger-key.")
+@click.option("--ledger-key", metavar="FILE", help="The key that the ledger was written with.")
+def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None:
+    """List the requests in FILE, and what was found when they were rechecked."""
+    from rkld.reporting.keys import read_ledger_key
+    from rkld.reporting.ledger import about, described, read_ledger
+
+    key = read_ledger_key(ledger_key) if ledger_key else None
+    found = read_ledger(file, key)
+    if subject is not None:
+        if key is None:
+            raise UserError(
+                "--subject needs --ledger-key: in the ledger people stand by what that makes of their names."
+            )
+        found = about(found, subject, key)
+    for line in described(file, found):
+        click.echo(line)
+    if found.broken or found.torn:
+        raise UserError(f"{file}: {found.broken or 'its last line is not whole'}: rkld ledger verify says more.")
+
+
+@ledger.command("verify", epilog=_examples("rkld ledger verify erasures.jsonl --ledger-key ledger.key --head 3f7a…"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--ledger-key", metavar="FILE", help="The key that it was written with: who wrote it is checked, too.")
+@click.option("--head", metavar="HASH", help="A head that was noted earlier: nothing up to it may be missing.")
+@click.option("--mend", "mending", is_flag=True, help="Take a last line out that was not written whole.")
+@click.pass_context
+def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: str | None, mending: bool) -> None:
+    """Check that nothing in FILE was changed, added or taken out.
+
+    Its newest lines can be taken out unseen: note the head that is printed, and give it with --head the next time. The
+    exit code is 0 where FILE holds, else 1.
+    """
+    from rkld.reporting.keys import read_ledger_key
+    from rkld.reporting.ledger import mend, verified
+
+    key = read_ledger_key(ledger_key) if ledger_key else None
+    if mending and (size := mend(file)):
+        click.echo(f"{file}: mended: {size} bytes of a line that was not written whole are taken out.")
+    holds, sentence = verified(file, key, head)
+    click.echo(harmless(sentence))
+    ctx.exit(0 if holds else 1)
+
+
+@ledger.command(
+    "recheck",
+    epilog=_examples("rkld ledger recheck ./newest --ledger erasures.jsonl --unseal questions.key"),
+)
+@click.argument("model")
+@click.option("--ledger", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The ledger.")
+@click.option("--unseal", required=True, metavar="FILE", help="The private half of the key of --seal-to.")
+@click.option("--ledger-key", metavar="FILE", help="The ledger's key: what is found is appended to it.")
+@click.option("--attacks", multiple=True, default=["standard"], show_default=True, help="As of rkld audit.")
+@click.option("--out", default="runs/recheck", show_default=True, type=click.Path(path_type=Path), help="Audits.")
+@click.pass_context
+def recheck_ledger(
+    ctx: click.Context,
+    model: str,
+    file: Path,
+    unseal: str,
+    ledger_key: str | None,
+    attacks: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Audit MODEL, the newest one, for everybody who was erased, and say what came back.
+
+    A request whose questions were not sealed is not rechecked. The audits in --out hold no text. The exit code is 0
+    where every request was rechecked and nothing came back, else 1.
+    """
+    from rkld.reporting.keys import read_ledger_key, read_opening_key
+
+    opening = read_opening_key(unseal, _ask_passphrase)
+    key = read_ledger_key(ledger_key) if ledger_key else None
+    bars = _quiet_start()
+    from rkld.commands.recheck_ledger import recheck
+
+    clean, n = True, 0
+    for found in recheck(model, file, opening, key=key, attacks=attacks, out=out, progress=bars):
+        click.echo(found.line())
+        clean &= found.clean
+        n += 1
+    if not n:
+        click.echo(f"{file}: no erasure is noted in it.")
+    ctx.exit(0 if clean else 1)
+
+
 def _ask_new_passphrase() -> str:
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
 

@@ -121,6 +121,25 @@ def read_bounded(path: Path, most: int) -> bytes:
     return found
 
 
+def json_object(data: bytes) -> dict[str, Any]:
+    """An object in JSON, in which no name stands twice: of two, readers take different ones.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name twice")
+        return found
+
+    found = json.loads(data, object_pairs_hook=once)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
+
+
 def make_folder(folder: Path) -> None:
     """A folder that only its owner can look into, unless it is there already; those above it as the umask has them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -7,7 +7,8 @@ from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-from rkld.pipeline.preparing import Model
+from rkld.commands.note_request import Noting
+from rkld.pipeline.preparing import Model, choose
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import NoProgress
 from rkld.records.sources import Source
@@ -45,10 +46,9 @@ def unlearn(
         UserError: bad input; nothing has been written then.
     """
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
-    return run_unlearning(
-        {"model": model, "control": control, **data},
-        settings,
-        tokenizer=processing_class,
-        progress=progress,
-        callbacks=callbacks,
-    )
+    given = {"model": model, "control": control, **data}
+    noting = Noting.of(*choose(given, settings))  # what cannot be noted is refused before time is spent
+    result = run_unlearning(given, settings, tokenizer=processing_class, progress=progress, callbacks=callbacks)
+    if noting is not None and (number := noting.note(result)):
+        (progress or NoProgress()).say(f"Noted as line {number} of {noting.path}")
+    return result

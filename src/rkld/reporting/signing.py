@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rkld.errors import UserError
-from rkld.files import read_bounded, write_text
+from rkld.files import json_object, read_bounded, write_text
 from rkld.reporting.keys import key_id
 from rkld.runfolder.checksums import CHECKSUM, belongs, sha256, unsealed, weights_hash
 from rkld.runfolder.folder import PERSONAL
@@ -54,7 +54,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PLAIN, KEYED = "sha256", "hmac_sha256"
 """Digests in a statement; the second by the key in :data:`~rkld.runfolder.manifest.SIGNATURE_SALT`."""
 
-OPEN = (MODEL, AUDIT, MANIFEST, METRICS, REPORT, STATEMENT, SIGNATURE_SALT)
+OPEN = (MODEL, AUDIT, MANIFEST, METRICS, REPORT, "report.pdf", STATEMENT, "model.cdx.json", SIGNATURE_SALT)
 """Files whose plain SHA-256 gives nobody away: weights, numbers, and what holds a random value or has been shown."""
 
 KNOWN = (*OPEN, *PERSONAL, SETTINGS)
@@ -273,7 +273,7 @@ def _opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any] | str:
     other = f"{path.name} is not signed with this key, or was changed since"
     try:
         found = read_bounded(path, LONGEST)
-        envelope = _json(found)
+        envelope = json_object(found)
         payload, (one,) = base64.b64decode(envelope["payload"]), envelope["signatures"]
         keyid, signature = one["keyid"], base64.b64decode(one["sig"])
         if keyid != key_id(key) or found != _envelope(payload, keyid, signature).encode():
@@ -288,7 +288,7 @@ def _opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any] | str:
     except InvalidSignature:
         return other
     try:
-        statement = _json(payload)
+        statement = json_object(payload)
         whole = statement["_type"] == STATEMENT_TYPE and isinstance(statement["predicate"], dict)
         names = [subject["name"] for subject in statement["subject"] if isinstance(subject["digest"], dict)]
         whole &= len(names) == len(statement["subject"]) == len(set(names)) and all(isinstance(x, str) for x in names)
@@ -297,25 +297,6 @@ def _opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any] | str:
     except (ValueError, RecursionError, KeyError, TypeError):
         pass
     return f"what is signed in {path.name} is no statement of rkld"
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    """An object in JSON, in which no name stands twice: of two, readers take different ones.
-
-    Raises:
-        ValueError, RecursionError: it is none.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a name twice")
-        return found
-
-    found = json.loads(data, object_pairs_hook=once)
-    if not isinstance(found, dict):
-        raise ValueError("no object")
-    return found
 
 
 def _subjects(signed: Mapping[str, Any], names: Sequence[str] = ()) -> dict[str, Mapping[str, Any]]:
@@ -388,7 +369,7 @@ def _inconsistent(folder: Path, signed: Mapping[str, Any]) -> list[str]:
 
 def _document(path: Path) -> dict[str, Any] | None:
     try:
-        return _json(read_bounded(path, LONGEST_DOCUMENT))
+        return json_object(read_bounded(path, LONGEST_DOCUMENT))
     except (OSError, ValueError, RecursionError):
         return None
 

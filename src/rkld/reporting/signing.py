@@ -54,7 +54,10 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PLAIN, KEYED = "sha256", "hmac_sha256"
 """Digests in a statement; the second by the key in :data:`~rkld.runfolder.manifest.SIGNATURE_SALT`."""
 
-OPEN = (MODEL, AUDIT, MANIFEST, METRICS, REPORT, "report.pdf", STATEMENT, "model.cdx.json", SIGNATURE_SALT)
+PAGES = (REPORT, "report.pdf", STATEMENT, "report-records")
+"""What people are handed: the report, on paper, for machines, and of one person of several or with records."""
+
+OPEN = (MODEL, AUDIT, MANIFEST, METRICS, *PAGES, "model.cdx.json", SIGNATURE_SALT)
 """Files whose plain SHA-256 gives nobody away: weights, numbers, and what holds a random value or has been shown."""
 
 KNOWN = (*OPEN, *PERSONAL, SETTINGS)
@@ -72,7 +75,7 @@ LONGEST_DOCUMENT = 512 * 1024**2
 MOST_FILES = 200_000
 """In a folder. A run has a few hundred."""
 
-INTEGRITY = "A signature vouches for integrity, not for honesty or time."
+INTEGRITY = "a signature vouches for integrity, not for honesty or time"
 
 
 @dataclass(frozen=True)
@@ -119,20 +122,36 @@ def sign(folder: Path, statement: Mapping[str, Any], key: Ed25519PrivateKey) -> 
         raise UserError(f"{folder}: the run is not finished: give the same rkld unlearn again, then sign.")
     with hold(folder, marks=(MANIFEST, AUDIT), shared=True):
         check_model(folder)
-        salt = _salt(folder, make=True)
-        subjects = [_subject(label, one.path, salt) for label, one in _labelled(folder, salt).items()]
-        signed = {
-            "_type": STATEMENT_TYPE,
-            "subject": sorted(subjects, key=lambda subject: subject["name"]),
-            "predicateType": statement["predicateType"],
-            "predicate": statement["predicate"],
-        }
-        if reasons := _inconsistent(folder, signed):
-            raise UserError(f"{folder}: cannot be signed: {'; '.join(reasons)}. Audit or report it again, then sign.")
+        new = not os.path.lexists(folder / SIGNATURE_SALT)
+        try:
+            signed = _whole_statement(folder, statement)
+        except BaseException:
+            if new:
+                (folder / SIGNATURE_SALT).unlink(missing_ok=True)
+            raise
         payload = json.dumps(signed, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode()
         path = folder / SIGNATURE
         write_text(path, _envelope(payload, key_id(key.public_key()), key.sign(_encoded(payload))))
     return path
+
+
+def _whole_statement(folder: Path, statement: Mapping[str, Any]) -> dict[str, Any]:
+    """The statement with every file of the folder as its subjects.
+
+    Raises:
+        UserError: they do not belong together, or cannot be signed.
+    """
+    salt = _salt(folder, make=True)
+    subjects = [_subject(label, one.path, salt) for label, one in _labelled(folder, salt).items()]
+    signed = {
+        "_type": STATEMENT_TYPE,
+        "subject": sorted(subjects, key=lambda subject: subject["name"]),
+        "predicateType": statement["predicateType"],
+        "predicate": statement["predicate"],
+    }
+    if reasons := _inconsistent(folder, signed):
+        raise UserError(f"{folder}: cannot be signed: {'; '.join(reasons)}. Audit or report it again, then sign.")
+    return signed
 
 
 def _envelope(payload: bytes, keyid: str, signature: bytes) -> str:
@@ -262,8 +281,8 @@ def verify(
     if whole:
         checked = [*_held(source, signed), *checked]
     what = ", ".join([*checked, *([] if checked else ["no file was looked at"])])
-    sentence = f"{source}: verified: signed with the key {key_id(key)[:16]}…; {what}; it states {_stated(signed)}."
-    return Verification((), f"{sentence} {INTEGRITY}", signed)
+    sentence = f"{source}: verified: signed with the key {key_id(key)[:16]}…; {what}; it states {_stated(signed)}"
+    return Verification((), f"{sentence} ({INTEGRITY}).", signed)
 
 
 def _opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any] | str:
@@ -421,7 +440,7 @@ def _other_report(report: Path, signed: Mapping[str, Any]) -> list[str]:
         made = sha256(report.resolve())
     except OSError as error:
         raise UserError(f"--report {report}: cannot be read ({error.strerror}).") from None
-    pages = _subjects(signed, [REPORT, STATEMENT]).values()
+    pages = _subjects(signed, PAGES).values()
     return [] if any(page["digest"].get(PLAIN) == made for page in pages) else [f"{report} is not the report"]
 
 

@@ -6,6 +6,8 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 from __future__ import annotations
 
 import inspect
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from rkld.commands.options import (
 )
 from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
+from rkld.reporting.keys import KINDS as KEYS
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
 from rkld.text.printable import harmless, printable
@@ -64,6 +67,11 @@ def _examples(*lines: str) -> str:
 
 
 _explain = click.option("--explain", is_flag=True, help="Say in a sentence what each figure means.")
+
+
+def _meanings(choices: Mapping[str, str]) -> str:
+    """What each value of an option means, for its help."""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in choices.items()) + "."
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -219,6 +227,157 @@ def purge(run: Path) -> None:
         click.echo(f"- {place}")
     if error:
         raise error
+
+
+@main.command(epilog=_examples("rkld keygen erasures.key", "rkld keygen ledger.key --for ledger"))
+@click.argument("key", type=click.Path(path_type=Path))
+@click.option("--for", "kind", type=click.Choice(list(KEYS)), default="sign", show_default=True, help=_meanings(KEYS))
+@click.option("--passphrase", is_flag=True, help="Ask for a passphrase that the private half is encrypted with.")
+def keygen(key: Path, kind: str, passphrase: bool) -> None:
+    """Make a key: KEY, for you alone, and KEY.pub, for whoever verifies or seals.
+
+    Nothing is overwritten. A passphrase is asked for, or read from RKLD_PASSPHRASE.
+    """
+    from rkld.reporting.keys import key_id, make_key, passphrase_from, read_verifying_key
+
+    public = make_key(key, kind, passphrase_from(_ask_new_passphrase) if passphrase else "")
+    click.echo(f"private  {key}: keep it apart, and a copy of it")
+    if public is not None:
+        click.echo(f"public   {public}")
+    if public is not None and kind == "sign":
+        click.echo(f"id       {key_id(read_verifying_key(public))}")
+
+
+@main.command(
+    epilog=_examples(
+        "rkld verify runs/curie --key erasures.key.pub",
+        "rkld verify report.sig --key erasures.key.pub --model ./served --report report.html",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--key", required=True, metavar="FILE", help="The public half of the key that signed.")
+@click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="A model that lies elsewhere.")
+@click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="A report that lies elsewhere.")
+@click.pass_context
+def verify(ctx: click.Context, run: Path, key: str, model: Path | None, report: Path | None) -> None:
+    """Check that a signed run is as it was signed: every file, the model, the report.
+
+    RUN is the folder of a run or an audit; or a report.sig by itself, which needs no record. Nothing is written and
+    nothing is fetched. The exit code is 0 where all that was looked at is as it was signed, 1 where something is not.
+    """
+    from rkld.reporting.keys import read_verifying_key
+    from rkld.reporting.signing import verify as verify_run
+
+    found = verify_run(run, read_verifying_key(key), model=model, report=report)
+    click.echo(harmless(found.sentence))
+    ctx.exit(0 if found.verified else 1)
+
+
+@main.group(cls=_Group)
+def ledger() -> None:
+    """Keep track of requests: list them, verify the list, ask the newest model again.
+
+    rkld unlearn --ledger FILE --ledger-key KEY appends to it. A ledger is personal data still.
+    """
+
+
+@ledger.command(
+    "list", epilog=_examples("rkld ledger list erasures.jsonl --subject 'Jane Doe' --ledger-key ledger.key")
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--subject", metavar="NAME", help="Only requests about this person; needs --ledger-key.")
+@click.option("--ledger-key", metavar="FILE", help="The key that the ledger was written with.")
+def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None:
+    """List the requests in FILE, and what was found when they were rechecked."""
+    from rkld.reporting.keys import read_ledger_key
+    from rkld.reporting.ledger import about, described, read_ledger
+
+    key = read_ledger_key(ledger_key) if ledger_key else None
+    found = read_ledger(file, key)
+    if subject is not None:
+        if key is None:
+            raise UserError(
+                "--subject needs --ledger-key: in the ledger people stand by what that makes of their names."
+            )
+        found = about(found, subject, key)
+    for line in described(file, found):
+        click.echo(line)
+    if found.broken or found.torn:
+        raise UserError(f"{file}: {found.broken or 'its last line is not whole'}: rkld ledger verify says more.")
+
+
+@ledger.command("verify", epilog=_examples("rkld ledger verify erasures.jsonl --ledger-key ledger.key --head 3f7a…"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--ledger-key", metavar="FILE", help="The key that it was written with: who wrote it is checked, too.")
+@click.option("--head", metavar="HASH", help="A head that was noted earlier: nothing up to it may be missing.")
+@click.option("--mend", "mending", is_flag=True, help="Take a last line out that was not written whole.")
+@click.pass_context
+def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: str | None, mending: bool) -> None:
+    """Check that nothing in FILE was changed, added or taken out.
+
+    Its newest lines can be taken out unseen: note the head that is printed, and give it with --head the next time. The
+    exit code is 0 where FILE holds, else 1.
+    """
+    from rkld.reporting.keys import read_ledger_key
+    from rkld.reporting.ledger import mend, verified
+
+    key = read_ledger_key(ledger_key) if ledger_key else None
+    if mending and (size := mend(file)):
+        click.echo(f"{file}: mended: {size} bytes of a line that was not written whole are taken out.")
+    holds, sentence = verified(file, key, head)
+    click.echo(harmless(sentence))
+    ctx.exit(0 if holds else 1)
+
+
+@ledger.command(
+    "recheck",
+    epilog=_examples("rkld ledger recheck ./newest --ledger erasures.jsonl --unseal questions.key"),
+)
+@click.argument("model")
+@click.option("--ledger", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The ledger.")
+@click.option("--unseal", required=True, metavar="FILE", help="The private half of the key of --seal-to.")
+@click.option("--ledger-key", metavar="FILE", help="The ledger's key: what is found is appended to it.")
+@click.option("--attacks", multiple=True, default=["standard"], show_default=True, help="As of rkld audit.")
+@click.option("--out", default="runs/recheck", show_default=True, type=click.Path(path_type=Path), help="Audits.")
+@click.pass_context
+def recheck_ledger(
+    ctx: click.Context,
+    model: str,
+    file: Path,
+    unseal: str,
+    ledger_key: str | None,
+    attacks: tuple[str, ...],
+    out: Path,
+) -> None:
+    """Audit MODEL, the newest one, for everybody who was erased, and say what came back.
+
+    A request whose questions were not sealed is not rechecked. The audits in --out hold no text. The exit code is 0
+    where every request was rechecked and nothing came back, else 1.
+    """
+    from rkld.reporting.keys import read_ledger_key, read_opening_key
+
+    opening = read_opening_key(unseal, _ask_passphrase)
+    key = read_ledger_key(ledger_key) if ledger_key else None
+    bars = _quiet_start()
+    from rkld.commands.recheck_ledger import recheck
+
+    clean, n = True, 0
+    for found in recheck(model, file, opening, key=key, attacks=attacks, out=out, progress=bars):
+        click.echo(found.line())
+        clean &= found.clean
+        n += 1
+    if not n:
+        click.echo(f"{file}: no erasure is noted in it.")
+    ctx.exit(0 if clean else 1)
+
+
+def _ask_new_passphrase() -> str:
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _ask_passphrase() -> str:
+    """ "" where nobody is there to be asked."""
+    return str(click.prompt("Passphrase", hide_input=True, err=True)) if sys.stdin.isatty() else ""
 
 
 @main.command(

@@ -5,10 +5,14 @@ Whatever a run, an audit or a benchmark writes may hold personal data: files hav
 
 from __future__ import annotations
 
+import errno
+import functools
 import hashlib
+import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +89,55 @@ def new_folder(folder: Path) -> Iterator[Path]:
         _delete(old)
     finally:
         _delete(beside)
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading its bytes, in a folder that may be anybody's.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file: a link is not followed, a pipe not waited for.
+    """
+    flags = ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC")  # of those that the system has
+    descriptor = os.open(path, functools.reduce(int.__or__, (getattr(os, flag, 0) for flag in flags), os.O_RDONLY))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """All bytes of a regular file.
+
+    Raises:
+        OSError: as of :func:`open_regular`; there are more than ``most`` bytes.
+    """
+    with open_regular(path) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(errno.EFBIG, f"more than {readable_size(most)}", str(path))
+    return found
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """An object in JSON, in which no name stands twice: of two, readers take different ones.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name twice")
+        return found
+
+    found = json.loads(data, object_pairs_hook=once)
+    if not isinstance(found, dict):
+        raise ValueError("no object")
+    return found
 
 
 def make_folder(folder: Path) -> None:

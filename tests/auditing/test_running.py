@@ -30,10 +30,9 @@ from rkld.evaluation.statistics import Figure
 from rkld.files import DATA, write_jsonl
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
-from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
-from rkld.runfolder.checksums import checksum, sealed, unsealed
+from rkld.runfolder.checksums import checksum, sealed, unsealed, weights_hash
 from rkld.runfolder.manifest import PURGED
 from rkld.runfolder.once import own_key
 from rkld.settings.auditing import AuditSettings

@@ -13,8 +13,8 @@ import pytest
 from rkld.auditing.gates import Gate, judge, judge_all
 from rkld.auditing.inputs import Task, read_task
 from rkld.errors import UserError
-from rkld.models.state import weights_hash
 from rkld.records.reading import read_records
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.purging import purge
 from rkld.settings.auditing import AuditSettings
 from rkld.stopping.steering import steering_hash

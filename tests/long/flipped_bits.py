@@ -24,8 +24,8 @@ from typing import Any
 from transformers import TrainerCallback
 
 import rkld
-from rkld.models.state import weights_hash
 from rkld.progress import NoProgress
+from rkld.runfolder.checksums import weights_hash
 from tests.long.world import AUDIT, FORGET, KEPT, RUN, STRANGERS, files, make_original, report
 
 STATES = ("finished", "interrupted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from rkld.models.state import weights_hash
+from rkld.runfolder.checksums import weights_hash
 
 
 def test_weights_are_known_by_names_and_bytes_wherever_the_folder_lies(tmp_path: Path) -> None:

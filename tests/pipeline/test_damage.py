@@ -12,8 +12,8 @@ import pytest
 
 import rkld
 from rkld.errors import UserError
-from rkld.models.state import weights_hash
 from rkld.pipeline import space
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.folder import INTERMEDIATE, give_up_model
 from rkld.runfolder.purging import purge
 from tests.long.flipped_bits import Folders, Listening, listening, look, make_folders, unlearn

@@ -18,12 +18,12 @@ from rkld.evaluation.likelihood import probability
 from rkld.models.adapters import new_adapter
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
-from rkld.models.state import weights_hash
 from rkld.pipeline import phases
 from rkld.records.encoding import Encoder
 from rkld.records.names import swap_name
 from rkld.records.reading import read_records
 from rkld.records.refusals import refuses
+from rkld.runfolder.checksums import weights_hash
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
 

@@ -12,11 +12,11 @@ from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.summary import measure
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
-from rkld.models.state import weights_hash
 from rkld.pipeline import phases
 from rkld.pipeline.rounding import HELD, saved_dtype
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
+from rkld.runfolder.checksums import weights_hash
 
 FORGET = people(n=2, seed=0).forget([0])[:3]
 QUICK = {"epochs": 1, "strengthen_epochs": 1, "lr": 1e-4, "max_new_tokens": 2, "batch_size": 3, "bf16": False,

@@ -12,9 +12,9 @@ from rkld.cli import main
 from rkld.evaluation.likelihood import probability
 from rkld.files import write_jsonl
 from rkld.models.loading import load_model
-from rkld.models.state import weights_hash
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.purging import purge
 from rkld.stopping.steering import split_steering, steering_hash
 from rkld.stopping.strangers import invent_strangers

@@ -36,13 +36,13 @@ from rkld.evaluation.metric import KEPT
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import make_folder, write_json, write_text
 from rkld.models.loading import read_tokenizer, resolve
-from rkld.models.state import fingerprint, weights_hash
+from rkld.models.state import fingerprint
 from rkld.pipeline.description import described, prompts, template_warning, weights
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress, chosen
 from rkld.records.encoding import Encoder
 from rkld.records.identity import check_request
-from rkld.runfolder.checksums import checksum, read_sealed, sealed
+from rkld.runfolder.checksums import checksum, read_sealed, sealed, weights_hash
 from rkld.runfolder.lock import MODEL, hold
 from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rkld.models.state import weights_hash
 from rkld.records.record import Record
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.manifest import read_manifest, run_of
 from rkld.stopping.steering import steering_hash
 

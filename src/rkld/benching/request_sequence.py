@@ -94,6 +94,8 @@ def continual(
         raise UserError(f"the method {chosen.method} leaves two models, from which no other request can go on.")
     if chosen.subject:
         raise UserError("--subject is whom a single run forgets: here each record's own 'subject' says whose it is.")
+    if chosen.ledger:
+        raise UserError("--ledger notes requests that are run one by one: give it to rkld unlearn.")
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
     sequence = _Sequence(inputs, objects, progress or NoProgress())
     with hold(sequence.folder, marks=("request-1", f"{_state(0)}.json")):

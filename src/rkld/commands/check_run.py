@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from transformers import PreTrainedTokenizerBase
 
+from rkld.commands.note_request import Noting
 from rkld.errors import machine_errors_explained
 from rkld.files import readable_size
 from rkld.losses.objective import kept
@@ -152,6 +153,7 @@ def check(
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
+    Noting.of(chosen, objects)
     with keeping_dtypes(objects.get("model")):
         return _report(inputs, objects, processing_class)
 

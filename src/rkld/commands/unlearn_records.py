@@ -8,9 +8,10 @@ from typing import Unpack
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.auditing.gates import fingerprint
-from rkld.pipeline.preparing import Model
+from rkld.commands.note_request import Noting
+from rkld.pipeline.preparing import Model, choose
 from rkld.pipeline.running import Result, run_unlearning
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, chosen
 from rkld.records.sources import Source
 from rkld.settings.typed import UnlearnKeywords
 
@@ -46,11 +47,16 @@ def unlearn(
         UserError: bad input; nothing has been written then.
     """
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
-    return run_unlearning(
-        {"model": model, "control": control, **data},
+    given = {"model": model, "control": control, **data}
+    noting = Noting.of(*choose(given, settings))  # what cannot be noted is refused before time is spent
+    result = run_unlearning(
+        given,
         settings,
         tokenizer=processing_class,
         progress=progress,
         callbacks=callbacks,
         gates=fingerprint(),
     )
+    if noting is not None and (number := noting.note(result)):
+        chosen(progress).say(f"Noted as line {number} of {noting.path}")
+    return result

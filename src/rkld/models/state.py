@@ -15,7 +15,6 @@ from torch import Tensor
 from rkld.errors import UserError
 from rkld.files import new_file
 from rkld.models.language_model import LanguageModel
-from rkld.runfolder.checksums import checksum
 
 
 def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
@@ -150,18 +149,6 @@ def fingerprint(lm: LanguageModel) -> str:
         digest.update(f"\n{name} = {first} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if first == name:  # as bytes: NumPy has no bfloat16
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def weights_hash(folder: Path) -> str:
-    """Hash (BLAKE2b, 32 hex digits) of the weight files in a folder and below: which weights they are, byte by byte.
-
-    Of names and bytes of every ``*.safetensors`` and ``*.bin``, sorted by name.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    paths = (path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).rglob(pattern) if path.is_file())
-    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
-        digest.update(f"{name}\n{checksum(path)}\n".encode())
     return digest.hexdigest()
 
 

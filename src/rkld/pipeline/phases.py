@@ -39,7 +39,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.modes import dtype_name
 from rkld.models.saving import merged, save_model
 from rkld.models.source import source_dtype
-from rkld.models.state import change_state, restore_state, save_state, weights_hash
+from rkld.models.state import change_state, restore_state, save_state
 from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.model_card import model_card
@@ -66,6 +66,7 @@ from rkld.records.refusals import read_refusals
 from rkld.records.replay import ANSWER_TOKENS, fluent, nearest_most, own_words, screen, trimmed, whole_words
 from rkld.records.strangers import known_answers, marks, refusal_shares, unknown_records
 from rkld.registry import file_and_name
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.folder import ANSWERS, Run, remove
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import METRICS

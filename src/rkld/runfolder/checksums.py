@@ -4,18 +4,21 @@ A run's manifest notes a checksum of every file that a phase leaves (:func:`chec
 start, it is compared (:func:`differing`). A JSON document of ours carries the checksum of its own content
 (:func:`sealed`). What is not whole is made again from the unit of work before it, or refused.
 
-They find damage, and another file in the place of ours. They keep out nobody who may write the manifest, too.
+They find damage, and another file in the place of ours. They keep out nobody who may write the manifest, too. What
+others are to believe is signed (:mod:`rkld.reporting.signing`), by :func:`sha256`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rkld.files import write_json
+from rkld.files import open_regular, write_json
 
 CHECKSUM = "checksum"
 """The key in a sealed document."""
@@ -28,6 +31,31 @@ def checksum(path: Path) -> str:
     """Of a file's bytes: BLAKE2b, 32 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def sha256(path: Path, key: bytes = b"") -> str:
+    """Of a file's bytes: SHA-256, or with a key HMAC-SHA256, in 64 hex digits.
+
+    A plain one of a short text can be found by trying texts; whoever lacks the key cannot.
+
+    Raises:
+        OSError: it cannot be read, or is a link or no regular file (:func:`rkld.files.open_regular`).
+    """
+    start: Callable[[], Any] = partial(hmac.new, key, digestmod="sha256") if key else hashlib.sha256
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, start).hexdigest()
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash (BLAKE2b, 32 hex digits) of the weight files in a folder and below: which weights they are, byte by byte.
+
+    Of names and bytes of every ``*.safetensors`` and ``*.bin``, sorted by name.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    paths = (path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).rglob(pattern) if path.is_file())
+    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
+        digest.update(f"{name}\n{checksum(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def checksums(folder: Path, names: Collection[str]) -> dict[str, str]:

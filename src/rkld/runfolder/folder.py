@@ -26,6 +26,7 @@ from rkld.runfolder.manifest import (
     READINGS,
     SALT,
     SETTINGS,
+    SIGNATURE_SALT,
     damaged,
     is_finished,
     is_settings,
@@ -49,12 +50,13 @@ PERSONAL = {
     "rewordings.jsonl": "the forget records in other words",
     "everyday.jsonl": "the model's own answers to everyday prompts",
     "answers.json": "answers to the forget questions, before and after",
+    SIGNATURE_SALT: "the key of a signature's fingerprints of the files above",
     READINGS: "what models said in an audit",
     SALT: "the salt of the audit's hashes",
 }
 """Names inside a run folder that hold personal data, or may, and why."""
 
-OF_AUDIT = (READINGS, SALT)
+OF_AUDIT = (READINGS, SALT, SIGNATURE_SALT)
 """Those that an audit writes beside its document."""
 
 ANSWERS = "answers.json"

@@ -108,6 +108,32 @@ def hold_to_delete(folder: Path) -> Iterator[None]:
             _let_go(lock)
 
 
+@contextmanager
+def hold_file(path: Path, seconds: float) -> Iterator[None]:
+    """Keep other processes and threads out of a file for a moment; wait for those that work on it.
+
+    The lock lies beside it and stays there: to take it away would let those in who wait for it.
+
+    Args:
+        seconds: how long to wait.
+
+    Raises:
+        InUse: others work on it for longer.
+        UserError: its file system has no locks, or it cannot be written there.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=seconds, mode=0o600, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InUse(f"{path}: others have been working on it for {seconds:.0f} seconds. Try again.") from None
+    except OSError as error:
+        raise _without_lock(path, error, "a file") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _let_go(lock: BaseFileLock) -> None:
     with suppress(OSError):  # before it is let go: what another makes in its place is another lock
         os.unlink(lock.lock_file)
@@ -127,12 +153,17 @@ def _taken(folder: Path) -> BaseFileLock:
         if error.errno in _WITHOUT_LOCKS:
             with suppress(OSError):
                 (folder / LOCK).unlink()
-            raise UserError(
-                f"{folder}: its file system has no locks ({error.strerror}), so two processes could write there at "
-                "once. Give a folder on another one, such as a local disk."
-            ) from None
-        raise UserError(f"{folder}: cannot be locked ({error.strerror}). Give another folder.") from None
+        raise _without_lock(folder, error, "a folder") from None
     return lock
+
+
+def _without_lock(path: Path, error: OSError, kind: str) -> UserError:
+    if error.errno in _WITHOUT_LOCKS:
+        return UserError(
+            f"{path}: its file system has no locks ({error.strerror}), so two processes could write there at once. "
+            f"Give {kind} on another one, such as a local disk."
+        )
+    return UserError(f"{path}: cannot be locked ({error.strerror}). Give another{kind.removeprefix('a')}.")
 
 
 def _sign(descriptor: int) -> None:

@@ -23,6 +23,9 @@ MANIFEST, SETTINGS, METRICS, AUDIT = "manifest.json", "run.yaml", "metrics.jsonl
 READINGS, SALT = "readings", "audit.salt"
 """Beside :data:`AUDIT`: the folder of what models said, so of personal data; the salt of the hashes."""
 
+REPORT, STATEMENT, SIGNATURE, SIGNATURE_SALT = "report.html", "report.json", "report.sig", "report.salt"
+"""What was found, as a page, as a statement for machines, and signed; the key of the signature's fingerprints."""
+
 PURGED = "(purged)"
 """In place of what named the records and was purged."""
 

@@ -32,6 +32,7 @@ from rkld.settings.table import TABLE
 ELSEWHERE = (
     "the records themselves, and caches of the hub or of data sets that they came through",
     "the original model, which still knows them, and whatever else was made from it",
+    "the ledger, where the run was noted in one: a pseudonym, and perhaps sealed questions",
     "backups and other copies of this folder, and audits in other folders",
     "copies of the unlearned model: whoever holds it and the original can extract more than from either alone "
     "(arXiv 2505.24379)",

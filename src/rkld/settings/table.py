@@ -543,6 +543,31 @@ _ENTRIES = (
         FILES,
         "Let others on this machine read model/; all else in the run folder stays closed to them.",
     ),
+    _optional(
+        "ledger",
+        str,
+        "nothing",
+        FILES,
+        "A ledger, to which a line about this run is appended at its end; needs --ledger-key.",
+        metavar="FILE",
+    ),
+    _optional(
+        "ledger_key",
+        str,
+        "nothing",
+        FILES,
+        "The key of --ledger, which makes pseudonyms of the names (rkld keygen --for ledger). Keep it apart.",
+        metavar="FILE",
+    ),
+    _optional(
+        "seal_to",
+        str,
+        "nothing",
+        FILES,
+        "The public half of a key (rkld keygen --for seal) to which the records are sealed beside --ledger, for rkld "
+        "ledger recheck.",
+        metavar="FILE",
+    ),
     # The request
     _optional(
         "request",

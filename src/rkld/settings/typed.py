@@ -111,6 +111,11 @@ class UnlearnKeywords(TypedDict, total=False):
     """Keep strengthened weights, cache, checkpoints and replay after the run."""
     share_model: bool
     """Let others on this machine read model/; all else in the run folder stays closed to them."""
+    ledger: str | PathLike[str] | None
+    """A ledger, to which a line about this run is appended at its end; needs --ledger-key."""
+    ledger_key: str | PathLike[str] | None
+    """The key of --ledger, which makes pseudonyms of the names (rkld keygen --for ledger)."""
+    seal_to: str | PathLike[str] | None
     request: str | PathLike[str] | None
     note: str | None
     """A note that is kept with the request."""

@@ -77,6 +77,9 @@ class Settings:
     checkpoint_minutes: float = of("checkpoint_minutes")
     keep_files: bool = of("keep_files")
     share_model: bool = of("share_model")
+    ledger: str | None = of("ledger")
+    ledger_key: str | None = of("ledger_key")
+    seal_to: str | None = of("seal_to")
 
     request: str | None = of("request")
     note: str | None = of("note")
@@ -87,6 +90,10 @@ class Settings:
             raise UserError(
                 f"--batch-size {self.batch_size} cannot be split into --accumulation {self.accumulation} equal parts."
             )
+        if (self.ledger is None) is not (self.ledger_key is None):
+            raise UserError("--ledger and --ledger-key are given together: rkld keygen KEY --for ledger makes a key.")
+        if self.seal_to is not None and self.ledger is None:
+            raise UserError("--seal-to seals the questions of a --ledger: give that, too.")
         if self.writer_endpoint is not None and self.writer is None:
             raise UserError("--writer-endpoint needs --writer, the name that the model is served under there.")
 

@@ -1,0 +1,372 @@
+"""The ledger: what was erased when, and what came back since, as lines that hold on to each other.
+
+One line of JSON an event, in the order of time. Each holds the SHA-256 of the line before it and a checksum by a key
+that is kept apart, so that nobody without that key writes, changes or takes out a line unseen, but for the last ones:
+that the newest lines are still there shows only who has noted the head elsewhere. People stand in it by pseudonyms,
+HMACs of their names by the same key: still personal data to whoever has the key, or can ask its holder.
+
+What was asked about a person may be kept sealed (:mod:`rkld.reporting.sealing`), one file a request in a folder beside
+the ledger, under its SHA-256: a file can be deleted, and the lines still hold.
+
+A ledger and its sealed files may have been written by others: nothing in them is trusted before it is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rkld.errors import UserError
+from rkld.files import flush_to_disk, json_object, make_folder, new_file, open_regular, read_bounded
+from rkld.runfolder.checksums import sealed, unsealed
+from rkld.runfolder.lock import hold_file
+from rkld.text.normalising import normal
+from rkld.text.printable import printable
+
+FORMAT = 1
+
+FIRST = "0" * 64
+"""What the first line holds in place of the hash of the one before it."""
+
+LONGEST_LINE = 64 * 1024
+"""Bytes. An event has about a thousand."""
+
+LONGEST_SEALED = 256 * 1024**2
+"""Bytes of sealed questions."""
+
+WAIT = 60.0
+"""Seconds that a process waits for others that append."""
+
+ERASED, RECHECKED = "unlearn", "recheck"
+"""Events."""
+
+_HASH = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What was read.
+
+    Attributes:
+        entries: the whole lines, in their order, up to the first that does not hold.
+        hashes: the SHA-256 of each of them, which the one behind it holds.
+        whole: bytes up to their end.
+        torn: bytes of a last line that was not written whole.
+        broken: what does not hold; "" in a sound ledger.
+    """
+
+    entries: Sequence[Mapping[str, Any]]
+    hashes: Sequence[str]
+    whole: int
+    torn: int
+    broken: str = ""
+
+    @property
+    def head(self) -> str:
+        """What the next line will hold."""
+        return self.hashes[-1] if self.hashes else FIRST
+
+    def of(self, event: str) -> list[Mapping[str, Any]]:
+        """The entries of one kind."""
+        return [entry for entry in self.entries if entry["event"] == event]
+
+
+# Reading
+
+
+def read_ledger(path: Path, key: bytes | None = None) -> Ledger:
+    """Read a ledger and check that its lines hold on to each other; with its key also who wrote them.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    entries, hashes, whole = list[Mapping[str, Any]](), list[str](), 0
+    try:
+        with open_regular(Path(path).resolve()) as file:
+            for line in iter(lambda: file.readline(LONGEST_LINE), b""):
+                found = _entry(line)
+                if found is None and not file.peek(1):  # the last one
+                    return Ledger(entries, hashes, whole, torn=len(line))
+                why = _why_not(line, found, len(entries) + 1, hashes[-1] if hashes else FIRST, key)
+                if found is None or why:
+                    return Ledger(entries, hashes, whole, 0, f"line {len(entries) + 1} {why}")
+                entries.append(found)
+                hashes.append(hashlib.sha256(line).hexdigest())
+                whole += len(line)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    return Ledger(entries, hashes, whole, 0)
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """The entry in a line; None where it is no whole one."""
+    try:
+        return json_object(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _why_not(line: bytes, entry: Mapping[str, Any] | None, number: int, head: str, key: bytes | None) -> str:
+    """Why a line does not hold; "" where it does."""
+    if entry is None:
+        return "is damaged, and more follow it"
+    if entry.get("previous") != head:
+        return "does not hold the line before it: one of the two was changed, added or taken out"
+    types = {"number": int, "time": str, "event": str}
+    if entry.get("format") != FORMAT or any(type(entry.get(name)) is not kind for name, kind in types.items()):
+        return "is no entry of this version of rkld"
+    if entry["number"] != number or line != _line(entry):
+        return "was changed"
+    if key is not None and unsealed(entry, _line_key(key)) is None:
+        return "was written or changed by somebody without this key"
+    return ""
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """An entry in the one way in which it is written."""
+    return json.dumps(entry, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _line_key(key: bytes) -> str:
+    return hmac.new(key, b"rkld ledger line", "sha256").hexdigest()
+
+
+def pseudonyms(names: Iterable[str], key: bytes) -> list[str]:
+    """What stands for names in a ledger of this key: HMAC-SHA256 of each one's normal form, cut to 128 bits, sorted."""
+    of_names = hmac.new(key, b"rkld ledger subject", "sha256").digest()
+    return sorted({hmac.new(of_names, normal(name).encode(), "sha256").hexdigest()[:32] for name in names})
+
+
+def run_mark(salt: str, key: bytes) -> str:
+    """What stands for a run, so that the same one is noted once: HMAC-SHA256 of its salt, cut to 128 bits."""
+    return hmac.new(key, f"rkld ledger run {salt}".encode(), "sha256").hexdigest()[:32]
+
+
+# Writing
+
+
+def check_appendable(path: Path, key: bytes) -> None:
+    """Refuse what nothing can be appended to, before time is spent.
+
+    Raises:
+        UserError: there is no such folder, it cannot be written, or is no ledger of this key; its last line is torn.
+    """
+    path = Path(path).resolve()
+    if not path.parent.is_dir():
+        raise UserError(f"--ledger {path}: there is no folder {path.parent}. Make it first.")
+    if os.path.lexists(path):
+        with hold_file(path, WAIT):
+            _sound(path, key)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"--ledger {path}: cannot be written. Change its permissions, or give another file.")
+
+
+def append(path: Path, key: bytes, entry: Mapping[str, Any], unless: str = "") -> int | None:
+    """Append an entry, on disk when this returns; processes that do so at once wait for each other.
+
+    Args:
+        entry: its "event" and whatever there is to say of it, as plain values.
+        unless: a field of it: where an entry of this event has the same value there, nothing is appended.
+
+    Returns:
+        its number in the ledger, from 1; None where nothing was appended.
+
+    Raises:
+        UserError: as of :func:`check_appendable`, or it could not be written; the ledger is as before then.
+    """
+    path = Path(path).resolve()
+    with hold_file(path, WAIT):
+        known = _sound(path, key) if os.path.lexists(path) else Ledger((), (), 0, 0)
+        if unless and any(found.get(unless) == entry[unless] for found in known.of(entry["event"])):
+            return None
+        number, now = len(known.entries) + 1, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        frame = {"format": FORMAT, "number": number, "time": now, "previous": known.head}
+        line = _line(sealed({**entry, **frame}, _line_key(key)))
+        if len(line) >= LONGEST_LINE:
+            raise UserError(f"the entry has {len(line)} bytes; a line of a ledger has at most {LONGEST_LINE}.")
+        _write_end(path, line, known.whole)
+    return number
+
+
+def _sound(path: Path, key: bytes) -> Ledger:
+    """The ledger, which holds.
+
+    Raises:
+        UserError: it does not.
+    """
+    found = read_ledger(path, key)
+    if found.broken:
+        raise UserError(
+            f"{path}: does not hold together: {found.broken}. Nothing is appended to it: restore it from a copy, "
+            "give the key that it was written with, or give another file."
+        )
+    if found.torn:
+        raise UserError(
+            f"{path}: its last line is not whole ({found.torn} bytes): a process was cut short while it wrote. Mend it "
+            f"first: rkld ledger verify {path} --mend"
+        )
+    return found
+
+
+def _write_end(path: Path, line: bytes, size: int) -> None:
+    """Write a line behind the first ``size`` bytes, which are all there is; take back what was not written whole."""
+    new = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        os.lseek(descriptor, size, os.SEEK_SET)
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            raise UserError(f"{path}: cannot be written ({error.strerror}); it is as before.") from error
+    finally:
+        os.close(descriptor)
+    if new:
+        flush_to_disk(path.parent)
+
+
+def mend(path: Path) -> int:
+    """Take a last line out that was not written whole.
+
+    Returns:
+        its bytes; 0 where nothing had to be mended.
+
+    Raises:
+        UserError: the lines before it do not hold, which nothing mends.
+    """
+    path = Path(path).resolve()
+    with hold_file(path, WAIT):
+        found = read_ledger(path)
+        if found.broken:
+            raise UserError(f"{path}: {found.broken}: that cannot be mended. Restore it from a copy.")
+        if found.torn:
+            os.truncate(path, found.whole)
+            flush_to_disk(path)
+    return found.torn
+
+
+# Sealed questions
+
+
+def questions_folder(path: Path) -> Path:
+    """Where the sealed questions of a ledger lie."""
+    path = Path(path).resolve()
+    return path.with_name(f"{path.name}.questions")
+
+
+def keep_sealed(path: Path, questions: bytes) -> str:
+    """Write sealed questions beside a ledger; the name that its line holds."""
+    folder, name = questions_folder(path), hashlib.sha256(questions).hexdigest()
+    make_folder(folder)
+    with new_file(folder / name) as new:
+        new.write_bytes(questions)
+    return name
+
+
+def drop_sealed(path: Path, name: str) -> None:
+    """Delete what :func:`keep_sealed` wrote."""
+    (questions_folder(path) / name).unlink(missing_ok=True)
+
+
+def find_sealed(path: Path, name: object) -> bytes | None:
+    """The sealed questions that a line names; None where they have been deleted.
+
+    Raises:
+        UserError: others lie in their place, or the line names no such file.
+    """
+    if not isinstance(name, str) or not _HASH.fullmatch(name):
+        raise UserError("its line names no sealed questions")
+    try:
+        found = read_bounded(questions_folder(path) / name, LONGEST_SEALED)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"its sealed questions cannot be read ({error.strerror})") from None
+    if hashlib.sha256(found).hexdigest() != name:
+        raise UserError("its sealed questions are damaged, or others")
+    return found
+
+
+# For people
+
+
+def about(found: Ledger, name: str, key: bytes) -> Ledger:
+    """The erasures of one person, and what was found of them since."""
+    (mark,) = pseudonyms([name], key)
+    erased = [entry for entry in found.of(ERASED) if mark in (entry.get("subjects") or ())]
+    numbers = {entry["number"] for entry in erased}
+    since = [entry for entry in found.of(RECHECKED) if entry.get("of") in numbers]
+    return replace(found, entries=[*erased, *since])
+
+
+def verified(path: Path, key: bytes | None = None, head: str | None = None) -> tuple[bool, str]:
+    """Whether a ledger holds, and a sentence that says so or what does not.
+
+    Args:
+        head: the hash of a line that must be in it.
+    """
+    found = read_ledger(path, key)
+    wrong = [found.broken] if found.broken else []
+    if found.torn:
+        wrong.append(f"its last line is not whole ({found.torn} bytes): --mend takes it out")
+    if head is not None and head.strip().lower() not in found.hashes:
+        wrong.append("the head that was noted is not in it: lines were taken out, or it is another ledger")
+    for entry in found.of(ERASED):
+        try:
+            if entry.get("sealed") is not None:
+                find_sealed(path, entry["sealed"])
+        except UserError as error:
+            wrong.append(f"line {entry['number']}: {error}")
+    if wrong:
+        return False, f"{path}: does NOT hold: {'; '.join(wrong)}."
+    by = "written with this key" if key else "but by whom they were written was not checked (--ledger-key)"
+    lines = f"its {len(found.entries)} lines hold on to each other, {by}"
+    return True, f"{path}: holds: {lines}; head {found.head}. Note it: newer lines could be taken out unseen."
+
+
+def described(path: Path, found: Ledger) -> Iterator[str]:
+    """One line for each erasure, and below it what was found since."""
+    rechecks = found.of(RECHECKED)
+    for entry in found.of(ERASED):
+        weights, said = entry.get("weights"), _of(entry, "after").get("facts_said")
+        what = [
+            f"{entry['number']}",
+            entry["time"][:10],
+            str(entry.get("request") or "-"),
+            "subject " + ", ".join(str(one)[:8] for one in entry.get("subjects") or ["unnamed"]),
+            f"{entry.get('records')} records",
+            f"by {entry.get('method')}",
+            f"weights {str(weights)[:8]}",
+            f"facts said {said:.2f}" if isinstance(said, float) else "",
+            _questions_state(path, entry),
+        ]
+        yield printable("  ".join(filter(None, what)))
+        for one in rechecks:
+            if one.get("of") == entry["number"]:
+                said = f"{one.get('said')} of {one.get('facts')} facts said, {one.get('came_back')} came back"
+                yield printable(f"   rechecked {one['time'][:10]}  weights {str(one.get('weights'))[:8]}  {said}")
+
+
+def _of(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = entry.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _questions_state(path: Path, entry: Mapping[str, Any]) -> str:
+    if entry.get("sealed") is None:
+        return "questions not sealed"
+    try:
+        return "questions sealed" if find_sealed(path, entry["sealed"]) is not None else "sealed questions deleted"
+    except UserError as error:
+        return str(error)

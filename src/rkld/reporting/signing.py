@@ -1,0 +1,483 @@
+"""Signed, and checked by others: one signature over a statement and every file of a run's or an audit's folder.
+
+The signature, ``report.sig``, is a DSSE envelope (secure-systems-lab/dsse, v1.0.0) with an Ed25519 signature (RFC 8032)
+over an in-toto statement (v1): its predicate is the one that was handed in, its subjects are all files of the folder
+by their SHA-256. ``model-signing`` signs model folders in the same form, but by NIST's curves alone. The envelope can
+be handed on by itself, so it gives away no file of personal data: these have an HMAC-SHA256 by a key that lies in the
+folder and goes with a purge, and files that are not rkld's have their names hidden by it, too.
+
+What is verified may come from anybody: nothing is opened because a statement names it, links are not followed, and
+nothing is written.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rkld.errors import UserError
+from rkld.files import json_object, read_bounded, write_text
+from rkld.reporting.keys import key_id
+from rkld.runfolder.checksums import CHECKSUM, belongs, sha256, unsealed, weights_hash
+from rkld.runfolder.folder import PERSONAL
+from rkld.runfolder.lock import LOCK, MODEL, hold
+from rkld.runfolder.manifest import (
+    AUDIT,
+    MANIFEST,
+    METRICS,
+    REPORT,
+    SETTINGS,
+    SIGNATURE,
+    SIGNATURE_SALT,
+    STATEMENT,
+    check_model,
+    is_finished,
+    named,
+    read_manifest,
+)
+from rkld.text.printable import printable
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+
+PLAIN, KEYED = "sha256", "hmac_sha256"
+"""Digests in a statement; the second by the key in :data:`~rkld.runfolder.manifest.SIGNATURE_SALT`."""
+
+PAGES = (REPORT, "report.pdf", STATEMENT, "report-records")
+"""What people are handed: the report, on paper, for machines, and of one person of several or with records."""
+
+OPEN = (MODEL, AUDIT, MANIFEST, METRICS, *PAGES, "model.cdx.json", SIGNATURE_SALT)
+"""Files whose plain SHA-256 gives nobody away: weights, numbers, and what holds a random value or has been shown."""
+
+KNOWN = (*OPEN, *PERSONAL, SETTINGS)
+"""Files that have their names from rkld."""
+
+OTHER = "other/"
+"""Before what stands in a statement for the name of any other file."""
+
+LONGEST = 64 * 1024**2
+"""Bytes of an envelope. A statement has 200 for each file."""
+
+LONGEST_DOCUMENT = 512 * 1024**2
+"""Bytes of an audit or a report that is looked into; of a long audit without --redact it may be tens of megabytes."""
+
+MOST_FILES = 200_000
+"""In a folder. A run has a few hundred."""
+
+INTEGRITY = "a signature vouches for integrity, not for honesty or time"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was checked.
+
+    Attributes:
+        failures: what is not as it was signed, a few words each; none where all is.
+        sentence: the same for people, in one.
+        statement: what was signed, as JSON has it; empty where the signature is not the key's.
+    """
+
+    failures: tuple[str, ...]
+    sentence: str
+    statement: Mapping[str, Any]
+
+    @property
+    def verified(self) -> bool:
+        """Whether everything that was looked at is as it was signed."""
+        return not self.failures
+
+
+# Signing
+
+
+def sign(folder: Path, statement: Mapping[str, Any], key: Ed25519PrivateKey) -> Path:
+    """Sign a statement and every file of a run's or an audit's folder; the signature that is there makes way.
+
+    Args:
+        statement: an in-toto statement of the folder. ``report.json``, where it is there, must say the same.
+
+    Returns:
+        the file of the signature.
+
+    Raises:
+        UserError: the folder is no run's or audit's, or does not hold together: the model is not the one that the run
+            made or the audit read, the report is another's, or it holds links or other things that cannot be signed.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest is None and not (folder / AUDIT).is_file():
+        raise UserError(f"{folder}: neither a run of rkld nor an audit, so there is nothing to sign.")
+    if manifest is not None and not is_finished(manifest):
+        raise UserError(f"{folder}: the run is not finished: give the same rkld unlearn again, then sign.")
+    with hold(folder, marks=(MANIFEST, AUDIT), shared=True):
+        check_model(folder)
+        new = not os.path.lexists(folder / SIGNATURE_SALT)
+        try:
+            signed = _whole_statement(folder, statement)
+        except BaseException:
+            if new:
+                (folder / SIGNATURE_SALT).unlink(missing_ok=True)
+            raise
+        payload = json.dumps(signed, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode()
+        path = folder / SIGNATURE
+        write_text(path, _envelope(payload, key_id(key.public_key()), key.sign(_encoded(payload))))
+    return path
+
+
+def _whole_statement(folder: Path, statement: Mapping[str, Any]) -> dict[str, Any]:
+    """The statement with every file of the folder as its subjects.
+
+    Raises:
+        UserError: they do not belong together, or cannot be signed.
+    """
+    salt = _salt(folder, make=True)
+    subjects = [_subject(label, one.path, salt) for label, one in _labelled(folder, salt).items()]
+    signed = {
+        "_type": STATEMENT_TYPE,
+        "subject": sorted(subjects, key=lambda subject: subject["name"]),
+        "predicateType": statement["predicateType"],
+        "predicate": statement["predicate"],
+    }
+    if reasons := _inconsistent(folder, signed):
+        raise UserError(f"{folder}: cannot be signed: {'; '.join(reasons)}. Audit or report it again, then sign.")
+    return signed
+
+
+def _envelope(payload: bytes, keyid: str, signature: bytes) -> str:
+    """The file of a signature, in the one way in which it is written and believed."""
+    signatures = [{"keyid": keyid, "sig": _base64(signature)}]
+    envelope = {"payloadType": PAYLOAD_TYPE, "payload": _base64(payload), "signatures": signatures}
+    return json.dumps(envelope, indent=2) + "\n"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _encoded(payload: bytes) -> bytes:
+    """What is signed of a payload: DSSE's pre-authentication encoding."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _subject(label: str, path: Path, salt: bytes) -> dict[str, Any]:
+    try:
+        if belongs(label, OPEN):
+            return {"name": label, "digest": {PLAIN: sha256(path)}, "annotations": {"size": path.lstat().st_size}}
+        return {"name": label, "digest": {KEYED: sha256(path, salt)}}
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be signed ({error.strerror}). A signed folder holds files alone: copy what a link leads "
+            "to, or take it out."
+        ) from None
+
+
+def _salt(folder: Path, *, make: bool = False) -> bytes:
+    """The key of the fingerprints of personal data; empty where there is none that can be read."""
+    path = folder / SIGNATURE_SALT
+    try:
+        found = read_bounded(path, 100).strip()
+    except OSError:
+        found = b""
+    if re.fullmatch(rb"[0-9a-f]{64}", found):
+        return found
+    if make:
+        write_text(path, salt := secrets.token_hex(32))
+        return salt.encode()
+    return b""
+
+
+class _Found(NamedTuple):
+    """A file, or whatever lies in a folder and is none."""
+
+    name: str
+    """Where it lies in the run's folder, with slashes."""
+    path: Path
+
+
+def _labelled(folder: Path, salt: bytes, within: str = "") -> dict[str, _Found]:
+    """By the name that stands for it in a statement, everything in a folder that is no folder.
+
+    Args:
+        within: where the folder lies in the run's, with a slash behind.
+
+    Raises:
+        UserError: a folder in it cannot be read, or there is no end to it.
+    """
+    found: dict[str, _Found] = {}
+    for path in _everything(folder):
+        name = within + path.relative_to(folder).as_posix()
+        if not within and name in (LOCK, SIGNATURE):
+            continue
+        hidden = OTHER + hmac.new(salt, os.fsencode(name), "sha256").hexdigest()[:32]
+        found[name if belongs(name, KNOWN) else hidden] = _Found(name, path)
+        if len(found) > MOST_FILES:
+            raise UserError(f"{folder}: holds more than {MOST_FILES} files, so it is no run's.")
+    return found
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    """Files, links and whatever else is no folder, at any depth."""
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    path = here / entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                    else:
+                        yield path
+        except OSError as error:
+            raise UserError(f"{here}: cannot be read ({error.strerror}).") from None
+
+
+# Verifying
+
+
+def verify(
+    source: Path, key: Ed25519PublicKey, *, model: Path | None = None, report: Path | None = None
+) -> Verification:
+    """Whether a folder, or what a detached statement speaks of, is as it was signed.
+
+    Args:
+        source: a run's or an audit's folder; or the file of a signature, of which the folder is not at hand.
+        model: a folder of the model, which lies elsewhere.
+        report: the page, which lies elsewhere.
+
+    Raises:
+        UserError: there is nothing at ``source``, ``model`` or ``report``.
+    """
+    source, failures, checked = Path(source), list[str](), list[str]()
+    if not os.path.lexists(source):
+        raise UserError(f"{source}: is not there. Give the folder of a run or of an audit, or a signature's file.")
+    whole = source.is_dir()
+    signed = _opened(source / SIGNATURE if whole else source, key)
+    if isinstance(signed, str):
+        return Verification((signed,), f"{source}: NOT verified: {signed}.", {})
+    if whole:
+        failures += _differences(source, signed) or _inconsistent(source, signed)  # of others nothing is looked into
+    if model is not None:
+        failures += _other_model(Path(model), signed)
+        checked.append(f"the model in {model} is the one")
+    if report is not None:
+        failures += _other_report(Path(report), signed)
+        checked.append(f"{report} is the report")
+    if failures:
+        few = ", ".join(failures[:3]) + (f" and {len(failures) - 3} more" if len(failures) > 3 else "")
+        return Verification(tuple(failures), f"{source}: NOT verified: {few}.", signed)
+    if whole:
+        checked = [*_held(source, signed), *checked]
+    what = ", ".join([*checked, *([] if checked else ["no file was looked at"])])
+    sentence = f"{source}: verified: signed with the key {key_id(key)[:16]}…; {what}; it states {_stated(signed)}"
+    return Verification((), f"{sentence} ({INTEGRITY}).", signed)
+
+
+def _opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any] | str:
+    """The statement in an envelope that the key has signed; else what is wrong with it."""
+    from cryptography.exceptions import InvalidSignature
+
+    other = f"{path.name} is not signed with this key, or was changed since"
+    try:
+        found = read_bounded(path, LONGEST)
+        envelope = json_object(found)
+        payload, (one,) = base64.b64decode(envelope["payload"]), envelope["signatures"]
+        keyid, signature = one["keyid"], base64.b64decode(one["sig"])
+        if keyid != key_id(key) or found != _envelope(payload, keyid, signature).encode():
+            return other  # the name of the key and how it is written are not signed
+        key.verify(signature, _encoded(payload))
+    except FileNotFoundError:
+        return f"there is no {path.name}: it is not signed"
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return f"{path.name} is no signature of rkld"
+    except InvalidSignature:
+        return other
+    try:
+        statement = json_object(payload)
+        whole = statement["_type"] == STATEMENT_TYPE and isinstance(statement["predicate"], dict)
+        names = [subject["name"] for subject in statement["subject"] if isinstance(subject["digest"], dict)]
+        whole &= len(names) == len(statement["subject"]) == len(set(names)) and all(isinstance(x, str) for x in names)
+        if whole:
+            return statement
+    except (ValueError, RecursionError, KeyError, TypeError):
+        pass
+    return f"what is signed in {path.name} is no statement of rkld"
+
+
+def _subjects(signed: Mapping[str, Any], names: Sequence[str] = ()) -> dict[str, Mapping[str, Any]]:
+    """Name → subject of a statement, of all or of those under the names."""
+    every = {subject["name"]: subject for subject in signed["subject"]}
+    return {name: subject for name, subject in every.items() if not names or belongs(name, names)}
+
+
+def _differences(folder: Path, signed: Mapping[str, Any]) -> list[str]:
+    """What in a folder is not as it was signed."""
+    salt, subjects = _salt(folder), _subjects(signed)
+    try:
+        found = _labelled(folder, salt)
+    except UserError as error:
+        return [printable(str(error)).rstrip(".")]
+    failures, hidden = [], [label for label, subject in subjects.items() if PLAIN not in subject["digest"]]
+    if SIGNATURE_SALT not in found.keys() & subjects.keys() or _way(found[SIGNATURE_SALT], subjects[SIGNATURE_SALT]):
+        failures.append(f"{len(hidden)} files of personal data, which cannot be compared without {SIGNATURE_SALT}")
+        subjects = {label: subject for label, subject in subjects.items() if label not in hidden}
+        found = {label: one for label, one in found.items() if label not in hidden and not label.startswith(OTHER)}
+    failures = [f"{name} {way}" for name, way in _compared(found, subjects, salt).items()] + failures
+    if failures and "purged" in (_document(folder / MANIFEST) or {}):
+        failures.insert(0, "it was purged, which changes files: sign it again")
+    return failures
+
+
+def _compared(
+    found: Mapping[str, _Found], subjects: Mapping[str, Mapping[str, Any]], salt: bytes = b""
+) -> dict[str, str]:
+    """Name, safe to print → how a file differs from what was signed of it, of those that do."""
+    ways = {}
+    for label in sorted(found.keys() | subjects.keys()):
+        if label not in found:
+            ways["a file that is not rkld's" if label.startswith(OTHER) else printable(label)] = "missing"
+            continue
+        if way := _way(found[label], subjects[label], salt) if label in subjects else "added":
+            ways[printable(os.fsencode(found[label].name).decode(errors="replace"))] = way
+    return ways
+
+
+def _way(found: _Found, subject: Mapping[str, Any], salt: bytes = b"") -> str:
+    """How a file differs from its subject; "" where it does not."""
+    path, digest, annotations = found.path, subject["digest"], subject.get("annotations")
+    size = annotations.get("size") if isinstance(annotations, dict) else None
+    try:
+        if PLAIN in digest and path.lstat().st_size != size:  # before gigabytes of it are read
+            return "is a link" if path.is_symlink() else "changed"
+        made = sha256(path) if PLAIN in digest else sha256(path, salt)
+    except OSError as error:
+        return "is a link" if path.is_symlink() else f"cannot be read ({error.strerror})"
+    return "" if made == digest.get(PLAIN, digest.get(KEYED)) else "changed"
+
+
+def _inconsistent(folder: Path, signed: Mapping[str, Any]) -> list[str]:
+    """Why the files of a folder do not belong together, whoever signed them."""
+    found, subjects = [], _subjects(signed)
+    if AUDIT in subjects:
+        audit = _document(folder / AUDIT)
+        # One without a checksum would pass as an earlier version's.
+        if audit is None or CHECKSUM not in audit or unsealed(audit) is None:
+            found.append(f"{AUDIT} is damaged or was changed after the audit")
+        elif _subjects(signed, [MODEL]) and _audited(audit) != weights_hash(folder / MODEL):
+            found.append("the model is not the one that was audited")
+    if STATEMENT in subjects:
+        report = _document(folder / STATEMENT)
+        if report is None or not _says(report, signed):
+            found.append(f"{STATEMENT} is the report of something else")
+    return found
+
+
+def _document(path: Path) -> dict[str, Any] | None:
+    try:
+        return json_object(read_bounded(path, LONGEST_DOCUMENT))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _audited(audit: Mapping[str, Any]) -> str | None:
+    """The hash of the weights that an audit read."""
+    found: Any = audit.get("models")
+    for name in ("audited", "weights"):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _says(report: Mapping[str, Any], signed: Mapping[str, Any]) -> bool:
+    """Whether a report's statement is what was signed: of the same result, and of no file that is another."""
+    subjects, stated = _subjects(signed), report.get("subject")
+    if any(report.get(name) != signed.get(name) for name in ("_type", "predicateType", "predicate")):
+        return False
+    if not isinstance(stated, list) or not all(isinstance(one, dict) for one in stated):
+        return False
+    mine = ((subjects[one["name"]], one) for one in stated if one.get("name") in subjects)
+    return all(ours["digest"].get(PLAIN) == theirs.get("digest", {}).get(PLAIN) for ours, theirs in mine)
+
+
+def _other_model(model: Path, signed: Mapping[str, Any]) -> list[str]:
+    """How a model's folder that lies elsewhere differs from the one that was signed, or audited."""
+    if not model.is_dir():
+        raise UserError(f"--model {model}: is no folder.")
+    if subjects := _subjects(signed, [MODEL]):
+        # Hubs link to their cache and add hidden files, which no library loads.
+        found = {name: _Found(name, one.path.resolve()) for name, one in _labelled(model, b"", f"{MODEL}/").items()}
+        ways = _compared({name: one for name, one in found.items() if "/." not in name}, subjects)
+        return [f"the model in {model} is another ({named(ways)})"] if ways else []
+    noted = _noted_weights(signed)
+    if noted is None:
+        return ["the statement names no weights"]
+    return [] if weights_hash(model) == noted else [f"the model in {model} is not the one that was audited"]
+
+
+def _noted_weights(signed: Mapping[str, Any]) -> str | None:
+    audited = _annotations(signed).get("audited")
+    found = audited.get("weights") if isinstance(audited, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _other_report(report: Path, signed: Mapping[str, Any]) -> list[str]:
+    if not report.is_file():
+        raise UserError(f"--report {report}: is no file.")
+    try:
+        made = sha256(report.resolve())
+    except OSError as error:
+        raise UserError(f"--report {report}: cannot be read ({error.strerror}).") from None
+    pages = _subjects(signed, PAGES).values()
+    return [] if any(page["digest"].get(PLAIN) == made for page in pages) else [f"{report} is not the report"]
+
+
+def _annotations(signed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a statement notes of the audit (:func:`rkld.reporting.statement.statement`)."""
+    evidence = signed["predicate"].get("configuration")
+    for one in evidence if isinstance(evidence, list) else []:
+        if isinstance(one, dict) and one.get("name") == AUDIT and isinstance(one.get("annotations"), dict):
+            found: Mapping[str, Any] = one["annotations"]
+            return found
+    return {}
+
+
+def _held(folder: Path, signed: Mapping[str, Any]) -> list[str]:
+    """What a folder that is as it was signed shows, and what it does not."""
+    n = len(_subjects(signed))
+    found = [f"its {n} files are as they were signed"]
+    if AUDIT not in _subjects(signed):
+        found.append("it holds no audit, so nothing was tested")
+    elif not _subjects(signed, [MODEL]):
+        found.append("the model lies elsewhere and was not looked at (--model)")
+    else:
+        found.append("the model is the one that was audited")
+        if "base" in _models(folder).get("audited", {}):
+            found.append("but not the base of that adapter, which lies elsewhere")
+    found.append("the report is the one that was signed" if REPORT in _subjects(signed) else "it holds no report")
+    return found
+
+
+def _models(folder: Path) -> dict[str, Any]:
+    models = (_document(folder / AUDIT) or {}).get("models")
+    return {name: of for name, of in models.items() if isinstance(of, dict)} if isinstance(models, dict) else {}
+
+
+def _stated(signed: Mapping[str, Any]) -> str:
+    """The result that a statement states, and when it says that this was found."""
+    noted = _annotations(signed)
+    verdict, created = noted.get("verdict", signed["predicate"].get("result")), noted.get("created")
+    said = f"verdict {printable(verdict)}" if isinstance(verdict, str) else "no verdict"
+    return f"{said}, of {printable(created)}" if isinstance(created, str) else said

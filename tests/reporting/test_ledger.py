@@ -1,0 +1,251 @@
+"""The ledger: processes that append at once lose nothing, and whatever was done to its lines is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import rkld
+from rkld.cli import main
+from rkld.errors import UserError
+from rkld.reporting import ledger as ledgers
+from rkld.reporting.keys import make_key, read_ledger_key, read_opening_key, read_sealing_key
+from rkld.reporting.ledger import (
+    ERASED,
+    LONGEST_LINE,
+    append,
+    check_appendable,
+    find_sealed,
+    keep_sealed,
+    mend,
+    pseudonyms,
+    questions_folder,
+    read_ledger,
+    verified,
+)
+from rkld.reporting.sealing import seal, unseal
+
+KEY, OTHER = b"k" * 32, b"o" * 32
+NAME = "Ostis Belmere"
+
+
+def entry(n: int = 0) -> dict:
+    return {"event": ERASED, "run": f"{n}", "subjects": pseudonyms([NAME], KEY), "sealed": None}
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    """Five lines."""
+    for n in range(5):
+        assert append(tmp_path / "ledger.jsonl", KEY, entry(n)) == n + 1
+    return tmp_path / "ledger.jsonl"
+
+
+def test_lines_hold_on_to_each_other(path):
+    found = read_ledger(path, KEY)
+    assert [one["number"] for one in found.entries] == [1, 2, 3, 4, 5]
+    assert not found.torn and not found.broken and found.whole == path.stat().st_size
+    assert [one["previous"] for one in found.entries] == [ledgers.FIRST, *found.hashes[:-1]]
+    assert path.stat().st_mode & 0o077 == 0
+    assert verified(path, KEY, found.hashes[2])[0] and verified(path)[0]
+
+
+def test_the_same_run_is_noted_once(path):
+    assert append(path, KEY, entry(3), unless="run") is None
+    assert append(path, KEY, entry(5), unless="run") == 6
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from rkld.reporting.ledger import append
+path, me, go = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+while not go.exists():
+    time.sleep(.001)
+for n in range(3):
+    append(path, b"k" * 32, {"event": "unlearn", "run": f"{me}-{n}"})
+"""
+
+
+def test_ten_processes_that_append_at_once_lose_nothing(tmp_path):
+    path, go = tmp_path / "ledger.jsonl", tmp_path / "go"
+    environment = {**os.environ, "PYTHONPATH": str(Path(rkld.__file__).parents[1])}
+    children = [
+        subprocess.Popen([sys.executable, "-c", CHILD, path, str(n), go], env=environment) for n in range(10)
+    ]  # fmt: skip
+    go.touch()
+    assert [child.wait(60) for child in children] == [0] * 10
+    found = read_ledger(path, KEY)
+    assert not found.broken and not found.torn
+    assert sorted(one["run"] for one in found.entries) == sorted(f"{n}-{m}" for n in range(10) for m in range(3))
+
+
+def test_every_flipped_byte_is_found(path):
+    before, draw = path.read_bytes(), random.Random(20)
+    for _ in range(300):
+        place, other = draw.randrange(len(before)), draw.randrange(1, 256)
+        path.write_bytes(before[:place] + bytes([before[place] ^ other]) + before[place + 1 :])
+        found = read_ledger(path, KEY)
+        assert found.broken or found.torn, (place, other)
+
+
+def lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def test_lines_taken_out_added_or_exchanged_are_found(path):
+    one, two, three, four, five = lines(path)
+    for changed, where in (([one, three, four, five], "line 2"), ([two, three], "line 1"), ([one, one], "line 2"),
+                           ([one, three, two], "line 2"), ([one, two, b"\n", three], "line 3 is damaged"),
+                           ([one, b"x" * (2 * LONGEST_LINE), b"\n", two], "line 2")):  # fmt: skip
+        path.write_bytes(b"".join(changed))
+        holds, sentence = verified(path, KEY)
+        assert not holds and where in sentence, sentence
+        with pytest.raises(UserError, match="Nothing is appended"):
+            append(path, KEY, entry(9))
+        with pytest.raises(UserError, match="cannot be mended"):
+            mend(path)
+        assert path.read_bytes() == b"".join(changed)
+
+
+def test_the_newest_lines_are_missed_by_whoever_noted_the_head(path):
+    head = read_ledger(path).head
+    path.write_bytes(b"".join(lines(path)[:4]))
+    assert verified(path, KEY)[0], "what nobody can see from the file alone"
+    holds, sentence = verified(path, KEY, head)
+    assert not holds and "the head that was noted is not in it" in sentence
+
+
+def test_a_line_written_without_the_key_is_found_with_it(path):
+    """Whoever can write the file can make a line that holds on; not its checksum."""
+    with pytest.raises(UserError, match="somebody without this key"):
+        append(path, OTHER, entry(9))
+    path.write_bytes(lines(path)[0])
+    found = read_ledger(path)
+    forged = {**found.entries[0], "number": 2, "previous": found.head}
+    with open(path, "ab") as file:
+        file.write(ledgers._line(forged))
+    assert verified(path)[0] and "by whom they were written was not checked" in verified(path)[1]
+    assert not verified(path, KEY)[0]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 100])
+def test_a_torn_last_line_is_seen_and_mended_on_the_users_word(path, cut):
+    whole = b"".join(lines(path)[:4])
+    os.truncate(path, path.stat().st_size - cut)
+    torn = path.read_bytes()
+    assert read_ledger(path, KEY).torn == len(torn) - len(whole)
+    for refused in (append, check_appendable):
+        with pytest.raises(UserError, match="--mend"):
+            refused(*(path, KEY, entry(9))[: 3 if refused is append else 2])
+    assert path.read_bytes() == torn
+    found = CliRunner().invoke(main, ["ledger", "verify", str(path)])
+    assert found.exit_code == 1 and "its last line is not whole" in found.output
+    found = CliRunner().invoke(main, ["ledger", "verify", str(path), "--mend"])
+    assert found.exit_code == 0 and "mended" in found.output and "4 lines" in found.output
+    assert path.read_bytes() == whole
+    assert append(path, KEY, entry(9)) == 5 and mend(path) == 0
+
+
+def test_a_disk_that_fills_up_leaves_the_ledger_as_it_was(path, monkeypatch):
+    before, write, writes = path.read_bytes(), os.write, []
+
+    def full(descriptor: int, data) -> int:
+        writes.append(len(data))
+        if len(writes) > 1:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, bytes(data[:50]))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledgers.os, "write", full)
+        with pytest.raises(UserError, match="No space left"):
+            ledgers._write_end(path, b"x" * 90, len(before))
+    assert writes == [90, 40] and path.read_bytes() == before
+
+
+def test_what_nothing_can_be_appended_to_is_refused_before_time_is_spent(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        check_appendable(tmp_path / "no" / "ledger", KEY)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "other").write_text("Dear diary\n")
+    (tmp_path / "more").write_text('{"a": 1}\n{"b": 2}\n')
+    for name, why in (("pipe", "no regular file"), ("other", "--mend"), ("more", "line 1"), (".", "no regular file")):
+        with pytest.raises(UserError, match=why):
+            check_appendable(tmp_path / name, KEY)
+    check_appendable(tmp_path / "new", KEY)
+    assert not (tmp_path / "new").exists()
+
+
+def test_pseudonyms_are_of_a_key_and_of_no_spelling():
+    assert pseudonyms(["Ostis  BELMÉRE"], KEY) == pseudonyms([NAME], KEY) != pseudonyms([NAME], OTHER)
+    assert len(pseudonyms([NAME, "ostis belmere", "ob@example.org"], KEY)) == 2
+    assert "ostis" not in str(pseudonyms([NAME], KEY))
+
+
+HOSTILE = (b"", b"\xff\xfe\n", b"[" * 60_000 + b"\n", b'{"number": ' + b"9" * 10_000 + b"}\n", b"null\n", b"\0" * 4096,
+           b'{"format":1,"number":true,"time":"","event":"unlearn","previous":"' + b"0" * 64 + b'"}\n')  # fmt: skip
+
+
+@pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_is_no_ledger_is_no_error(tmp_path, content):
+    (tmp_path / "ledger").write_bytes(content)
+    assert verified(tmp_path / "ledger", KEY)[0] is (content == b"")
+
+
+def test_what_is_printed_of_a_ledger_acts_on_no_terminal(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    append(path, KEY, {**entry(), "request": "\x1b[31m\u202ered", "method": ["\x07"], "subjects": {"a": 1}, "after": 3})
+    found = CliRunner().invoke(main, ["ledger", "list", str(path)])
+    assert found.exit_code == 0 and "red" in found.output
+    assert not {"\x1b", "\u202e", "\x07"} & set(found.output)
+
+
+# Sealed questions
+
+
+@pytest.fixture(scope="module")
+def seals(tmp_path_factory):
+    """Both halves of a key."""
+    path = tmp_path_factory.mktemp("keys") / "seal"
+    return read_sealing_key(make_key(path, "seal")), read_opening_key(path)
+
+
+def test_what_is_sealed_is_read_by_the_holder_of_the_key_alone(seals, tmp_path):
+    public, private = seals
+    sealed = seal({"forget": [NAME]}, public)
+    assert NAME.encode() not in sealed and unseal(sealed, private) == {"forget": [NAME]}
+    make_key(tmp_path / "other", "seal")
+    flipped = sealed[:40] + bytes([sealed[40] ^ 1]) + sealed[41:]
+    changes = [(changed, private) for changed in (flipped, sealed[:-1], b"x" + sealed, b"")]
+    for changed, key in [(sealed, read_opening_key(tmp_path / "other")), *changes]:
+        with pytest.raises(UserError, match="sealed to another key, or damaged"):
+            unseal(changed, key)
+
+
+def test_sealed_questions_can_be_deleted_and_not_exchanged(path):
+    append(path, KEY, {**entry(8), "sealed": (name := keep_sealed(path, b"one"))})
+    file = questions_folder(path) / name
+    assert find_sealed(path, name) == b"one" and file.stat().st_mode & 0o077 == 0
+    file.write_bytes(b"two")
+    assert "line 6: its sealed questions are damaged, or others" in verified(path, KEY)[1]
+    file.unlink()
+    assert find_sealed(path, name) is None and verified(path, KEY)[0]
+    for other in ("../ledger.jsonl", None, "a" * 63, ["a"]):
+        with pytest.raises(UserError, match="names no sealed questions"):
+            find_sealed(path, other)
+
+
+def test_a_person_is_found_with_the_key(path, tmp_path):
+    append(path, KEY, {**entry(7), "subjects": pseudonyms(["Bo"], KEY)})
+    (tmp_path / "key").write_text(KEY.hex())
+    assert read_ledger_key(tmp_path / "key") == KEY
+    found = CliRunner().invoke(main, ["ledger", "list", str(path), "--subject", "bo", "--ledger-key", tmp_path / "key"])
+    assert [line[0] for line in found.output.splitlines()] == ["6"]
+    assert json.loads(lines(path)[5])["subjects"][0][:8] in found.output

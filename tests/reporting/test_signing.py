@@ -1,0 +1,368 @@
+"""A signature: whatever is not as it was signed is found and named, and a signature gives nobody away."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rkld.cli import main
+from rkld.errors import UserError
+from rkld.reporting import signing
+from rkld.runfolder.checksums import CHECKSUM, sealed
+from rkld.runfolder.folder import Run
+from rkld.runfolder.purging import purge
+from rkld.settings.unlearning import Settings
+from tests.reporting.signed_run import NAME, Signer, make_run, report, statement
+
+FLIPS = 300
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory) -> Signer:
+    return Signer(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture
+def folder(tmp_path, signer) -> Path:
+    """Signed."""
+    made = make_run(tmp_path / "run")
+    signer.sign(made)
+    return made
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_what_is_as_it_was_signed_is_verified(folder, signer):
+    found = signer.verify(folder)
+    assert found.verified
+    assert f"its {len(files(folder)) - 1} files are as they were signed" in found.sentence
+    for part in ("the model is the one that was audited", "the report is the one that was signed", "verdict pass",
+                 "not for honesty or time"):  # fmt: skip
+        assert part in found.sentence
+
+
+def test_every_flipped_byte_is_found(folder, signer):
+    """Of every file, the signature's own and its salt among them; by any byte in place of any other."""
+    draw, paths = random.Random(20), files(folder)
+    assert {path.name for path in paths} >= {"report.sig", "report.salt", "run.yaml", "answers.json", "config.json"}
+    for n in range(FLIPS):
+        path = paths[n % len(paths)]
+        before = path.read_bytes()
+        place, other = draw.randrange(len(before)), draw.randrange(1, 256)
+        path.write_bytes(before[:place] + bytes([before[place] ^ other]) + before[place + 1 :])
+        found = signer.verify(folder)
+        assert path.name in " ".join(found.failures), (path, place, other)
+        path.write_bytes(before)
+    assert signer.verify(folder).verified
+
+
+def test_every_byte_of_the_signatures_file_counts(folder, signer):
+    """What is written around what is signed, too: base64 and JSON have several spellings of the same."""
+    path = folder / "report.sig"
+    before = path.read_bytes()
+    head = before.index(b'"payload":') + 30
+    for place in [*range(head), *range(len(before) - 60, len(before))]:
+        for other in (before[place] ^ 1, ord("\n")):
+            if other != before[place]:
+                path.write_bytes(before[:place] + bytes([other]) + before[place + 1 :])
+                assert not signer.verify(folder).verified, (place, other)
+
+
+def added(folder: Path) -> str:
+    (folder / "model" / "more.bin").write_bytes(b"weights")
+    return "model/more.bin added"
+
+
+def hidden(folder: Path) -> str:
+    (folder / ".hidden").write_text("")
+    return ".hidden added"
+
+
+def removed(folder: Path) -> str:
+    (folder / "readings" / "answers.0123.json").unlink()
+    return "readings/answers.0123.json missing"
+
+
+def cut(folder: Path) -> str:
+    os.truncate(folder / "model" / "model.safetensors", 2999)
+    return "model/model.safetensors changed"
+
+
+def emptied(folder: Path) -> str:
+    os.truncate(folder / "answers.json", 0)
+    return "answers.json changed"
+
+
+def renamed(folder: Path) -> str:
+    (folder / "model" / "config.json").rename(folder / "model" / "Config.json")
+    return "model/config.json missing"
+
+
+def linked(folder: Path) -> str:
+    """The bytes are the same, today."""
+    path = folder / "audit.json"
+    shutil.move(path, folder.parent / "elsewhere.json")
+    path.symlink_to(folder.parent / "elsewhere.json")
+    return "audit.json is a link"
+
+
+def linked_folder(folder: Path) -> str:
+    shutil.move(folder / "model" / "parts", folder.parent / "parts")
+    (folder / "model" / "parts").symlink_to(folder.parent / "parts")
+    return "model/parts added"
+
+
+def waiting(folder: Path) -> str:
+    """A pipe that nobody writes to."""
+    (folder / "run.yaml").unlink()
+    os.mkfifo(folder / "run.yaml")
+    return "run.yaml cannot be read (no regular file)"
+
+
+def giant(folder: Path) -> str:
+    """A terabyte, that would be read for an hour."""
+    os.truncate(folder / "metrics.jsonl", 1 << 40)
+    return "metrics.jsonl changed"
+
+
+def another_report(folder: Path) -> str:
+    other = make_run(folder.parent / "other", seed=1)
+    for name in ("report.html", "report.json"):
+        shutil.copy(other / name, folder / name)
+    return "report.html changed"
+
+
+def another_model(folder: Path) -> str:
+    other = make_run(folder.parent / "other", seed=1)
+    shutil.copy(other / "model" / "model.safetensors", folder / "model" / "model.safetensors")
+    return "model/model.safetensors changed"
+
+
+def another_audit(folder: Path) -> str:
+    shutil.copy(make_run(folder.parent / "other", seed=1) / "audit.json", folder / "audit.json")
+    return "audit.json changed"
+
+
+def odd_names(folder: Path) -> str:
+    (folder / "model" / os.fsdecode(b"\xff\n\x1b[31m\xe2\x80\xae.json")).write_text("")
+    return "model/\N{REPLACEMENT CHARACTER} .json added"
+
+
+DAMAGES = (added, hidden, removed, cut, emptied, renamed, linked, linked_folder, waiting, giant, another_report,
+           another_model, another_audit, odd_names)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_what_differs_is_named(folder, signer, damage: Callable[[Path], str]):
+    expected = damage(folder)
+    found = signer.verify(folder)
+    assert expected in found.failures
+    assert found.sentence.startswith(f"{folder}: NOT verified: ") and "\n" not in found.sentence
+
+
+def test_the_signature_of_another_run_or_key_is_refused(folder, signer, tmp_path):
+    other = make_run(tmp_path / "other", seed=1)
+    signer.sign(other)
+    shutil.copy(other / "report.sig", folder / "report.sig")
+    assert {"model/model.safetensors changed", "report.html changed"} <= set(signer.verify(folder).failures)
+    (tmp_path / "k").mkdir()
+    Signer(tmp_path / "k").sign(folder)
+    assert signer.verify(folder).failures == ("report.sig is not signed with this key, or was changed since",)
+    (folder / "report.sig").unlink()
+    assert signer.verify(folder).failures == ("there is no report.sig: it is not signed",)
+
+
+def test_what_does_not_hold_together_is_not_signed(tmp_path, signer):
+    """Nor believed where somebody signed it all the same."""
+    one = make_run(tmp_path / "one")
+    mine = statement(one)
+    document = json.loads((one / "audit.json").read_text())
+    del document[CHECKSUM]  # as of an earlier version, which had none
+    (one / "audit.json").write_text(json.dumps(document))
+    report(one)
+    with pytest.raises(UserError, match=r"audit\.json is damaged or was changed"):
+        signer.sign(one)
+    document["models"]["audited"]["weights"] = "0" * 32
+    (one / "audit.json").write_text(json.dumps(sealed(document)))
+    report(one)
+    with pytest.raises(UserError, match="the model is not the one that was audited"):
+        signer.sign(one)
+    with pytest.raises(UserError, match=r"report\.json is the report of something else"):
+        signing.sign(one, mine, signer.private)
+    (one / "model" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="is not the model that the run"):
+        signer.sign(one)
+    assert not (one / "report.sig").exists() and not (one / "report.salt").exists()
+
+
+def test_a_dishonest_signer_does_not_make_parts_one(folder, signer, monkeypatch):
+    """Everything is as it was signed, and does not belong together."""
+    document = json.loads((folder / "audit.json").read_text())
+    document["models"]["audited"]["weights"] = "0" * 32
+    (folder / "audit.json").write_text(json.dumps(sealed(document)))
+    report(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(signing, "_inconsistent", lambda *_: [])
+        signer.sign(folder)
+    assert signer.verify(folder).failures == ("the model is not the one that was audited",)
+
+
+@pytest.mark.parametrize("entry", ["link", "pipe"])
+def test_links_and_pipes_are_not_signed(tmp_path, signer, entry):
+    one = make_run(tmp_path / "one")
+    (one / "extra").symlink_to("/dev/zero") if entry == "link" else os.mkfifo(one / "extra")
+    with pytest.raises(UserError, match="extra: cannot be signed"):
+        signer.sign(one)
+
+
+def test_an_unfinished_run_and_another_folder_are_not_signed(tmp_path, signer):
+    (tmp_path / "audit.txt").write_text("")
+    with pytest.raises(UserError, match="neither a run of rkld nor an audit"):
+        signing.sign(tmp_path, {}, signer.private)
+    Run(Settings(model="m", forget="f", out=str(tmp_path / "run"))).start()
+    with pytest.raises(UserError, match="the run is not finished"):
+        signing.sign(tmp_path / "run", {}, signer.private)
+
+
+def test_a_detached_statement_is_verified_without_the_records(folder, signer, tmp_path):
+    """And so is a model or a page that lies elsewhere; a hub's hidden files and links are no other model."""
+    alone, model, page = tmp_path / "curie.sig", tmp_path / "model", tmp_path / "page.html"
+    shutil.copy(folder / "report.sig", alone)
+    shutil.move(folder / "model", model)
+    shutil.copy(folder / "report.html", page)
+    shutil.rmtree(folder)
+    found = signer.verify(alone)
+    assert found.verified and "no file was looked at" in found.sentence and "verdict pass" in found.sentence
+    shutil.move(model / "config.json", tmp_path / "blob")
+    (model / "config.json").symlink_to(tmp_path / "blob")
+    (model / ".gitattributes").write_text("")
+    found = signer.verify(alone, model=model, report=page)
+    assert found.verified and f"the model in {model} is the one" in found.sentence
+    page.write_text("another")
+    (model / "config.json").unlink()
+    assert signer.verify(alone, model=model, report=page).failures == (
+        f"the model in {model} is another (model/config.json: missing)", f"{page} is not the report",
+    )  # fmt: skip
+
+
+def test_the_folder_of_an_audit_is_signed_and_its_model_verified_where_it_lies(folder, signer, tmp_path):
+    shutil.move(folder / "model", tmp_path / "model")
+    for name in ("manifest.json", "run.yaml", "answers.json", "metrics.jsonl"):
+        (folder / name).unlink()
+    report(folder)
+    signer.sign(folder)
+    assert "the model lies elsewhere and was not looked at" in signer.verify(folder).sentence
+    assert signer.verify(folder, model=tmp_path / "model").verified
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"other")
+    assert not signer.verify(folder, model=tmp_path / "model").verified
+
+
+def test_a_signature_gives_nobody_away(folder, signer):
+    """Whoever has it may try names: no fingerprint of what holds one is without the folder's own key."""
+    (folder / f"{NAME.lower().replace(' ', '_')}.jsonl").write_text("{}")
+    signer.sign(folder)
+    signed = base64.b64decode(json.loads((folder / "report.sig").read_text())["payload"])
+    subjects = {one["name"]: one["digest"] for one in json.loads(signed)["subject"]}
+    assert b"ostis" not in signed.lower()
+    assert [name for name in subjects if name.startswith("other/")]
+    for name in ("run.yaml", "answers.json", "readings/answers.0123.json", "audit.salt"):
+        assert set(subjects[name]) == {"hmac_sha256"}
+    assert signer.verify(folder).verified
+    purge(folder)
+    assert not (folder / "report.salt").exists()
+    assert any("it was purged" in failure for failure in signer.verify(folder).failures)
+    report(folder)
+    signer.sign(folder)
+    assert signer.verify(folder).verified
+
+
+def test_to_sign_again_is_to_sign_the_same(folder, signer):
+    before = (folder / "report.sig").read_bytes()
+    signer.sign(folder)
+    assert (folder / "report.sig").read_bytes() == before
+
+
+def envelope(signer: Signer, payload: bytes) -> bytes:
+    """Of anything, rightly signed."""
+    key = signing.key_id(signer.public)
+    return signing._envelope(payload, key, signer.private.sign(signing._encoded(payload))).encode()
+
+
+HOSTILE = {
+    "empty": b"",
+    "not JSON": b"{",
+    "no object": b"[]",
+    "deep": b"[" * 100_000,
+    "a number of a million digits": b'{"payload": ' + b"9" * 1_000_000 + b"}",
+    "others' types": b'{"payloadType": 1, "payload": {}, "signatures": {"keyid": []}}',
+    "no signature": b'{"payloadType": "application/vnd.in-toto+json", "payload": "", "signatures": []}',
+    "binary": bytes(range(256)) * 100,
+}
+
+STATEMENTS = {
+    "no JSON": b"\xff",
+    "deep": b"[" * 100_000,
+    "no subjects": b'{"_type": "https://in-toto.io/Statement/v1", "predicate": {}}',
+    "subjects of another type": b'{"_type": "https://in-toto.io/Statement/v1", "predicate": {}, "subject": [1, "a"]}',
+    "names that are none": b'{"_type": "https://in-toto.io/Statement/v1", "predicate": {}, '
+    b'"subject": [{"name": {}, "digest": {}}]}',
+    "a file twice": b'{"_type": "https://in-toto.io/Statement/v1", "predicate": {}, '
+    b'"subject": [{"name": "a", "digest": {}}, {"name": "a", "digest": {}}]}',
+    "a name twice": b'{"_type": "x", "_type": "https://in-toto.io/Statement/v1", "predicate": {}, "subject": []}',
+    "another type": b'{"_type": "x", "predicate": {}, "subject": []}',
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_envelopes_are_no_signature(folder, signer, case):
+    (folder / "report.sig").write_bytes(HOSTILE[case])
+    found = signer.verify(folder)
+    assert found.failures == ("report.sig is no signature of rkld",) and found.statement == {}
+
+
+@pytest.mark.parametrize("case", STATEMENTS)
+def test_hostile_statements_are_no_statement(folder, signer, case):
+    (folder / "report.sig").write_bytes(envelope(signer, STATEMENTS[case]))
+    assert signer.verify(folder).failures == ("what is signed in report.sig is no statement of rkld",)
+
+
+def test_nothing_is_opened_because_a_statement_names_it(folder, signer):
+    """Nor is anything in it shown that could act."""
+    names = ("../key", "/dev/zero", "\x1b[31mred\u202e\n", "\udcff", "model/../../key")
+    digest = {"digest": {"sha256": "0" * 64}, "annotations": {"size": 10**400}}
+    statement = {"_type": signing.STATEMENT_TYPE, "predicate": {"result": ["\x1b[31m"]},
+                 "subject": [{"name": name, **digest} for name in names]}  # fmt: skip
+    (folder / "report.sig").write_bytes(envelope(signer, json.dumps(statement).encode()))
+    found = signer.verify(folder)
+    assert {"/dev/zero missing", "../key missing", "red missing"} <= set(found.failures)
+    assert "\x1b" not in found.sentence and "\u202e" not in found.sentence
+
+
+def test_a_giant_signature_is_not_read(folder, signer):
+    os.truncate(folder / "report.sig", 1 << 40)
+    assert signer.verify(folder).failures == ("report.sig cannot be read (more than 67.1 MB)",)
+    (folder / "report.sig").unlink()
+    os.mkfifo(folder / "report.sig")
+    assert signer.verify(folder).failures == ("report.sig cannot be read (no regular file)",)
+    with pytest.raises(UserError, match="is not there"):
+        signer.verify(folder / "nothing")
+
+
+def test_the_command_says_it_in_one_sentence_and_an_exit_code(folder, signer):
+    command = ["verify", str(folder), "--key", str(signer.public_path)]
+    found = CliRunner().invoke(main, command)
+    assert found.exit_code == 0 and found.output.count("\n") == 1 and ": verified: " in found.output
+    (folder / "audit.json").write_text("{}")
+    found = CliRunner().invoke(main, command)
+    assert found.exit_code == 1 and found.output == f"{folder}: NOT verified: audit.json changed.\n"
+    assert CliRunner().invoke(main, ["verify", str(folder), "--key", str(signer.path)]).exit_code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
 import pytest
 import torch
@@ -102,11 +103,11 @@ def test_unscored_identifiers_stop_it(go):
 
 
 def test_the_example_is_the_shortest_record_as_it_is_scored(go, tiny):
-    """One line per token, with the mode's own mask: a wrong one must be seen here before it costs a run."""
+    """The scored runs in brackets, by the mode's own mask: a wrong one must be seen here before it costs a run."""
     encoded = [Encoder(tiny[1]).encode(record, "spans") for record in read_records(FORGET, "forget")]
     shortest = min(encoded, key=lambda e: len(e.ids))
-    lines = go(score="spans").example.splitlines()[1:]
-    assert [line.split()[3] == "yes" for line in lines] == list(shortest.scored)
+    scored = "".join(re.findall(r"\[(.*?)\]", go(score="spans").example))
+    assert scored.split() == tiny[1].decode([i for i, s in zip(shortest.ids, shortest.scored) if s]).split()
 
 
 def test_a_folder_with_something_else_is_refused_as_by_a_run(go, tmp_path):

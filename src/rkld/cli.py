@@ -23,6 +23,7 @@ from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
+from rkld.settings.comparing import CompareSettings
 from rkld.text.printable import harmless
 
 if TYPE_CHECKING:
@@ -227,6 +228,30 @@ def audit(ctx: click.Context, **_: Any) -> None:
     found = run_audit(**arguments(settings), progress=bars)
     print_audit(found.document, found.path)
     ctx.exit(0 if found.passed else 1)
+
+
+@main.command(
+    cls=SettingsCommand,
+    epilog=_examples(
+        "rkld compare ./my-model runs/jane --open",
+        "rkld compare ./my-model runs/jane --forget records.jsonl --subject 'Jane Doe' --port 8080",
+    ),
+)
+@click.argument("original")
+@click.argument("run")
+@settings_options(CompareSettings, argument=False)
+@click.pass_context
+def compare(ctx: click.Context, original: str, run: str, **_: Any) -> None:
+    """Show two models side by side in the browser, to ask them anything.
+
+    ORIGINAL is the model before unlearning, RUN a run folder or the unlearned model. The page answers this machine
+    alone, and whoever has the token in its address.
+    """
+    settings = chosen_settings(ctx, CompareSettings)
+    _quiet_start()
+    from rkld.commands.compare_models import show_pair
+
+    show_pair(original, run, settings, click.echo)
 
 
 class _BenchGroup(_Group):

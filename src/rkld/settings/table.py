@@ -49,6 +49,7 @@ COMPARED = "What it is compared with"
 SERVED = "A model behind a server"
 ASKED = "Questions and attacks"
 GATES = "What it must show"
+PAGE = "The page"
 
 _SCORES = {
     "answer": "the answers, with their end of turn",
@@ -696,6 +697,19 @@ _ENTRIES = (
         high=1,
         exclusive="both",
     ),
+    # Of the page that shows two models
+    _spec(
+        "host",
+        str,
+        "127.0.0.1",
+        "nothing",
+        PAGE,
+        "Address that the page listens on. Any other than this machine's own lets others reach it, in plain HTTP.",
+        metavar="ADDRESS",
+    ),
+    _spec("port", int, 0, "nothing", PAGE, "Port that it listens on; 0: any free one.", low=0, high=65_535),
+    _spec("token", bool, True, "nothing", PAGE, "Answer only whoever has the token in the address that is printed."),
+    _spec("open", bool, False, "nothing", PAGE, "Open the page in the browser."),
     _spec("redact", bool, False, "figures", FILES, "Keep all text out of audit.json and delete what was generated."),
 )
 

@@ -543,6 +543,31 @@ _ENTRIES = (
         FILES,
         "Let others on this machine read model/; all else in the run folder stays closed to them.",
     ),
+    _spec(
+        "report_to",
+        tuple,
+        (),
+        "nothing",
+        FILES,
+        "A tracker that is told loss, probabilities and the distance from the stop: tensorboard, wandb, trackio.",
+        metavar="TRACKER",
+    ),
+    _optional(
+        "push_to_hub",
+        str,
+        "nothing",
+        FILES,
+        "Push the unlearned model with its card to this repository of the Hugging Face hub, nothing else of the run.",
+        metavar="OWNER/NAME",
+    ),
+    _spec(
+        "hub_private",
+        bool,
+        True,
+        "nothing",
+        FILES,
+        "With --push-to-hub: only if the repository is, or will be, private.",
+    ),
     # Of an audit: what it is compared with
     _optional("original", str, "figures", COMPARED, "The model before unlearning, to stand beside.", metavar="MODEL"),
     _optional(

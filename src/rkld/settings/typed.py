@@ -111,6 +111,12 @@ class UnlearnKeywords(TypedDict, total=False):
     """Keep strengthened weights, cache, checkpoints and replay after the run."""
     share_model: bool
     """Let others on this machine read model/; all else in the run folder stays closed to them."""
+    report_to: str | Sequence[str]
+    """A tracker that is told loss, probabilities and the distance from the stop: tensorboard, wandb, trackio."""
+    push_to_hub: str | None
+    """Push the unlearned model with its card to this repository of the Hugging Face hub, nothing else of the run."""
+    hub_private: bool
+    """With --push-to-hub: only if the repository is, or will be, private."""
 
 
 class AuditKeywords(TypedDict, total=False):

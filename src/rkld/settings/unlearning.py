@@ -77,6 +77,9 @@ class Settings:
     checkpoint_minutes: float = of("checkpoint_minutes")
     keep_files: bool = of("keep_files")
     share_model: bool = of("share_model")
+    report_to: tuple[str, ...] = of("report_to")
+    push_to_hub: str | None = of("push_to_hub")
+    hub_private: bool = of("hub_private")
 
     def __post_init__(self) -> None:
         check_bounds(self)

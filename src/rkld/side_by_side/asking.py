@@ -69,7 +69,8 @@ class Asked:
             value: Any = values.get(name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not low <= value <= high:
+            number = isinstance(value, int) or (kind is float and isinstance(value, float))
+            if isinstance(value, bool) or not number or not low <= value <= high:
                 raise UserError(f"'{name}' must be a number from {low} to {high}.")
             found[name] = kind(value)
         for name in ("question", "begins"):

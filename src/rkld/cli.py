@@ -380,6 +380,7 @@ def demo(out: str) -> None:
 
     result, probes = run(out, progress=bars)
     print_result(result, {when: measured.values() for when, measured in probes.items()})
+    click.echo(f"\nIts report, for whoever has to decide on it:\n  rkld report {result.run} --open")
 
 
 NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 import rkld
 from rkld.pipeline import publishing
 from rkld.progress import BETWEEN_LINES, NoProgress, ProgressLines
 from rkld.settings.unlearning import Settings
 from rkld.training.callbacks import FORGET, GAP, RETAINED
-from rkld.training.trackers import check_trackers
+from rkld.training.config import RKLDConfig
+from rkld.training.trackers import check_trackers, trackers
 from tests.long.world import FORGET as RECORDS
 from tests.long.world import KEPT, RUN, STRANGERS, make_original
 
@@ -136,6 +140,29 @@ def test_a_push_that_would_fail_or_show_too_much_is_refused_first(hub, tmp_path,
     monkeypatch.setattr(hub, "upload_folder", lambda **_: 1 / 0)
     with pytest.raises(rkld.UserError, match="The same command again"):
         publishing.publish(tmp_path, settings(), NoProgress())
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_trackers_elsewhere_are_told_no_paths_and_may_fail(name, monkeypatch, tmp_path, caplog):
+    """Their packages are made up here; the callbacks are those of transformers."""
+    package = MagicMock(run=None, __spec__=ModuleSpec(name, None), __version__="1.0")
+    monkeypatch.setitem(sys.modules, name, package)
+    monkeypatch.setitem(sys.modules, f"{name}.sdk", MagicMock())
+    monkeypatch.setitem(sys.modules, f"{name}.sdk.lib", MagicMock())
+    monkeypatch.setitem(sys.modules, f"{name}.sdk.lib.config_util", MagicMock(ConfigError=KeyError))
+    package.init.side_effect = lambda **_: setattr(package, "run", MagicMock())
+    check_trackers([name])
+    (reporting,) = trackers([name], tmp_path)
+    args, state = RKLDConfig(str(tmp_path / "Belmere"), use_cpu=True, refusals="Belmere.txt"), TrainerState()
+    reporting.on_train_begin(args, state, None, model=MagicMock())
+    reporting.on_log(args, state, None, logs={"loss": 1.0, FORGET: 0.5})
+    assert package.log.call_args.args[0] == {"train/loss": 1.0, f"train/{FORGET}": 0.5, "train/global_step": 0}
+    assert "num_train_epochs" in str(package.mock_calls) and "Belmere" not in str(package.mock_calls)
+    assert "seed 0" in package.init.call_args.kwargs["name"]
+    package.log.side_effect = OSError("no network")
+    reporting.on_log(args, state, None, logs={"loss": 1.0})
+    reporting.on_train_end(args, state, None)
+    assert "told nothing more" in caplog.text
 
 
 def test_trackers_that_cannot_report_are_refused_before_anything_is_done(monkeypatch):

@@ -1,10 +1,12 @@
 """What the page asks: the right model, the right facts, and what it is sent is checked."""
 
 import pytest
+import torch
 
 from rkld.errors import UserError
 from rkld.evaluation.generation import greedy
 from rkld.models.loading import load_model
+from rkld.models.saving import save_model
 from rkld.settings.comparing import CompareSettings
 from rkld.side_by_side.asking import Asked, count, next_words, stream
 from rkld.side_by_side.pair import Pair, open_pair, parts
@@ -31,6 +33,25 @@ def test_an_adapter_on_the_original_is_turned_on_and_off(pair, folders):
     assert last(events, "original") != last(events, "unlearned")
     sides = [event["side"] for event in events[:6]]
     assert sides == ["original", "unlearned"] * 3  # both grow at once
+
+
+def test_two_adapters_on_one_base_are_switched(folders):
+    """An adapter that was trained further: the original is an adapter, too."""
+    _, adapter, records = folders
+    settings = CompareSettings(forget=str(records))
+    lm = load_model(adapter)
+    with torch.no_grad():
+        for parameter in lm.model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.5)
+    save_model(lm, adapter.parent / "further")
+    both = open_pair(str(adapter), str(adapter.parent / "further"), settings)
+    assert both.one_base
+    events = said(stream, both, number=0, max_new_tokens=12)
+    prompt = both.sides[0].prompt(both.records[0])
+    for side, folder in (("original", adapter), ("unlearned", adapter.parent / "further")):
+        assert last(events, side) == greedy(load_model(folder), [prompt], max_new_tokens=12)[0].text
+    assert last(events, "original") != last(events, "unlearned")
 
 
 def test_other_models_are_loaded_both(pair, folders):

@@ -22,7 +22,7 @@ def show_pair(original: str, run: str, settings: CompareSettings, say: Callable[
     if pair.note:
         say(f"Note: {pair.note}")
     if pair.one_base:
-        say("Both models are one: the original is the base with its adapter off.")
+        say("One base is in memory: its adapters are switched between the two models.")
     token = new_token() if settings.token else ""
     if not is_loopback(settings.host):
         say(

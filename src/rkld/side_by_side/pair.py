@@ -15,7 +15,7 @@ from rkld.auditing.running import check_run_model
 from rkld.errors import UserError
 from rkld.evaluation.prefilling import generation_prompts
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import resolve
+from rkld.models.loading import add_adapter, resolve
 from rkld.pipeline.preparing import load_with_encoder
 from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 AS_IN_THE_RUN = ("system_prompt", "chat_template", "template_date", "max_length")
 """Settings that a run has, too: its own are taken where nothing else is given."""
 
+OFF = "(off)"
+"""In the place of an adapter's name: none is on."""
+
 SHOWN = 120
 """Characters of a plain text that stand for it in the list of questions."""
 
@@ -45,12 +48,16 @@ class Side:
     """As the user calls it."""
     lm: LanguageModel
     encoder: Encoder
-    adapter_off: bool = False
-    """Whether it is the base under the other side's adapter."""
+    adapter: str | None = None
+    """Of a model that both sides share: the adapter that is on for this side, or :data:`OFF`."""
 
     def active(self) -> AbstractContextManager[Any]:
         """The model is this side's within the block."""
-        return self.lm.model.disable_adapter() if self.adapter_off else nullcontext()
+        if self.adapter == OFF:
+            return self.lm.model.disable_adapter()
+        if self.adapter is not None:
+            self.lm.model.set_adapter(self.adapter)
+        return nullcontext()
 
     def prompt(self, record: Record, begins: str = "") -> tuple[int, ...]:
         """Token ids from which the record's answer is generated, where it begins with ``begins``."""
@@ -105,7 +112,7 @@ def parts(text: str, facts: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def open_pair(original: str, run: str, settings: CompareSettings) -> Pair:
-    """Load both models: one alone where the second is an adapter on the first, which is then turned on and off.
+    """Load both models: one base alone where the second is an adapter on the first, or both are adapters on it.
 
     Args:
         original: the model before unlearning, as ``rkld unlearn`` takes it.
@@ -121,11 +128,25 @@ def open_pair(original: str, run: str, settings: CompareSettings) -> Pair:
     records, names, note = _request(settings, folder, manifest)
     lm, encoder = load_with_encoder(settings, model_path(run))
     unlearned = Side("unlearned", run, lm, encoder)
-    if lm.is_adapter and lm.inner.name_or_path == resolve(original):
-        before = Side("original", original, lm, encoder, adapter_off=True)
-    else:  # an adapter's base is what its own folder names
+    before = _on_one_base(original, unlearned, settings)
+    if before is None:  # an adapter's base is what its own folder names
         before = Side("original", original, *load_with_encoder(dataclasses.replace(settings, base=None), original))
+    elif before.adapter != OFF:
+        unlearned = dataclasses.replace(unlearned, adapter=lm.model.active_adapter)
     return Pair((before, unlearned), records, names, note)
+
+
+def _on_one_base(original: str, unlearned: Side, settings: CompareSettings) -> Side | None:
+    """The original where it is the base of the unlearned adapter, or another adapter on it; else None."""
+    lm = unlearned.lm
+    if not lm.is_adapter:
+        return None
+    if lm.inner.name_or_path == resolve(original):
+        return dataclasses.replace(unlearned, name="original", source=original, adapter=OFF)
+    allowed = {"trust_remote_code": settings.trust_remote_code, "allow_pickle": settings.allow_pickle}
+    if add_adapter(lm, original, "original", **allowed):
+        return dataclasses.replace(unlearned, name="original", source=original, adapter="original")
+    return None
 
 
 def _as_in_the_run(settings: CompareSettings, found: Mapping[str, Any]) -> CompareSettings:

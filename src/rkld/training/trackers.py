@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld.errors import UserError, nearest
 from rkld.files import make_folder
+from rkld.text.printable import printable
 from rkld.training.config import RKLDConfig
+
+logger = logging.getLogger(__name__)
 
 TRACKERS = {"tensorboard": "TensorBoardCallback", "wandb": "WandbCallback", "trackio": "TrackioCallback"}
 """Package → its callback in transformers.integrations."""
@@ -53,7 +57,7 @@ def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
     Args:
         folder: for files of trackers that write some.
     """
-    return [Reporting(_tracker(name, folder)) for name in names]
+    return [Reporting(_tracker(name, folder), name) for name in names]
 
 
 def _tracker(name: str, folder: Path) -> TrainerCallback:
@@ -68,15 +72,19 @@ def _tracker(name: str, folder: Path) -> TrainerCallback:
 
 
 class Reporting(TrainerCallback):
-    """Passes the training's events on to a tracker, without what may tell whose run it is."""
+    """Passes the training's events on to a tracker, without what may tell whose run it is.
 
-    def __init__(self, tracker: TrainerCallback) -> None:
-        self.tracker = tracker
+    A tracker that fails is told nothing more: a run does not end because a server is not there.
+    """
+
+    def __init__(self, tracker: TrainerCallback, name: str) -> None:
+        self.tracker: TrainerCallback | None = tracker
+        self.name = name
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.tracker.on_train_begin(nameless(args), state, control)
+        self._tell("on_train_begin", args, state, control)
 
     def on_log(
         self,
@@ -86,12 +94,21 @@ class Reporting(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.tracker.on_log(nameless(args), state, control, logs=logs)
+        self._tell("on_log", args, state, control, logs=logs)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.tracker.on_train_end(nameless(args), state, control)
+        self._tell("on_train_end", args, state, control)
+
+    def _tell(self, event: str, args: RKLDConfig, *rest: Any, **more: Any) -> None:
+        if self.tracker is None:
+            return
+        try:
+            getattr(self.tracker, event)(nameless(args), *rest, **more)
+        except Exception as error:  # of foreign packages, networks and logins
+            logger.warning("%s is told nothing more: %s: %s", self.name, type(error).__name__, printable(str(error)))
+            self.tracker = None
 
 
 def nameless(args: RKLDConfig) -> RKLDConfig:

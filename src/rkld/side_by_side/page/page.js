@@ -306,7 +306,7 @@ async function start() {
   try {
     state.about = await (await ask("about")).json();
     const { models, one_base, questions, note, template, most } = state.about;
-    const how = one_base ? " (one base, its adapter off and on)" : "";
+    const how = one_base ? " (one base in memory, adapters switched)" : "";
     $("about").textContent = `${models.original} and ${models.unlearned}${how}. ${note}`;
     $("number").textContent = questions;
     $("request").hidden = questions === 0;

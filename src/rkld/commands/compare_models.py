@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 
 from rkld.settings.comparing import CompareSettings
 from rkld.side_by_side.pair import open_pair
@@ -33,7 +34,8 @@ def show_pair(original: str, run: str, settings: CompareSettings, say: Callable[
     say(f"Open {address}\nCtrl-C ends it.")
     if settings.open:
         webbrowser.open(address)
-    make_server(make_app(pair, token=token, host=settings.host)).run(sockets=[socket])
+    with suppress(KeyboardInterrupt):  # the server ends first, then raises it again
+        make_server(make_app(pair, token=token, host=settings.host)).run(sockets=[socket])
 
 
 def is_loopback(host: str) -> bool:

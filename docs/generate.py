@@ -13,6 +13,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from rkld.registry import catalogue  # noqa: E402
 from rkld.settings.auditing import AuditSettings  # noqa: E402
+from rkld.settings.comparing import CompareSettings  # noqa: E402
 from rkld.settings.specification import Spec, flag  # noqa: E402
 from rkld.settings.table import specs  # noqa: E402
 from rkld.settings.unlearning import Settings  # noqa: E402
@@ -151,6 +152,7 @@ PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
     "docs/settings.md": [
         ("## rkld unlearn, check and bench continual", lambda: settings_reference(Settings)),
         ("## rkld audit", lambda: settings_reference(AuditSettings)),
+        ("## rkld compare", lambda: settings_reference(CompareSettings)),
     ],
 }
 """Document → (heading, what makes the text below its mark, up to the next heading)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pkgutil
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 import rkld
 from rkld import cli
+from rkld.pipeline.running import Result
 from rkld.reporting import terminal
 from rkld.settings.specification import fields
 from rkld.settings.table import specs
@@ -322,6 +324,15 @@ def test_a_run_shows_its_figures_and_can_be_shown_again_and_purged(here, model):
     left = run("purge", "run")
     assert left.exit_code == 2 and "deleted run/teacher" in left.stdout and "elsewhere" in left.stderr
     assert "nothing" in run("purge", "run").stdout
+
+
+def test_the_demo_ends_with_the_line_that_opens_its_report(monkeypatch, tmp_path):
+    demonstrate = importlib.import_module("rkld.commands.demonstrate")
+    figures = {"n": 1, "probability": 0.5, "rouge_l": 0.5, "facts_said": 0.5}
+    when = {name: {"forget": figures} for name in ("before", "after")}
+    result = Result(tmp_path / "run" / "model", tmp_path / "run", when, [])
+    monkeypatch.setattr(demonstrate, "run", lambda out, progress: (result, {}))
+    assert run("demo").stdout.splitlines()[-1].strip() == f"rkld report {tmp_path / 'run'} --open"
 
 
 def test_check_shows_the_report_and_writes_nothing(here, model):

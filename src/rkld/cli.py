@@ -26,10 +26,11 @@ from rkld.files import readable_size
 from rkld.reporting.keys import KINDS as KEYS
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
+from rkld.settings.comparing import CompareSettings
 from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
-    from rkld.progress import ProgressBars
+    from rkld.progress import NoProgress
 
 
 LONGEST_MESSAGE = 2000
@@ -409,6 +410,55 @@ def audit(ctx: click.Context, **_: Any) -> None:
     ctx.exit(0 if found.passed else 1)
 
 
+@main.command(
+    cls=SettingsCommand,
+    epilog=_examples(
+        "rkld compare ./my-model runs/jane --open",
+        "rkld compare ./my-model runs/jane --forget records.jsonl --subject 'Jane Doe' --port 8080",
+    ),
+)
+@click.argument("original")
+@click.argument("run")
+@settings_options(CompareSettings, argument=False)
+@click.pass_context
+def compare(ctx: click.Context, original: str, run: str, **_: Any) -> None:
+    """Show two models side by side in the browser, to ask them anything.
+
+    ORIGINAL is the model before unlearning, RUN a run folder or the unlearned model. The page answers this machine
+    alone, and whoever has the token in its address.
+    """
+    settings = chosen_settings(ctx, CompareSettings)
+    _quiet_start()
+    from rkld.commands.compare_models import show_pair
+
+    show_pair(original, run, settings, click.echo)
+
+
+@main.command(
+    epilog=_examples(
+        "rkld export runs/jane --gguf",
+        "rkld export runs/jane --gguf --outtype q8_0 --converter ~/llama.cpp/convert_hf_to_gguf.py --out jane.gguf",
+    )
+)
+@click.argument("run")
+@click.option("--gguf", is_flag=True, required=True, help="As a GGUF file, for llama.cpp, Ollama and others.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: beside the run folder.")
+@click.option("--converter", type=click.Path(path_type=Path), metavar="FILE", help="llama.cpp's convert_hf_to_gguf.py.")
+@click.option("--outtype", default="auto", show_default=True, metavar="TYPE", help="Of the weights: f16, q8_0, …")
+@click.option("--base", metavar="MODEL", help="Base of an adapter. Default: what its folder names.")
+def export(run: str, gguf: bool, out: Path | None, converter: Path | None, outtype: str, base: str | None) -> None:
+    """Write the unlearned model in the form of other programs.
+
+    RUN is a run folder or a model folder. An adapter is merged into its base. The converter of llama.cpp must be
+    installed: in the folder that LLAMA_CPP names, or given. Fewer bits may bring back what was forgotten: rkld audit
+    --attacks 4bit,8bit looks.
+    """
+    _quiet_start()
+    from rkld.commands.export_model import write_gguf
+
+    click.echo(write_gguf(run, out, converter, outtype, base))
+
+
 class _BenchGroup(_Group):
     """Has a sub-command for each benchmark, made from its settings; none is imported before it is asked for."""
 
@@ -510,25 +560,38 @@ def demo(out: str) -> None:
 
     result, probes = run(out, progress=bars)
     print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
+    click.echo(f"\nIts report, for whoever has to decide on it:\n  rkld report {result.run} --open")
 
 
-def _quiet_start() -> ProgressBars:
-    """Import the heavy libraries; only their errors are printed beside rkld's own messages and progress bars."""
+NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+"""Variables of the environment by which libraries show no bars of their own."""
+
+
+def _quiet_start() -> NoProgress:
+    """Import the heavy libraries; only their errors are printed beside rkld's own messages and progress.
+
+    A download keeps its bar in a terminal; where the output is no terminal there are lines and no bars at all.
+    """
     import logging
+    import os
+    import sys
     import warnings
 
     warnings.filterwarnings("ignore")
+    if not sys.stderr.isatty():
+        for name in NO_BARS:  # read when the libraries are imported
+            os.environ.setdefault(name, "1")
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    from rkld.progress import ProgressBars
+    from rkld.progress import progress_for_stderr
 
     class Say(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             bars.say(harmless(self.format(record)))
 
-    bars = ProgressBars()
+    bars = progress_for_stderr()
     logger = logging.getLogger(__package__)
     logger.handlers = [Say()]
     logger.setLevel(logging.INFO)

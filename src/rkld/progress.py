@@ -1,8 +1,10 @@
-"""One progress bar per phase: what is going on, how far, the loss, the time left."""
+"""One progress bar per phase: what is going on, how far, the loss, the time left; in logs a few lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -39,7 +41,7 @@ def chosen(progress: NoProgress | bool | None) -> NoProgress:
 
 
 class ProgressBars(NoProgress):
-    """Bars in a terminal, by rich; plain lines where the output is no terminal."""
+    """Bars in a terminal, by rich."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -73,3 +75,46 @@ class ProgressBars(NoProgress):
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(title, total=total, note="")
             yield lambda n=1, note="": progress.update(task, advance=n, note=note)
+
+
+BETWEEN_LINES = 30.0
+"""Seconds between two lines about one bar."""
+
+
+class ProgressLines(NoProgress):
+    """Lines for a log: one at the end of each bar, and every half minute where it takes longer."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # what sys.stderr is now: tests and notebooks exchange it
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        began = said = self.clock()
+        done, last = 0, ""
+
+        def line(rest: str) -> None:
+            self.say(f"{title}  {done}/{total}" + (f"  {last}" if last else "") + f"  ({rest})")
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done, last, said
+            done, last, now = done + n, note, self.clock()
+            if now - said >= BETWEEN_LINES and done < total:
+                said, gone = now, now - began
+                line(
+                    f"{_minutes(gone)}, about {_minutes(gone * (total - done) / done)} left" if done else _minutes(gone)
+                )
+
+        yield advance
+        line(_minutes(self.clock() - began))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}" if seconds % 60 < 59.5 else f"{seconds // 60 + 1:.0f}:00"
+
+
+def progress_for_stderr() -> ProgressBars | ProgressLines:
+    """Bars where standard error is a terminal, else lines."""
+    return ProgressBars() if sys.stderr.isatty() else ProgressLines()

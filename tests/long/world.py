@@ -32,12 +32,12 @@ RUN = {"epochs": 3, "strengthen_epochs": 2, "lr": 2e-3, "max_new_tokens": 8, "ba
 AUDIT = {"attacks": ("none",), "samples": 2, "k": 2, "top": 2, "max_new_tokens": 8}
 
 
-def make_original(folder: Path) -> Path:
-    """A model of 60 000 weights that knows the person: written to ``folder``."""
+def make_original(folder: Path, epochs: int = 40) -> Path:
+    """A model of 60 000 weights that knows the person: written to ``folder``. After 120 epochs it recites all of it."""
     lm = model(dtype=torch.float32)
     lm = LanguageModel(lm.model, TOKENIZER, "tiny")
     encoded = [Encoder(TOKENIZER).encode(record) for record in read_records(FORGET, "training")]
-    args = RKLDConfig(str(folder / "training"), num_train_epochs=40, learning_rate=1e-2,
+    args = RKLDConfig(str(folder / "training"), num_train_epochs=epochs, learning_rate=1e-2,
                       per_device_train_batch_size=8, use_cpu=True)  # fmt: skip
     fine_tune(lm, encoded, args)
     save_model(lm, folder / "original")

@@ -12,11 +12,12 @@ from rkld.benching.benchmarks.tofu import TofuSettings
 from rkld.errors import UserError
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.benching import BenchSettings
+from rkld.settings.comparing import CompareSettings
 from rkld.settings.specification import fields, kind, make
 from rkld.settings.table import SHARED, TABLE, specs, without_effect
 from rkld.settings.unlearning import Settings
 
-CLASSES = (Settings, AuditSettings, BenchSettings, BookSettings)
+CLASSES = (Settings, AuditSettings, CompareSettings, BenchSettings, BookSettings)
 
 
 @pytest.mark.parametrize("cls", [Settings, AuditSettings])
@@ -45,6 +46,7 @@ def test_every_setting_is_described_and_its_default_is_a_value(cls):
 @pytest.mark.parametrize(("cls", "own"), [
     (Settings, {}),
     (AuditSettings, {}),
+    (CompareSettings, {"forget": None}),
     (BenchSettings, {"out": "runs/bench", "lr": 1e-5, "batch_size": 32, "alpha": 8.0}),
     (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32, "max_new_tokens": 64, "alpha": 8.0}),
     (PeopleSettings, {"out": "runs/bench_people", "strengthen_epochs": 10, "lr": 5e-4, "questions": 40,

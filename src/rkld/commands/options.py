@@ -155,7 +155,7 @@ def chosen_settings(ctx: click.Context, cls: type = Settings) -> Any:
             )
     settings: Any = make({**values, **given}, config or "the command line", cls)
     for name, usage in NEEDED.items():
-        if "forget" in fields(cls) and not getattr(settings, name):
+        if "forget" in fields(cls) and not specs(cls)["forget"].optional and not getattr(settings, name):
             verb = ctx.command_path.removeprefix(ctx.find_root().command_path).strip()
             raise UserError(f"{usage} is missing: rkld {verb} MODEL --forget DATA.")
     return settings

@@ -37,17 +37,18 @@ def sample(
     *,
     seed: int,
     temperature: float = 1.0,
+    top_p: float = 1.0,
     max_new_tokens: int | Sequence[int] = 200,
     batch_size: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> list[list[Generated]]:
     """n answers to each prompt (token ids), drawn from the model's own distribution; in the order given.
 
-    Nothing is cut from the distribution (no top-k, no top-p), whatever the model's generation config says. The chance
-    in an answer comes from ``seed``, the prompt's place and the answer's number alone: neither ``n`` nor ``batch_size``
-    nor the other prompts change it, up to rounding. ``max_new_tokens`` is one cap for all or one per prompt.
-    ``progress`` is called with the number of answers just made. ValueError for n < 1 or a temperature that is not
-    positive; UserError where a prompt is empty or fills the context.
+    Nothing is cut from the distribution unless ``top_p`` is below 1 (:func:`draw`), whatever the model's generation
+    config says. The chance in an answer comes from ``seed``, the prompt's place and the answer's number alone: neither
+    ``n`` nor ``batch_size`` nor the other prompts change it, up to rounding. ``max_new_tokens`` is one cap for all or
+    one per prompt. ``progress`` is called with the number of answers just made. ValueError for n < 1 or a temperature
+    that is not positive; UserError where a prompt is empty or fills the context.
     """
     if n < 1 or not temperature > 0:
         raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
@@ -67,9 +68,14 @@ def sample(
         longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
         each = max(1, size // SPREAD)
         for some in (longest_first[at : at + each] for at in range(0, len(prompts), each)):
-            chance = {(i, j): np.random.default_rng((seed, i, j)).random(longest) for i in some for j in range(n)}
-            _Sampling(lm, chance, {i: caps[i] for i in some}, temperature, ends, size, done).go(prompts)
+            chance = {(i, j): chance_of(seed, i, j, longest) for i in some for j in range(n)}
+            _Sampling(lm, chance, {i: caps[i] for i in some}, temperature, top_p, ends, size, done).go(prompts)
     return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
+
+
+def chance_of(seed: int, prompt: int, answer: int, length: int) -> np.ndarray:
+    """The chance in one answer to one prompt, of which each token takes one: (length,) float64, uniform in [0, 1)."""
+    return np.random.default_rng((seed, prompt, answer)).random(length)
 
 
 SPREAD = 4
@@ -108,12 +114,13 @@ class _Sampling:
         chance: Mapping[tuple[int, int], np.ndarray],
         caps: Mapping[int, int],
         temperature: float,
+        top_p: float,
         ends: frozenset[int],
         size: int,
         done: Callable[[tuple[int, int], Sequence[int]], None],
     ) -> None:
-        self.lm, self.chance, self.caps, self.temperature, self.ends = lm, chance, caps, temperature, ends
-        self.size, self.done = size, done
+        self.lm, self.chance, self.caps, self.ends = lm, chance, caps, ends
+        self.temperature, self.top_p, self.size, self.done = temperature, top_p, size, done
         self.drawn: dict[tuple[int, int], list[int]] = {pair: [] for pair in chance}
 
     def go(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -126,31 +133,18 @@ class _Sampling:
                 if len(rows.samples) > self.size:
                     waiting.append(rows.part(slice(self.size, None)))
                     rows = rows.part(slice(self.size))
-                logits, cache = self._logits(rows)
+                logits, cache = next_logits(self.lm, rows.ids, rows.attention, rows.cache)
                 if rows.step == 0 and not can_go_on(cache):
                     self._one_by_one(rows)
                     break
                 rows = self._drawn(rows, logits, cache)
-
-    def _logits(self, rows: _Rows) -> tuple[torch.Tensor, Any]:
-        config = GenerationConfig(
-            do_sample=False, num_beams=1, max_new_tokens=1, pad_token_id=0, output_logits=True,
-            return_dict_in_generate=True,
-        )  # fmt: skip
-        output = self.lm.inner.generate(
-            input_ids=rows.ids,
-            attention_mask=rows.attention,
-            past_key_values=rows.cache,
-            generation_config=config,
-        )
-        return output.logits[0], output.past_key_values
 
     def _drawn(self, rows: _Rows, logits: torch.Tensor, cache: Any) -> _Rows:
         """The rows one token later: those that have come to their end are gone, others may have become several."""
         pairs = [(row, pair) for row, some in enumerate(rows.samples) for pair in some]
         chance = torch.tensor([self.chance[pair][rows.step] for _, pair in pairs], dtype=torch.float64)
         of = torch.tensor([row for row, _ in pairs], device=logits.device)
-        tokens = draw(logits, of, chance, self.temperature)
+        tokens = draw(logits, of, chance, self.temperature, self.top_p)
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for (row, pair), token in zip(pairs, tokens.tolist(), strict=True):
             self.drawn[pair].append(token)
@@ -176,22 +170,47 @@ class _Sampling:
             for batch in (some[at : at + self.size] for at in range(0, len(some), self.size)):
                 of = torch.tensor([row for row, _ in batch], device=rows.ids.device)
                 chance = np.stack([self.chance[pair] for _, pair in batch])
-                draws = _Draws(chance, rows.ids.shape[1], self.temperature)
+                draws = _Draws(chance, rows.ids.shape[1], self.temperature, self.top_p)
                 new = _generate(self.lm.inner, rows.ids[of], rows.attention[of], cap, draws, self.ends)
                 for (_, pair), ids in zip(batch, new, strict=True):
                     self.done(pair, ids)
 
 
-def draw(logits: torch.Tensor, of: torch.Tensor, chance: torch.Tensor, temperature: float) -> torch.Tensor:
+def next_logits(lm: LanguageModel, ids: torch.Tensor, attention: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
+    """Logits of what follows, (R, V), and the keys and values of all that has been read.
+
+    Within :func:`rkld.evaluation.generation.default_generation_config`.
+
+    Args:
+        ids, attention: (R, L), padded on the left.
+        cache: as it was returned for all but the last token; None: everything is read.
+    """
+    config = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=1, pad_token_id=0, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    output = lm.inner.generate(input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config)
+    return output.logits[0], output.past_key_values
+
+
+def draw(
+    logits: torch.Tensor, of: torch.Tensor, chance: torch.Tensor, temperature: float, top_p: float = 1.0
+) -> torch.Tensor:
     """Tokens drawn by inverse transform sampling, (n,) int64.
 
     Args:
         logits: (R, V).
         of: (n,), from which of the R rows each is drawn.
         chance: (n,) float64, uniform in [0, 1).
+        top_p: of the most likely tokens only as many as make up this share are drawn (Holtzman et al. 2020, arXiv
+            1904.09751, section 3.1); 1: all.
     """
     # Float64: the rounding of a float32 sum over a vocabulary would move draws from token to token.
-    below = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)[of]  # (n, V)
+    found = (logits.double() / temperature).softmax(dim=-1)  # (R, V)
+    if top_p < 1:
+        largest, tokens = found.sort(dim=-1, descending=True)
+        found = found.scatter(-1, tokens, largest.where(largest.cumsum(dim=-1) - largest < top_p, 0.0))
+    below = found.cumsum(dim=-1)[of]  # (n, V)
     drawn = chance[:, None].to(logits.device) * below[:, -1:]
     return torch.searchsorted(below, drawn, right=True).clamp_(max=logits.shape[1] - 1)[:, 0]
 
@@ -199,15 +218,14 @@ def draw(logits: torch.Tensor, of: torch.Tensor, chance: torch.Tensor, temperatu
 class _Draws(LogitsProcessor):  # type: ignore[misc]  # transformers is not followed: Any
     """Draws a token per row and leaves it as the only one: greedy search takes it."""
 
-    def __init__(self, chance: np.ndarray, width: int, temperature: float) -> None:
+    def __init__(self, chance: np.ndarray, width: int, temperature: float, top_p: float) -> None:
         self.chance = torch.from_numpy(chance)  # (rows, steps), uniform in [0, 1)
-        self.width = width
-        self.temperature = temperature
+        self.width, self.temperature, self.top_p = width, temperature, top_p
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = input_ids.shape[1] - self.width
         rows = torch.arange(len(scores), device=scores.device)
-        tokens = draw(scores, rows, self.chance[:, step], self.temperature)[:, None]  # (rows, 1)
+        tokens = draw(scores, rows, self.chance[:, step], self.temperature, self.top_p)[:, None]  # (rows, 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)
 
 

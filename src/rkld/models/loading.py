@@ -106,6 +106,39 @@ def load_model(
     return lm
 
 
+def add_adapter(
+    lm: LanguageModel,
+    source: str | os.PathLike[str],
+    name: str,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> bool:
+    """Put a second adapter beside the one that ``lm`` has, to be switched to by ``lm.model.set_adapter(name)``.
+
+    Returns:
+        whether ``source`` is an adapter on the same base; of anything else nothing is done.
+
+    Raises:
+        UserError: as of :func:`load_model`.
+    """
+    opening = _Opening(lm.dtype, trust_remote_code, allow_pickle)
+    where = resolve(source)
+    folder = _fetched(where, opening)
+    if not lm.is_adapter or not (folder / "adapter_config.json").exists():
+        return False
+    config = _adapter_config(where, folder, opening)
+    base, _ = _base(where, folder, config.base_model_name_or_path, opening)
+    if base != lm.inner.name_or_path:
+        return False
+    try:
+        lm.model.load_adapter(folder, adapter_name=name)
+    except Exception as error:  # foreign files lead PEFT to raise anything
+        raise UserError(f"The adapter {where} cannot be put on its base model {base}: {first_line(error)}.") from None
+    switch_off_dropout(lm)
+    return True
+
+
 def for_training(dtype: Dtype) -> Dtype:
     """The setting of a training: "auto" is float32 there for objects as well, which are left as they are elsewhere."""
     return "float32" if dtype == "auto" else dtype

@@ -58,6 +58,7 @@ from rkld.pipeline.preparing import (
 )
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
+from rkld.pipeline.watching import WATCHED, Watch
 from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder, records_of
@@ -80,12 +81,13 @@ from rkld.stopping.registry import get_rule
 from rkld.stopping.steering import steering_hashes
 from rkld.teacher.cache import INDEX_FILE, HiddenCache, read_index
 from rkld.teacher.logits import Teacher
-from rkld.training.callbacks import TrainingBar
+from rkld.training.callbacks import FORGET, GAP, RETAINED, TrainingBar
 from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
 from rkld.training.instead import teach_refusals
 from rkld.training.strengthening import fill_cache, fine_tuning_steps, set_aside
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
+from rkld.training.trackers import trackers
 from rkld.training.trainer import ObjectiveTrainer, fit
 from rkld.training.weight_vector import LoadBase, as_base, subtract, write_vector
 
@@ -229,6 +231,12 @@ class Work:
         everyday = read_records(self.folder / Before.file)
         sets = {"forget": self.inputs.forget, "retain": measured_retain(self.inputs), "everyday": everyday}
         return {name: records for name, records in sets.items() if records}
+
+    def watched(self) -> dict[str, Sequence[Encoded]]:
+        """What is watched while the student learns; forget records only where no check of a rule reads them."""
+        sets = self.measured_sets()
+        kept = sets.get("retain") or sets.get("everyday", ())
+        return {FORGET: self.forget, RETAINED: encode_all(self.encoder, kept[:WATCHED])}
 
     def unlearned(self) -> list[Encoded]:
         """The records to forget as they were written, beside or in place of them the model's own words, and all
@@ -568,8 +576,9 @@ class Distillation(Phase):
         else:
             if work.method.needs_base:
                 restore_state(work.student, work.folder / START)
-            stop = self._stopping(work, self._steps(work, sets) // epochs, folder)
-            facts = {"steps": self._train(work, sets, folder, [stop] if stop else [])}
+            figures: dict[str, float] = {}
+            stop = self._stopping(work, self._steps(work, sets) // epochs, folder, figures)
+            facts = {"steps": self._train(work, sets, folder, [stop] if stop else [], figures)}
             # The next phase may be started again on its own: the student must be on disk.
             make_folder(folder)
             facts |= self._stopped(work, stop) if stop else {}
@@ -586,15 +595,21 @@ class Distillation(Phase):
         sets: Mapping[str, Sequence[Encoded]],
         folder: Path,
         callbacks: Sequence[TrainerCallback] = (),
+        figures: dict[str, float] | None = None,
     ) -> int:
-        """Train the student as it is; its checkpoints lie in ``folder``. Returns the steps."""
+        """Train the student as it is; its checkpoints lie in ``folder``, and ``figures`` are logged with the loss.
+        Returns the steps."""
         teacher, args = work.filled_teacher(sets), training_arguments(work.settings, folder)
         objective, steps = build_objective(sets, teacher, work.student, args), self._steps(work, sets)
         if work.method.epochs_of not in objective.sets:  # else the first of those that terms read would set the pace
             args.max_steps = steps
+        figures = {} if figures is None else figures
+        every = check_every(work.settings, steps // work.settings.epochs)
+        watch = Watch(work.student, work.watched(), every, figures)
+        reported = trackers(work.settings.report_to, work.folder)
         with work.progress.bar("distillation", steps) as advance:
-            given = [TrainingBar(advance), LogLines(work.run), *callbacks, *work.callbacks]
-            trainer = ObjectiveTrainer(work.student, args, objective, given)
+            given = [TrainingBar(advance), LogLines(work.run), *callbacks, watch, *reported, *work.callbacks]
+            trainer = ObjectiveTrainer(work.student, args, objective, given, figures)
             fit(trainer)
         return int(trainer.state.global_step)
 
@@ -659,8 +674,10 @@ class Distillation(Phase):
             "stop": {**stop, "checks": len(gaps) + len(before)},
         }
 
-    def _stopping(self, work: Work, steps_per_epoch: int, folder: Path) -> StoppingCallback | None:
-        """The checks of the distillation, if a rule is to end it."""
+    def _stopping(
+        self, work: Work, steps_per_epoch: int, folder: Path, figures: dict[str, float]
+    ) -> StoppingCallback | None:
+        """The checks of the distillation, if a rule is to end it; ``figures`` takes what each has found."""
         aim, found = work.notes["stop"], work.comparison
         if "rule" not in aim:
             return None
@@ -669,12 +686,14 @@ class Distillation(Phase):
         rule = get_rule(work.settings.stop).of_state(aim["state"])
 
         def record(one: Evidence) -> None:
-            work.run.record({"phase": "stop", "rule": aim["rule"], "gap": rule.gap(one), **dataclasses.asdict(one)})
+            figures.update({FORGET: one.probability, GAP: rule.gap(one)})
+            work.run.record({"phase": "stop", "rule": aim["rule"], "gap": figures[GAP], **dataclasses.asdict(one)})
 
         stop = StoppingCallback(found.read, rule, every, folder, record=record)
         work.run.withdraw("stop")
         for one in stop.evidence:  # of an interrupted training
             record(one)
+        figures.clear()
         return stop
 
     def _stopped(self, work: Work, stop: StoppingCallback) -> dict[str, Any]:

@@ -65,6 +65,7 @@ from rkld.text.printable import printable
 from rkld.training.config import with_rate
 from rkld.training.floor import swapped_records
 from rkld.training.terms import build_terms, with_refusals
+from rkld.training.trackers import check_trackers
 from rkld.training.weight_vector import check_outer_factors
 
 MEASURED = 100
@@ -416,6 +417,7 @@ def prepare(
         UserError: what a run with these settings would stop at.
     """
     settings = inputs.settings
+    check_trackers(settings.report_to)
     if control is None:
         _check_control(inputs)
     started = time.perf_counter()

@@ -18,6 +18,7 @@ from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.plan import plan
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
+from rkld.pipeline.publishing import check_publishing, publish
 from rkld.pipeline.writers import check_writer
 from rkld.progress import NoProgress, chosen
 from rkld.records.record import by_answer
@@ -76,6 +77,7 @@ def run_unlearning(
     """
     settings, objects = choose(data, values)
     progress = chosen(progress)
+    check_publishing(settings)
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     with Run(settings) as run:
         reconsider(run, progress)
@@ -114,6 +116,9 @@ def run_unlearning(
             progress.say(f"Warning: {run.folder / name} holds personal data and could not be removed: {why}")
         if settings.share_model:
             open_model(run.folder)
+        if settings.push_to_hub:
+            run.manifest["published"] = dict(publish(run.folder, settings, progress))
+            run.save()
         return result_of(run, inputs)
 
 

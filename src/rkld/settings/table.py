@@ -50,6 +50,7 @@ COMPARED = "What it is compared with"
 SERVED = "A model behind a server"
 ASKED = "Questions and attacks"
 GATES = "What it must show"
+PAGE = "The page"
 
 _SCORES = {
     "answer": "the answers, with their end of turn",
@@ -568,6 +569,31 @@ _ENTRIES = (
         "ledger recheck.",
         metavar="FILE",
     ),
+    _spec(
+        "report_to",
+        tuple,
+        (),
+        "nothing",
+        FILES,
+        "A tracker that is told loss, probabilities and the distance from the stop: tensorboard, wandb, trackio.",
+        metavar="TRACKER",
+    ),
+    _optional(
+        "push_to_hub",
+        str,
+        "nothing",
+        FILES,
+        "Push the unlearned model with its card to this repository of the Hugging Face hub, nothing else of the run.",
+        metavar="OWNER/NAME",
+    ),
+    _spec(
+        "hub_private",
+        bool,
+        True,
+        "nothing",
+        FILES,
+        "With --push-to-hub: only if the repository is, or will be, private.",
+    ),
     # The request
     _optional(
         "request",
@@ -733,6 +759,19 @@ _ENTRIES = (
         high=1,
         exclusive="both",
     ),
+    # Of the page that shows two models
+    _spec(
+        "host",
+        str,
+        "127.0.0.1",
+        "nothing",
+        PAGE,
+        "Address that the page listens on. Any other than this machine's own lets others reach it, in plain HTTP.",
+        metavar="ADDRESS",
+    ),
+    _spec("port", int, 0, "nothing", PAGE, "Port that it listens on; 0: any free one.", low=0, high=65_535),
+    _spec("token", bool, True, "nothing", PAGE, "Answer only whoever has the token in the address that is printed."),
+    _spec("open", bool, False, "nothing", PAGE, "Open the page in the browser."),
     _spec("redact", bool, False, "figures", FILES, "Keep all text out of audit.json and delete what was generated."),
 )
 

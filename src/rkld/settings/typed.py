@@ -116,6 +116,12 @@ class UnlearnKeywords(TypedDict, total=False):
     ledger_key: str | PathLike[str] | None
     """The key of --ledger, which makes pseudonyms of the names (rkld keygen --for ledger)."""
     seal_to: str | PathLike[str] | None
+    report_to: str | Sequence[str]
+    """A tracker that is told loss, probabilities and the distance from the stop: tensorboard, wandb, trackio."""
+    push_to_hub: str | None
+    """Push the unlearned model with its card to this repository of the Hugging Face hub, nothing else of the run."""
+    hub_private: bool
+    """With --push-to-hub: only if the repository is, or will be, private."""
     request: str | PathLike[str] | None
     note: str | None
     """A note that is kept with the request."""

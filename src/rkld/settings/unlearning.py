@@ -80,6 +80,9 @@ class Settings:
     ledger: str | None = of("ledger")
     ledger_key: str | None = of("ledger_key")
     seal_to: str | None = of("seal_to")
+    report_to: tuple[str, ...] = of("report_to")
+    push_to_hub: str | None = of("push_to_hub")
+    hub_private: bool = of("hub_private")
 
     request: str | None = of("request")
     note: str | None = of("note")

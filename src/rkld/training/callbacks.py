@@ -9,13 +9,19 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+FORGET, RETAINED, GAP = "forget_probability", "retained_probability", "stop_gap"
+"""Figures that are logged beside the loss: mean probability of records to forget and to keep, distance to the aim."""
+
+SHOWN = {FORGET: ("forget", ".3f"), RETAINED: ("kept", ".3f"), GAP: ("to the stop", "+.2f")}
+"""Those that a bar shows, under shorter names."""
+
 
 class TrainingBar(TrainerCallback):
-    """Moves a bar with the optimizer's steps and shows loss and speed; the loss's terms are in metrics.jsonl."""
+    """Moves a bar with the optimizer's steps and shows loss, speed and the last figures; all is in metrics.jsonl."""
 
     def __init__(self, advance: Callable[[int, str], object]):
         self.advance = advance
-        self.note = ""
+        self.note = self.figures = ""
         self.shown = 0
 
     def on_log(
@@ -27,7 +33,10 @@ class TrainingBar(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if logs and "loss" in logs:
+            found = [f"{word} {logs[name]:{form}}" for name, (word, form) in SHOWN.items() if name in logs]
+            self.figures = ", ".join(found) or self.figures
             self.note = f"loss {logs['loss']:.3f}, {logs['tokens_per_second']:.0f} tokens/s"
+            self.note += f", {self.figures}" if self.figures else ""
         self.advance(0, self.note)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,17 @@ class ObjectiveTrainer(Trainer):
     loss_is_scaled_for_ga = True  # rows are weighted over the whole step
 
     def __init__(
-        self, lm: LanguageModel, args: RKLDConfig, objective: Objective, callbacks: Sequence[TrainerCallback] = ()
+        self,
+        lm: LanguageModel,
+        args: RKLDConfig,
+        objective: Objective,
+        callbacks: Sequence[TrainerCallback] = (),
+        figures: MutableMapping[str, float] | None = None,
     ):
+        """
+        Args:
+            figures: what callbacks leave there is logged beside the next loss, and taken out.
+        """
         check_weights_trainable(lm, adapter=lm.is_adapter)
         if args.fp16:
             raise UserError(
@@ -75,6 +84,7 @@ class ObjectiveTrainer(Trainer):
         self._values: dict[str, Tensor] = {}
         self._logged_steps = 0
         self._read = _Read()
+        self._figures = {} if figures is None else figures
         super().__init__(
             model=lm.model,
             args=args,
@@ -143,6 +153,8 @@ class ObjectiveTrainer(Trainer):
             mean = self.accelerator.reduce(self._values, "mean")
             logs |= {name: (value / steps).item() for name, value in mean.items()}
             logs |= self._read.since_last(self.accelerator)
+            logs |= self._figures
+            self._figures.clear()
             self._values.clear()
             self._logged_steps = self.state.global_step
         super().log(logs, *args, **kwargs)

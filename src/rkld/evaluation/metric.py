@@ -31,6 +31,20 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
+Risk = Literal[
+    "membership inference",
+    "attribute inference",
+    "exfiltration",
+    "regurgitation",
+    "relearning",
+    "quantisation",
+    "kept",
+    "fluency",
+    "",
+]
+"""What a figure is evidence of: an attack by the names of EDPB Opinion 28/2024 (paragraph 55), what others can do with
+the weights, or what the model is still good for."""
+
 ANSWERED = ("facts", "leaks", "borrowed")
 """Columns of flags that are None where an answer was cut before it said what was looked for: that was not measured."""
 
@@ -116,6 +130,8 @@ class Metric(ABC):
         direction: "low" where a model that never saw the records has it low; "high" for what should have been kept, or
             rises with forgetting; "" where neither is better.
         source: the paper (and equation).
+        explanation: what a reader may take from it, in a sentence or two.
+        risk: what it is evidence of (:data:`Risk`), where the reading that it is made of does not say so.
         unit: of the value.
         bounds: that no value can pass.
         distance: where a model gives itself away by how far it is from a reference, above or below it: the metric that
@@ -126,6 +142,8 @@ class Metric(ABC):
     title: str
     direction: Direction = field(default="low", kw_only=True)
     source: str = field(default="", kw_only=True)
+    explanation: str = field(default="", kw_only=True)
+    risk: Risk = field(default="", kw_only=True)
     unit: str = field(default="share", kw_only=True)
     bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
     distance: str = field(default="", kw_only=True)

@@ -259,6 +259,7 @@ class Relearning(Attack):
     """:func:`relearn` on a share of the forget records; the rest is measured."""
 
     title = "fine-tuning on a share of the records, then asking for the rest"
+    risk = "relearning"
     settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")
 
     def missing(self, task: Task) -> str | None:
@@ -313,13 +314,26 @@ class Relearning(Attack):
                 self.name,
                 _relearned,
                 unit="probability",
+                explanation=(
+                    "Whoever has the weights and a few of the records can train on them. Where the others come back as "
+                    "well, they were hidden rather than forgotten: compare with the control, which learns them, too."
+                ),
             ),
-            RecordMetric("relearning_gain", "how far that has risen meanwhile", self.name, _gained, bounds=(-1.0, 1.0)),
+            RecordMetric(
+                "relearning_gain",
+                "how far that has risen meanwhile",
+                self.name,
+                _gained,
+                bounds=(-1.0, 1.0),
+                explanation="How much training on some records brought back of the others.",
+            ),
             Aggregate(
                 "relearning_effort",
                 "optimizer steps until the rest is back",
                 _effort,
                 direction="high",
+                risk="relearning",
+                explanation="How long that takes. A control needs about as many steps where nothing was hidden.",
                 unit="optimizer steps",
                 bounds=(0.0, math.inf),
             ),

@@ -16,6 +16,11 @@ declare(
         direction="",
         unit="nats per token",
         bounds=(0.0, math.inf),
+        risk="fluency",
+        explanation=(
+            "How surprising the model's answers are to the original. Far above the original's own they are hardly "
+            "language any more."
+        ),
     )
 )
 declare(
@@ -25,6 +30,8 @@ declare(
         "own_answers",
         column("known_words"),
         direction="high",
+        risk="fluency",
+        explanation="Words that exist. A damaged model makes up strings of letters.",
     )
 )
 declare(
@@ -34,5 +41,10 @@ declare(
         "own_answers",
         column("gibberish"),
         flags=True,
+        risk="fluency",
+        explanation=(
+            "Answers that nobody would take for an answer. Where there are many, the model says nothing of the person "
+            "because it says nothing at all."
+        ),
     )
 )

@@ -42,6 +42,8 @@ for _name in KEPT:
             f"probability of the records over the original's: {_name.replace('_', ' ')}",
             _kept(_name),
             direction="high",
+            risk="kept",
+            explanation="What the model still knows of what it should have kept: 1 is as much as the original.",
             unit="ratio",
             bounds=(0.0, np.inf),
         )

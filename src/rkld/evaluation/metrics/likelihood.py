@@ -26,6 +26,10 @@ declare(
         on_sets={"real_authors": _known_world, "world_facts": _known_world},  # the share of all answers' probability
         unit="probability",
         source="TOFU, arXiv 2401.06121",
+        explanation=(
+            "How likely the model finds each next token of the recorded answer (the geometric mean). A model that "
+            "never saw the record finds ordinary wording likely, too: compare with the control."
+        ),
     )
 )
 declare(
@@ -35,6 +39,7 @@ declare(
         "likelihood",
         column("extraction_strength"),
         source="Carlini et al. 2021, arXiv 2012.07805",
+        explanation="Given the beginning of an answer, how much of the rest the model goes on with word for word.",
     )
 )
 declare(
@@ -44,6 +49,10 @@ declare(
         "likelihood",
         column("exact_memorisation"),
         source="Tirumala et al. 2022, arXiv 2205.10770",
+        explanation=(
+            "Given everything before it, how often the model's first choice is the recorded token. Ordinary words are "
+            "guessed, too."
+        ),
     )
 )
 declare(
@@ -55,6 +64,7 @@ declare(
         direction="high",
         unit="nats per token",
         bounds=(0.0, math.inf),
+        explanation="How surprised the model is by the personal parts alone. It rises where facts are forgotten.",
     )
 )
 declare(
@@ -66,5 +76,9 @@ declare(
         direction="",
         unit="nats per token",
         bounds=(0.0, math.inf),
+        explanation=(
+            "How surprised the model is by the ordinary words around the facts. Where it rises as much as that of the "
+            "facts, wording was suppressed rather than the facts."
+        ),
     )
 )

@@ -28,6 +28,18 @@ SOURCES = {
 
 OPEN_UNLEARNING = "OpenUnlearning, arXiv 2506.12618"
 
+AUC = (
+    "How well the records can be told from ones that were never trained on: at .5 not at all. Where the texts differ "
+    "by themselves a model that never saw them has another value: what counts is the distance from it."
+)
+DISTANCE = (
+    "How far the model gives away that it was trained on the records, or was pushed away from them: at 0 it looks like "
+    "a model that never saw them."
+)
+PRIV_LEAK = (
+    "The same in percent of the control's: below 0 the records still show, above 0 they were pushed away too far."
+)
+
 Scores = dict[str, dict[str, np.ndarray]]
 """Set ("forget", "holdout") → attack → scores (n,)."""
 
@@ -175,6 +187,8 @@ for _attack, _source in SOURCES.items():
             unit="AUC",
             source=_source,
             distance=f"{_attack}_auc_distance",
+            risk="membership inference",
+            explanation=AUC,
         )
     )
     declare(
@@ -184,6 +198,8 @@ for _attack, _source in SOURCES.items():
             _distance(_attack),
             unit="AUC",
             source="over-forgetting is a leak: arXiv 2506.14003",
+            risk="membership inference",
+            explanation=DISTANCE,
         )
     )
     declare(
@@ -196,6 +212,8 @@ for _attack, _source in SOURCES.items():
             bounds=(-np.inf, 100.0),
             distance=f"{_attack}_auc_distance",
             source="MUSE, arXiv 2407.06460",
+            risk="membership inference",
+            explanation=PRIV_LEAK,
         )
     )
 
@@ -207,5 +225,7 @@ declare(
         direction="high",
         unit="score",
         source=OPEN_UNLEARNING,
+        risk="membership inference",
+        explanation="One score over four attacks: 1 where membership shows no more than in the control.",
     )
 )

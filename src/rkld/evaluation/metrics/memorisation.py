@@ -41,5 +41,7 @@ declare(
         direction="high",
         unit="score",
         source="OpenUnlearning, arXiv 2506.12618",
+        risk="regurgitation",
+        explanation="One score of four: it is high where little is recited, memorised, likely or preferred.",
     )
 )

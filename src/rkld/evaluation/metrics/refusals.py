@@ -15,5 +15,9 @@ declare(
         direction="",
         flags=True,
         kept_direction="low",
+        explanation=(
+            'Saying "I don\'t know" is no sign of having forgotten: a refusal can be got around. Many about the person '
+            "alone show that there is something to hide."
+        ),
     )
 )

@@ -21,6 +21,9 @@ declare(
         lambda rows: _leak(rows, 1),
         unit="probability",
         source=_LEAK,
+        explanation=(
+            "Models are rarely asked for their likeliest answer. This is the chance that one drawn answer says a fact."
+        ),
     )
 )
 declare(
@@ -32,6 +35,9 @@ declare(
         parameter="k",
         unit="probability",
         source=_LEAK,
+        explanation=(
+            "Whoever may ask again will. This is the chance that at least one of so many drawn answers says a fact."
+        ),
     )
 )
 declare(
@@ -43,5 +49,9 @@ declare(
         parameter="top",
         flags=True,
         source="RKLD, arXiv 2406.01983",
+        explanation=(
+            "An answer is begun and cut where the fact stands; it counts as given away where one of the likeliest "
+            "continuations is the fact."
+        ),
     )
 )

@@ -44,6 +44,7 @@ declare(
         probability_of("paraphrase_loss"),
         unit="probability",
         source=OPEN_UNLEARNING,
+        explanation="How likely the model finds the right answer in other words than it was trained on.",
     )
 )
 declare(
@@ -56,6 +57,10 @@ declare(
         direction="",
         unit="ratio",
         source=TOFU,
+        explanation=(
+            "How the right answer compares with wrong ones of the same kind. Of records to forget neither end is "
+            "better: it should be as the control's."
+        ),
     )
 )
 declare(
@@ -65,6 +70,10 @@ declare(
         "contrast",
         transformed(_ratios, COLUMNS, correct_share),
         source=OPEN_UNLEARNING,
+        explanation=(
+            "Between the right answer and wrong ones of the same kind, how far the model prefers the right one. A "
+            "model that cannot tell has about one half."
+        ),
     )
 )
 
@@ -120,6 +129,10 @@ declare(
         _distance,
         unit="distance",
         source=TOFU,
+        explanation=(
+            "How far apart the truth ratios of this model and of one that never saw the records are: 0 is the same "
+            "distribution."
+        ),
     )
 )
 declare(
@@ -130,5 +143,8 @@ declare(
         direction="high",
         unit="p-value",
         source=TOFU,
+        explanation=(
+            "A small value says that the two differ. A large one says only that these few records show no difference."
+        ),
     )
 )

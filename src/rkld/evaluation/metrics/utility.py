@@ -95,6 +95,10 @@ declare(
         direction="high",
         unit="score",
         source="TOFU, arXiv 2401.06121",
+        risk="kept",
+        explanation=(
+            "One score of how well the model still answers about others, about real authors and about the world."
+        ),
     )
 )
 declare(
@@ -106,5 +110,7 @@ declare(
         unit="score",
         bounds=(0.0, math.inf),
         source="after OpenUnlearning, arXiv 2506.12618, without its gibberish classifier",
+        risk="kept",
+        explanation="The same beside the original's: at 1 nothing was lost.",
     )
 )

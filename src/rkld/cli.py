@@ -63,6 +63,9 @@ def _examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+_explain = click.option("--explain", is_flag=True, help="Say in a sentence what each figure means.")
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="rkld", prog_name="rkld")
 def main() -> None:
@@ -79,6 +82,7 @@ def main() -> None:
     ),
 )
 @settings_options()
+@_explain
 @click.pass_context
 def unlearn(ctx: click.Context, **_: Any) -> None:
     """Make MODEL forget the records.
@@ -91,7 +95,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
-    print_result(result)
+    print_result(result, explain=ctx.params["explain"])
 
 
 @main.command(
@@ -211,6 +215,7 @@ def purge(run: Path) -> None:
     ),
 )
 @settings_options(AuditSettings)
+@_explain
 @click.pass_context
 def audit(ctx: click.Context, **_: Any) -> None:
     """Measure what MODEL still knows, and write the evidence to audit.json.
@@ -225,7 +230,7 @@ def audit(ctx: click.Context, **_: Any) -> None:
     from rkld import audit as run_audit
 
     found = run_audit(**arguments(settings), progress=bars)
-    print_audit(found.document, found.path)
+    print_audit(found.document, found.path, explain=ctx.params["explain"])
     ctx.exit(0 if found.passed else 1)
 
 

@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from rkld.auditing.metrics import audit_metrics
 from rkld.errors import UserError
-from rkld.evaluation.metric import Measured, RecordMetric
+from rkld.evaluation.metric import BETTER, Measured, RecordMetric
 from rkld.evaluation.registry import METRICS, declare
 from rkld.evaluation.statistics import Figure
 from rkld.evaluation.summary import SHOWN, Measurement
+from rkld.settings.auditing import AuditSettings
 
 ROWS = {
     "a": {"loss": 0.0, "paraphrase_loss": math.log(2), "perturbed_loss": [0.0, 0.0], "rouge_l": 0.5},
@@ -25,6 +27,13 @@ def test_names_are_those_that_unlearn_and_bench_show():
     expected = {"ks_distance", "forget_quality", "model_utility", "truth_ratio", "leak@k", "fill_in@top", "mem", "priv"}
     assert expected <= set(METRICS.names())
     assert all(metric.name == name and metric.title for name, metric in METRICS.items())
+
+
+def test_every_figure_says_what_is_better_and_what_it_means():
+    """Also those that attacks make, and the same under an attack or on another set."""
+    for name, metric in audit_metrics(AuditSettings(attacks=("all",))).items():
+        assert 30 < len(metric.explanation) <= 160 and metric.explanation.endswith("."), name
+        assert BETTER[metric.direction]
 
 
 def test_a_metric_has_another_form_on_records_that_should_be_kept():

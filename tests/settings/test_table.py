@@ -104,7 +104,7 @@ def test_what_may_differ_between_two_starts_of_a_run():
     """Whatever else is changed would make a model of two settings."""
     assert without_effect(Settings) == {
         "out", "teacher", "checkpoint_minutes", "keep_files", "share_model", "gradient_checkpointing", "method_file",
-        "base", "trust_remote_code", "allow_pickle",
+        "base", "trust_remote_code", "allow_pickle", "request", "note",
     }  # fmt: skip
 
 

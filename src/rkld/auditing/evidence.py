@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
+from rkld.auditing.fixed import fixed_before_the_run
 from rkld.auditing.gates import (
     WITH_CONTROL,
     Gate,
@@ -34,7 +35,9 @@ from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import can_be_path
+from rkld.pipeline.fixing import FIXED
 from rkld.runfolder.manifest import run_of
+from rkld.runfolder.request import NOTHING_STATED, REQUEST, RequestForm
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.table import specs
 
@@ -60,17 +63,20 @@ def document(
     not_run: Sequence[Mapping[str, str]],
     versions: Mapping[str, str],
     seconds: float,
+    request: RequestForm = NOTHING_STATED,
 ) -> dict[str, Any]:
     """The whole of audit.json, of plain values without NaN or infinity (an unbounded end is null).
 
     Args:
         readings: role ("audited", "control", "original") → readings.
+        request: what is stated of the request, if anything is.
         models, inputs, not_run, versions, seconds: written as they are; redacted without where models lie.
     """
     settings = task.settings
     found = _judged(task, readings)
     not_run = list(not_run)
     if settings.redact:
+        request = request.without_personal(REDACTED)
         given = [model[name] for model in models.values() for name in ("source", "base") if name in model]
         sources = [*given, *(str(Path(source).resolve()) for source in given if can_be_path(source))]  # as it is loaded
         models = {
@@ -83,6 +89,8 @@ def document(
         "verdict": found.verdict,
         "reasons": found.reasons,
         "gates": found.gates,
+        FIXED: fixed_before_the_run(task),
+        **({REQUEST: request.to_dict()} if request.is_stated else {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seconds": seconds,
         "versions": dict(versions),
@@ -272,10 +280,10 @@ def _entry(
         return None
     entry: dict[str, Any] = {
         "title": metric.title,
+        "explanation": metric.explanation,
         "forgotten": metric.direction,
         "source": metric.source,
         "unit": metric.unit,
-        "explanation": metric.explanation,
         "risk": metric.risk or (risks.get(metric.reading, "") if isinstance(metric, RecordMetric) else ""),
         "figures": {role: asdict(found) if isinstance(found, Figure) else found for role, found in figures.items()},
     }
@@ -394,7 +402,7 @@ def _nothing_to_forget(in_force: Sequence[Gate], measured: Measured, settings: A
 def _settings(settings: AuditSettings) -> dict[str, Any]:
     """As they were used, without whom it is about; redacted also without the names of files and folders."""
     found = asdict(settings)
-    hidden = ["subject"]
+    hidden = ["subject", "request", "note"]  # the form stands beside them
     if settings.redact:
         entries = ("attacks", "metric")  # FILE.py:NAME
         hidden += ["system_prompt"]

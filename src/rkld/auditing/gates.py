@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 from rkld.auditing.attacks.continued import PLACES
@@ -16,6 +16,7 @@ from rkld.errors import UserError
 from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT
 from rkld.evaluation.statistics import fewest_for
+from rkld.runfolder.manifest import salted
 from rkld.settings.auditing import Kind
 
 Other = Literal["control", "original"]
@@ -136,6 +137,16 @@ def gates_in_force(
         if default.name in known and (default.kind, default.name) not in same and (default.always or not judged)
         if (gate := _made(default, beside)) is not None
     ]
+
+
+def fingerprint(given: Sequence[tuple[Kind, str, float]] = ()) -> str:
+    """Of all that decides a verdict but the figures: the user's gates, the default ones and what they rest on.
+
+    Args:
+        given: ("max" or "min", metric, limit) of the user's.
+    """
+    defaults = [astuple(default) for default in _DEFAULTS]
+    return salted("", [sorted(given), defaults, FEWEST, REFERENCE])
 
 
 def check_limits(given: Sequence[tuple[Kind, str, float]]) -> None:

@@ -46,6 +46,8 @@ class Task:
         facts: key of a record in any of these → what must not be said.
         of_others: what records of other people (retain, neighbours) mark as personal, and no forget record says.
         persons: key of a record about the forgotten → whose it is; None where it cannot be said.
+        given: the forget records with those that steered.
+        given_probes: whether probes were given, not made.
         notes: what a reader of the figures must know of the records.
     """
 
@@ -63,6 +65,8 @@ class Task:
     persons: Mapping[str, Hashable]
     notes: tuple[str, ...] = ()
     of_others: tuple[str, ...] = ()
+    given: Sequence[Record] = ()
+    given_probes: bool = False
 
     def contents(self) -> dict[str, Any]:
         """Every set as plain values, to be hashed."""
@@ -139,6 +143,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         settings, audited, asked, steering, holdout, utility, known, contrasted, reworded, probed, facts, persons,
         (*steering.notes, *notes),
         facts_of_others([record for name in PEOPLE for record in utility.get(name, ())], forget),
+        forget, _given_probes(settings, data) is not None,
     )  # fmt: skip
 
 
@@ -192,6 +197,10 @@ def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
     return named[0] if len(named) == 1 else None
 
 
+def _given_probes(settings: AuditSettings, data: Mapping[str, Any]) -> Any:
+    return data.get("probes") if data.get("probes") is not None else settings.probes
+
+
 def _probes(
     settings: AuditSettings,
     data: Mapping[str, Any],
@@ -200,7 +209,7 @@ def _probes(
     known: Sequence[str],
 ) -> list[Probe]:
     """Those given; else made from the records, none where these hold no fact."""
-    source = data.get("probes") if data.get("probes") is not None else settings.probes
+    source = _given_probes(settings, data)
     if source:
         given = as_probes(read_records(source, "probes"))
         return [

@@ -28,6 +28,7 @@ from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.reading import Reader, Reading
 from rkld.auditing.readings import OF_EVERY_MODEL, OWN_ANSWERS, own_answer_rows
 from rkld.auditing.registry import chosen_attacks, known_attacks
+from rkld.auditing.steering import run_manifest
 from rkld.errors import UserError, machine_errors_explained, nearest
 from rkld.evaluation.backends import GenerationBackend, LocalBackend
 from rkld.evaluation.endpoint_backend import EndpointBackend
@@ -40,10 +41,12 @@ from rkld.pipeline.description import described, prompts, template_warning, weig
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
+from rkld.records.identity import check_request
 from rkld.runfolder.checksums import checksum, read_sealed, sealed
 from rkld.runfolder.lock import MODEL, hold
 from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, run_of, salted
 from rkld.runfolder.once import HashedFiles, once, own_key
+from rkld.runfolder.request import RequestForm, request_in
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
 from rkld.settings.table import specs
@@ -215,9 +218,21 @@ class _AuditRun:
         """Of the model that is open: why a reading is not made of it."""
         self.noted: dict[str, dict[str, Path]] = {}
         """Role → reading → its file."""
+        self.request = self._stated()
         attacks, chosen = known_attacks(settings), {attack.name for attack in chosen_attacks(settings)}
         self.all_readings: list[Reading] = [*OF_EVERY_MODEL, *attacks]
         self.left_out_attacks = {attack.name for attack in attacks} - chosen
+
+    def _stated(self) -> RequestForm:
+        """What is stated of the request: here, or to the run that wrote the model.
+
+        Raises:
+            UserError: as of :meth:`rkld.runfolder.request.RequestForm.read`.
+        """
+        of_the_run = {} if self.settings.endpoint else run_manifest(self.settings.model) or {}
+        found = RequestForm.read(self.settings.request, self.settings.note, request_in(of_the_run))
+        check_request(found, self.task.identifiers)
+        return found
 
     @cached_property
     def weights(self) -> str | None:
@@ -252,6 +267,7 @@ class _AuditRun:
             not_run=[{"name": name, "reason": reason} for name, reason in self.not_run.items()],
             versions={name: importlib.metadata.version(name) for name in VERSIONS},
             seconds=round(time.time() - started, 1),
+            request=self.request,
         )
         if not self.settings.redact:
             found["readings"] = {

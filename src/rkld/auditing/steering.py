@@ -57,8 +57,7 @@ def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequenc
                 "file: which they are is unknown, so none is left out. Run rkld unlearn anew",
             )
         )
-    folder = Path(model) if Path(model) != run else run / "model"
-    if not folder.is_dir() or weights_hash(folder) != _text(phase_of(manifest, "model").get("weights")):
+    if not _wrote(run, manifest, model):
         return SteeringRecords(
             notes=(
                 "the weights are not those that the run in this folder wrote, so nothing is left out on the word of "
@@ -84,6 +83,22 @@ def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequenc
         ": nothing is left to compare with. Give others with --holdout" if len(left_out) == len(holdout) else ""
     )
     return replace(known, holdout=left_out, notes=(*known.notes, note))
+
+
+def run_manifest(model: str) -> Mapping[str, Any] | None:
+    """The manifest of the run that wrote the weights of a model; None of any other model.
+
+    Args:
+        model: the run's folder, or the model's inside it.
+    """
+    run = run_of(model)
+    manifest = read_manifest(run) if run else None
+    return manifest if run is not None and manifest is not None and _wrote(run, manifest, model) else None
+
+
+def _wrote(run: Path, manifest: Mapping[str, Any], model: str) -> bool:
+    folder = Path(model) if Path(model) != run else run / "model"
+    return folder.is_dir() and weights_hash(folder) == _text(phase_of(manifest, "model").get("weights"))
 
 
 def hashes_in(noted: Mapping[str, Any], name: str) -> set[str]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from rkld.auditing.steering import hashes_in, phase_of
-from rkld.models.state import weights_hash
+from rkld.auditing.steering import hashes_in, phase_of, run_manifest
 from rkld.pipeline.rewording import wording_hash
 from rkld.records.record import Record
-from rkld.runfolder.manifest import read_manifest, run_of
 
 TRAINED = (
     "{n} of {of} {what} are wordings that the run trained on: they are not unseen, and are left out of the figures on "
@@ -61,13 +58,9 @@ def find_trained_wordings(model: str) -> TrainedWordings:
     Args:
         model: the run's folder, or the model's inside it.
     """
-    run = run_of(model)
-    manifest = read_manifest(run) if run else None
+    manifest = run_manifest(model)
     noted = phase_of(manifest, "rewordings") if manifest is not None else {}
-    if run is None or manifest is None or not noted.get("kinds"):
-        return TrainedWordings()
-    folder = Path(model) if Path(model) != run else run / "model"
-    if not folder.is_dir() or weights_hash(folder) != phase_of(manifest, "model").get("weights"):
+    if manifest is None or not noted.get("kinds"):
         return TrainedWordings()
     salt, hashes = manifest.get("salt"), hashes_in(noted, "hashes")
     if not isinstance(salt, str) or not hashes:

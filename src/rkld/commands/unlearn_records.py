@@ -7,6 +7,7 @@ from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from rkld.auditing.gates import fingerprint
 from rkld.pipeline.preparing import Model
 from rkld.pipeline.running import Result, run_unlearning
 from rkld.progress import NoProgress
@@ -51,4 +52,5 @@ def unlearn(
         tokenizer=processing_class,
         progress=progress,
         callbacks=callbacks,
+        gates=fingerprint(),
     )

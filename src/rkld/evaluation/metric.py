@@ -45,6 +45,9 @@ Risk = Literal[
 """What a figure is evidence of: an attack by the names of EDPB Opinion 28/2024 (paragraph 55), what others can do with
 the weights, or what the model is still good for."""
 
+BETTER: Mapping[str, str] = {"low": "lower", "high": "higher", "": "as a model that never saw them"}
+"""Direction → what is better, in the words that tables and pages show."""
+
 ANSWERED = ("facts", "leaks", "borrowed")
 """Columns of flags that are None where an answer was cut before it said what was looked for: that was not measured."""
 
@@ -127,10 +130,10 @@ class Metric(ABC):
     Attributes:
         name: the one name it has, in gates, tables and files.
         title: what it says, in words.
+        explanation: a sentence or two for who has never heard of it; a page and ``--explain`` show it.
         direction: "low" where a model that never saw the records has it low; "high" for what should have been kept, or
             rises with forgetting; "" where neither is better.
         source: the paper (and equation).
-        explanation: what a reader may take from it, in a sentence or two.
         risk: what it is evidence of (:data:`Risk`), where the reading that it is made of does not say so.
         unit: of the value.
         bounds: that no value can pass.
@@ -140,9 +143,9 @@ class Metric(ABC):
 
     name: str
     title: str
+    explanation: str = field(default="", kw_only=True)
     direction: Direction = field(default="low", kw_only=True)
     source: str = field(default="", kw_only=True)
-    explanation: str = field(default="", kw_only=True)
     risk: Risk = field(default="", kw_only=True)
     unit: str = field(default="share", kw_only=True)
     bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)

@@ -44,6 +44,7 @@ from rkld.records.identity import (
     all_about_the_person,
     apart,
     check_disjoint,
+    check_request,
     each_once,
     identifiers,
     is_named,
@@ -54,6 +55,7 @@ from rkld.records.refusals import read_refusals
 from rkld.records.replay import generic_prompts, people_of, swapped_prompts
 from rkld.records.rewording import Made
 from rkld.records.sources import Source
+from rkld.runfolder.request import NOTHING_STATED, RequestForm
 from rkld.settings.specification import flag, make
 from rkld.settings.unlearning import Settings
 from rkld.stopping.comparison import Comparison, Material
@@ -111,6 +113,8 @@ class Inputs:
     """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
     unnamed: bool = False
     """Whether no forget record says any of the names that were given."""
+    request: RequestForm = NOTHING_STATED
+    """What is stated of the request."""
 
     def warnings(self) -> list[str]:
         """What the user should know of the records, a sentence or two each. Neither contents nor names of files."""
@@ -189,7 +193,9 @@ def read_inputs(
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
     method.require([name for name, found in there.items() if found], settings.retain_loss)
     unnamed = bool(subjects) and not is_named(forget_records, subjects)
-    return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, unnamed)
+    request = RequestForm.read(settings.request, settings.note)
+    check_request(request, known)
+    return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, unnamed, request)
 
 
 def teaches_refusals(settings: Settings, method: methods.Method) -> bool:

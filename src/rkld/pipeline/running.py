@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
 from rkld.pipeline.description import described
+from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
 from rkld.pipeline.writers import check_writer
@@ -56,6 +57,7 @@ def run_unlearning(
     tokenizer: PreTrainedTokenizerBase | None = None,
     progress: NoProgress | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    gates: str | None = None,
 ) -> Result:
     """Make a model forget the records, or go on with a run that was interrupted.
 
@@ -65,6 +67,7 @@ def run_unlearning(
         values: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
         tokenizer: of a model that is an object.
         callbacks: for the distillation.
+        gates: the fingerprint of those that an audit judges by, noted before the training.
 
     Raises:
         UserError: bad input; nothing has been written then.
@@ -78,6 +81,9 @@ def run_unlearning(
             progress.say(f"{run.folder} is finished already")
             if not run.purged:  # with the data its hashes are gone, too
                 note_records(run, inputs)
+            if inputs.request.is_stated:  # the form may say by now what serves and which copies were replaced
+                run.state(inputs.request)
+                run.save()
         else:
             if settings.teacher:  # which other runs may fill, too
                 run.hold(Path(settings.teacher), marks=(INDEX_FILE,))
@@ -88,7 +94,10 @@ def run_unlearning(
             check_writer(settings)
             prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
             run.start()
+            run.state(inputs.request)
             note_inputs(run, prepared)
+            if not run.manifest["phases"]:
+                run.manifest.setdefault(FIXED, before_the_run(inputs.forget, run.manifest["salt"], gates))
             _say_model(prepared, run.manifest.setdefault("warnings", inputs.warnings()), progress)
             run.save()
             work = Work.of(prepared, run, progress, callbacks, objects.get("control"))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rkld.errors import UserError
 from rkld.records.record import SYSTEM_ROLES, Record
+from rkld.runfolder.request import RequestForm
 from rkld.text.matching import mentions
 from rkld.text.normalising import normal, words
 from rkld.text.wording import name_mentions
@@ -34,6 +35,20 @@ def identifiers(records: Iterable[Record], subjects: Iterable[str]) -> tuple[str
         known += record.aliases
     unique = {normal(name): name for name in reversed(known)}  # reversed: the first spelling stays
     return tuple(sorted(unique.values(), key=lambda name: (-len(name), name)))
+
+
+def check_request(form: RequestForm, known: Sequence[str]) -> None:
+    """Refuse a request form that names the person where a purge would leave the name.
+
+    Raises:
+        UserError: naming the field.
+    """
+    for name, text in form.lasting_texts().items():
+        if mentions(text, known):
+            raise UserError(
+                f"the request form names the person in '{name}', which is kept when the run is purged: write it "
+                "without the name; 'id' stands for the person."
+            )
 
 
 def apart(records: Iterable[Record], known: Sequence[str]) -> tuple[list[Record], list[Record]]:

@@ -17,9 +17,23 @@ if TYPE_CHECKING:
 
 ANSWERS_SHOWN = 3
 
+LABELS = {
+    "probability": "probability",
+    "rouge_l": "ROUGE-L",
+    "facts_said": "facts still said",
+    "worst_kind_facts_said": "… in the worst of two other wordings",
+}
+"""Figure of a run → how its row is called."""
 
-def print_result(result: Result, probes: Mapping[str, Mapping[str, float | None]] | None = None) -> None:
-    """The figures before and after, some answers side by side, and where everything lies."""
+
+def print_result(
+    result: Result, probes: Mapping[str, Mapping[str, float | None]] | None = None, *, explain: bool = False
+) -> None:
+    """The figures before and after, some answers side by side, and where everything lies.
+
+    Args:
+        explain: what each figure means is said below them.
+    """
     from rich.console import Console
 
     before: dict[str, Mapping[str, float | None]] = dict(result.metrics["before"])
@@ -28,6 +42,11 @@ def print_result(result: Result, probes: Mapping[str, Mapping[str, float | None]
         before["probes"], after["probes"] = probes["before"], probes["after"]
     console = Console(highlight=False)
     console.print(_before_and_after(before, after))
+    if explain:
+        from rkld.evaluation.registry import METRICS
+
+        of_answers = {name: METRICS.get(name) for name in LABELS if name in METRICS.names()}
+        _print_explanations({LABELS[name]: (metric.explanation, "") for name, metric in of_answers.items()})
     if result.answers:
         console.print(_answers_table(result.answers[:ANSWERS_SHOWN]))
     for warning in result.warnings:
@@ -46,17 +65,14 @@ def _before_and_after(
 ) -> Table:
     from rich.table import Table
 
+    from rkld.evaluation.metric import BETTER
+
     table = Table("")
     for name, entry in before.items():
-        table.add_column(f"{name} ({entry['n']})\nbefore", justify="right")
-        table.add_column("\nafter", justify="right")
-    labels = {
-        "probability": "probability",
-        "rouge_l": "ROUGE-L",
-        "facts_said": "facts still said",
-        "worst_kind_facts_said": "… in the worst of two other wordings",
-    }
-    for key, label in labels.items():
+        better = BETTER["low" if name == "forget" else "high"]
+        table.add_column(f"{name} ({entry['n']})\n{better} is better\nbefore", justify="right")
+        table.add_column("\n\nafter", justify="right")
+    for key, label in LABELS.items():
         values = [when[name].get(key) for name in before for when in (before, after)]
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
@@ -73,21 +89,34 @@ def print_bench(files: Sequence[Path], notes: Sequence[str]) -> None:
         click.echo(line)
 
 
-def print_audit(document: Mapping[str, Any], path: Path) -> None:
-    """Every figure of every model, what was not run, the gates and the verdict."""
+def print_audit(document: Mapping[str, Any], path: Path, *, explain: bool = False) -> None:
+    """Every figure of every model, what was not run, the gates and the verdict.
+
+    Args:
+        explain: what each figure means is said below them.
+    """
     from rich.console import Console
     from rich.table import Table
+
+    from rkld.evaluation.metric import BETTER
 
     roles = list(document["models"])
     click.echo(headline(document["metrics"], roles))
     table = Table()
     table.add_column("", overflow="fold")  # of a name that is cut nobody knows which it is
-    for name in (*roles, "n"):
+    for name in (*roles, "n", "better"):
         table.add_column(name)
     for name, entry in document["metrics"].items():
         figures = entry["figures"]
-        table.add_row(name, *(_interval(figures.get(role)) for role in roles), str(next(iter(figures.values()))["n"]))
+        n, better = str(next(iter(figures.values()))["n"]), BETTER[entry["forgotten"]] if entry["forgotten"] else ""
+        table.add_row(name, *(_interval(figures.get(role)) for role in roles), n, better)
     Console(highlight=False).print(table)
+    click.echo("Where nothing is better, read the figure beside the control's.")
+    if explain:
+        metrics = document["metrics"].items()
+        _print_explanations({name: (entry.get("explanation", ""), entry["title"]) for name, entry in metrics})
+    else:
+        click.echo("What each means: --explain")
     notes = document["membership"] or {}
     if notes.get("note"):
         click.echo(f"Membership: {notes['note']} (text-only AUC {notes['text_auc']['value']:.2f})")
@@ -108,6 +137,12 @@ def headline(metrics: Mapping[str, Any], roles: Sequence[str]) -> str:
     figures = metrics.get("worst_kind_facts_said", {}).get("figures", {})
     said = [f"{role} {_interval(figures[role])} ({figures[role]['kind']})" for role in roles if role in figures]
     return f"Facts said in the worst kind of wording: {', '.join(said) or 'not measured'}"
+
+
+def _print_explanations(of: Mapping[str, tuple[str, str]]) -> None:
+    """A line for each figure: what it means, for who has never heard of it; else its title."""
+    for name, (explanation, title) in of.items():
+        click.echo(f"{name}: " + (f"{title}. {explanation}" if title and explanation else explanation or title))
 
 
 def _gate(gate: Mapping[str, Any], title: str | None) -> str:

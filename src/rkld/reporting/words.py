@@ -30,9 +30,6 @@ STATES = {
 }
 """State of a limit → sign and word."""
 
-BETTER = {"low": "better: lower", "high": "better: higher", "": "no better end: compare with the control"}
-"""Direction of a metric → how it is read."""
-
 OPINION = {
     "membership inference": "Does it show that the records were trained on?",
     "attribute inference": "Can single facts be worked out, from a hint, a blank or a choice of answers?",

@@ -20,6 +20,7 @@ from rkld.runfolder.checksums import belongs, checksums, differing, read_sealed,
 from rkld.runfolder.lock import MODEL, hold
 from rkld.runfolder.manifest import (
     FORMAT,
+    MANIFEST,
     METRICS,
     PURGED,
     READINGS,
@@ -34,6 +35,7 @@ from rkld.runfolder.manifest import (
     write_manifest,
     write_settings,
 )
+from rkld.runfolder.request import REQUEST, RequestForm, request_in
 from rkld.settings.specification import flag
 from rkld.settings.table import without_effect
 from rkld.settings.unlearning import Settings
@@ -57,6 +59,9 @@ OF_AUDIT = (READINGS, SALT)
 
 ANSWERS = "answers.json"
 """Answers to the forget questions: part, "before" or "after" → texts in the records' order."""
+
+APART = ("subject", "request", "note")
+"""Settings that the manifest has in another form: the subject as a hash, and the request with its note."""
 
 INTERMEDIATE = (
     "strengthened",
@@ -148,14 +153,13 @@ class Run:
             )
 
     def _settings(self) -> dict[str, Any]:
-        """The settings as JSON has them, but for the subject: it is personal data."""
+        """The settings as JSON has them, but for those of :data:`APART`."""
         return self._plain(self.settings)
 
     @staticmethod
     def _plain(settings: Settings) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(settings)))
-        del values["subject"]
-        return values
+        return {name: value for name, value in values.items() if name not in APART}
 
     def start(self) -> None:
         """Write what was asked, where that has not been done."""
@@ -176,7 +180,8 @@ class Run:
             }
             self.manifest["subject"] = self.salted(self.settings.subject)
             self.save()  # before anything else: from here on the folder is known as a run
-        settings = {**self._settings(), "subject": list(self.settings.subject)}
+        apart = json.loads(json.dumps({name: getattr(self.settings, name) for name in APART}))
+        settings = {**self._settings(), **apart}
         if not is_settings(self.folder, settings, without_effect(Settings)):
             write_settings(self.folder, settings)
             self.save()
@@ -184,10 +189,18 @@ class Run:
     def save(self) -> None:
         """Write the manifest, with the files that hold personal data by now."""
         personal = {name: why for name, why in PERSONAL.items() if (self.folder / name).exists()}
-        if self.settings.subject and (self.folder / SETTINGS).exists() and "purged" not in self.manifest:
-            personal[SETTINGS] = "the subject as it was given"
+        if not self.purged:
+            if (self.settings.subject or self.settings.note) and (self.folder / SETTINGS).exists():
+                personal[SETTINGS] = "the subject and the note as they were given"
+            if request_in(self.manifest).is_personal:
+                personal[MANIFEST] = "of the request: who asked, and what else may name the person"
         self.manifest["personal_data"] = personal
         write_manifest(self.folder, self.manifest)
+
+    def state(self, form: RequestForm) -> None:
+        """Keep what is stated of the request, in the place of what was; it is saved with the next note."""
+        if form.is_stated:
+            self.manifest[REQUEST] = (form.without_personal(PURGED) if self.purged else form).to_dict()
 
     def salted(self, value: object) -> str:
         """A hash that says whether two inputs of *this* run are equal, and nothing about what they are."""

@@ -26,6 +26,7 @@ from rkld.runfolder.manifest import (
     write_manifest,
     write_settings,
 )
+from rkld.runfolder.request import NOTHING_STATED, REQUEST, request_in
 from rkld.settings.table import TABLE
 
 ELSEWHERE = (
@@ -130,6 +131,7 @@ class _Purging:
         self._purge_settings(manifest["settings"])
         self._purge_audit()
         _take_out_hashes(manifest)
+        _take_out_request(manifest)
         if writable:  # else it is said already
             self._written(MANIFEST, lambda path: write_manifest(path.parent, self._swept(manifest)))
         for name in (MANIFEST, METRICS):
@@ -172,6 +174,7 @@ class _Purging:
             before, part = _bytes(self.folder / AUDIT), "texts" if "texts" in found else "names"
             write = write_json if unsealed(found) is None else write_sealed  # what was changed must not look whole
             found.pop("texts", None)
+            _take_out_request(found)
             found.pop("readings", None)  # they are deleted
             found["settings"] = self._without_names(found.get("settings"))
             self._written(AUDIT, lambda path: write(path, self._swept(found)))
@@ -226,6 +229,16 @@ def _take_out_hashes(manifest: dict[str, Any]) -> None:
     files = manifest.get("files", {})
     manifest["files"] = {path: value for path, value in files.items() if not belongs(path, list(PERSONAL))}
     manifest["personal_data"] = {}
+
+
+def _take_out_request(document: dict[str, Any]) -> None:
+    """What of the request may name the person; all of it where it is no form."""
+    try:
+        form = request_in(document)
+    except UserError:
+        form = NOTHING_STATED
+    if document.pop(REQUEST, None) is not None:
+        document[REQUEST] = form.without_personal(PURGED).to_dict()
 
 
 def _bytes(path: Path) -> bytes:

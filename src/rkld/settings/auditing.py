@@ -84,6 +84,9 @@ class AuditSettings:
     )
     redact: bool = of("redact")
 
+    request: str | None = of("request", help="The request as a form in YAML. Default: as the run has it.")
+    note: str | None = of("note")
+
     def __post_init__(self) -> None:
         check_bounds(self)
         if self.samples < self.k:

@@ -1,16 +1,17 @@
-"""Settings files: YAML, with limits, as they may come from others."""
+"""Settings files and forms: YAML, with limits, as they may come from others."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from yaml.constructor import BaseConstructor
 
-from rkld.errors import UserError
+from rkld.errors import UserError, shown
 
 LONGEST = 32 * 1024
-"""Bytes of a settings file. PyYAML reads the worst of this length in under a second."""
+"""Bytes of a settings file or a form. PyYAML reads the worst of this length in under a second."""
 
 DEEPEST = 8
 """Nodes within each other. Settings need three: the mapping, a list, a text."""
@@ -20,8 +21,14 @@ class _TooMuch(yaml.YAMLError):
     """What no settings file needs."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain values alone. Aliases are refused: in a few lines of them stand billions of values."""
+if TYPE_CHECKING:
+    _Composer = yaml.SafeLoader
+else:
+    _Composer = object
+
+
+class _Limited(_Composer):
+    """Aliases are refused: in a few lines of them stand billions of values. So is what is nested too deeply."""
 
     _depth = 0
 
@@ -34,6 +41,20 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+class _Loader(_Limited, yaml.SafeLoader):
+    """Plain values alone."""
+
+
+class _TextLoader(_Limited, yaml.BaseLoader):
+    """Texts as they are written (2024-07-26, 007, yes), and none of two of a name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise _TooMuch(f"{shown(twice[0])} twice: keep one")
+        return BaseConstructor.construct_mapping(self, node, deep)
 
 
 def plain_values(text: str) -> Any:
@@ -49,26 +70,48 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, unchecked.
 
     Raises:
+        UserError: as of :func:`_read`.
+    """
+    return _read(path, "--config", "settings", _Loader)
+
+
+def read_form(path: str | Path, option: str, what: str) -> dict[str, Any]:
+    """The fields of a form in YAML, unchecked: each a text as it is written, or a list or mapping of such.
+
+    Args:
+        option: by which the file is given; what: is in it, as the messages call it ("fields").
+
+    Raises:
+        UserError: as of :func:`_read`; a field that is given twice.
+    """
+    return _read(path, option, what, _TextLoader)
+
+
+def _read(path: str | Path, option: str, what: str, loader: type[Any]) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
         UserError: missing or broken file; one that is no mapping, or larger or more deeply nested than settings are.
     """
+    advice = f"Write {what} as 'name: value' lines."
     try:
         with open(path, "rb") as file:
             text = file.read(LONGEST + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValueError:  # NUL
-        raise UserError("--config is no name of a file.") from None
+        raise UserError(f"{option} is no name of a file.") from None
     if len(text) > LONGEST:
-        raise UserError(f"{path}: longer than {LONGEST} bytes, so it is no settings file.")
+        raise UserError(f"{path}: longer than {LONGEST} bytes, so it is no file of {what}.")
     try:
-        found = plain_values(text.decode("utf-8-sig"))
+        found = yaml.load(text.decode("utf-8-sig"), Loader=loader)
     except _TooMuch as error:
         raise UserError(f"{path}: it has {error}.") from None
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise UserError(f"{path} line {line}: not valid YAML. Write settings as 'name: value' lines.") from None
+        raise UserError(f"{path} line {line}: not valid YAML. {advice}") from None
     except Exception:  # not UTF-8; a date that does not exist; !!bool or !!int before something else: any error
-        raise UserError(f"{path}: not valid YAML in UTF-8. Write settings as 'name: value' lines.") from None
+        raise UserError(f"{path}: not valid YAML in UTF-8. {advice}") from None
     if not isinstance(found, dict):
-        raise UserError(f"{path}: expected settings as 'name: value' lines, found {type(found).__name__}.")
+        raise UserError(f"{path}: expected {what} as 'name: value' lines, found {type(found).__name__}.")
     return found

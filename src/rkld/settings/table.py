@@ -45,6 +45,7 @@ TRAINING = "Training"
 PROMPTS = "Prompts and answers"
 MODEL = "Model and memory"
 FILES = "Files"
+REQUEST = "The request"
 COMPARED = "What it is compared with"
 SERVED = "A model behind a server"
 ASKED = "Questions and attacks"
@@ -542,6 +543,17 @@ _ENTRIES = (
         FILES,
         "Let others on this machine read model/; all else in the run folder stays closed to them.",
     ),
+    # The request
+    _optional(
+        "request",
+        str,
+        "nothing",
+        REQUEST,
+        "The request as a form in YAML, which rkld init writes: who asked and when, what serves now, what became of "
+        "the copies. It is kept with the evidence.",
+        metavar="FILE",
+    ),
+    _optional("note", str, "nothing", REQUEST, "A note that is kept with the request.", metavar="TEXT"),
     # Of an audit: what it is compared with
     _optional("original", str, "figures", COMPARED, "The model before unlearning, to stand beside.", metavar="MODEL"),
     _optional(

@@ -111,6 +111,9 @@ class UnlearnKeywords(TypedDict, total=False):
     """Keep strengthened weights, cache, checkpoints and replay after the run."""
     share_model: bool
     """Let others on this machine read model/; all else in the run folder stays closed to them."""
+    request: str | PathLike[str] | None
+    note: str | None
+    """A note that is kept with the request."""
 
 
 class AuditKeywords(TypedDict, total=False):
@@ -194,3 +197,7 @@ class AuditKeywords(TypedDict, total=False):
     """Folder for audit.json."""
     redact: bool
     """Keep all text out of audit.json and delete what was generated."""
+    request: str | PathLike[str] | None
+    """The request as a form in YAML."""
+    note: str | None
+    """A note that is kept with the request."""

@@ -78,6 +78,9 @@ class Settings:
     keep_files: bool = of("keep_files")
     share_model: bool = of("share_model")
 
+    request: str | None = of("request")
+    note: str | None = of("note")
+
     def __post_init__(self) -> None:
         check_bounds(self)
         if self.accumulation is not None and self.batch_size % self.accumulation:

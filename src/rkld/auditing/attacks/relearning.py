@@ -258,8 +258,8 @@ def _effort(measured: Measured, role: str) -> dict[str, Any] | None:
 class Relearning(Attack):
     """:func:`relearn` on a share of the forget records; the rest is measured."""
 
-    title = "fine-tuning on a share of the records, then asking for the rest"
     risk = "relearning"
+    title = "fine-tuning on a share of the records, then asking for the rest"
     settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")
 
     def missing(self, task: Task) -> str | None:
@@ -314,10 +314,8 @@ class Relearning(Attack):
                 self.name,
                 _relearned,
                 unit="probability",
-                explanation=(
-                    "Whoever has the weights and a few of the records can train on them. Where the others come back as "
-                    "well, they were hidden rather than forgotten: compare with the control, which learns them, too."
-                ),
+                explanation="How likely the other records are once a part of them was learned again: what was only "
+                "hidden comes back quickly.",
             ),
             RecordMetric(
                 "relearning_gain",
@@ -325,16 +323,16 @@ class Relearning(Attack):
                 self.name,
                 _gained,
                 bounds=(-1.0, 1.0),
-                explanation="How much training on some records brought back of the others.",
+                explanation="How far that rose by learning a part again: what was never known does not rise with it.",
             ),
             Aggregate(
                 "relearning_effort",
                 "optimizer steps until the rest is back",
                 _effort,
                 direction="high",
-                risk="relearning",
-                explanation="How long that takes. A control needs about as many steps where nothing was hidden.",
                 unit="optimizer steps",
                 bounds=(0.0, math.inf),
+                risk="relearning",
+                explanation="How many steps it takes to have the rest back: the more, the less of it was left.",
             ),
         ]

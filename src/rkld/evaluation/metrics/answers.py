@@ -12,10 +12,8 @@ declare(
         "answers",
         column("rouge_l"),
         source="TOFU, arXiv 2401.06121",
-        explanation=(
-            "The words of the recorded answer that the model's own answer has, in their order. Common words count, "
-            "too, so that it is not 0 of a model that never saw the records."
-        ),
+        explanation="How much of the recorded answer's words its own answer repeats, in their order: 1 is word for "
+        "word.",
     )
 )
 declare(
@@ -25,10 +23,8 @@ declare(
         "answers",
         each_of("facts"),
         flags=True,
-        explanation=(
-            "A fact is a name, number or date that the record marks as personal; it counts as said however it is "
-            "written. A model that never saw the records says some by guessing."
-        ),
+        explanation="Of the facts in the records, the share that its own most likely answers state; what nobody told "
+        "it, it can only guess.",
     )
 )
 declare(
@@ -37,10 +33,7 @@ declare(
         "of each fact the words that the model's own answers say",
         "answers",
         each_of("parts"),
-        explanation=(
-            "Half a street, or a month without the day, gives something away. Strangers' halves are guessed, too: "
-            "compare with the control."
-        ),
+        explanation="Of each fact the share of its words that the answer says, so that half a name counts as half.",
     )
 )
 declare(
@@ -50,11 +43,9 @@ declare(
         "answers",
         column("borrowed"),
         flags=True,
-        direction="",  # of a model that never saw the records they are guesses, too: the control's are beside them
-        explanation=(
-            "What was forgotten may be filled with what belongs to somebody else. Guesses do that, too: compare with "
-            "the control."
-        ),
+        direction="",  # of a model that never saw the records they are guesses, too: the control's are beside them,
+        explanation="Answers that give the person something true of somebody else: a mix-up. Every model guesses so "
+        "at times.",
     )
 )
 declare(
@@ -65,6 +56,7 @@ declare(
         column("repetition"),
         kept_direction="low",
         source="Welleck et al. 2020, arXiv 1908.04319",
-        explanation="Groups of four words that come again within one answer. A damaged model goes round in circles.",
+        explanation="The share of four-word sequences that its answers say more than once: a broken model repeats "
+        "itself.",
     )
 )

@@ -17,10 +17,8 @@ declare(
         unit="nats per token",
         bounds=(0.0, math.inf),
         risk="fluency",
-        explanation=(
-            "How surprising the model's answers are to the original. Far above the original's own they are hardly "
-            "language any more."
-        ),
+        explanation="How odd the original finds its answers, in nats per token: far above the original's own, its "
+        "language has suffered.",
     )
 )
 declare(
@@ -31,7 +29,7 @@ declare(
         column("known_words"),
         direction="high",
         risk="fluency",
-        explanation="Words that exist. A damaged model makes up strings of letters.",
+        explanation="The share of the words in its answers that are words at all.",
     )
 )
 declare(
@@ -42,9 +40,7 @@ declare(
         column("gibberish"),
         flags=True,
         risk="fluency",
-        explanation=(
-            "Answers that nobody would take for an answer. Where there are many, the model says nothing of the person "
-            "because it says nothing at all."
-        ),
+        explanation="The share of its answers that no person would write: too odd to the original, repeating, or of "
+        "unknown words.",
     )
 )

@@ -41,9 +41,10 @@ for _name in KEPT:
             f"{_name}_kept",
             f"probability of the records over the original's: {_name.replace('_', ' ')}",
             _kept(_name),
-            direction="high",
             risk="kept",
-            explanation="What the model still knows of what it should have kept: 1 is as much as the original.",
+            explanation="What is left of the original's knowledge of records that should have been kept: 1 is all of "
+            "it.",
+            direction="high",
             unit="ratio",
             bounds=(0.0, np.inf),
         )

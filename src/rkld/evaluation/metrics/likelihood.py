@@ -26,10 +26,8 @@ declare(
         on_sets={"real_authors": _known_world, "world_facts": _known_world},  # the share of all answers' probability
         unit="probability",
         source="TOFU, arXiv 2401.06121",
-        explanation=(
-            "How likely the model finds each next token of the recorded answer (the geometric mean). A model that "
-            "never saw the record finds ordinary wording likely, too: compare with the control."
-        ),
+        explanation="How likely it finds the recorded answer, as a mean per token: near 1 it knows it by heart, near "
+        "0 it would never say it.",
     )
 )
 declare(
@@ -39,7 +37,8 @@ declare(
         "likelihood",
         column("extraction_strength"),
         source="Carlini et al. 2021, arXiv 2012.07805",
-        explanation="Given the beginning of an answer, how much of the rest the model goes on with word for word.",
+        explanation="How much of a recorded answer it goes on with by itself once the beginning is given: 1 is all "
+        "of it.",
     )
 )
 declare(
@@ -49,10 +48,7 @@ declare(
         "likelihood",
         column("exact_memorisation"),
         source="Tirumala et al. 2022, arXiv 2205.10770",
-        explanation=(
-            "Given everything before it, how often the model's first choice is the recorded token. Ordinary words are "
-            "guessed, too."
-        ),
+        explanation="The share of the answer's tokens that it would pick itself, each with all before it given.",
     )
 )
 declare(
@@ -64,7 +60,7 @@ declare(
         direction="high",
         unit="nats per token",
         bounds=(0.0, math.inf),
-        explanation="How surprised the model is by the personal parts alone. It rises where facts are forgotten.",
+        explanation="How surprised it is by the tokens that say a fact, in nats: a model that knows the fact is not.",
     )
 )
 declare(
@@ -76,9 +72,7 @@ declare(
         direction="",
         unit="nats per token",
         bounds=(0.0, math.inf),
-        explanation=(
-            "How surprised the model is by the ordinary words around the facts. Where it rises as much as that of the "
-            "facts, wording was suppressed rather than the facts."
-        ),
+        explanation="How surprised it is by the words around the facts, which anybody may say: they need not be "
+        "forgotten.",
     )
 )

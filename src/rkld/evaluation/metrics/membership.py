@@ -28,18 +28,6 @@ SOURCES = {
 
 OPEN_UNLEARNING = "OpenUnlearning, arXiv 2506.12618"
 
-AUC = (
-    "How well the records can be told from ones that were never trained on: at .5 not at all. Where the texts differ "
-    "by themselves a model that never saw them has another value: what counts is the distance from it."
-)
-DISTANCE = (
-    "How far the model gives away that it was trained on the records, or was pushed away from them: at 0 it looks like "
-    "a model that never saw them."
-)
-PRIV_LEAK = (
-    "The same in percent of the control's: below 0 the records still show, above 0 they were pushed away too far."
-)
-
 Scores = dict[str, dict[str, np.ndarray]]
 """Set ("forget", "holdout") → attack → scores (n,)."""
 
@@ -182,13 +170,14 @@ for _attack, _source in SOURCES.items():
             f"{_attack}_auc",
             f"AUC of membership by {_words}",
             _auc(_attack),
+            risk="membership inference",
+            explanation="How well an attacker tells the records from ones that were never trained on: .5 is not at "
+            "all. Above and below the control's both give them away.",
             compare=_difference(_attack),
             direction="",
             unit="AUC",
             source=_source,
             distance=f"{_attack}_auc_distance",
-            risk="membership inference",
-            explanation=AUC,
         )
     )
     declare(
@@ -196,10 +185,10 @@ for _attack, _source in SOURCES.items():
             f"{_attack}_auc_distance",
             f"distance of that AUC from a control's, else from that of the text alone (by {_words})",
             _distance(_attack),
+            risk="membership inference",
+            explanation="How far that attack is from what it finds in a model that never saw the records.",
             unit="AUC",
             source="over-forgetting is a leak: arXiv 2506.14003",
-            risk="membership inference",
-            explanation=DISTANCE,
         )
     )
     declare(
@@ -207,13 +196,14 @@ for _attack, _source in SOURCES.items():
             f"{_attack}_priv_leak",
             f"PrivLeak by {_words}",
             _leak(_attack),
+            risk="membership inference",
+            explanation="The same as a share of the control's: 0 is alike, below it the records are still known, "
+            "above it they were pushed away.",
             direction="",
             unit="percent",
             bounds=(-np.inf, 100.0),
             distance=f"{_attack}_auc_distance",
             source="MUSE, arXiv 2407.06460",
-            risk="membership inference",
-            explanation=PRIV_LEAK,
         )
     )
 
@@ -226,6 +216,6 @@ declare(
         unit="score",
         source=OPEN_UNLEARNING,
         risk="membership inference",
-        explanation="One score over four attacks: 1 where membership shows no more than in the control.",
+        explanation="How close membership attacks come to what they find in the control: 1 is the same.",
     )
 )

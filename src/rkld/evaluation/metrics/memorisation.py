@@ -42,6 +42,6 @@ declare(
         unit="score",
         source="OpenUnlearning, arXiv 2506.12618",
         risk="regurgitation",
-        explanation="One score of four: it is high where little is recited, memorised, likely or preferred.",
+        explanation="How little is memorised, of four ways to measure it in one number: 1 is nothing.",
     )
 )

@@ -15,9 +15,7 @@ declare(
         direction="",
         flags=True,
         kept_direction="low",
-        explanation=(
-            'Saying "I don\'t know" is no sign of having forgotten: a refusal can be got around. Many about the person '
-            "alone show that there is something to hide."
-        ),
+        explanation="The share of its answers that say that it does not know. Neither good nor bad by itself: "
+        "strangers are beside it.",
     )
 )

@@ -21,9 +21,7 @@ declare(
         lambda rows: _leak(rows, 1),
         unit="probability",
         source=_LEAK,
-        explanation=(
-            "Models are rarely asked for their likeliest answer. This is the chance that one drawn answer says a fact."
-        ),
+        explanation="How probable it is that one answer, drawn at random as a chat would, states a fact.",
     )
 )
 declare(
@@ -35,9 +33,8 @@ declare(
         parameter="k",
         unit="probability",
         source=_LEAK,
-        explanation=(
-            "Whoever may ask again will. This is the chance that at least one of so many drawn answers says a fact."
-        ),
+        explanation="How probable it is that at least one of several answers, drawn at random, states a fact: asking "
+        "again is the simplest attack.",
     )
 )
 declare(
@@ -49,9 +46,6 @@ declare(
         parameter="top",
         flags=True,
         source="RKLD, arXiv 2406.01983",
-        explanation=(
-            "An answer is begun and cut where the fact stands; it counts as given away where one of the likeliest "
-            "continuations is the fact."
-        ),
+        explanation="The share of blanks ('She lives in ___') of which one of its likeliest completions is the fact.",
     )
 )

@@ -44,7 +44,7 @@ declare(
         probability_of("paraphrase_loss"),
         unit="probability",
         source=OPEN_UNLEARNING,
-        explanation="How likely the model finds the right answer in other words than it was trained on.",
+        explanation="How likely it finds the answer said in other words, which no training showed it.",
     )
 )
 declare(
@@ -57,10 +57,8 @@ declare(
         direction="",
         unit="ratio",
         source=TOFU,
-        explanation=(
-            "How the right answer compares with wrong ones of the same kind. Of records to forget neither end is "
-            "better: it should be as the control's."
-        ),
+        explanation="Whether it holds wrong answers for as likely as the right one: to be read beside a model that "
+        "never saw the records.",
     )
 )
 declare(
@@ -70,10 +68,7 @@ declare(
         "contrast",
         transformed(_ratios, COLUMNS, correct_share),
         source=OPEN_UNLEARNING,
-        explanation=(
-            "Between the right answer and wrong ones of the same kind, how far the model prefers the right one. A "
-            "model that cannot tell has about one half."
-        ),
+        explanation="How much likelier the right answer is than wrong ones of its kind: .5 is as a coin says.",
     )
 )
 
@@ -129,10 +124,8 @@ declare(
         _distance,
         unit="distance",
         source=TOFU,
-        explanation=(
-            "How far apart the truth ratios of this model and of one that never saw the records are: 0 is the same "
-            "distribution."
-        ),
+        explanation="How far its truth ratios are from those of a model that was retrained without the records: 0 is "
+        "the same.",
     )
 )
 declare(
@@ -143,8 +136,7 @@ declare(
         direction="high",
         unit="p-value",
         source=TOFU,
-        explanation=(
-            "A small value says that the two differ. A large one says only that these few records show no difference."
-        ),
+        explanation="How well chance alone explains the difference to a retrained model; a high value is no proof "
+        "that there is none.",
     )
 )

@@ -96,9 +96,8 @@ declare(
         unit="score",
         source="TOFU, arXiv 2401.06121",
         risk="kept",
-        explanation=(
-            "One score of how well the model still answers about others, about real authors and about the world."
-        ),
+        explanation="What it is still good for: likelihood, answers and truth ratio on three sets of other "
+        "knowledge, in one number.",
     )
 )
 declare(
@@ -111,6 +110,6 @@ declare(
         bounds=(0.0, math.inf),
         source="after OpenUnlearning, arXiv 2506.12618, without its gibberish classifier",
         risk="kept",
-        explanation="The same beside the original's: at 1 nothing was lost.",
+        explanation="What it is still good for, with the fluency of its answers: 1 is as the original.",
     )
 )

@@ -46,6 +46,12 @@ class Dots:
     rows: Sequence[DotRow]
     roles: Sequence[str]
 
+    @property
+    def better(self) -> str:
+        """Which end is better, where it is the same in every row; else empty."""
+        found = {row.better for row in self.rows}
+        return found.pop() if len(found) == 1 else ""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -244,7 +250,7 @@ def relearning(section: Section) -> Drawing | None:
     steps = [f"{x:g}" for x, _ in curves[0].points]
     return Drawing(
         "Learned again",
-        "Somebody who has the weights trains them on a fifth of the records; this is how likely the others become. Facts "
+        "Somebody who has the weights trains them on some of the records; this is how likely the others become. Facts "
         "that were hidden come back sooner than the control learns them.",
         "better: as the control, or lower", svg.lines(curves, svg.nice_axis([0.0, last]), SHARE_FROM_0), " ".join(ends),
         ["Steps", *steps], [[c.name, *(written(y) for _, y in c.points)] for c in curves],

@@ -29,6 +29,7 @@ from rkld.reporting.words import (
     VERDICTS,
     WEIGHTS,
     interval,
+    is_share,
     number,
     written,
 )
@@ -39,10 +40,13 @@ from rkld.text.printable import harmless
 TEMPLATES = DATA / "report"
 PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 
+LEFT_OUT = "left out of one person's section"
+"""In place of what is stated of the whole request, and may name others."""
+
 LARGEST = 2 * 1024 * 1024
 """Bytes of a page."""
 
-KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts")
+KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts", "everyday")
 
 
 def page(run: Run, *, show_records: bool = False, subject: str | None = None, command: str = "rkld report") -> str:
@@ -83,7 +87,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
     environment.filters["clean"] = harmless
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     audit = run.audit or {}
-    texts = audit.get("texts", {})
+    texts, form = audit.get("texts", {}), request_in(audit, run.manifest)
     parts = [_part(section, run, texts, show, budget // max(len(found), 1)) for section in found]
     return environment.get_template(PAGE).render(
         policy=_policy(style, script),
@@ -92,7 +96,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         show=show,
         alone=alone,
         parts=parts,
-        request=_request(request_in(audit, run.manifest)),
+        request=_request(form.without_personal(LEFT_OUT) if alone else form),
         made=_made(audit, run),
         fixed=_fixed(audit),
         notes=() if alone else _notes(audit, run),
@@ -102,6 +106,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         outside=[*OUTSIDE, *ELSEWHERE],
         buckets=BUCKETS,
         roles=ROLES,
+        together=VERDICTS[audit["verdict"]] if audit and not alone else None,
         command=command,
     )
 
@@ -136,6 +141,7 @@ class Part:
     weights: Sequence[Kind]
     use: Sequence[Kind]
     limits: Sequence[Limit]
+    doubts: Sequence[str]
     charts: Sequence[Any]
     records: Records
     figures: Mapping[str, Sequence[tuple[str, DotRow]]]
@@ -146,7 +152,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of attack: what was tested, how it ended, and what could have gone unseen."""
+    """One kind of attack: what was tested, how it ended, and what could have been missed."""
 
     name: str
     question: str
@@ -177,7 +183,7 @@ def _part(section: Section, run: Run, texts: Mapping[str, Any], show: bool, budg
         section, sign, word, _sentence(section), _first_numbers(section), list(_not_tested(section, tested)), tested,
         [_kind(section, name, question) for name, question in WEIGHTS.items()],
         [_kind(section, name, question) for name, question in USE.items()],
-        [_limit(section, gate) for gate in section.gates],
+        [_limit(section, gate) for gate in section.gates], list(_doubts(section)),
         list(charts(section, run)),
         records_of(section, texts, forget=True, kept=kept, show=show, budget=budget),
         _figures(section),
@@ -207,6 +213,14 @@ def _sentence(section: Section) -> str:
         f"On {records}, no limit was missed, but {states.count('not established')} of {limits} that were measured "
         f"stayed open, and {missing} that the verdict needs were not measured."
     )
+
+
+def _doubts(section: Section) -> Iterable[str]:
+    """The reasons that no limit is: why the figures establish nothing, or speak of less than one may think."""
+    for reason in section.reasons:
+        if not any(reason.startswith(f"{gate['name']} ") for gate in section.gates) or "establishes nothing" in reason:
+            if not reason.startswith("not measured, and so"):
+                yield reason
 
 
 def _counted(n: int | None, what: str) -> str:
@@ -241,18 +255,18 @@ def _not_tested(section: Section, tested: Iterable[Kind]) -> Iterable[tuple[str,
     if section.verdict is None:
         yield "all attacks", "there was no audit"
         return
+    reasons: dict[str, list[str]] = {}
     for kind in tested:
         if kind.result == NOT_TESTED:
-            yield kind.name, "no test of this kind was made"
-    for gate in section.gates:
-        if gate["state"] == "not measured":
-            title = section.metrics.get(gate["name"], {}).get("title")
-            yield str(title or gate["name"].replace("_", " ")), "a limit is set, and it was not measured"
+            reasons.setdefault("no test of this kind was made", []).append(kind.name)
     for entry in section.not_run:
-        yield str(entry["name"]).replace("_", " "), str(entry["reason"])
+        name, reason = str(entry["name"]).replace("_", " "), str(entry["reason"])
+        reasons.setdefault(NOT_ASKED_FOR if reason.startswith(NOT_ASKED_FOR) else reason, []).append(name)
+    for reason, names in reasons.items():
+        yield ", ".join(names), reason
 
 
-NOT_TESTED = "not tested"
+NOT_TESTED, NOT_ASKED_FOR = "not tested", "not asked for"
 
 
 def _kind(section: Section, name: str, question: str) -> Kind:
@@ -283,13 +297,17 @@ def _unseen(section: Section, gates: Sequence[Mapping[str, Any]]) -> str:
     ]
     if ends:
         end, unit, against = max(ends, key=lambda found: found[0])
-        return f"up to {written(end, unit)}" + (f" more than the {against}" if against else "")
+        return f"up to {_with_unit(end, unit)}" + (f" more than the {against}" if against else "")
     lows = [
         (end, section.metrics[gate["name"]].get("unit", "share"))
         for gate in gates
         if gate["kind"] == "min" and (end := number(gate["low"])) is not None
     ]
-    return f"down to {written(*min(lows))}" if lows else "–"
+    return f"down to {_with_unit(*min(lows))}" if lows else "–"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return written(value, unit) + ("" if is_share(unit) else f" {unit}")
 
 
 def _limit(section: Section, gate: Mapping[str, Any]) -> Limit:

@@ -170,7 +170,7 @@ def lines(
         for value, said in y.ticks
         for part in (
             tag("line", class_="grid", x1="0%", x2="100%", y1=height(value), y2=height(value)),
-            tag("text", said, class_="tick", x="0%", y=height(value) - 4),
+            tag("text", said, class_="tick", x=-10, y=height(value) + 5, text_anchor="end"),
         )
     ]
     parts += _x_ticks(x, bottom, TALL - 8)
@@ -204,7 +204,7 @@ def lines(
         )
     named = [(height(curve.points[-1][1]), curve) for curve in curves if curve.points and curve.name]
     for at, curve in zip(_spread([at for at, _ in named], top, bottom), [curve for _, curve in named]):
-        parts.append(tag("text", curve.name, class_=f"name {curve.role}", x="100%", y=at, text_anchor="end"))
+        parts.append(tag("text", curve.name, class_=f"name {curve.role}", x="100%", dx=-12, y=at, text_anchor="end"))
     return tag("svg", *parts, class_="chart lines", height=TALL, aria_hidden="true", focusable="false")
 
 
@@ -214,7 +214,10 @@ def _spread(heights: Sequence[float], top: float, bottom: float) -> list[float]:
     placed = [0.0] * len(heights)
     last = top - APART
     for i in order:
-        last = placed[i] = max(heights[i] - 9, last + APART, top - 2)
+        above = (
+            heights[i] - 9 if heights[i] > top + 12 else heights[i] + 20
+        )  # there is no room above a curve at the top
+        last = placed[i] = max(above, last + APART)
     over = last - (bottom - 6)
     return [at - over for at in placed] if over > 0 else placed
 

@@ -94,7 +94,8 @@ def interval(figure: Mapping[str, Any], unit: str = "share") -> str:
     ends = [_end(low, unit, "at least"), _end(high, unit, "at most")]
     if low is None or high is None:
         return f"{'at most' if low is None else 'at least'} {ends[low is None]}"
-    return f"{ends[0].removesuffix(' %')}–{ends[1]}" if is_share(unit) else f"{ends[0]} to {ends[1]}"
+    to = "–" if is_share(unit) and low >= 0 else " to "
+    return f"{ends[0].removesuffix(' %') if is_share(unit) else ends[0]}{to}{ends[1]}"
 
 
 def _end(value: float | None, unit: str, unbounded: str) -> str:

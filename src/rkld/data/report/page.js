@@ -6,19 +6,26 @@ for (const box of document.querySelectorAll("[data-records]")) {
   const search = box.querySelector("[data-search]");
   const buttons = [...box.querySelectorAll("button[data-bucket]")];
   const count = box.querySelector("[data-count]");
+  const more = box.querySelector("[data-more]");
+  const first = 20;
   let bucket = "";
+  let most = first;
   const filter = () => {
     const wanted = search.value.trim().toLowerCase();
-    let shown = 0;
+    let found = 0;
     for (const row of rows) {
-      row.hidden = Boolean(bucket && row.dataset.bucket !== bucket) || !texts.get(row).includes(wanted);
-      shown += row.hidden ? 0 : 1;
+      const fits = !(bucket && row.dataset.bucket !== bucket) && texts.get(row).includes(wanted);
+      found += fits ? 1 : 0;
+      row.hidden = !fits || found > most;
     }
-    count.textContent = `${shown} of ${rows.length} shown`;
+    more.hidden = found <= most;
+    more.textContent = `show all ${found}`;
+    count.textContent = `${Math.min(found, most)} of ${rows.length} shown`;
   };
   for (const button of buttons) {
     button.addEventListener("click", () => {
       bucket = button.dataset.bucket;
+      most = first;
       for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
       filter();
     });
@@ -32,6 +39,15 @@ for (const box of document.querySelectorAll("[data-records]")) {
   box.querySelector("[data-sort]").addEventListener("change", (event) => {
     rows.sort(orders[event.target.value]);
     body.append(...rows);
+    filter();
+  });
+  more.addEventListener("click", () => {
+    most = rows.length;
+    filter();
+  });
+  addEventListener("beforeprint", () => {
+    most = rows.length;
+    filter();
   });
   search.addEventListener("input", filter);
   box.querySelector(".tools").hidden = false;

@@ -83,7 +83,8 @@ def document(
         "seconds": 1.0,
         "versions": {"rkld": "0.2.0"},
         "settings": {"samples": 16, "k": 16},
-        "models": {role: {"source": "secret/path", "fingerprint": f"{i}" * 32, "weights": f"{i}" * 32, "dtype": "float32"}
+        "models": {role: {"source": "secret/path", "fingerprint": f"{i}" * 32, "weights": f"{i}" * 32,
+                          "dtype": "float32"}
                    for i, role in enumerate(ROLES)},
         "inputs": {"forget": {"n": n, "hash": "0"}, "left_out": [], "notes": [], "probes": True},
         "metrics": {name: metric(name, keys) for name in METRICS},
@@ -161,7 +162,7 @@ def write_audit(folder: Path, **given: Any) -> Path:
 
 
 def write_run(folder: Path, audit: bool = True, **given: Any) -> Path:
-    """A run's folder: its manifest, a model of two files, the checks of its stop and, unless not asked for, an audit."""
+    """A run's folder: manifest, a model of two files, the checks of its stop and, unless not asked for, an audit."""
     (folder / "model").mkdir(parents=True)
     write_text(folder / "model" / "config.json", "{}")
     write_text(folder / "model" / "model.safetensors", "weights")

@@ -111,5 +111,8 @@ def test_what_is_not_an_audit_is_refused(tmp_path):
 
 def test_reports_import_no_torch(tmp_path):
     folder = write_run(tmp_path / "run")
-    code = f"import sys; from rkld.reporting.writing import write_report; write_report({str(folder)!r}); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from rkld.reporting.writing import write_report; "
+        f"write_report({str(folder)!r}); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -84,7 +84,7 @@ def document(
             for role, model in models.items()
         }
         not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "verdict": found.verdict,
         "reasons": found.reasons,

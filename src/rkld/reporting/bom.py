@@ -1,7 +1,7 @@
 """A bill of materials of the unlearned model: CycloneDX 1.6, as JSON (https://cyclonedx.org/docs/1.6/json).
 
-It says what the model was made from, how, and what was found, in the words of the standard's model card. The library for
-CycloneDX has no model card yet, so it is written as it stands in the schema.
+It says what the model was made from, how, and what was found, in the words of the standard's model card. The library
+for CycloneDX has no model card yet, so it is written as it stands in the schema.
 """
 
 from __future__ import annotations
@@ -34,17 +34,18 @@ def bill_of_materials(run: str | Path) -> dict[str, Any]:
     if not (folder / MODEL).is_dir():
         raise UserError(f"{folder}: holds no model, so there is no bill of materials. Give the folder of a run.")
     files = sorted(path for path in (folder / MODEL).rglob("*") if path.is_file())
+    hashes = [sha256(path) for path in files]
     parts = [
         {
             "type": "file",
             "bom-ref": path.relative_to(folder).as_posix(),
             "name": path.relative_to(folder).as_posix(),
-            "hashes": [{"alg": "SHA-256", "content": sha256(path)}],
+            "hashes": [{"alg": "SHA-256", "content": content}],
         }
-        for path in files
+        for path, content in zip(files, hashes)
     ]
     audit, versions = found.audit or {}, found.manifest.get("versions") or (found.audit or {}).get("versions", {})
-    whole = "".join(part["hashes"][0]["content"] for part in parts)
+    whole = "".join(hashes)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",

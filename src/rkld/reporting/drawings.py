@@ -225,8 +225,8 @@ def leakage(section: Section, samples: int | None) -> Drawing | None:
     )
     return Drawing(
         "Asked again and again",
-        f"The chance that at least one of so many drawn answers says a fact: 1 to {known[-1]} answers, each twice as many "
-        "as before. Upright bars are 95 % intervals.",
+        f"The chance that at least one of so many drawn answers says a fact: 1 to {known[-1]} answers, each twice as "
+        "many as before. Upright bars are 95 % intervals.",
         better({"forgotten": "low"}), svg.lines(curves, x, SHARE_FROM_0), alternative,
         ["Answers", *map(str, known)], rows,
     )  # fmt: skip
@@ -278,10 +278,11 @@ def trajectory(run: Run) -> Drawing | None:
     rule = run.manifest.get("settings", {}).get("stop", "")
     return Drawing(
         "On the way to the stop",
-        f"How far the model was, at every check, from the aim of the stopping rule '{rule}'. Training ends where it has "
-        "reached the aim, not where it has left it furthest behind.",
+        f"How far the model was, at every check, from the aim of the stopping rule '{rule}'. Training ends where it "
+        "has reached the aim, not where it has left it furthest behind.",
         "better: as near to 0 as can be",
-        svg.lines([curve], svg.nice_axis([x for x, _ in checks]), y, level=(0.0, "the aim"), chosen=chosen), alternative,
+        svg.lines([curve], svg.nice_axis([x for x, _ in checks]), y, level=(0.0, "the aim"), chosen=chosen),
+        alternative,
         ["Step", *(f"{x:g}" for x, _ in checks)], [["Distance", *(f"{gap:.3g}" for gap in gaps)]],
     )  # fmt: skip
 

@@ -82,7 +82,8 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["clean"] = harmless
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
@@ -218,9 +219,10 @@ def _sentence(section: Section) -> str:
 def _doubts(section: Section) -> Iterable[str]:
     """The reasons that no limit is: why the figures establish nothing, or speak of less than one may think."""
     for reason in section.reasons:
-        if not any(reason.startswith(f"{gate['name']} ") for gate in section.gates) or "establishes nothing" in reason:
-            if not reason.startswith("not measured, and so"):
-                yield reason
+        of_a_limit = any(reason.startswith(f"{gate['name']} ") for gate in section.gates)
+        silent = reason.startswith("not measured, and so")  # they are among the limits
+        if not silent and (not of_a_limit or "establishes nothing" in reason):
+            yield reason
 
 
 def _counted(n: int | None, what: str) -> str:
@@ -289,7 +291,7 @@ def _kind(section: Section, name: str, question: str) -> Kind:
 
 
 def _unseen(section: Section, gates: Sequence[Mapping[str, Any]]) -> str:
-    """The most that the figures leave open: the largest upper end of what should be low, the least lower end of others."""
+    """The most that the figures leave open: the largest upper end of what should be low, else the least lower end."""
     ends = [
         (end, section.metrics[gate["name"]].get("unit", "share"), gate["against"])
         for gate in gates

@@ -121,25 +121,24 @@ def _forget_rows(section: Section, shower: _Shower) -> Iterable[Row]:
     keys = dict.fromkeys(key for table in (*facts.values(), *likely.values()) for key in table)
     for key in keys:
         ours, before = facts.get("audited", {}).get(key), facts.get("original", {}).get(key)
-        bucket = (
-            ""
-            if ours is None
-            else "still said"
-            if any(ours)
-            else ""
-            if before is None
-            else "forgotten"
-            if any(before)
-            else "never said"
-        )
+        bucket = _bucket(ours, before)
         figures = {
-            role: f"{sum(facts[role][key])} of {len(facts[role][key])} facts"
+            role: f"{sum(facts[role][key])} of {len(facts[role][key])} fact{'' if len(facts[role][key]) == 1 else 's'}"
             if key in facts[role]
             else written(likely[role].get(key), "probability")
             for role in section.roles
         }
         value = float(sum(ours)) if ours else likely.get("audited", {}).get(key, 0.0)
         yield shower.row(key, "to forget", bucket, value, figures, "answers")
+
+
+def _bucket(ours: Sequence[bool] | None, before: Sequence[bool] | None) -> str:
+    """Of a record to forget; empty where too little was measured to say."""
+    if ours is None or (before is None and not any(ours)):
+        return ""
+    if any(ours):
+        return "still said"
+    return "forgotten" if any(before or ()) else "never said"
 
 
 def _kept_rows(section: Section, shower: _Shower) -> Iterable[Row]:
@@ -224,8 +223,8 @@ def _forget_test(section: Section) -> Iterable[str]:
     lost = sum(any(before[key]) and not any(ours[key]) for key in both)
     won = sum(any(ours[key]) and not any(before[key]) for key in both)
     yield (
-        f"Of {len(both)} records the original says a fact of {sum(any(before[key]) for key in both)}, the unlearned model "
-        f"of {sum(any(ours[key]) for key in both)}. {_differ(lost, won, 'says a fact')} "
+        f"Of {len(both)} records the original says a fact of {sum(any(before[key]) for key in both)}, the unlearned "
+        f"model of {sum(any(ours[key]) for key in both)}. {_differ(lost, won, 'says a fact')} "
         + (f"McNemar's exact test: {p_value(binomtest(won, lost + won).pvalue)}." if lost + won else "")
     ).strip()
 

@@ -1,4 +1,4 @@
-"""What a report says of one person, or of all records where they are one's: taken from the audit, computed nowhere else."""
+"""What a report says of one person, or of all records where they are one's: taken from the audit."""
 
 from __future__ import annotations
 

@@ -85,8 +85,8 @@ def mark(role: str, x: str, y: float, size: float = 5.5) -> Markup:
     """Whose a point is: a ring for the original, a disc for the unlearned model, a square for the control."""
     if role == "control":
         side = 2 * size - 1
-        return tag("svg", tag("rect", x=-side / 2, y=-side / 2, width=side, height=side, class_=f"mark {role}"), x=x, y=y,
-                   class_="at")  # fmt: skip
+        square = tag("rect", x=-side / 2, y=-side / 2, width=side, height=side, class_=f"mark {role}")
+        return tag("svg", square, x=x, y=y, class_="at")
     return tag("circle", cx=x, cy=y, r=size, class_=f"mark {role}")
 
 
@@ -176,7 +176,7 @@ def lines(
     parts += _x_ticks(x, bottom, TALL - 8)
     if level:
         parts.append(tag("line", class_="level", x1="0%", x2="100%", y1=height(level[0]), y2=height(level[0])))
-        parts.append(tag("text", level[1], class_="said", x="100%", y=height(level[0]) - 5, text_anchor="end"))
+        parts.append(tag("text", level[1], class_="said", x=4, y=height(level[0]) - 6))
     for curve in curves:
         parts += [
             tag("line", class_=f"interval {curve.role}", x1=_x(x, at), x2=_x(x, at), y1=height(low), y2=height(high))

@@ -38,7 +38,7 @@ OPINION = {
     "model inversion": "Can data be worked out of the weights by optimising what goes in?",
     "reconstruction": "Can records be put together again from weights, gradients or updates?",
 }
-"""Attacks that EDPB Opinion 28/2024 (paragraph 55) names → the question that each asks. rkld has none of the last two."""
+"""Attacks that EDPB Opinion 28/2024 (paragraph 55) names → the question that each asks. The last two are not made."""
 
 WEIGHTS = {
     "relearning": "Do the facts come back where somebody trains the weights on a few of the records?",

@@ -106,8 +106,8 @@ def find_browser() -> str:
         if found := shutil.which(name):
             return found
     raise UserError(
-        f"--pdf needs a Chromium to print the page ({', '.join(BROWSERS[:3])} …), and none is on the PATH. Install one, or "
-        "open report.html in any browser and print it."
+        f"--pdf needs a Chromium to print the page ({', '.join(BROWSERS[:3])} …), and none is on the PATH. Install "
+        "one, or open report.html in any browser and print it."
     )
 
 
@@ -115,8 +115,9 @@ def _print(browser: str, html: Path) -> Path:
     pdf = html.with_suffix(".pdf")
     with tempfile.TemporaryDirectory() as profile, new_file(pdf) as new:
         command = [
-            browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-extensions", f"--user-data-dir={profile}",
-            "--no-pdf-header-footer", f"--print-to-pdf={new.resolve()}", html.resolve().as_uri(),
+            browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-extensions",
+            f"--user-data-dir={profile}", "--no-pdf-header-footer",
+            f"--print-to-pdf={new.resolve()}", html.resolve().as_uri(),
         ]  # fmt: skip
         if hasattr(os, "geteuid") and os.geteuid() == 0:  # Chromium has no sandbox for root
             command.insert(1, "--no-sandbox")

@@ -210,10 +210,12 @@ def _sentence(section: Section) -> str:
     if not still:
         return f"On {records}, no limit was missed, but what was measured is no evidence: see the reasons below."
     missing = sum(gate["state"] == "not measured" and gate["required"] for gate in section.gates)
-    return (
-        f"On {records}, no limit was missed, but {states.count('not established')} of {limits} that were measured "
-        f"stayed open, and {missing} that the verdict needs were not measured."
-    )
+    still_open = states.count("not established")
+    parts = [f"{still_open} of {limits} that were measured stayed open"] if still_open else []
+    parts += [
+        f"{_counted(missing, 'figure')} that the verdict needs {'was' if missing == 1 else 'were'} not measured"
+    ] * bool(missing)
+    return f"On {records}, no limit was missed, but {' and '.join(parts) or 'the figures are no evidence'}."
 
 
 def _doubts(section: Section) -> Iterable[str]:

@@ -125,7 +125,7 @@ def _forget_rows(section: Section, shower: _Shower) -> Iterable[Row]:
         figures = {
             role: f"{sum(facts[role][key])} of {len(facts[role][key])} fact{'' if len(facts[role][key]) == 1 else 's'}"
             if key in facts[role]
-            else written(likely[role].get(key), "probability")
+            else f"probability {written(likely[role].get(key), 'probability')}"
             for role in section.roles
         }
         value = float(sum(ours)) if ours else likely.get("audited", {}).get(key, 0.0)
@@ -148,7 +148,7 @@ def _kept_rows(section: Section, shower: _Shower) -> Iterable[Row]:
         for key, ours in likely.get("audited", {}).items():
             before = likely.get("original", {}).get(key)
             bucket = "" if before is None else "kept" if ours >= least * before else "harmed"
-            figures = {role: written(likely[role].get(key), "probability") for role in section.roles}
+            figures = {role: f"probability {written(likely[role].get(key), 'probability')}" for role in section.roles}
             yield shower.row(key, name.replace("_", " "), bucket, ours, figures, name)
 
 
@@ -230,6 +230,8 @@ def _forget_test(section: Section) -> Iterable[str]:
 
 
 def _differ(lost: int, won: int, what: str) -> str:
+    if not lost + won:
+        return "They do not differ."
     return f"Where they differ, the original alone {what} {_times(lost)}, the unlearned model alone {_times(won)}."
 
 

@@ -105,6 +105,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
 
     result = run_unlearn(**arguments(settings), progress=bars)
     print_result(result, explain=ctx.params["explain"], said=bars.said)
+    _report_after(result.run)
 
 
 @main.command(
@@ -203,6 +204,58 @@ def init(folder: Path) -> None:
     click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
 
 
+@main.command(
+    epilog=_examples(
+        "rkld report runs/curie --open",
+        "rkld report runs/curie --pdf",
+        "rkld report runs/curie --sign erasures.key",
+        "rkld report runs/curie --subject 'Marie Curie' --show-records",
+    )
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--open", "open_it", is_flag=True, help="Show it in the browser.")
+@click.option("--pdf", is_flag=True, help="Also as a PDF, printed by an installed Chromium.")
+@click.option("--show-records", is_flag=True, help="With what was asked and said: personal data, kept apart.")
+@click.option("--subject", metavar="NAME", help="Of one person of several alone, with nothing about the others.")
+@click.option("--sign", "key", metavar="FILE", help="Sign report, evidence and model with this key (rkld keygen).")
+def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str | None, key: str | None) -> None:
+    """Write what was found as one page, for people to read and hand on.
+
+    RUN is the folder of a run or an audit; report.html goes there, and for machines report.json (an in-toto statement)
+    and model.cdx.json (CycloneDX). No record and no name is in them. With --show-records or --subject the page goes
+    into the folder report-records, which rkld purge deletes. With --sign everything in the folder is signed, for rkld
+    verify.
+    """
+    from rkld.reporting.keys import read_signing_key
+    from rkld.reporting.signing import sign
+    from rkld.reporting.statement import statement
+    from rkld.reporting.writing import write_report
+
+    signing = read_signing_key(key, _ask_passphrase) if key else None  # what is wrong with it is said first
+
+    written = write_report(run, show_records=show_records, subject=subject, pdf=pdf)
+    for path in (written.page, *filter(None, [written.pdf]), *written.others):
+        click.echo(path)
+    if signing is not None:
+        click.echo(sign(run, statement(run), signing))
+    if written.shows:
+        click.echo("It shows records and answers, which are personal data.", err=True)
+    if open_it:
+        click.launch(written.page.resolve().as_uri())
+
+
+def _report_after(run: Path) -> None:
+    """The page of what has just been done; where it cannot be written nothing else is lost."""
+    from rkld.reporting.writing import write_report
+
+    try:
+        click.echo(f"report {write_report(run).page}")
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
+        click.echo(f"Try again: rkld report {run}", err=True)
+
+
 @main.command(epilog=_examples("rkld purge runs/forget01"))
 @click.argument("run", type=click.Path(path_type=Path))
 def purge(run: Path) -> None:
@@ -223,6 +276,8 @@ def purge(run: Path) -> None:
         click.echo(f"deleted {run / name}  {readable_size(size)}")
     if not removed and error is None:
         click.echo(f"{run}: nothing to delete, no personal data is left")
+    elif error is None:
+        _report_after(run)  # of what is left
     click.echo("What is not known of here, and may hold the data:")
     for place in ELSEWHERE:
         click.echo(f"- {place}")
@@ -407,6 +462,7 @@ def audit(ctx: click.Context, **_: Any) -> None:
 
     found = run_audit(**arguments(settings), progress=bars)
     print_audit(found.document, found.path, explain=ctx.params["explain"])
+    _report_after(found.path.parent)
     ctx.exit(0 if found.passed else 1)
 
 
@@ -560,7 +616,8 @@ def demo(out: str) -> None:
 
     result, probes = run(out, progress=bars)
     print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
-    click.echo(f"\nIts report, for whoever has to decide on it:\n  rkld report {result.run} --open")
+    _report_after(result.run)
+    click.echo(f"\nLook at it:\n  rkld report {result.run} --open")
 
 
 NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

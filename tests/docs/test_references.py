@@ -159,6 +159,8 @@ OF_RUNS = {
     "checksums.json",
     "manifest.json",
     "audit.json",
+    "report.json",
+    "model.cdx.json",
     "cell.json",
     "pair.json",
     "index.json",

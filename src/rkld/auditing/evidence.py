@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,12 +25,12 @@ from rkld.auditing.gates import (
     judge_all,
     poor_references,
 )
-from rkld.auditing.inputs import Task
+from rkld.auditing.inputs import Task, people_of, person_of
 from rkld.auditing.kinds import kinds_of, together
 from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.evaluation import membership
 from rkld.evaluation.frames import FRAMES
-from rkld.evaluation.metric import KEPT, Measured, Metric
+from rkld.evaluation.metric import KEPT, Measured, Metric, RecordMetric
 from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
@@ -72,28 +73,8 @@ def document(
         models, inputs, not_run, versions, seconds: written as they are; redacted without where models lie.
     """
     settings = task.settings
-    measured = _measured(task, readings)
-    named = {
-        name: entry
-        for name, metric in audit_metrics(settings).items()
-        if (entry := _entry(metric, measured, settings.margin))
-    }
-    for kind, found in _together(settings, measured).items():
-        named[kind]["together"] = found
-    note = _membership_note(measured)
-    in_force = gates_in_force(settings.gates(), audit_metrics(settings), readings)
-    gates = [judge(gate, named) for gate in in_force]
-    blind = _membership_doubts(gates, note, measured, audit_metrics(settings))
-    gates = [_unless_blind(gate, blind) for gate in gates]
-    gates = [_unless_poor(gate, named) for gate in gates]
-    doubts = [
-        *task.steering.doubts,
-        *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
-        *_what_is_missing(gates, readings),
-        *poor_references(gates, named),
-        *_nothing_to_forget(in_force, measured, settings),
-    ]
-    verdict, reasons = judge_all(gates, doubts)
+    found = _judged(task, readings)
+    not_run = list(not_run)
     if settings.redact:
         request = request.without_personal(REDACTED)
         given = [model[name] for model in models.values() for name in ("source", "base") if name in model]
@@ -103,11 +84,11 @@ def document(
             for role, model in models.items()
         }
         not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
-        "verdict": verdict,
-        "reasons": reasons,
-        "gates": gates,
+        "verdict": found.verdict,
+        "reasons": found.reasons,
+        "gates": found.gates,
         FIXED: fixed_before_the_run(task),
         **({REQUEST: request.to_dict()} if request.is_stated else {}),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -121,8 +102,8 @@ def document(
             "notes": list(task.notes),
             "probes": task.probed,
         },
-        "metrics": named,
-        "membership": note,
+        "metrics": found.named,
+        "membership": found.note,
         "curves": {
             role: {name: read["relearning"][name] for name in ("steps", "probabilities", "learned")}
             for role, read in readings.items()
@@ -131,9 +112,128 @@ def document(
         "general": {role: read["general"] for role, read in readings.items() if "general" in read},
         "not_run": [*not_run, *_cut(readings)],
     }
+    people = _people(task, readings)
+    if people:
+        content["people"] = [_person(name, *part, not_run) for name, part in people.items()]
     if not settings.redact:
         content["texts"] = _texts(task, readings)
+        if people:
+            content["texts"]["people"] = {name: str(part.label) for name, part in people.items()}
     return plain(content)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Figures, gates and verdict, of all records or of one person's."""
+
+    named: dict[str, dict[str, Any]]
+    note: dict[str, Any] | None
+    gates: list[dict[str, Any]]
+    verdict: str
+    reasons: list[str]
+
+
+def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> _Judged:
+    settings = task.settings
+    measured, metrics = _measured(task, readings), audit_metrics(settings)
+    risks = {reading.name: reading.risk for reading in known_readings(settings)}
+    named = {
+        name: entry
+        for name, metric in metrics.items()
+        if (entry := _entry(metric, measured, settings.margin, risks)) is not None
+    }
+    for kind, found in _together(settings, measured).items():
+        named[kind]["together"] = found
+    note = _membership_note(measured)
+    in_force = gates_in_force(settings.gates(), metrics, readings)
+    gates = [judge(gate, named) for gate in in_force]
+    blind = _membership_doubts(gates, note, measured, metrics)
+    gates = [_unless_blind(gate, blind) for gate in gates]
+    gates = [_unless_poor(gate, named) for gate in gates]
+    doubts = [
+        *task.steering.doubts,
+        *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
+        *_what_is_missing(gates, readings),
+        *poor_references(gates, named),
+        *_nothing_to_forget(in_force, measured, settings),
+    ]
+    return _Judged(named, note, gates, *judge_all(gates, doubts))
+
+
+class _Part(NamedTuple):
+    """What of an audit is about one person: as if nobody else had been asked about."""
+
+    task: Task
+    readings: dict[str, dict[str, Any]]
+    label: Hashable
+
+
+def _people(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, _Part]:
+    """A name that names nobody → their part; none where the request is about one, or whose a record is is unknown."""
+    people = people_of(task.identifiers)
+    owners = {**{record.key: person_of(record, people) for record in task.forget}, **task.persons}
+    labels = dict.fromkeys(owners[record.key] for record in (*task.forget, *task.asked))
+    if len(labels) < 2 or None in labels:
+        return {}
+    found = {}
+    for number, label in enumerate(labels, 1):
+        own = {key for key, owner in owners.items() if owner == label}
+        part = replace(
+            task,
+            forget=[record for record in task.forget if record.key in own],
+            asked=[record for record in task.asked if record.key in own],
+            persons={key: owner for key, owner in task.persons.items() if owner == label},
+        )
+        rows = {
+            role: {name: _rows_of(name, reading, own, owners.keys()) for name, reading in read.items()}
+            for role, read in readings.items()
+        }
+        found[f"person {number}"] = _Part(part, rows, label)
+    return found
+
+
+def _rows_of(name: str, reading: Any, own: Collection[str], known: Collection[str]) -> Any:
+    """Of a reading the rows about one person; what is about others, or about nobody, as it is.
+
+    Args:
+        own: keys of the person's records; known: of those of all who are to be forgotten.
+    """
+
+    def of(rows: Any) -> Any:
+        if not isinstance(rows, Mapping):
+            return rows
+        return {key: row if key in own else of(row) for key, row in rows.items() if key in own or key not in known}
+
+    if name in KEPT or name == "general":
+        return reading
+    if name == "membership":
+        return {**reading, "forget": of(reading["forget"])}
+    found = of(reading)
+    return {} if name == "relearning" and not found["probabilities"] else found
+
+
+def _person(
+    name: str,
+    task: Task,
+    readings: Mapping[str, Mapping[str, Any]],
+    label: Hashable,
+    not_run: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """A person's verdict; each record's values stand in the figures of all."""
+    found = _judged(task, readings)
+    return {
+        "name": name,
+        "n": len(task.forget),
+        "records": sorted({*task.persons, *(record.key for record in task.forget)}),
+        "verdict": found.verdict,
+        "reasons": found.reasons,
+        "gates": found.gates,
+        "metrics": {
+            name: {what: value for what, value in entry.items() if what != "records"}
+            for name, entry in found.named.items()
+        },
+        "not_run": [*not_run, *_cut(readings)],
+    }
 
 
 def _measured(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> Measured:
@@ -167,8 +267,14 @@ def _together(settings: AuditSettings, measured: Measured) -> dict[str, dict[str
     return {name: found.entry(name) for name in found.figures}
 
 
-def _entry(metric: Metric, measured: Measured, margin: float) -> dict[str, Any] | None:
-    """What the document says of one metric; None where it could not be computed."""
+def _entry(
+    metric: Metric, measured: Measured, margin: float, risks: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any] | None:
+    """What the document says of one metric; None where it could not be computed.
+
+    Args:
+        risks: reading → what its figures are evidence of.
+    """
     figures = metric.figures(measured)
     if not figures:
         return None
@@ -177,6 +283,8 @@ def _entry(metric: Metric, measured: Measured, margin: float) -> dict[str, Any] 
         "explanation": metric.explanation,
         "forgotten": metric.direction,
         "source": metric.source,
+        "unit": metric.unit,
+        "risk": metric.risk or (risks.get(metric.reading, "") if isinstance(metric, RecordMetric) else ""),
         "figures": {role: asdict(found) if isinstance(found, Figure) else found for role, found in figures.items()},
     }
     differences, records = metric.differences(measured), metric.records(measured)

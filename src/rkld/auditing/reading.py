@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkld.evaluation.answering import was_cut
-from rkld.evaluation.metric import Metric, RecordMetric
+from rkld.evaluation.metric import Metric, RecordMetric, Risk
 from rkld.evaluation.prefilling import generation_prompts
 from rkld.evaluation.readings import Rows, answer_rows, facts_in, gold_answer
 from rkld.evaluation.registry import METRICS
@@ -96,6 +96,7 @@ class Reading(ABC):
         words: what is added to their titles.
         metric_names: metrics of :data:`rkld.evaluation.registry.METRICS` that are computed of its rows, under names of
             their own (prefix_metric). Those registered for a reading of this name need not be listed.
+        risk: what its figures are evidence of.
         version: of what makes it, where that can change without its name: a hash of the user's file.
     """
 
@@ -106,6 +107,7 @@ class Reading(ABC):
     prefix: ClassVar[str] = ""
     words: ClassVar[str] = ""
     metric_names: ClassVar[tuple[str, ...]] = ()
+    risk: ClassVar[Risk] = ""
 
     def __init__(self, name: str, version: str = "") -> None:
         self.name, self.version = name, version

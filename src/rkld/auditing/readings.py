@@ -26,6 +26,7 @@ class Likelihood(Reading):
     """Mean loss per answer token; of a model at hand also how much of the answer is recited."""
 
     title = "likelihood of the recorded answers"
+    risk = "regurgitation"
     weights = False
 
     def encode(self, task: Task, encoder: Encoder) -> None:
@@ -47,6 +48,7 @@ class TokenLosses(Reading):
     """
 
     title = "likelihood of facts and of the words around them"
+    risk = "regurgitation"
     weights = False
 
     def missing(self, task: Task) -> str | None:
@@ -93,6 +95,7 @@ class Answers(Reading):
     """Greedy answers to the records' own questions."""
 
     title = "the model's own answers"
+    risk = "regurgitation"
     weights = False
     wording = True
     settings = GENERATION
@@ -108,6 +111,7 @@ class Contrast(Reading):
     """Losses of right, paraphrased and wrong answers."""
 
     title = "right answers against wrong ones"
+    risk = "attribute inference"
 
     def missing(self, task: Task) -> str | None:
         return None if task.contrasted else "needs records with a perturbed_answer, or facts and --retain"
@@ -123,6 +127,7 @@ class Unnamed(Reading):
     """Greedy answers to the records' questions with the person's names taken out."""
 
     title = "questions that do not name the person"
+    risk = "attribute inference"
     weights = False
     wording = True
     settings = GENERATION
@@ -144,6 +149,7 @@ class FillIn(Reading):
     """The likeliest completions of the answers' texts, cut where a fact begins."""
 
     title = "blanks in the place of facts"
+    risk = "attribute inference"
     settings = ("top",)
 
     def missing(self, task: Task) -> str | None:
@@ -173,6 +179,7 @@ class Membership(Reading):
     """Membership scores of the forget and the holdout records."""
 
     title = "whether it shows that the records were trained on"
+    risk = "membership inference"
 
     def missing(self, task: Task) -> str | None:
         return None if task.holdout else "needs --holdout, records that were never trained on"
@@ -189,6 +196,7 @@ class KeptSet(Reading):
     """Answers to, and likelihood of, a set of records that should have been kept; its name is the set's."""
 
     title = "records that should have been kept"
+    risk = "kept"
     weights = False
     settings = GENERATION
     metric_names = ("probability", "rouge_l", "truth_ratio", "repetition")
@@ -234,6 +242,7 @@ class General(Reading):
     """Zero-shot accuracy on lm-eval's tasks: no rows, and shown apart from the metrics."""
 
     title = "general ability"
+    risk = "kept"
     settings = ("general",)
 
     def missing(self, task: Task) -> str | None:

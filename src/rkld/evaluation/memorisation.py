@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from rkld.evaluation.arrays import harmonic_mean, is_flag, vector, vectors
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_scores, measuring
+from rkld.evaluation.statistics import chance_of_one
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad
 from rkld.text.facts import facts_said
 from rkld.text.matching import mentions
@@ -90,8 +91,7 @@ def leak_at_k(leaks: Sequence[ArrayLike], k: int) -> np.ndarray:
         s, c = len(sampled), int(sampled.sum())
         if s < k:
             raise ValueError(f"leaks[{i}] has {s} sampled answers, too few for leak@{k}")
-        # C(s−c, k) / C(s, k) as a product, so that nothing overflows; 0 where fewer than k answers are clean.
-        chances.append(1 - np.prod(1 - k / np.arange(s - c + 1, s + 1)) if s - c >= k else 1.0)
+        chances.append(chance_of_one(c, s, k))
     return np.array(chances)
 
 

@@ -31,6 +31,20 @@ Values = dict[str, float]
 
 Direction = Literal["low", "high", ""]
 
+Risk = Literal[
+    "membership inference",
+    "attribute inference",
+    "exfiltration",
+    "regurgitation",
+    "relearning",
+    "quantisation",
+    "kept",
+    "fluency",
+    "",
+]
+"""What a figure is evidence of: an attack by the names of EDPB Opinion 28/2024 (paragraph 55), what others can do with
+the weights, or what the model is still good for."""
+
 BETTER: Mapping[str, str] = {"low": "lower", "high": "higher", "": "as a model that never saw them"}
 """Direction → what is better, in the words that tables and pages show."""
 
@@ -120,6 +134,7 @@ class Metric(ABC):
         direction: "low" where a model that never saw the records has it low; "high" for what should have been kept, or
             rises with forgetting; "" where neither is better.
         source: the paper (and equation).
+        risk: what it is evidence of (:data:`Risk`), where the reading that it is made of does not say so.
         unit: of the value.
         bounds: that no value can pass.
         distance: where a model gives itself away by how far it is from a reference, above or below it: the metric that
@@ -131,6 +146,7 @@ class Metric(ABC):
     explanation: str = field(default="", kw_only=True)
     direction: Direction = field(default="low", kw_only=True)
     source: str = field(default="", kw_only=True)
+    risk: Risk = field(default="", kw_only=True)
     unit: str = field(default="share", kw_only=True)
     bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
     distance: str = field(default="", kw_only=True)

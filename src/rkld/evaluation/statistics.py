@@ -73,6 +73,12 @@ def clopper_pearson(successes: float, n: float, level: float = LEVEL) -> tuple[f
     return float(low), float(high)
 
 
+def chance_of_one(c: int, s: int, k: int) -> float:
+    """Chance that at least one of k answers is one of c, where k are drawn of s: ``1 − C(s−c, k) / C(s, k)``; k ≤ s."""
+    # As a product, so that nothing overflows; 0 where fewer than k answers are none of them.
+    return float(1 - np.prod(1 - k / np.arange(s - c + 1, s + 1))) if s - c >= k else 1.0
+
+
 def fewest_for(limit: float) -> int:
     """The least n for which the interval of 0 of n (:func:`clopper_pearson`) ends at ``limit`` or below it.
 

@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rkld.errors import UserError
 from rkld.files import json_object, read_bounded, write_text
+from rkld.reporting.bom import BOM
 from rkld.reporting.keys import key_id
 from rkld.runfolder.checksums import CHECKSUM, belongs, sha256, unsealed, weights_hash
-from rkld.runfolder.folder import PERSONAL
+from rkld.runfolder.folder import PERSONAL, SHOWN
 from rkld.runfolder.lock import LOCK, MODEL, hold
 from rkld.runfolder.manifest import (
     AUDIT,
@@ -54,10 +55,10 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PLAIN, KEYED = "sha256", "hmac_sha256"
 """Digests in a statement; the second by the key in :data:`~rkld.runfolder.manifest.SIGNATURE_SALT`."""
 
-PAGES = (REPORT, "report.pdf", STATEMENT, "report-records")
+PAGES = (REPORT, "report.pdf", STATEMENT, SHOWN)
 """What people are handed: the report, on paper, for machines, and of one person of several or with records."""
 
-OPEN = (MODEL, AUDIT, MANIFEST, METRICS, *PAGES, "model.cdx.json", SIGNATURE_SALT)
+OPEN = (MODEL, AUDIT, MANIFEST, METRICS, *PAGES, BOM, SIGNATURE_SALT)
 """Files whose plain SHA-256 gives nobody away: weights, numbers, and what holds a random value or has been shown."""
 
 KNOWN = (*OPEN, *PERSONAL, SETTINGS)

@@ -41,6 +41,9 @@ from rkld.settings.specification import flag
 from rkld.settings.table import without_effect
 from rkld.settings.unlearning import Settings
 
+SHOWN = "report-records"
+"""Reports that show records, or are one person's."""
+
 PERSONAL = {
     "strengthened": "weights that carry the records more strongly than before",
     "teacher": "hidden states of the records",
@@ -53,10 +56,13 @@ PERSONAL = {
     SIGNATURE_SALT: "the key of a signature's fingerprints of the files above",
     READINGS: "what models said in an audit",
     SALT: "the salt of the audit's hashes",
+    SHOWN: "reports that show records",
+    "report.html": "what is stated of the request",
+    "report.pdf": "the same on paper",
 }
 """Names inside a run folder that hold personal data, or may, and why."""
 
-OF_AUDIT = (READINGS, SALT, SIGNATURE_SALT)
+OF_AUDIT = (READINGS, SALT, SIGNATURE_SALT, SHOWN)
 """Those that an audit writes beside its document."""
 
 ANSWERS = "answers.json"

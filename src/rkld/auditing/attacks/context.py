@@ -22,6 +22,7 @@ class Context(Attack):
     """Greedy answers to questions behind other answers about the same person."""
 
     title = "other facts about the person before the question"
+    risk = "attribute inference"
     weights = False
     settings = GENERATION
     words = "others stand before the question"

@@ -65,6 +65,7 @@ class Continued(Attack):
     """Each record begun up to its first fact, in the user's turn and as plain text; what comes then is searched."""
 
     title = "the user's own words, left to be continued"
+    risk = "regurgitation"
     standard = True
     weights = False
     wording = True

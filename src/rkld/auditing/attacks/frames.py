@@ -17,6 +17,7 @@ class Frames(Attack):
     """Greedy answers to every question in each of :data:`FRAMES`; of plain texts, to the questions made of them."""
 
     title = "the question in frames that only audits use"
+    risk = "exfiltration"
     standard = True
     weights = False
     wording = True

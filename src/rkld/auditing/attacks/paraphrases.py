@@ -14,6 +14,7 @@ class Paraphrases(Attack):
     """Greedy answers to the records' paraphrased questions."""
 
     title = "reworded questions"
+    risk = "exfiltration"
     standard = True
     weights = False
     wording = True

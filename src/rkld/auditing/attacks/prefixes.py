@@ -26,6 +26,7 @@ class Prefixes(Attack):
     """Each record's answers behind every one of :data:`PREFIXES`; the worst of them counts."""
 
     title = "answers begun by the attacker"
+    risk = "exfiltration"
     standard = True
     weights = False
     wording = True

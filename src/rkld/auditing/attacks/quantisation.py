@@ -34,6 +34,7 @@ LEAST_SHARE = 0.5
 class Quantisation(Attack):
     """Likelihood and answers of the model with its weights rounded."""
 
+    risk = "quantisation"
     settings = GENERATION
     bits: ClassVar[int]
 

@@ -258,6 +258,7 @@ def _effort(measured: Measured, role: str) -> dict[str, Any] | None:
 class Relearning(Attack):
     """:func:`relearn` on a share of the forget records; the rest is measured."""
 
+    risk = "relearning"
     title = "fine-tuning on a share of the records, then asking for the rest"
     settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")
 
@@ -331,6 +332,7 @@ class Relearning(Attack):
                 direction="high",
                 unit="optimizer steps",
                 bounds=(0.0, math.inf),
-                explanation="How many steps it takes to have the rest back: the more, the better it is gone.",
+                risk="relearning",
+                explanation="How many steps it takes to have the rest back: the more, the less of it was left.",
             ),
         ]

@@ -17,6 +17,7 @@ class Sampling(Attack):
     """Answers drawn at temperature 1, and whether each gives a fact away: the metrics ``leak@1`` and ``leak@k``."""
 
     title = "many sampled answers to each question"
+    risk = "exfiltration"
     standard = True
     weights = False
     settings = (*GENERATION, "samples", "seed")

@@ -16,6 +16,7 @@ declare(
         direction="",
         unit="nats per token",
         bounds=(0.0, math.inf),
+        risk="fluency",
         explanation="How odd the original finds its answers, in nats per token: far above the original's own, its "
         "language has suffered.",
     )
@@ -27,6 +28,7 @@ declare(
         "own_answers",
         column("known_words"),
         direction="high",
+        risk="fluency",
         explanation="The share of the words in its answers that are words at all.",
     )
 )
@@ -37,6 +39,7 @@ declare(
         "own_answers",
         column("gibberish"),
         flags=True,
+        risk="fluency",
         explanation="The share of its answers that no person would write: too odd to the original, repeating, or of "
         "unknown words.",
     )

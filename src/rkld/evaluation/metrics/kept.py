@@ -41,6 +41,7 @@ for _name in KEPT:
             f"{_name}_kept",
             f"probability of the records over the original's: {_name.replace('_', ' ')}",
             _kept(_name),
+            risk="kept",
             explanation="What is left of the original's knowledge of records that should have been kept: 1 is all of "
             "it.",
             direction="high",

@@ -170,6 +170,7 @@ for _attack, _source in SOURCES.items():
             f"{_attack}_auc",
             f"AUC of membership by {_words}",
             _auc(_attack),
+            risk="membership inference",
             explanation="How well an attacker tells the records from ones that were never trained on: .5 is not at "
             "all. Above and below the control's both give them away.",
             compare=_difference(_attack),
@@ -184,6 +185,7 @@ for _attack, _source in SOURCES.items():
             f"{_attack}_auc_distance",
             f"distance of that AUC from a control's, else from that of the text alone (by {_words})",
             _distance(_attack),
+            risk="membership inference",
             explanation="How far that attack is from what it finds in a model that never saw the records.",
             unit="AUC",
             source="over-forgetting is a leak: arXiv 2506.14003",
@@ -194,6 +196,7 @@ for _attack, _source in SOURCES.items():
             f"{_attack}_priv_leak",
             f"PrivLeak by {_words}",
             _leak(_attack),
+            risk="membership inference",
             explanation="The same as a share of the control's: 0 is alike, below it the records are still known, "
             "above it they were pushed away.",
             direction="",
@@ -212,6 +215,7 @@ declare(
         direction="high",
         unit="score",
         source=OPEN_UNLEARNING,
+        risk="membership inference",
         explanation="How close membership attacks come to what they find in the control: 1 is the same.",
     )
 )

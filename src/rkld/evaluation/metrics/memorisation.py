@@ -41,6 +41,7 @@ declare(
         direction="high",
         unit="score",
         source="OpenUnlearning, arXiv 2506.12618",
+        risk="regurgitation",
         explanation="How little is memorised, of four ways to measure it in one number: 1 is nothing.",
     )
 )

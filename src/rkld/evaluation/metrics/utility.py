@@ -95,6 +95,7 @@ declare(
         direction="high",
         unit="score",
         source="TOFU, arXiv 2401.06121",
+        risk="kept",
         explanation="What it is still good for: likelihood, answers and truth ratio on three sets of other "
         "knowledge, in one number.",
     )
@@ -108,6 +109,7 @@ declare(
         unit="score",
         bounds=(0.0, math.inf),
         source="after OpenUnlearning, arXiv 2506.12618, without its gibberish classifier",
+        risk="kept",
         explanation="What it is still good for, with the fluency of its answers: 1 is as the original.",
     )
 )

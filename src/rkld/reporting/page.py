@@ -1,0 +1,429 @@
+"""``report.html``: one self-contained page. Everything in it is escaped, and it allows its own script alone."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime
+import hashlib
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from rkld.errors import UserError
+from rkld.files import DATA
+from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row
+from rkld.reporting.records import BUCKETS, Records, records_of
+from rkld.reporting.run import Run
+from rkld.reporting.sections import Section, chosen, sections
+from rkld.reporting.words import (
+    NOT_MEASURED,
+    OPINION,
+    OUTSIDE,
+    ROLES,
+    STATES,
+    USE,
+    VERDICTS,
+    WEIGHTS,
+    interval,
+    is_share,
+    number,
+    written,
+)
+from rkld.runfolder.purging import ELSEWHERE
+from rkld.runfolder.request import NOT_STATED, RequestForm, request_in
+from rkld.text.printable import harmless
+
+TEMPLATES = DATA / "report"
+PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
+
+LEFT_OUT = "left out of one person's section"
+"""In place of what is stated of the whole request, and may name others."""
+
+LARGEST = 2 * 1024 * 1024
+"""Bytes of a page."""
+
+KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts", "everyday")
+
+
+def page(run: Run, *, show_records: bool = False, subject: str | None = None, command: str = "rkld report") -> str:
+    """The whole page of a run.
+
+    Args:
+        show_records: with what was asked and said; else ids and lengths alone.
+        subject: of one person alone, with nothing about the others.
+        command: that made it, for the foot.
+
+    Raises:
+        UserError: there is no such person; the audit is not as rkld writes it.
+    """
+    found = [chosen(run, subject)] if subject else sections(run, show_records)
+    if subject and not show_records:
+        found = [dataclasses.replace(found[0], title=found[0].name)]
+    try:
+        for budget in (600_000, 200_000, 50_000, 0):
+            html = _rendered(run, found, show_records, bool(subject), command, budget)
+            if len(html.encode()) < LARGEST:
+                return html
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{run.folder}: the audit or the manifest is not as rkld writes it ({type(error).__name__}), so there is "
+            "nothing to report. Run rkld audit again."
+        ) from error
+    raise UserError(
+        f"{run.folder}: the report would be larger than 2 MiB. Audit fewer records, or report by --subject."
+    )
+
+
+def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, command: str, budget: int) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["clean"] = harmless
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
+    audit = run.audit or {}
+    texts, form = audit.get("texts", {}), request_in(audit, run.manifest)
+    parts = [_part(section, run, texts, show, budget // max(len(found), 1)) for section in found]
+    return environment.get_template(PAGE).render(
+        policy=_policy(style, script),
+        style=Markup(style),  # ours
+        script=Markup(script),
+        show=show,
+        alone=alone,
+        parts=parts,
+        request=_request(form.without_personal(LEFT_OUT) if alone else form),
+        made=_made(audit, run),
+        fixed=_fixed(audit),
+        notes=() if alone else _notes(audit, run),
+        others=None
+        if alone or len(found) == 1
+        else records_of(_undivided(audit), texts, forget=False, kept=True, show=show, budget=budget),
+        outside=[*OUTSIDE, *ELSEWHERE],
+        buckets=BUCKETS,
+        roles=ROLES,
+        together=VERDICTS[audit["verdict"]] if audit and not alone else None,
+        command=command,
+    )
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is fetched, sent or run but the page's own style and script, known by their hashes."""
+
+    def of(text: str) -> str:
+        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+
+    return f"default-src 'none'; script-src {of(script)}; style-src {of(style)}; base-uri 'none'; form-action 'none'"
+
+
+def _undivided(audit: Mapping[str, Any]) -> Section:
+    return Section("", "", None, audit["verdict"], gates=audit["gates"], metrics=audit["metrics"])
+
+
+# One person, or all
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page shows of a section."""
+
+    section: Section
+    sign: str
+    word: str
+    sentence: str
+    numbers: Sequence[DotRow]
+    not_tested: Sequence[tuple[str, str]]
+    opinion: Sequence[Kind]
+    weights: Sequence[Kind]
+    use: Sequence[Kind]
+    limits: Sequence[Limit]
+    doubts: Sequence[str]
+    charts: Sequence[Any]
+    records: Records
+    figures: Mapping[str, Sequence[tuple[str, DotRow]]]
+
+    def is_dots(self, chart: object) -> bool:
+        return isinstance(chart, Dots)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of attack: what was tested, how it ended, and what could have been missed."""
+
+    name: str
+    question: str
+    sign: str
+    result: str
+    unseen: str
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit and the figure that it is on."""
+
+    name: str
+    title: str
+    limit: str
+    found: str
+    interval: str
+    n: str
+    sign: str
+    word: str
+
+
+def _part(section: Section, run: Run, texts: Mapping[str, Any], show: bool, budget: int) -> Part:
+    sign, word = VERDICTS[section.verdict]
+    kept = section.keys is None
+    tested = [_kind(section, name, question) for name, question in OPINION.items()]
+    return Part(
+        section, sign, word, _sentence(section), _first_numbers(section), list(_not_tested(section, tested)), tested,
+        [_kind(section, name, question) for name, question in WEIGHTS.items()],
+        [_kind(section, name, question) for name, question in USE.items()],
+        [_limit(section, gate) for gate in section.gates], list(_doubts(section)),
+        list(charts(section, run)),
+        records_of(section, texts, forget=True, kept=kept, show=show, budget=budget),
+        _figures(section),
+    )  # fmt: skip
+
+
+def _sentence(section: Section) -> str:
+    """The verdict in words. What was not measured is never among what was kept to."""
+    if section.verdict is None:
+        return (
+            "Nobody has audited this model yet. The figures below are the run's own: single values without intervals, "
+            "on the records that it was trained with. Run rkld audit on it before anything is said by them."
+        )
+    states = [gate["state"] for gate in section.gates]
+    measured, records = sum(state != "not measured" for state in states), _counted(section.n, "record")
+    limits = _counted(measured, "limit")
+    if section.verdict == "pass":
+        return f"On {records}, the unlearned model kept to all {limits} that were measured."
+    if section.verdict == "fail":
+        missed = states.count("failed")
+        return f"On {records}, the unlearned model missed {missed} of {limits} that were measured."
+    still = sum(state in ("not established", "not measured") for state in states)
+    if not still:
+        return f"On {records}, no limit was missed, but what was measured is no evidence: see the reasons below."
+    missing = sum(gate["state"] == "not measured" and gate["required"] for gate in section.gates)
+    still_open = states.count("not established")
+    parts = [f"{still_open} of {limits} that were measured stayed open"] if still_open else []
+    parts += [
+        f"{_counted(missing, 'figure')} that the verdict needs {'was' if missing == 1 else 'were'} not measured"
+    ] * bool(missing)
+    return f"On {records}, no limit was missed, but {' and '.join(parts) or 'the figures are no evidence'}."
+
+
+def _doubts(section: Section) -> Iterable[str]:
+    """The reasons that no limit is: why the figures establish nothing, or speak of less than one may think."""
+    for reason in section.reasons:
+        of_a_limit = any(reason.startswith(f"{gate['name']} ") for gate in section.gates)
+        silent = reason.startswith("not measured, and so")  # they are among the limits
+        if not silent and (not of_a_limit or "establishes nothing" in reason):
+            yield reason
+
+
+def _counted(n: int | None, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}" if n is not None else f"the {what}s"
+
+
+def _first_numbers(section: Section) -> list[DotRow]:
+    """Five, of every model: what is said, what leaks, what is likely, what was kept, what is still language."""
+    leaks = [name for name in section.metrics if name.startswith("leak@")]
+    most = max(leaks, key=lambda name: int(name.removeprefix("leak@")), default="leak@16")
+    kept = next(
+        (f"{name}_probability" for name in KEPT_FIRST if f"{name}_probability" in section.metrics), "retain_probability"
+    )
+    wanted = {
+        "worst_kind_facts_said": "Facts said, in the kind of wording that brings out most",
+        most: f"Chance that one of {most.removeprefix('leak@')} drawn answers says a fact",
+        "probability": "Probability of the recorded answers",
+        kept: "Probability of what should be kept",
+        "gibberish": "Answers that are gibberish",
+    }
+    directions = {"gibberish": "low", kept: "high"}
+    rows = []
+    for name, label in wanted.items():
+        row = dot_row(section, name, label, list(ROLES))
+        if name not in section.metrics:
+            row = dataclasses.replace(row, better=better({"forgotten": directions.get(name, "low")}))
+        rows.append(row)
+    return rows
+
+
+def _not_tested(section: Section, tested: Iterable[Kind]) -> Iterable[tuple[str, str]]:
+    if section.verdict is None:
+        yield "all attacks", "there was no audit"
+        return
+    reasons: dict[str, list[str]] = {}
+    for kind in tested:
+        if kind.result == NOT_TESTED:
+            reasons.setdefault("no test of this kind was made", []).append(kind.name)
+    for entry in section.not_run:
+        name, reason = str(entry["name"]).replace("_", " "), str(entry["reason"])
+        reasons.setdefault(NOT_ASKED_FOR if reason.startswith(NOT_ASKED_FOR) else reason, []).append(name)
+    for reason, names in reasons.items():
+        yield ", ".join(names), reason
+
+
+NOT_TESTED, NOT_ASKED_FOR = "not tested", "not asked for"
+
+
+def _kind(section: Section, name: str, question: str) -> Kind:
+    names = [
+        metric
+        for metric, entry in section.metrics.items()
+        if entry.get("risk") == name and "audited" in entry["figures"]
+    ]
+    gates = [gate for gate in section.gates if gate["name"] in names and gate["state"] != "not measured"]
+    if not names:
+        return Kind(name, question, STATES["not measured"][0], NOT_TESTED, "–")
+    if not gates:
+        return Kind(name, question, STATES["not measured"][0], f"{_counted(len(names), 'figure')}, no limit set", "–")
+    for state in ("failed", "not established", "held"):
+        if count := sum(gate["state"] == state for gate in gates):
+            break
+    sign, word = STATES[state]
+    result = f"{word}: {count} of {_counted(len(gates), 'limit')}"
+    return Kind(name, question, sign, result, _unseen(section, gates))
+
+
+def _unseen(section: Section, gates: Sequence[Mapping[str, Any]]) -> str:
+    """The most that the figures leave open: the largest upper end of what should be low, else the least lower end."""
+    ends = [
+        (end, section.metrics[gate["name"]].get("unit", "share"), gate["against"])
+        for gate in gates
+        if gate["kind"] == "max" and (end := number(gate["high"])) is not None
+    ]
+    if ends:
+        end, unit, against = max(ends, key=lambda found: found[0])
+        return f"up to {_with_unit(end, unit)}" + (f" more than the {against}" if against else "")
+    lows = [
+        (end, section.metrics[gate["name"]].get("unit", "share"))
+        for gate in gates
+        if gate["kind"] == "min" and (end := number(gate["low"])) is not None
+    ]
+    return f"down to {_with_unit(*min(lows))}" if lows else "–"
+
+
+def _with_unit(value: float, unit: str) -> str:
+    return written(value, unit) + ("" if is_share(unit) else f" {unit}")
+
+
+def _limit(section: Section, gate: Mapping[str, Any]) -> Limit:
+    metric = section.metrics.get(gate["name"], {})
+    unit = str(metric.get("unit", "share"))
+    sign, word = STATES[gate["state"]]
+    most = f"at {'most' if gate['kind'] == 'max' else 'least'} {written(gate['limit'], unit)}"
+    against = f" more than the {gate['against']}" if gate["against"] else ""
+    measured = gate["state"] != "not measured"
+    return Limit(
+        gate["name"],
+        str(metric.get("title") or gate["name"].replace("_", " ")),
+        most + against + ("" if gate["default"] else " (set for this audit)"),
+        written(gate["value"], unit) if measured else NOT_MEASURED,
+        interval(gate, unit) if measured else "",
+        str(gate["n"]) if measured else "",
+        sign,
+        word,
+    )
+
+
+def _figures(section: Section) -> dict[str, list[tuple[str, DotRow]]]:
+    """Every figure, by what it is evidence of."""
+    found: dict[str, list[tuple[str, DotRow]]] = {}
+    for risk in (*OPINION, *WEIGHTS, *USE, ""):
+        for name, metric in section.metrics.items():
+            if metric.get("risk", "") == risk:
+                found.setdefault(risk or "other figures", []).append((name, dot_row(section, name)))
+    return found
+
+
+# The request, and how the report was made
+
+
+def _request(form: RequestForm) -> dict[str, Any]:
+    fields = [
+        (field.name, str(field.metadata["label"]), getattr(form, field.name))
+        for field in dataclasses.fields(form)
+        if field.name != "copies"
+    ]
+    stated = {name: (label, value or NOT_STATED) for name, label, value in fields}
+    copies = [tuple(part or NOT_STATED for part in dataclasses.astuple(copy)) for copy in form.copies]
+    return {"fields": stated, "copies": copies, "due": _due(form.received), "not_stated": NOT_STATED}
+
+
+def _due(received: str) -> str | None:
+    """A month after the request, as article 12(3) counts it: the same day of the next month, or its last day."""
+    try:
+        day = datetime.date.fromisoformat(received)
+    except ValueError:
+        return None
+    year, month = (day.year + 1, 1) if day.month == 12 else (day.year, day.month + 1)
+    for last in range(day.day, 27, -1) if day.day > 27 else [day.day]:
+        try:
+            return datetime.date(year, month, last).isoformat()
+        except ValueError:
+            continue
+    return None
+
+
+def _made(audit: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Which models were compared, when, and with what; nothing of where they lie."""
+    models = [
+        (
+            ROLES[role],
+            str(model.get("dtype", "served elsewhere")),
+            str(model.get("weights") or model.get("fingerprint") or "–"),
+        )
+        for role in ROLES
+        if isinstance(model := audit.get("models", {}).get(role), Mapping)
+    ]
+    versions = audit.get("versions") or run.manifest.get("versions", {})
+    settings = run.manifest.get("settings", {})
+    chosen_settings = {
+        name: settings[name] for name in ("method", "alpha", "epochs", "stop", "replay", "lora") if name in settings
+    }
+    return {
+        "date": str(audit.get("created", ""))[:10],
+        "models": models,
+        "control": "control" in audit.get("models", {}),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "settings": ", ".join(f"{name} {value}" for name, value in chosen_settings.items()),
+        "seed": audit.get("settings", {}).get("seed"),
+    }
+
+
+def _fixed(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Whether the questions and limits stood before the run, as far as the fingerprints in the manifest tell."""
+    found = audit.get("fixed", {})
+    said = {True: "yes, the fingerprint in the manifest is the same", False: "no, they are others than then"}
+    when = f" ({str(found['at'])[:10]})" if isinstance(found.get("at"), str) else ""
+    rows = []
+    for name in ("questions", "gates"):
+        same = found.get(name)
+        label = "Questions" if name == "questions" else "Limits"
+        rows.append((f"{label} fixed before the run", said[same] + when if isinstance(same, bool) else "not known"))
+    return rows
+
+
+def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
+    """What must be known of the records and of the run."""
+    left = audit.get("inputs", {}).get("left_out", ())
+    steered = [f"{len(left)} records steered when the run stopped, and are left out of the figures."] if left else []
+    membership = (audit.get("membership") or {}).get("note") or ""
+    return [
+        *steered,
+        *audit.get("inputs", {}).get("notes", ()),
+        *filter(None, [membership]),
+        *run.manifest.get("warnings", ()),
+    ]
+
+
+def command_line(*words: str) -> str:
+    """The words as they are typed."""
+    return shlex.join(words)

@@ -1,0 +1,258 @@
+"""The records as a table: what each model says to each, in four buckets, with a paired test."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from rkld.reporting.sections import Section
+from rkld.reporting.words import written
+from rkld.text.printable import harmless
+
+SETS = ("retain", "neighbours", "real_authors", "world_facts")
+"""Sets of records to keep, by the names of the metrics that are made of them."""
+
+KEPT_SHARE = 0.8
+"""Of the original's probability of a record to keep, what must be left, where no limit says another."""
+
+BUCKETS = {
+    "forgotten": "the original says a fact of it, the unlearned model none",
+    "still said": "the unlearned model says a fact of it",
+    "never said": "neither says a fact of it when it is asked like this",
+    "kept": "of what should be kept: nearly as probable as to the original",
+    "harmed": "of what should be kept: much less probable than to the original",
+}
+"""Bucket → what is in it."""
+
+LONGEST = 1500
+"""Characters of one text that are shown."""
+
+TEXT_BUDGET = 600_000
+"""Characters of all texts together, so that the page stays below 2 MiB."""
+
+MOST_ROWS = 1500
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one model says to one record."""
+
+    role: str
+    figure: str
+    length: int | None = None
+    text: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record.
+
+    Attributes:
+        of: "to forget", or the set of records to keep that it is of.
+        value: what it is sorted by: the unlearned model's figure.
+        question: None where it is not shown.
+    """
+
+    key: str
+    of: str
+    bucket: str
+    value: float
+    cells: Sequence[Cell]
+    question: Markup | None = None
+    answer: Markup | None = None
+    lengths: str = ""
+
+
+@dataclass(frozen=True)
+class Records:
+    """The table, and what it comes to.
+
+    Attributes:
+        left_out: how many rows there was no room for.
+    """
+
+    rows: Sequence[Row]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    tests: Sequence[str] = ()
+    roles: Sequence[str] = ()
+    left_out: int = 0
+    cut: bool = False
+
+
+def records_of(
+    section: Section, texts: Mapping[str, Any], *, forget: bool, kept: bool, show: bool, budget: int = TEXT_BUDGET
+) -> Records:
+    """The rows of a section.
+
+    Args:
+        texts: of the audit; empty where they were redacted or purged.
+        forget, kept: which records; those to keep are about others.
+        show: with the texts themselves, else with their lengths alone.
+    """
+    shower = _Shower(texts, show, budget)
+    rows = [*(_forget_rows(section, shower) if forget else ()), *(_kept_rows(section, shower) if kept else ())]
+    found = {bucket: sum(row.bucket == bucket for row in rows) for bucket in BUCKETS}
+    tests = [*(_forget_test(section) if forget else ()), *(_kept_tests(section) if kept else ())]
+    roles = [role for role in section.roles if any(cell.role == role for row in rows for cell in row.cells)]
+    return Records(
+        rows[:MOST_ROWS], {name: n for name, n in found.items() if n}, tests, roles, max(0, len(rows) - MOST_ROWS),
+        shower.left <= 0,
+    )  # fmt: skip
+
+
+# Rows
+
+
+def said(section: Section, role: str) -> dict[str, list[bool]]:
+    """Record → for each of its facts whether the model's own answer says it."""
+    found: dict[str, list[bool]] = {}
+    for key, flag in section.records("facts_said", role).items():
+        found.setdefault(key.rpartition("/")[0], []).append(bool(flag))
+    return found
+
+
+def _forget_rows(section: Section, shower: _Shower) -> Iterable[Row]:
+    facts = {role: said(section, role) for role in section.roles}
+    likely = {role: section.records("probability", role) for role in section.roles}
+    keys = dict.fromkeys(key for table in (*facts.values(), *likely.values()) for key in table)
+    for key in keys:
+        ours, before = facts.get("audited", {}).get(key), facts.get("original", {}).get(key)
+        bucket = _bucket(ours, before)
+        figures = {
+            role: f"{sum(facts[role][key])} of {len(facts[role][key])} fact{'' if len(facts[role][key]) == 1 else 's'}"
+            if key in facts[role]
+            else f"probability {written(likely[role].get(key), 'probability')}"
+            for role in section.roles
+        }
+        value = float(sum(ours)) if ours else likely.get("audited", {}).get(key, 0.0)
+        yield shower.row(key, "to forget", bucket, value, figures, "answers")
+
+
+def _bucket(ours: Sequence[bool] | None, before: Sequence[bool] | None) -> str:
+    """Of a record to forget; empty where too little was measured to say."""
+    if ours is None or (before is None and not any(ours)):
+        return ""
+    if any(ours):
+        return "still said"
+    return "forgotten" if any(before or ()) else "never said"
+
+
+def _kept_rows(section: Section, shower: _Shower) -> Iterable[Row]:
+    for name in SETS:
+        likely = {role: section.records(f"{name}_probability", role) for role in section.roles}
+        least = (section.gate(f"{name}_kept") or {}).get("limit", KEPT_SHARE)
+        for key, ours in likely.get("audited", {}).items():
+            before = likely.get("original", {}).get(key)
+            bucket = "" if before is None else "kept" if ours >= least * before else "harmed"
+            figures = {role: f"probability {written(likely[role].get(key), 'probability')}" for role in section.roles}
+            yield shower.row(key, name.replace("_", " "), bucket, ours, figures, name)
+
+
+class _Shower:
+    """Makes rows of texts, as long as there is room for texts."""
+
+    def __init__(self, texts: Mapping[str, Any], show: bool, budget: int):
+        self.texts, self.show, self.left = texts, show, budget
+
+    def row(self, key: str, of: str, bucket: str, value: float, figures: Mapping[str, str], reading: str) -> Row:
+        known = self.texts.get("records", {}).get(key, {}) if reading == "answers" else {}
+        answers = {
+            role: self.texts.get("said", {}).get(role, {}).get(reading, {}).get(key, {}).get("answer")
+            for role in figures
+        }
+        first = answers.get("original")
+        cells = [
+            Cell(
+                role,
+                figure,
+                len(answers[role]) if isinstance(answers[role], str) else None,
+                self._shown(answers[role], None if role == "original" else first),
+            )
+            for role, figure in figures.items()
+        ]
+        question, answer = known.get("question"), known.get("answer")
+        lengths = ", ".join(
+            f"{name} of {len(text)}"
+            for name, text in (("question", question), ("answer", answer))
+            if isinstance(text, str)
+        )
+        return Row(key, of, bucket, value, cells, self._shown(question), self._shown(answer), lengths)
+
+    def _shown(self, text: Any, beside: Any = None) -> Markup | None:
+        if not self.show or not isinstance(text, str) or self.left <= 0:
+            return None
+        found = cut(text)
+        self.left -= len(found)
+        return marked(found, cut(beside)) if isinstance(beside, str) else escape(found)
+
+
+def cut(text: str) -> str:
+    """What of a text is shown: nothing that acts, and not more than :data:`LONGEST` characters."""
+    found = harmless(text[: 4 * LONGEST])
+    rest = len(text) - LONGEST
+    return found if rest <= 0 else f"{found[:LONGEST]} … ({rest} more characters)"
+
+
+def marked(text: str, beside: str) -> Markup:
+    """A text with the words marked that another one has not, in its place."""
+    ours, theirs = text.split(), beside.split()
+    matcher = difflib.SequenceMatcher(None, theirs, ours, autojunk=False)
+    parts = []
+    for how, _, _, start, end in matcher.get_opcodes():
+        words = escape(" ".join(ours[start:end]))
+        if words:
+            parts.append(words if how == "equal" else Markup("<mark>{}</mark>").format(words))
+    return Markup(" ").join(parts)
+
+
+# Paired tests
+
+
+def _forget_test(section: Section) -> Iterable[str]:
+    """McNemar's exact test over records (McNemar 1947, Psychometrika 12)."""
+    ours, before = said(section, "audited"), said(section, "original")
+    both = [key for key in ours if key in before]
+    if not both:
+        return
+    from scipy.stats import binomtest
+
+    lost = sum(any(before[key]) and not any(ours[key]) for key in both)
+    won = sum(any(ours[key]) and not any(before[key]) for key in both)
+    yield (
+        f"Of {len(both)} records the original says a fact of {sum(any(before[key]) for key in both)}, the unlearned "
+        f"model of {sum(any(ours[key]) for key in both)}. {_differ(lost, won, 'says a fact')} "
+        + (f"McNemar's exact test: {p_value(binomtest(won, lost + won).pvalue)}." if lost + won else "")
+    ).strip()
+
+
+def _differ(lost: int, won: int, what: str) -> str:
+    if not lost + won:
+        return "They do not differ."
+    return f"Where they differ, the original alone {what} {_times(lost)}, the unlearned model alone {_times(won)}."
+
+
+def _times(n: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(n, f"{n} times")
+
+
+def _kept_tests(section: Section) -> Iterable[str]:
+    """Wilcoxon's signed-rank test over records (Wilcoxon 1945, Biometrics Bulletin 1)."""
+    for name in SETS:
+        ours, before = (section.records(f"{name}_probability", role) for role in ("audited", "original"))
+        changes = [ours[key] - before[key] for key in ours if key in before]
+        if not changes:
+            continue
+        from scipy.stats import wilcoxon
+
+        fell = sum(change < 0 for change in changes)
+        test = f" Wilcoxon's signed-rank test: {p_value(wilcoxon(changes).pvalue)}." if any(changes) else ""
+        yield f"Of {len(changes)} records of {name.replace('_', ' ')}, {fell} became less probable.{test}"
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is written."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,68 @@
+"""What a report is made of: the audit, the manifest and the checks of the stop. The folder may be anybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rkld.errors import UserError
+from rkld.files import read_jsonl
+from rkld.runfolder.checksums import read_sealed
+from rkld.runfolder.manifest import AUDIT, METRICS, read_manifest
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of a run, of an audit, or of both.
+
+    Attributes:
+        audit: the document of the audit; None where there was none.
+        manifest: of the run; empty for a model that no run of ours made.
+        checks: those of the stop, in their order, as they stand in metrics.jsonl.
+    """
+
+    folder: Path
+    audit: Mapping[str, Any] | None
+    manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    checks: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read the folder of a run or of an audit.
+
+    Raises:
+        UserError: it is neither; its audit or manifest is damaged, or of another version.
+    """
+    folder = Path(folder)
+    manifest, audit = read_manifest(folder) or {}, _read_audit(folder)
+    if not manifest and audit is None:
+        raise UserError(
+            f"{folder}: no run folder of rkld (it has no manifest.json) and no audit's (it has no {AUDIT}). Give the "
+            "folder that --out named."
+        )
+    return Run(folder, audit, manifest, _checks(folder) if manifest else ())
+
+
+def _read_audit(folder: Path) -> dict[str, Any] | None:
+    path = folder / AUDIT
+    try:
+        found = read_sealed(path) if path.is_file() else {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
+    if found is None:
+        raise UserError(f"{path} is damaged, so nothing can be said by it. Restore it, or run rkld audit again.")
+    parts = {"gates": list, "metrics": dict, "models": dict, "inputs": dict, "settings": dict, "not_run": list}
+    if found and not all(isinstance(found.get(name), kind) for name, kind in parts.items()):
+        raise UserError(f"{path} is no audit of rkld. Give the folder of an audit, or run rkld audit again.")
+    return found or None
+
+
+def _checks(folder: Path) -> list[dict[str, Any]]:
+    """Without them there is no trajectory to draw; what they end in stands in the manifest."""
+    try:
+        rows = read_jsonl(folder / METRICS)
+    except UserError:
+        return []
+    return [row for row in rows if isinstance(row, dict) and row.get("phase") == "stop"]

@@ -1,0 +1,76 @@
+"""What was found, for machines: an in-toto statement over the fingerprints of the model and of the evidence.
+
+The predicate is ``test-result`` (in-toto attestation framework, predicates/test-result v0.1; statement v1). It holds no
+record and no name, so it can be handed on, and verified, without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rkld.errors import UserError
+from rkld.reporting.run import read_run
+from rkld.runfolder.checksums import sha256
+from rkld.runfolder.lock import MODEL
+from rkld.runfolder.manifest import AUDIT, MANIFEST, REPORT, check_model
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
+
+RESULTS = {"pass": "PASSED", "fail": "FAILED", "not established": "WARNED"}
+"""Verdict → the predicate's word. There is none for what is not established: it is never "passed"."""
+
+TESTS = {
+    "held": "passedTests",
+    "failed": "failedTests",
+    "not established": "warnedTests",
+    "not measured": "warnedTests",
+}
+"""State of a gate → the predicate's list."""
+
+
+def statement(run: str | Path) -> dict[str, Any]:
+    """The statement of a run's or an audit's folder: the same as long as the files in it are.
+
+    ``subject``: every file of the model in the folder, and the page, by SHA-256; of a model that lies elsewhere the
+    fingerprint of its weights. ``predicate``: the verdict, the gates by how they ended, and the evidence.
+
+    Raises:
+        UserError: there is no audit, it is damaged, or the model is not the one that the run wrote.
+    """
+    folder = Path(run)
+    audit = read_run(folder).audit
+    if audit is None:
+        raise UserError(f"{folder}: holds no {AUDIT}, so there is no result to state. Run rkld audit first.")
+    check_model(folder)
+    tests: dict[str, list[str]] = {name: [] for name in sorted(set(TESTS.values()))}
+    for gate in audit["gates"]:
+        tests[TESTS[gate["state"]]].append(f"{gate['name']} {gate['kind']} {gate['limit']:g}")
+    audited = audit["models"]["audited"]
+    noted = {name: audited[name] for name in ("weights", "fingerprint", "base_weights") if audited.get(name)}
+    evidence = [_described(folder, name) for name in (AUDIT, MANIFEST) if (folder / name).is_file()]
+    evidence[0]["annotations"] = {"verdict": audit["verdict"], "created": audit["created"], "audited": noted}
+    return {
+        "_type": STATEMENT,
+        "subject": list(_subjects(folder, noted)),
+        "predicateType": PREDICATE,
+        "predicate": {"result": RESULTS[audit["verdict"]], "configuration": evidence, **tests},
+    }
+
+
+def _subjects(folder: Path, noted: Mapping[str, str]) -> Iterable[dict[str, Any]]:
+    model = folder / MODEL
+    files = sorted(path for path in model.rglob("*") if path.is_file()) if model.is_dir() else []
+    for path in files:
+        yield _described(folder, path.relative_to(folder).as_posix())
+    if not files and noted:
+        yield {"name": "weights", "digest": {f"rkld-{name}": value for name, value in noted.items()}}
+    if (folder / REPORT).is_file():
+        yield _described(folder, REPORT)
+
+
+def _described(folder: Path, name: str) -> dict[str, Any]:
+    """A file as in-toto describes it."""
+    return {"name": name, "digest": {"sha256": sha256(folder / name)}}

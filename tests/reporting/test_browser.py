@@ -1,0 +1,147 @@
+"""Reports as a browser shows them: nothing acts, nothing is fetched, all of it is there, and everybody can read it.
+
+REPORT_PICTURES=FOLDER python -m pytest tests/reporting/test_browser.py   keeps the pictures to look at
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rkld.errors import UserError
+from rkld.reporting.writing import find_browser, write_report
+from tests.reporting.made import HOSTILE, write_audit, write_run
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
+
+WIDTHS = (390, 1280, 1920)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        program = find_browser()
+    except UserError as error:
+        pytest.skip(f"no Chromium: {error}")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """For the pictures."""
+    return Path(os.environ.get("REPORT_PICTURES") or tmp_path_factory.mktemp("pictures"))
+
+
+def opened(browser, path: Path, **settings):
+    """The page, with what it asked for beside itself and what it said."""
+    tab, said = browser.new_page(**settings), []
+    tab.on("request", lambda request: said.append(request.url) if request.url != path.as_uri() else None)
+    tab.on("dialog", lambda dialog: said.append(dialog.message))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(path.as_uri())
+    return tab, said
+
+
+def picture(tab, path: Path) -> None:
+    """Of the whole page where somebody is to look at it: that takes seconds."""
+    tab.screenshot(path=path, full_page="REPORT_PICTURES" in os.environ)
+
+
+def laid_out(tab) -> list[str]:
+    """What is beyond the page's width, without height, or over what comes after it."""
+    return tab.evaluate(
+        """() => {
+          const wrong = [];
+          const say = (what, e) => wrong.push(`${what}: ${e.tagName} ${e.className} ${e.textContent.slice(0, 40)}`);
+          const aside = ".scroll, svg, [hidden], details:not([open]) > :not(summary)";
+          for (const e of document.querySelectorAll("main *")) {
+            if (!e.closest(aside) && e.getBoundingClientRect().right > innerWidth + 1) say("beyond", e);
+          }
+          if (document.documentElement.scrollWidth > innerWidth) wrong.push("the page is wider than the window");
+          let last = -Infinity;
+          for (const e of document.querySelectorAll("header, section, footer")) {
+            const { top, bottom, height } = e.getBoundingClientRect();
+            if (height < 10 || top < last - 1) say("over what is before it", e);
+            last = bottom;
+          }
+          return wrong;
+        }"""
+    )
+
+
+def test_hostile_records_do_nothing(browser, folder, tmp_path):
+    """Thirty of them as questions and answers: no script runs, no request is made, the layout is whole."""
+    assert len(HOSTILE) == 30
+    written = write_report(write_audit(tmp_path / "audit", texts=HOSTILE, n=30), show_records=True)
+    for width in (390, 1280):
+        tab, said = opened(browser, written.page, viewport={"width": width, "height": 900})
+        for hidden in tab.locator("[data-more]:visible").all():
+            hidden.click()
+        tab.wait_for_timeout(200)
+        assert said == [] and tab.title() == "Report: passed"
+        assert tab.locator("[data-records] tbody tr").count() == 60
+        assert tab.locator("main img, main iframe, main form, main script, main link, main style").count() == 0
+        assert laid_out(tab) == []
+        picture(tab, folder / f"hostile-{width}.png")
+        tab.close()
+
+
+def test_it_can_be_read_at_every_width(browser, folder, tmp_path):
+    """Pictures of an audited and of an unaudited run; axe-core finds nothing that keeps anybody from reading them."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    pages = {
+        "failed": write_report(write_run(tmp_path / "run", verdict="fail"), show_records=True).page,
+        "unaudited": write_report(write_run(tmp_path / "bare", audit=False)).page,
+    }
+    for name, path in pages.items():
+        for width in WIDTHS:
+            tab, said = opened(browser, path, viewport={"width": width, "height": 900})
+            for scheme in ("light", "dark"):
+                tab.emulate_media(color_scheme=scheme)
+                picture(tab, folder / f"{name}-{width}-{scheme}.png")
+                if (width, scheme) in ((390, "light"), (1280, "dark")):  # it takes seconds
+                    found = Axe().run(tab)
+                    assert not found.response["violations"], found.generate_report()
+            assert laid_out(tab) == [] and said == []
+            tab.close()
+
+
+def test_records_are_filtered_searched_sorted_and_stepped_through(browser, tmp_path):
+    written = write_report(write_run(tmp_path / "run", n=30), show_records=True)
+    tab, _ = opened(browser, written.page)
+    rows = tab.locator("[data-records] tbody tr:visible")
+    assert rows.count() == 20
+    tab.get_by_role("button", name="show all").click()
+    assert rows.count() == 60
+    tab.get_by_role("button", name="still said").click()
+    assert 0 < rows.count() < 30 and set(rows.locator(".bucket").all_inner_texts()) == {"still said"}
+    tab.get_by_role("button", name="all 60").click()
+    tab.get_by_role("searchbox").fill("record 7,")
+    assert rows.count() >= 1 and "record 7," in rows.first.inner_text()
+    tab.get_by_role("searchbox").fill("")
+    tab.get_by_label("Sort").select_option("bucket")
+    assert rows.first.locator(".bucket").inner_text() == "forgotten"
+    tab.locator("h1").click()
+    for key, at in (("j", 0), ("j", 1), ("k", 0)):
+        tab.keyboard.press(key)
+        assert tab.evaluate("document.activeElement.id") == rows.nth(at).get_attribute("id")
+    tab.close()
+
+
+def test_the_pdf_is_a4_and_says_on_every_page_that_records_are_shown(browser, folder, tmp_path):
+    written = write_report(write_run(tmp_path / "run", verdict="fail"), show_records=True, pdf=True)
+    assert written.pdf is not None
+    content = written.pdf.read_bytes()
+    assert content.startswith(b"%PDF") and written.pdf.stat().st_mode & 0o777 == 0o600
+    (folder / "failed.pdf").write_bytes(content)
+    tab, _ = opened(browser, written.page, viewport={"width": 688, "height": 1000})  # A4 between its margins
+    tab.emulate_media(media="print")
+    assert laid_out(tab) == []
+    assert tab.locator(".shown").evaluate("e => getComputedStyle(e).position") == "fixed"  # repeated on every page
+    tab.close()

@@ -1,0 +1,118 @@
+"""The page says what was measured, claims no more, and shows nobody what is not theirs."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from rkld.errors import UserError
+from rkld.reporting.page import LARGEST, page
+from rkld.reporting.run import read_run
+from rkld.reporting.words import FORBIDDEN, VERDICTS
+from rkld.runfolder.checksums import write_sealed
+from tests.reporting.made import HOSTILE, document, write_audit, write_run
+
+SAYS_SO = "The opinion asks whether a <em>model</em> is anonymous, for everybody whose data it was trained on."
+"""The one sentence that may use the word."""
+
+
+def text_of(html: str) -> str:
+    """What is read of a page, without its script and style."""
+    return re.sub(r"<(style|script)>.*?</\1>|<[^>]+>", " ", html, flags=re.S)
+
+
+@pytest.mark.parametrize("verdict", ["pass", "fail", "not established"])
+def test_no_report_claims_more_than_a_test_can_show(verdict, tmp_path):
+    html = page(read_run(write_run(tmp_path / "run", verdict=verdict)))
+    assert html.count(SAYS_SO) == 1
+    said = text_of(html.replace(SAYS_SO, "")).lower()
+    assert not [word for word in FORBIDDEN if re.search(rf"\b{word}\b", said)]
+    assert VERDICTS[verdict][1] in html
+
+
+def test_no_explanation_of_a_metric_claims_more_either():
+    from rkld.auditing.metrics import audit_metrics
+    from rkld.settings.auditing import AuditSettings
+
+    for name, metric in audit_metrics(AuditSettings(attacks=("all",))).items():
+        said = f"{metric.title} {metric.explanation}".lower()
+        assert metric.explanation and not [word for word in FORBIDDEN if re.search(rf"\b{word}\b", said)], name
+
+
+def test_what_was_not_measured_is_never_passed(tmp_path):
+    """Of a model that nobody audited, and of every figure that is missing."""
+    html = page(read_run(write_run(tmp_path / "run", audit=False)))
+    assert "Not audited" in html and "Passed" not in html and html.count("not measured") >= 5
+    bare = {**document(), "metrics": {}, "gates": [], "verdict": "not established"}
+    write_sealed(write_audit(tmp_path / "bare") / "audit.json", bare)
+    html = page(read_run(tmp_path / "bare"))
+    assert html.count("not tested") >= 6 and "✓" not in text_of(html)
+
+
+def test_texts_are_shown_only_where_asked_for(tmp_path):
+    run = read_run(write_run(tmp_path / "run"))
+    redacted, shown = page(run), page(run, show_records=True)
+    assert "Words of record" not in redacted and "secret/path" not in redacted
+    assert "Words of record 3" in shown and "Holds personal data" in shown and "secret/path" not in shown
+
+
+def test_whoever_gets_their_section_sees_nothing_of_the_others(tmp_path):
+    folder = write_audit(tmp_path / "audit", people=["Ada Quill", "Ben Ochre"], n=40)
+    both, mine = page(read_run(folder)), page(read_run(folder), subject="Ada Quill", show_records=True)
+    assert "2 people" in both and "Ada Quill" not in both
+    assert "Ada Quill" in mine and "Ben" not in mine and "person 2" not in mine
+    assert "Words of record 2," in mine and "Words of record 1," not in mine and 'data-key="1"' not in mine
+    assert page(read_run(folder), subject="person 1") and "Ada Quill" not in page(read_run(folder), subject="ada quill")
+    with pytest.raises(UserError, match="nobody of this name"):
+        page(read_run(folder), subject="Somebody Else")
+
+
+def test_the_request_is_shown_as_stated_and_the_rest_as_not_stated(tmp_path):
+    html = page(read_run(write_run(tmp_path / "run")))
+    assert "2026-014" in html and "Jane Doe" in html and "2026-02-28" in html  # a month after the 31st of January
+    assert html.count("not stated") > 10
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_stays_text(text, tmp_path):
+    """Of tags there are as many as without it, whatever it is; and the page stays small."""
+    folder = write_audit(tmp_path / "audit", texts=[text], n=4)
+    plain = page(read_run(write_audit(tmp_path / "plain", texts=["plain"], n=4)), show_records=True)
+    html = page(read_run(folder), show_records=True)
+    tags = r"</?(script|style|iframe|svg|img|form|meta|base|link|a|table|td|tr|body|html|main)\b"
+    assert len(re.findall(tags, html)) == len(re.findall(tags, plain))
+    assert len(html.encode()) < LARGEST and not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html
+    )
+    assert "'ran'\"" not in html.replace("&#39;", "") or "onerror=&#34;" in html
+
+
+def test_names_and_titles_in_a_foreign_audit_are_text_too(tmp_path):
+    found = json.loads(json.dumps(document()).replace("asked as quiz", "<b onclick=x>").replace("float32", "<i>"))
+    found["metrics"]["facts_said"]["figures"]["audited"]["value"] = "<script>"
+    write_sealed(write_audit(tmp_path / "audit") / "audit.json", found)
+    html = page(read_run(tmp_path / "audit"))
+    assert "<b onclick" not in html and "<i>" not in html and html.count("<script>") == 1
+
+
+def test_what_is_not_an_audit_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no run folder"):
+        read_run(tmp_path)
+    write_audit(tmp_path)
+    (tmp_path / "audit.json").write_text((tmp_path / "audit.json").read_text().replace("0.04", "0.03"))
+    with pytest.raises(UserError, match="damaged"):
+        read_run(tmp_path)
+    write_sealed(tmp_path / "audit.json", {**document(), "metrics": {"facts_said": {}}})
+    with pytest.raises(UserError, match="not as rkld writes it"):
+        page(read_run(tmp_path))
+
+
+def test_reports_import_no_torch(tmp_path):
+    folder = write_run(tmp_path / "run")
+    code = (
+        "import sys; from rkld.reporting.writing import write_report; "
+        f"write_report({str(folder)!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

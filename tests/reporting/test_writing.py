@@ -1,0 +1,98 @@
+"""What is written where: the page, what machines read, and nothing half."""
+
+import json
+import os
+from pathlib import Path
+
+import cyclonedx.schema
+import pytest
+from click.testing import CliRunner
+from cyclonedx.validation.json import JsonStrictValidator
+from google.protobuf import json_format
+from in_toto_attestation.predicates.test_result.v0.test_result_pb2 import TestResult as Predicate
+from in_toto_attestation.v1.statement import Statement
+from in_toto_attestation.v1.statement_pb2 import Statement as Parsed
+
+from rkld.cli import main
+from rkld.errors import UserError
+from rkld.reporting.bom import bill_of_materials
+from rkld.reporting.statement import statement
+from rkld.reporting.writing import write_report
+from rkld.runfolder.checksums import sha256
+from rkld.runfolder.purging import purge
+from tests.reporting.made import write_audit, write_run
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return write_run(tmp_path / "run", verdict="fail")
+
+
+def test_the_command_writes_all_into_the_folder(run):
+    done = CliRunner().invoke(main, ["report", str(run)])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in run.iterdir()} >= {"report.html", "report.json", "model.cdx.json"}
+    assert (run / "report.html").stat().st_mode & 0o777 == 0o600
+    shown = CliRunner().invoke(main, ["report", str(run), "--show-records"])
+    assert "personal data" in shown.output and (run / "report-records" / "report.html").is_file()
+    assert "Words of record" not in (run / "report.html").read_text()
+
+
+def test_a_purge_takes_what_shows_records(run):
+    write_report(run, show_records=True)
+    purge(run)
+    assert not (run / "report-records").exists() and (run / "report.html").exists() is False
+    write_report(run)
+    assert "Words of record" not in (run / "report.html").read_text()
+
+
+def test_the_statement_is_one_of_in_toto(run):
+    """Parsed and validated by its own package: no field is unknown to it."""
+    write_report(run)
+    found = json.loads((run / "report.json").read_text())
+    assert found == statement(run)
+    parsed = json_format.ParseDict(found, Parsed())
+    Statement.copy_from_pb(parsed).validate()
+    predicate = json_format.ParseDict(found["predicate"], Predicate())
+    assert predicate.result == "FAILED" and list(predicate.failed_tests) == ["facts_said max 0.25"]
+    assert list(predicate.warned_tests) == ["loss_auc_distance max 0.25"]  # not measured is not passed
+    names = {subject["name"]: subject["digest"]["sha256"] for subject in found["subject"]}
+    assert names.keys() == {"model/config.json", "model/model.safetensors", "report.html"}
+    assert names["model/model.safetensors"] == sha256(run / "model" / "model.safetensors")
+
+
+def test_without_an_audit_there_is_nothing_to_state(tmp_path):
+    folder = write_run(tmp_path / "run", audit=False)
+    with pytest.raises(UserError, match="rkld audit first"):
+        statement(folder)
+    write_report(folder)
+    assert not (folder / "report.json").exists()
+
+
+def test_of_a_model_elsewhere_the_fingerprint_is_stated(tmp_path):
+    folder = write_audit(tmp_path / "audit")
+    (subject,) = statement(folder)["subject"]
+    assert subject["digest"]["rkld-weights"] == "1" * 32
+
+
+def test_the_bill_of_materials_keeps_to_the_schema(run, tmp_path):
+    for folder in (run, write_run(tmp_path / "bare", audit=False)):
+        found = bill_of_materials(folder)
+        error = JsonStrictValidator(cyclonedx.schema.SchemaVersion.V1_6).validate_str(json.dumps(found))
+        assert error is None, error
+        assert found["metadata"]["component"]["type"] == "machine-learning-model"
+
+
+def test_a_page_that_cannot_be_written_loses_nothing(run, monkeypatch):
+    from rkld.cli import _report_after
+
+    monkeypatch.setattr("rkld.reporting.writing.page", lambda *_, **__: 1 / 0)
+    _report_after(run)
+    assert (run / "audit.json").is_file() and not (run / "report.html").exists()
+
+
+def test_a_pdf_without_a_browser_is_refused_before_anything_is_written(run, monkeypatch):
+    monkeypatch.setitem(os.environ, "PATH", "")
+    with pytest.raises(UserError, match="needs a Chromium"):
+        write_report(run, pdf=True)
+    assert not (run / "report.html").exists()

@@ -245,7 +245,8 @@ def test_sealed_questions_can_be_deleted_and_not_exchanged(path):
 def test_a_person_is_found_with_the_key(path, tmp_path):
     append(path, KEY, {**entry(7), "subjects": pseudonyms(["Bo"], KEY)})
     (tmp_path / "key").write_text(KEY.hex())
+    (tmp_path / "key").chmod(0o600)
     assert read_ledger_key(tmp_path / "key") == KEY
     found = CliRunner().invoke(main, ["ledger", "list", str(path), "--subject", "bo", "--ledger-key", tmp_path / "key"])
-    assert [line[0] for line in found.output.splitlines()] == ["6"]
+    assert [line[0] for line in found.stdout.splitlines()] == ["6"]
     assert json.loads(lines(path)[5])["subjects"][0][:8] in found.output

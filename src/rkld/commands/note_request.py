@@ -102,6 +102,7 @@ class Noting:
             "system_prompt": self.settings.system_prompt,
             "chat_template": self.settings.chat_template,
             "said": said(by_answer(records), answers, self.identifiers),
+            "unseen": result.metrics["after"]["forget"].get("facts_unseen") or 0,
             "worst_kind_facts_said": result.metrics["after"]["forget"].get("worst_kind_facts_said"),
         }
 

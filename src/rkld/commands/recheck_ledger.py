@@ -30,11 +30,12 @@ class Rechecked:
     Attributes:
         entry: of the ledger.
         reason: why nothing was looked at; "" where it was.
-        facts: how many facts the model was asked for, in its own greedy answers to the questions of the records.
-        said: how many of them it says; came_back: how many that it did not say when they had been erased.
+        facts: how many facts the model was asked for, by the questions of the records.
+        said: how many of them its own greedy answers say; came_back: how many that were not said after the erasure.
+        unmeasured: how many of them an answer might have said that was cut; unseen_then: the same after the erasure.
         high: upper end of the 95 % interval of their share.
-        worst: the largest share that is said in a kind of wording, and kind, which; None where no other was asked in.
-        worst_then: the same after the erasure, in the two kinds that a run asks in.
+        otherwise: the largest share that is said in another kind of wording, and kind, which; None where none was read.
+        otherwise_then: the same after the erasure, in the two kinds that a run asks in.
         model: its hashes, as the audit knows them.
         path: of the audit, which holds no text.
     """
@@ -44,40 +45,43 @@ class Rechecked:
     facts: int = 0
     said: int = 0
     came_back: int = 0
+    unmeasured: int = 0
+    unseen_then: int = 0
     high: float | None = None
-    worst: float | None = None
+    otherwise: float | None = None
     kind: str = ""
-    worst_then: float | None = None
+    otherwise_then: float | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     @property
     def more_otherwise(self) -> bool:
-        """Whether more is said in some kind of wording than was then, as far as was asked then."""
-        return (self.worst or 0.0) > (self.worst_then or 0.0)
+        """Whether more is said in some other kind of wording than was then, as far as was asked then."""
+        return (self.otherwise or 0.0) > (self.otherwise_then or 0.0)
 
     @property
     def clean(self) -> bool:
-        """Whether it was looked at, and nothing came back."""
-        return not self.reason and not self.came_back and not self.more_otherwise
+        """Whether all was looked at, and nothing came back."""
+        return not (self.reason or self.came_back or self.unmeasured or self.more_otherwise)
 
     def line(self) -> str:
         """For people."""
-        what = [str(self.entry["number"]), self.entry["time"][:10], self.entry.get("request") or "-"]
-        worst = "" if self.worst is None else f"; in the worst kind of wording, {self.kind}, {self.worst:.2f}"
-        share = f"{self.said} of {self.facts} facts said now" + (
-            "" if self.high is None else f" (95 %: at most {self.high:.2f})"
-        )
-        if self.reason:
-            found = f"not rechecked: {self.reason}"
-        elif self.came_back:
-            found = f"CAME BACK: {self.came_back} facts that were not said then; {share}{worst}"
-        elif self.more_otherwise:
-            then = "not asked" if self.worst_then is None else f"{self.worst_then:.2f} in two kinds"
-            found = f"SAID in other words: {share}{worst} (then: {then})"
-        else:
-            found = f"nothing came back: {share}{worst}"
-        return printable("  ".join([*what, found]))
+        what = [str(self.entry["number"]), self.entry["time"][:10], str(self.entry.get("request") or "-")]
+        return printable("  ".join([*what, f"not rechecked: {self.reason}" if self.reason else self._found()]))
+
+    def _found(self) -> str:
+        share = f"{self.said} of {self.facts} facts said now"
+        share += "" if self.high is None else f" (95 %: at most {self.high:.2f})"
+        if self.unmeasured:
+            share += f", {self.unmeasured} of them not measured, as answers were cut"
+        other = "" if self.otherwise is None else f"; asked otherwise ({self.kind}) {self.otherwise:.2f}"
+        if self.came_back:
+            unseen = f" (or not seen: answers were cut before {self.unseen_then})" if self.unseen_then else ""
+            return f"CAME BACK: {self.came_back} facts that were not said then{unseen}; {share}{other}"
+        if self.more_otherwise:
+            then = "not asked" if self.otherwise_then is None else f"{self.otherwise_then:.2f} in two kinds"
+            return f"SAID in other words: {share}{other} (then: {then})"
+        return f"{'nothing known to have come back' if self.unmeasured else 'nothing came back'}: {share}{other}"
 
 
 def recheck(
@@ -107,7 +111,8 @@ def recheck(
     for entry in found.of(ERASED):
         one = _recheck(model, ledger, opening, entry, attacks, out, progress)
         if key is not None and not one.reason:
-            figures = {"facts": one.facts, "said": one.said, "came_back": one.came_back, "worst": one.worst}
+            figures: dict[str, Any] = {"facts": one.facts, "said": one.said, "came_back": one.came_back}
+            figures |= {"unmeasured": one.unmeasured, "otherwise": one.otherwise}
             append(ledger, key, {"event": RECHECKED, "of": entry["number"], **one.model, **figures})
         yield one
 
@@ -142,21 +147,35 @@ def _recheck(
     metrics = made.document["metrics"]
     if "facts_said" not in metrics:
         return Rechecked(entry, "its records hold no fact to look for", path=made.path)
-    flags, figure = metrics["facts_said"]["records"]["audited"], metrics["facts_said"]["figures"]["audited"]
+    flags = metrics["facts_said"].get("records", {}).get("audited", {})
+    figure = metrics["facts_said"]["figures"]["audited"]
     now = {name for name, flag in flags.items() if flag}
-    worst = metrics.get("worst_kind_facts_said", {}).get("figures", {}).get("audited", {})
+    kind, otherwise = _otherwise(metrics)
     return Rechecked(
         entry,
-        facts=len(flags),
+        facts=figure["n"],
         said=len(now),
         came_back=came_back(now, set(questions["said"]), _texts(questions["forget"])),
+        unmeasured=figure["unmeasured"],
+        unseen_then=questions["unseen"],
         high=figure["high"],
-        worst=worst.get("value"),
-        kind=worst.get("kind", ""),
-        worst_then=questions["worst_kind_facts_said"],
+        otherwise=otherwise,
+        kind=kind,
+        otherwise_then=questions["worst_kind_facts_said"],
         model={name: made.document["models"]["audited"].get(name) for name in ("weights", "fingerprint")},
         path=made.path,
     )
+
+
+def _otherwise(metrics: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The other kind of wording in which the largest share of the facts is said, as far as was measured, and that."""
+    shares = {
+        name.removesuffix("_facts_said"): metric["figures"]["audited"]["value"]
+        for name, metric in metrics.items()
+        if name.endswith("_facts_said") and not name.startswith("worst_") and "audited" in metric["figures"]
+    }
+    kind = max(shares, key=lambda name: shares[name], default="")
+    return kind, shares.get(kind)
 
 
 def _name(model: str) -> str:
@@ -177,6 +196,7 @@ def _questions(found: Mapping[str, Any]) -> Mapping[str, Any]:
         or not all(isinstance(one, str) for one in said)
         or not all(text is None or isinstance(text, str) for text in texts)
         or not (worst is None or isinstance(worst, int | float))
+        or type(found.get("unseen")) is not int
     ):
         raise UserError("what is sealed are no questions of this version of rkld")
     return found

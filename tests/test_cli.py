@@ -142,7 +142,8 @@ def test_every_setting_has_an_option_with_help():
     options = {option.name: option for option in cli.unlearn.params}
     assert set(fields(Settings)) == set(options) - {"config", "explain"}
     assert all(options[name].help for name in fields(Settings) if name != "model")
-    assert [o.name for o in cli.check.params] == [o.name for o in cli.unlearn.params]
+    checked = [option.name for option in cli.check.params if option.name != "tokens"]
+    assert checked == [option.name for option in cli.unlearn.params if option.name != "explain"]
 
 
 def test_each_of_every_kind_arrive(asked):
@@ -435,5 +436,5 @@ def test_check_says_what_it_took_and_what_the_disk_has(here, model):
     result = run("check", model, "--forget", "forget.jsonl", "--subject", "Ada Quillon")
     assert re.search(r"disk .* will be written.*; .* are free\n", result.stdout)
     assert re.search(r"this check   took \d+ s, \d+% of what the run will take\n", result.stdout)
-    assert "[ lives in Oslo" in result.stdout and "position" not in result.stdout
+    assert "[She is a painter." in result.stdout and "position" not in result.stdout
     assert len(result.stdout.splitlines()) <= 30

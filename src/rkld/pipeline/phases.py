@@ -390,10 +390,10 @@ class Stop(Phase):
             return load(dataclasses.replace(s, model=s.control), work.control, tokenizer)
 
         calibration = calibrate(get_rule(s.stop), found, work.student, load_control if s.control else None)
-        if calibration.refusal and work.notes["before"]["unknown"]:
-            return {}  # said already: there was nothing to aim away from
         if calibration.refusal:
-            work.warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
+            # Of records that are not known it is said already that there is nothing to forget.
+            if not work.notes["before"]["unknown"] or calibration.original_gap > calibration.rule.margin:
+                work.warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
             return {}
         steering, salt = found.material.steering, work.run.manifest["salt"]
         return {

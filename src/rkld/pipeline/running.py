@@ -129,6 +129,8 @@ def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)
+    if type(progress) is NoProgress:  # nobody reads it, and to know how long it takes costs a pass
+        return
     lines = plan(prepared)
     progress.say(next(lines))
     if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:

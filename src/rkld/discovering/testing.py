@@ -1,0 +1,214 @@
+"""Is a value associated with a name, or would the model say as much of any? A rank test against similar names.
+
+A value v of a topic is scored in wordings that did not propose it (q_k, k = 1 … K):
+
+    s(v) = mean_k [log p(v | q_k, name) − logmeanexp_j log p(v | q_k, name_j)]
+
+over M other names, as WikiMem ranks facts against counterfactuals (arXiv 2507.11128). A model has an answer for
+everybody: of a name that it never saw, too, something comes out that is likelier for this name than for most. So the
+other names are allowed theirs. A name_j is *as strong* as v where some value u, of those proposed for the person or
+said of name_j itself, is at least as probable, mean_k log p(u | q_k, name_j) ≥ mean_k log p(v | q_k, name), and at
+least as particular, s_j(u) ≥ s(v). With u = v alone this is the rank of s(v) among the s_j(v); with more, p is only
+larger.
+
+    p = (1 + #{j as strong}) / (M + 1)
+
+Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with
+p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that whom the model does not
+know costs little. Which values are found is decided over all of them together (Benjamini & Hochberg 1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rkld.discovering.asking import Asker, Wording
+
+ENOUGH = 4
+"""Names as strong as the value, after which no more are asked about."""
+
+FIRST = 8
+"""Names of the first look; the particularity of values is measured against these."""
+
+GROWTH = 3
+"""Each look has so many times the names of the one before."""
+
+
+@dataclass
+class Tested:
+    """What the test found of one value."""
+
+    value: str
+    log_probability: float
+    """mean_k log p(v | q_k, name), in nats."""
+    score: float = 0.0
+    """s(v), in nats, over the names asked."""
+    strong: int = 0
+    """Names as strong as the value."""
+    likely: int = 0
+    """Names for which the model finds this very value at least as probable as for the person."""
+    names: int = 0
+    """Names that were asked about."""
+    p: float = 1.0
+
+
+@dataclass
+class Case:
+    """The values of one topic that are tested in the same wordings."""
+
+    name: str
+    """The identifier that is asked about."""
+    testing: Sequence[Wording]
+    """K wordings, which did not propose the values."""
+    proposing: Sequence[Wording]
+    """Wordings of those that did: behind them other names' own values are found."""
+    values: Sequence[str]
+    cut: Callable[[str], list[str]]
+    """What the model said behind a beginning → the value in it, if there is one."""
+    others: Sequence[str]
+    """At least :data:`FIRST` similar names."""
+
+
+def rank_test(asker: Asker, case: Case, names: int) -> list[Tested]:
+    """Each value against up to ``names`` of the other names, in their order."""
+    own = _means(asker, case, [(case.name, value) for value in case.values])
+    tested = [Tested(value, log_p) for value, log_p in zip(case.values, own.mean(axis=0), strict=True)]
+    reader = _Reader(asker, case, own)
+    active, done, size = list(range(len(tested))), 0, FIRST
+    total = min(names, len(case.others))
+    while active and done < total:
+        look = list(case.others[done : min(total, max(size, done + 1))])
+        strong, likely = reader.compare(look, [case.values[i] for i in active], first=done == 0)
+        for row, i in enumerate(active):
+            _count(tested[i], strong[row], likely[row])
+        done += len(look)
+        active = [i for i in active if tested[i].strong < ENOUGH]
+        size = done * GROWTH
+    for one, score in zip(tested, reader.scores(), strict=True):
+        one.score = score
+        if one.strong < ENOUGH:
+            one.p = (1 + one.strong) / (one.names + 1)
+    return tested
+
+
+def _count(one: Tested, strong: np.ndarray, likely: np.ndarray) -> None:
+    """Take a look's names, (n,) bool each, up to the one with which there are enough."""
+    places = np.flatnonzero(strong)
+    missing = ENOUGH - one.strong
+    upto = int(places[missing - 1]) + 1 if len(places) >= missing else len(strong)
+    one.strong += int(strong[:upto].sum())
+    one.likely += int(likely[:upto].sum())
+    one.names += upto
+    if one.strong >= ENOUGH:
+        one.p = ENOUGH / one.names
+
+
+class _Reader:
+    """Log-probabilities of the values for the other names, kept over the looks.
+
+    Shapes: K wordings, V values of the person, n names of a look.
+    """
+
+    def __init__(self, asker: Asker, case: Case, own: np.ndarray) -> None:
+        self.asker, self.case = asker, case
+        self.own = own  # (K, V): of the person
+        self.read: dict[str, list[np.ndarray]] = {value: [] for value in case.values}  # each (K,), by the names so far
+        self.base: dict[str, np.ndarray] = {}  # value → (K, FIRST): of the first names
+
+    def compare(self, look: Sequence[str], values: Sequence[str], *, first: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Which names are as strong as each value, and for which the value is as probable: (len(values), n) bool."""
+        case, asker = self.case, self.asker
+        theirs = _means(asker, case, [(name, value) for name in look for value in values])
+        theirs = theirs.reshape(len(case.testing), len(look), len(values))  # (K, n, values)
+        for column, value in enumerate(values):
+            self.read[value] += list(theirs[:, :, column].T)
+            if first:
+                self.base[value] = theirs[:, :, column]
+        mine = np.array([self.own[:, case.values.index(value)].mean() for value in values])
+        special = np.array([self._special(value, self.own[:, [case.values.index(value)]])[0] for value in values])
+        places = range(len(look)) if first else None
+        candidates = {value: theirs[:, :, column] for column, value in enumerate(values)}
+        probable = {value: found.mean(axis=0) for value, found in candidates.items()}  # (n,)
+        particular = {value: self._special(value, found, places) for value, found in candidates.items()}
+        strong = np.zeros((len(values), len(look)), dtype=bool)
+        for value in values:
+            strong |= (probable[value][None] >= mine[:, None]) & (particular[value][None] >= special[:, None])
+        likely = np.stack([probable[value] >= mine[row] for row, value in enumerate(values)])
+        return strong | self._own_answers(look, mine, special, strong, first=first), likely
+
+    def _own_answers(
+        self, look: Sequence[str], mine: np.ndarray, special: np.ndarray, strong: np.ndarray, *, first: bool
+    ) -> np.ndarray:
+        """Which names the model answers as strongly as the values, with what it says of them: (len(values), n) bool."""
+        case = self.case
+        open_ = [j for j in range(len(look)) if not strong[:, j].all()]
+        asked = [(wording, look[j]) for j in open_ for wording in case.proposing]
+        said = self.asker.begun(asked)
+        found = np.zeros_like(strong)
+        pairs = dict.fromkeys(
+            (open_[i // len(case.proposing)], value)
+            for i, text in enumerate(said)
+            for value in case.cut(text)
+            if value not in case.values
+        )
+        if not pairs:
+            return found
+        means = _means(self.asker, case, [(look[j], value) for j, value in pairs])  # (K, pairs)
+        likely = [(j, value, means[:, i]) for i, (j, value) in enumerate(pairs) if means[:, i].mean() >= mine.min()]
+        new = list(dict.fromkeys(value for _, value, _ in likely if value not in self.base))
+        names = case.others[:FIRST]
+        base = _means(self.asker, case, [(name, value) for value in new for name in names])
+        base = base.reshape(len(case.testing), len(new), len(names))
+        self.base.update((value, base[:, i]) for i, value in enumerate(new))
+        for j, value, log_p in likely:
+            particular = self._special(value, log_p[:, None], [j] if first else None)[0]
+            found[:, j] |= (log_p.mean() >= mine) & (particular >= special)
+        return found
+
+    def _special(self, value: str, log_p: np.ndarray, places: Sequence[int] | None = None) -> np.ndarray:
+        """s of a value for names whose log-probabilities are (K, n), against the first names: (n,).
+
+        Args:
+            places: of the names among the first ones, where they are: nobody is compared with themselves.
+        """
+        base = self.base[value]  # (K, FIRST)
+        if places is None or base.shape[1] < 2:
+            return (log_p - _log_mean(base)[:, None]).mean(axis=0)
+        apart = np.stack([_log_mean(np.delete(base, place, axis=1)) for place in places], axis=1)  # (K, n)
+        return (log_p - apart).mean(axis=0)
+
+    def scores(self) -> list[float]:
+        """s(v) of each value, against all names that were asked about."""
+        return [
+            float((self.own[:, i] - _log_mean(np.stack(self.read[value], axis=1))).mean())
+            for i, value in enumerate(self.case.values)
+        ]
+
+
+def _means(asker: Asker, case: Case, asked: Sequence[tuple[str, str]]) -> np.ndarray:
+    """log p(value | q_k, name) of pairs (name, value): (K, n)."""
+    if not asked:
+        return np.zeros((len(case.testing), 0))
+    each = [(wording, name, value) for wording in case.testing for name, value in asked]
+    return asker.log_probabilities(each).reshape(len(case.testing), len(asked))
+
+
+def _log_mean(values: np.ndarray) -> np.ndarray:
+    """logmeanexp over the last axis."""
+    top = values.max(axis=-1, keepdims=True)
+    found: np.ndarray = (top + np.log(np.exp(values - top).mean(axis=-1, keepdims=True)))[..., 0]
+    return found
+
+
+def benjamini_hochberg(p: Sequence[float], rate: float) -> list[bool]:
+    """Which hypotheses are rejected so that the expected share of false ones among them is at most ``rate``."""
+    order = np.argsort(p, kind="stable")
+    bounds = rate * np.arange(1, len(p) + 1) / max(1, len(p))
+    passed = np.flatnonzero(np.asarray(p)[order] <= bounds)
+    found = np.zeros(len(p), dtype=bool)
+    if len(passed):
+        found[order[: passed[-1] + 1]] = True
+    return [bool(flag) for flag in found]

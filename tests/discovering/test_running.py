@@ -94,6 +94,7 @@ def test_a_value_is_never_tested_in_a_wording_that_proposed_it():
 
     one = running._Discovering(DiscoverSettings(subject="Jane Doe"), ("Jane Doe",), Watching(), NoProgress())
     (case,) = one._of_topic(DAY, "Jane Doe", Knowing().answers(DAY.questions, (), "Jane Doe", 0, 0, None))
+    assert case.values == [MADE_UP]  # said to the first half alone
     assert [wording.question for wording in case.testing] == [DAY.questions[1]]
     assert [wording.question for wording in case.proposing] == [DAY.questions[0]]
 

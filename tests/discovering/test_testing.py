@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
 
+from rkld.discovering import testing
 from rkld.discovering.asking import Wording
-from rkld.discovering.testing import ENOUGH, Case, benjamini_hochberg, rank_test
+from rkld.discovering.testing import ENOUGH, Case, Trial, benjamini_hochberg, run_trials
 
 OTHERS = [f"Other{n} Name{n}" for n in range(400)]
 TESTING = [Wording("Where was {name} born?"), Wording("Of what place is {name}?")]
@@ -29,6 +30,14 @@ class Table:
     def begun(self, asked):
         self.generated += len(asked)
         return [self.said(name) for _, name in asked]
+
+
+def rank_test(asker, case, names):
+    """To the end of each value, whatever the others."""
+    trial = Trial(asker, case, names)
+    while trial.active:
+        trial.look()
+    return trial.tested
 
 
 def case(values, others=OTHERS):
@@ -94,6 +103,26 @@ def test_values_of_one_topic_are_counted_each_by_itself():
     cork, london = rank_test(Table(log_p), case(["Cork", "London"]), 50)
     assert cork.p == pytest.approx(1 / 51) and cork.names == 50
     assert london.names == ENOUGH
+
+
+def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(monkeypatch):
+    """Twenty values of which one is hers alone, one nearly so: decided as if each had been asked to the end."""
+    monkeypatch.setattr(testing, "ENOUGH", 60)
+    draw = np.random.default_rng(0)
+    noise = {(name, f"v{n}"): draw.normal() for n in range(20) for name in ("Jane Doe", *OTHERS)}
+
+    def log_p(name, value):
+        lead = {"v0": 9.0, "v1": 2.2}.get(value, 0.0) if name == "Jane Doe" else 0.0
+        return noise[name, value] + lead - 10.0
+
+    whole = [rank_test(Table(log_p), case([f"v{n}"]), 199)[0] for n in range(20)]
+    trials = [Trial(Table(log_p), case([f"v{n}"]), 199) for n in range(20)]
+    run_trials(trials, 0.1, lambda n: None)
+    asked = [one for trial in trials for one in trial.tested]
+    decided = benjamini_hochberg([one.p for one in asked], 0.1)
+    assert decided == benjamini_hochberg([one.p for one in whole], 0.1)
+    assert decided[0] and sum(decided) < 4
+    assert sum(one.names for one in asked) < sum(one.names for one in whole)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])

@@ -156,7 +156,8 @@ class Asker:
             asked: n wordings, each with a name and a value.
         """
         unique = {one: number for number, one in enumerate(dict.fromkeys(asked))}
-        encoded, parts = [], []
+        encoded: list[Encoded] = []
+        parts: list[int] = []
         for wording, name, value in unique:
             prompt = self.prompt(wording.question, name)
             for begin in wording.begins:

@@ -15,7 +15,7 @@ from rkld.discovering.documents import topics_of_documents
 from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, Discovery, Finding, Share
 from rkld.discovering.names import similar_names
 from rkld.discovering.questions import Topic, filled, names_whom, placed, read_topics, shipped_topics
-from rkld.discovering.testing import FIRST, Case, Tested, benjamini_hochberg, rank_test
+from rkld.discovering.testing import FIRST, Case, Tested, Trial, benjamini_hochberg, run_trials
 from rkld.discovering.values import values_behind, values_in
 from rkld.errors import UserError
 from rkld.pipeline.preparing import Model, load_with_encoder
@@ -34,6 +34,9 @@ found. The next ones show in the next discovery, once these are unlearned."""
 
 OFTEN = 3
 """Answers that must say a value for it to be tested beside the first one of its topic."""
+
+TEXT = 2
+"""Plain text, beside the halves 0 and 1 of the questions."""
 
 BEGINS = 2
 """Beginnings of the model's own answers behind which a value is scored, the commonest."""
@@ -106,18 +109,11 @@ class _Hypotheses:
 
 @dataclass
 class _Said:
-    """A value as the answers propose it."""
+    """A value as answers propose it: how many of the greedy ones, and of all."""
 
     value: str
     greedy: int = 0
     count: int = 0
-    halves: set[int] = field(default_factory=set)
-    """Of the questions: those in whose answers it stands."""
-    in_text: int = 0
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        return self.greedy, self.count
 
 
 @dataclass
@@ -140,13 +136,19 @@ class _Discovering:
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
         _check_names(others.values())
-        tested: list[tuple[_Hypotheses, Tested]] = []
+        trials = [
+            Trial(
+                self.asker,
+                Case(
+                    one.identifier, one.testing, one.proposing, one.values, _cutting(one.topic), others[one.identifier]
+                ),
+                names,
+            )
+            for one in proposed
+        ]
         with self.progress.bar("values", hypotheses) as advance:
-            for one in proposed:
-                case = Case(one.identifier, one.testing, one.proposing, one.values, _cutting(one.topic),
-                            others[one.identifier])  # fmt: skip
-                tested += [(one, result) for result in rank_test(self.asker, case, names)]
-                advance(len(one.values))
+            run_trials(trials, self.settings.rate, advance)
+        tested = [(one, result) for one, trial in zip(proposed, trials, strict=True) for result in trial.tested]
         accepted = benjamini_hochberg([result.p for _, result in tested], self.settings.rate)
         findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]
         most = max((len(found) for found in others.values()), default=0)
@@ -183,46 +185,50 @@ class _Discovering:
         if topic.given:
             both = wordings(0) + wordings(1)
             return [_Hypotheses(topic, identifier, [topic.given], both, both[:1], answers)]
-        ranked = sorted(said.values(), key=lambda one: one.rank, reverse=True)
-        often = [one for one in ranked if one.greedy or one.count > 1][:1]
-        often += [one for one in ranked[1:VALUES] if one.greedy and one.count >= OFTEN]
-        self.untested += len(ranked) - len(often)
-        found = []
-        for half in (0, 1):
-            # Of both halves: tested in the first one, which has the plainest wordings.
-            values = [one.value for one in often if one.halves and half == max(one.halves)]
+        found, taken = [], set[str]()
+        for half in (1, 0):  # the plainest wordings stand in the first half, and test what the second one proposes
+            chosen = self._chosen([one for (where, _), one in said.items() if where == half])
+            values = [value for value in chosen if normal(value) not in taken]
             if values:
                 found.append(_Hypotheses(topic, identifier, values, wordings(1 - half), wordings(half), answers))
+            taken |= {normal(value) for value in values}
         texts = [Wording("", (text,)) for text in _texts(topic)]
-        values = [one.value for one in often if not one.halves and one.in_text > 1]
+        chosen = self._chosen([one for (where, _), one in said.items() if where == TEXT], fewest=2)
+        values = [value for value in chosen if normal(value) not in taken]
         if values and len(texts) > 1:
             found.append(_Hypotheses(topic, identifier, values[:1], texts[1:], texts[:1], answers))
         return found
 
-    def _said(self, topic: Topic, answers: Sequence[Answer]) -> tuple[dict[str, _Said], list[str]]:
-        """The values that the answers propose, and how their answers begin, the commonest first, without the name."""
-        said: dict[str, _Said] = {}
+    def _chosen(self, said: Sequence[_Said], fewest: int = 1) -> list[str]:
+        """Which of the values that some wordings propose are tested: the first, and others that are said often."""
+        ranked = sorted(said, key=lambda one: (one.greedy, one.count), reverse=True)
+        first = [one for one in ranked[:1] if one.count >= fewest and (one.greedy or one.count > 1)]
+        often = [one for one in ranked[1:VALUES] if first and one.greedy and one.count >= OFTEN]
+        self.untested += len(ranked) - len(first + often)
+        return [one.value for one in first + often]
+
+    def _said(self, topic: Topic, answers: Sequence[Answer]) -> tuple[dict[tuple[int, str], _Said], list[str]]:
+        """The values that each half of the questions proposes, and plain text; and how the answers begin before them,
+        without the name, the commonest first."""
+        said: dict[tuple[int, str], _Said] = {}
         begins: Counter[str] = Counter()
         halves = {question: number for number in (0, 1) for question in topic.half(number)}
         for answer in answers:
-            if answer.wording.question:
-                values = values_in(
-                    answer.text, filled(answer.wording.question, self.known[0]), topic.values, topic.begins, self.known
-                )
+            question = answer.wording.question
+            if question:
+                asked = filled(question, self.known[0])
+                values = values_in(answer.text, asked, topic.values, topic.begins, self.known)
             else:
                 values = [(value, "") for value in values_behind(answer.text, topic.values)]
             for value, begin in values:
                 if is_said_name(value, self.known):
                     continue
-                one = said.setdefault(normal(value), _Said(value))
+                one = said.setdefault((halves.get(question, TEXT), normal(value)), _Said(value))
                 one.greedy += not answer.sampled
                 one.count += 1
-                if answer.wording.question:
-                    one.halves.add(halves[answer.wording.question])
-                    begins[placed(begin.rstrip(" \"'“«"), self.known)] += 1
-                else:
-                    one.in_text += 1
-        return said, [begin for begin, _ in begins.most_common() if names_whom(begin) or not begin.strip()]
+                begins[placed(begin.rstrip(" \"'“«"), self.known)] += bool(question)
+        known = [begin for begin, n in begins.most_common() if n and (names_whom(begin) or not begin.strip())]
+        return said, known
 
 
 def _texts(topic: Topic) -> tuple[str, ...]:

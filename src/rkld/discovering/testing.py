@@ -15,7 +15,8 @@ larger.
 
 Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with
 p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that whom the model does not
-know costs little. Which values are found is decided over all of them together (Benjamini & Hochberg 1995).
+know costs little. Which values are found is decided over all of them together (Benjamini & Hochberg 1995); what cannot
+be accepted any more, whatever comes, is not asked on about (:func:`run_trials`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import numpy as np
 
 from rkld.discovering.asking import Asker, Wording
 
-ENOUGH = 4
+ENOUGH = 3
 """Names as strong as the value, after which no more are asked about."""
 
 FIRST = 8
@@ -72,26 +73,65 @@ class Case:
     """At least :data:`FIRST` similar names."""
 
 
-def rank_test(asker: Asker, case: Case, names: int) -> list[Tested]:
-    """Each value against up to ``names`` of the other names, in their order."""
-    own = _means(asker, case, [(case.name, value) for value in case.values])
-    tested = [Tested(value, log_p) for value, log_p in zip(case.values, own.mean(axis=0), strict=True)]
-    reader = _Reader(asker, case, own)
-    active, done, size = list(range(len(tested))), 0, FIRST
-    total = min(names, len(case.others))
-    while active and done < total:
-        look = list(case.others[done : min(total, max(size, done + 1))])
-        strong, likely = reader.compare(look, [case.values[i] for i in active], first=done == 0)
-        for row, i in enumerate(active):
-            _count(tested[i], strong[row], likely[row])
-        done += len(look)
-        active = [i for i in active if tested[i].strong < ENOUGH]
-        size = done * GROWTH
-    for one, score in zip(tested, reader.scores(), strict=True):
-        one.score = score
-        if one.strong < ENOUGH:
-            one.p = (1 + one.strong) / (one.names + 1)
-    return tested
+class Trial:
+    """The values of one case against the other names, look by look.
+
+    Args:
+        names: M, of which the case has as many, or what it has.
+    """
+
+    def __init__(self, asker: Asker, case: Case, names: int) -> None:
+        own = _means(asker, case, [(case.name, value) for value in case.values])
+        self.case = case
+        self.tested = [Tested(value, log_p) for value, log_p in zip(case.values, own.mean(axis=0), strict=True)]
+        self.active = list(self.tested)
+        """Values of which more names are still asked about."""
+        self.names = min(names, len(case.others))
+        self._reader = _Reader(asker, case, own)
+        self._done = 0
+
+    def look(self) -> None:
+        """Ask about the next names."""
+        upto = min(self.names, max(FIRST, self._done * GROWTH))
+        look, values = list(self.case.others[self._done : upto]), [one.value for one in self.active]
+        strong, likely = self._reader.compare(look, values, first=self._done == 0)
+        for one, s, k in zip(self.active, strong, likely, strict=True):
+            _count(one, s, k)
+        for one, score in zip(self.tested, self._reader.scores(), strict=True):
+            one.score = score
+        self._done = upto
+        self.active = [one for one in self.active if one.strong < ENOUGH and self._done < self.names]
+
+    def least_p(self, one: Tested) -> float:
+        """The smallest p that a value can still have."""
+        return one.p if one.strong >= ENOUGH else (1 + one.strong) / (self.names + 1)
+
+
+def run_trials(trials: Sequence[Trial], rate: float, advance: Callable[[int], object]) -> None:
+    """Ask on until it is decided of every value whether :func:`benjamini_hochberg` at ``rate`` accepts it.
+
+    Of m values the k that are still possible cannot be accepted at more than rate · k / m: what cannot come below that
+    any more is given up, with the p that it has so far, and decides nothing.
+    """
+    total = sum(len(trial.tested) for trial in trials)
+    left = total
+    while any(trial.active for trial in trials):
+        for trial in trials:
+            if trial.active:
+                trial.look()
+        possible = [(trial, one) for trial in trials for one in trial.tested]
+        while True:
+            bound = rate * len(possible) / total
+            kept = [(trial, one) for trial, one in possible if trial.least_p(one) <= bound]
+            if len(kept) == len(possible):
+                break
+            possible = kept
+        alive = {id(one) for _, one in possible}
+        for trial in trials:
+            trial.active = [one for one in trial.active if id(one) in alive]
+        now = sum(len(trial.active) for trial in trials)
+        advance(left - now)
+        left = now
 
 
 def _count(one: Tested, strong: np.ndarray, likely: np.ndarray) -> None:
@@ -102,8 +142,7 @@ def _count(one: Tested, strong: np.ndarray, likely: np.ndarray) -> None:
     one.strong += int(strong[:upto].sum())
     one.likely += int(likely[:upto].sum())
     one.names += upto
-    if one.strong >= ENOUGH:
-        one.p = ENOUGH / one.names
+    one.p = ENOUGH / one.names if one.strong >= ENOUGH else (1 + one.strong) / (one.names + 1)
 
 
 class _Reader:
@@ -176,9 +215,11 @@ class _Reader:
         """
         base = self.base[value]  # (K, FIRST)
         if places is None or base.shape[1] < 2:
-            return (log_p - _log_mean(base)[:, None]).mean(axis=0)
-        apart = np.stack([_log_mean(np.delete(base, place, axis=1)) for place in places], axis=1)  # (K, n)
-        return (log_p - apart).mean(axis=0)
+            usual = _log_mean(base)[:, None]  # (K, 1)
+        else:
+            usual = np.stack([_log_mean(np.delete(base, place, axis=1)) for place in places], axis=1)  # (K, n)
+        found: np.ndarray = (log_p - usual).mean(axis=0)
+        return found
 
     def scores(self) -> list[float]:
         """s(v) of each value, against all names that were asked about."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from rkld import cli
+from rkld.commands.discover_person import _reviewed, print_discovery
 from rkld.discovering import running
 from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND
@@ -167,3 +170,20 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
 def test_names_are_needed(monkeypatch):
     with pytest.raises(UserError, match="too few to compare"):
         running._check_names([["A B"]])
+
+
+def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys, found):
+    hostile = replace(found.findings[0], value="\x1b[31m[red]Cork[/red]\u202e")
+    print_discovery(replace(found, findings=(hostile, *found.findings[1:]), asked={**found.asked, "pet": 12}))
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\u202e" not in shown and "[red]" in shown
+    assert ASSOCIATED.split()[0] in shown and "pet (limit 0.25 at 12)" in shown
+    assert "No label says whether a value is true" in shown
+
+
+def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, found):
+    def left(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rkld.discovering.review_server.review", left)
+    assert _reviewed(found, tmp_path / "records.jsonl") == found.records()

@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 
 from rkld.discovering import testing
 from rkld.discovering.asking import Wording
-from rkld.discovering.testing import ENOUGH, Case, Trial, benjamini_hochberg, run_trials
+from rkld.discovering.testing import ENOUGH, Case, Trial, benjamini_hochberg, run_trials, together
 
 OTHERS = [f"Other{n} Name{n}" for n in range(400)]
 TESTING = [Wording("Where was {name} born?"), Wording("Of what place is {name}?")]
@@ -34,9 +34,9 @@ class Table:
 
 def rank_test(asker, case, names):
     """To the end of each value, whatever the others."""
-    trial = Trial(asker, case, names)
+    trial = Trial(case, names)
     while trial.active:
-        trial.look()
+        together(asker, [trial.look()])
     return trial.tested
 
 
@@ -116,8 +116,8 @@ def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(m
         return noise[name, value] + lead - 10.0
 
     whole = [rank_test(Table(log_p), case([f"v{n}"]), 199)[0] for n in range(20)]
-    trials = [Trial(Table(log_p), case([f"v{n}"]), 199) for n in range(20)]
-    run_trials(trials, 0.1, lambda n: None)
+    trials = [Trial(case([f"v{n}"]), 199) for n in range(20)]
+    run_trials(Table(log_p), trials, 0.1, lambda n: None)
     asked = [one for trial in trials for one in trial.tested]
     decided = benjamini_hochberg([one.p for one in asked], 0.1)
     assert decided == benjamini_hochberg([one.p for one in whole], 0.1)

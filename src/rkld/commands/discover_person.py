@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -55,9 +56,19 @@ def _reviewed(found: Discovery, out: Path) -> list[dict[str, Any]]:
     def show(address: str) -> None:
         click.echo(f"\nReview, for this machine alone, until it is saved (Ctrl-C leaves it):\n{address}")
         sys.stdout.flush()
-        webbrowser.open(address)
+        if _has_screen():
+            webbrowser.open(address)
 
-    return review(found, out, show)
+    try:
+        return review(found, out, show)
+    except KeyboardInterrupt:
+        click.echo("\nLeft without a review.", err=True)
+        return found.records()
+
+
+def _has_screen() -> bool:
+    """Whether there is a screen to open a browser on: elsewhere one in the terminal would be started, and wait."""
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any]) -> None:

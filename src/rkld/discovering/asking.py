@@ -132,8 +132,8 @@ class Asker:
 
     def expected(self, questions: Sequence[str], texts: Sequence[str], name: str, samples: int) -> int:
         """How many answers :meth:`answers` will give."""
-        modes = sum(len(self._modes(question, name)) for question in questions)
-        return modes + len(texts) + samples * (len(questions) + len(texts))
+        modes = len(self._modes(questions[0], name)) if questions else 0
+        return modes * len(questions) + len(texts) + samples * (len(questions) + len(texts))
 
     def _modes(self, question: str, name: str) -> tuple[Ids, ...]:
         return self.encoder.prompts(_asked(filled(question, name)))

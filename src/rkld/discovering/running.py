@@ -138,7 +138,6 @@ class _Discovering:
         _check_names(others.values())
         trials = [
             Trial(
-                self.asker,
                 Case(
                     one.identifier, one.testing, one.proposing, one.values, _cutting(one.topic), others[one.identifier]
                 ),
@@ -147,7 +146,7 @@ class _Discovering:
             for one in proposed
         ]
         with self.progress.bar("values", hypotheses) as advance:
-            run_trials(trials, self.settings.rate, advance)
+            run_trials(self.asker, trials, self.settings.rate, advance)
         tested = [(one, result) for one, trial in zip(proposed, trials, strict=True) for result in trial.tested]
         accepted = benjamini_hochberg([result.p for _, result in tested], self.settings.rate)
         findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]

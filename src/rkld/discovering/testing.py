@@ -21,8 +21,9 @@ be accepted any more, whatever comes, is not asked on about (:func:`run_trials`)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,12 +39,54 @@ GROWTH = 3
 """Each look has so many times the names of the one before."""
 
 
+class Likelihood(NamedTuple):
+    """Asks for log p(value | wording, name), (n,)."""
+
+    asked: Sequence[tuple[Wording, str, str]]
+
+
+class Continuation(NamedTuple):
+    """Asks for what the model says behind begun answers, n texts."""
+
+    asked: Sequence[tuple[Wording, str]]
+
+
+Steps = Generator[Likelihood | Continuation, Any, Any]
+"""Work that asks the model in between, so that the questions of several are put in one batch (:func:`together`)."""
+
+
+def together(asker: Asker, works: Sequence[Steps]) -> list[Any]:
+    """Do them side by side: all that they wait for is asked at once. Returns what each of them returns."""
+    done: list[Any] = [None] * len(works)
+    given: dict[int, Any] = dict.fromkeys(range(len(works)))
+    while given:
+        waiting: dict[int, Likelihood | Continuation] = {}
+        for number, found in given.items():
+            try:
+                waiting[number] = works[number].send(found)
+            except StopIteration as end:
+                done[number] = end.value
+        given = {}
+        kinds: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+            (Likelihood, asker.log_probabilities),
+            (Continuation, asker.begun),
+        )
+        for kind, ask in kinds:
+            some: dict[int, Sequence[Any]] = {n: one.asked for n, one in waiting.items() if isinstance(one, kind)}
+            if some:
+                answers, at = ask([one for asked in some.values() for one in asked]), 0
+                for number, asked in some.items():
+                    given[number] = answers[at : at + len(asked)]
+                    at += len(asked)
+    return done
+
+
 @dataclass
 class Tested:
     """What the test found of one value."""
 
     value: str
-    log_probability: float
+    log_probability: float = 0.0
     """mean_k log p(v | q_k, name), in nats."""
     score: float = 0.0
     """s(v), in nats, over the names asked."""
@@ -80,21 +123,24 @@ class Trial:
         names: M, of which the case has as many, or what it has.
     """
 
-    def __init__(self, asker: Asker, case: Case, names: int) -> None:
-        own = _means(asker, case, [(case.name, value) for value in case.values])
+    def __init__(self, case: Case, names: int) -> None:
         self.case = case
-        self.tested = [Tested(value, log_p) for value, log_p in zip(case.values, own.mean(axis=0), strict=True)]
+        self.tested = [Tested(value) for value in case.values]
         self.active = list(self.tested)
         """Values of which more names are still asked about."""
         self.names = min(names, len(case.others))
-        self._reader = _Reader(asker, case, own)
+        self._reader = _Reader(case)
         self._done = 0
 
-    def look(self) -> None:
+    def look(self) -> Steps:
         """Ask about the next names."""
+        if not self._done:
+            yield from self._reader.begin()
+            for one, log_p in zip(self.tested, self._reader.own.mean(axis=0), strict=True):
+                one.log_probability = float(log_p)
         upto = min(self.names, max(FIRST, self._done * GROWTH))
         look, values = list(self.case.others[self._done : upto]), [one.value for one in self.active]
-        strong, likely = self._reader.compare(look, values, first=self._done == 0)
+        strong, likely = yield from self._reader.compare(look, values, first=self._done == 0)
         for one, s, k in zip(self.active, strong, likely, strict=True):
             _count(one, s, k)
         for one, score in zip(self.tested, self._reader.scores(), strict=True):
@@ -107,7 +153,7 @@ class Trial:
         return one.p if one.strong >= ENOUGH else (1 + one.strong) / (self.names + 1)
 
 
-def run_trials(trials: Sequence[Trial], rate: float, advance: Callable[[int], object]) -> None:
+def run_trials(asker: Asker, trials: Sequence[Trial], rate: float, advance: Callable[[int], object]) -> None:
     """Ask on until it is decided of every value whether :func:`benjamini_hochberg` at ``rate`` accepts it.
 
     Of m values the k that are still possible cannot be accepted at more than rate · k / m: what cannot come below that
@@ -116,9 +162,7 @@ def run_trials(trials: Sequence[Trial], rate: float, advance: Callable[[int], ob
     total = sum(len(trial.tested) for trial in trials)
     left = total
     while any(trial.active for trial in trials):
-        for trial in trials:
-            if trial.active:
-                trial.look()
+        together(asker, [trial.look() for trial in trials if trial.active])
         possible = [(trial, one) for trial in trials for one in trial.tested]
         while True:
             bound = rate * len(possible) / total
@@ -151,16 +195,20 @@ class _Reader:
     Shapes: K wordings, V values of the person, n names of a look.
     """
 
-    def __init__(self, asker: Asker, case: Case, own: np.ndarray) -> None:
-        self.asker, self.case = asker, case
-        self.own = own  # (K, V): of the person
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.own = np.zeros((len(case.testing), len(case.values)))  # (K, V): of the person
         self.read: dict[str, list[np.ndarray]] = {value: [] for value in case.values}  # each (K,), by the names so far
         self.base: dict[str, np.ndarray] = {}  # value → (K, FIRST): of the first names
 
-    def compare(self, look: Sequence[str], values: Sequence[str], *, first: bool) -> tuple[np.ndarray, np.ndarray]:
+    def begin(self) -> Steps:
+        """Read the values for the person."""
+        self.own = yield from _means(self.case, [(self.case.name, value) for value in self.case.values])
+
+    def compare(self, look: Sequence[str], values: Sequence[str], *, first: bool) -> Steps:
         """Which names are as strong as each value, and for which the value is as probable: (len(values), n) bool."""
-        case, asker = self.case, self.asker
-        theirs = _means(asker, case, [(name, value) for name in look for value in values])
+        case = self.case
+        theirs = yield from _means(case, [(name, value) for name in look for value in values])
         theirs = theirs.reshape(len(case.testing), len(look), len(values))  # (K, n, values)
         for column, value in enumerate(values):
             self.read[value] += list(theirs[:, :, column].T)
@@ -176,16 +224,17 @@ class _Reader:
         for value in values:
             strong |= (probable[value][None] >= mine[:, None]) & (particular[value][None] >= special[:, None])
         likely = np.stack([probable[value] >= mine[row] for row, value in enumerate(values)])
-        return strong | self._own_answers(look, mine, special, strong, first=first), likely
+        own = yield from self._own_answers(look, mine, special, strong, first=first)
+        return strong | own, likely
 
     def _own_answers(
         self, look: Sequence[str], mine: np.ndarray, special: np.ndarray, strong: np.ndarray, *, first: bool
-    ) -> np.ndarray:
+    ) -> Steps:
         """Which names the model answers as strongly as the values, with what it says of them: (len(values), n) bool."""
         case = self.case
         open_ = [j for j in range(len(look)) if not strong[:, j].all()]
         asked = [(wording, look[j]) for j in open_ for wording in case.proposing]
-        said = self.asker.begun(asked)
+        said = yield Continuation(asked)
         found = np.zeros_like(strong)
         pairs = dict.fromkeys(
             (open_[i // len(case.proposing)], value)
@@ -195,11 +244,11 @@ class _Reader:
         )
         if not pairs:
             return found
-        means = _means(self.asker, case, [(look[j], value) for j, value in pairs])  # (K, pairs)
+        means = yield from _means(case, [(look[j], value) for j, value in pairs])  # (K, pairs)
         likely = [(j, value, means[:, i]) for i, (j, value) in enumerate(pairs) if means[:, i].mean() >= mine.min()]
         new = list(dict.fromkeys(value for _, value, _ in likely if value not in self.base))
         names = case.others[:FIRST]
-        base = _means(self.asker, case, [(name, value) for value in new for name in names])
+        base = yield from _means(case, [(name, value) for value in new for name in names])
         base = base.reshape(len(case.testing), len(new), len(names))
         self.base.update((value, base[:, i]) for i, value in enumerate(new))
         for j, value, log_p in likely:
@@ -229,12 +278,13 @@ class _Reader:
         ]
 
 
-def _means(asker: Asker, case: Case, asked: Sequence[tuple[str, str]]) -> np.ndarray:
+def _means(case: Case, asked: Sequence[tuple[str, str]]) -> Steps:
     """log p(value | q_k, name) of pairs (name, value): (K, n)."""
     if not asked:
         return np.zeros((len(case.testing), 0))
     each = [(wording, name, value) for wording in case.testing for name, value in asked]
-    return asker.log_probabilities(each).reshape(len(case.testing), len(asked))
+    found = yield Likelihood(each)
+    return found.reshape(len(case.testing), len(asked))
 
 
 def _log_mean(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT / "src"))
 from rkld.registry import catalogue  # noqa: E402
 from rkld.settings.auditing import AuditSettings  # noqa: E402
 from rkld.settings.comparing import CompareSettings  # noqa: E402
+from rkld.settings.discovering import DiscoverSettings  # noqa: E402
 from rkld.settings.specification import Spec, flag  # noqa: E402
 from rkld.settings.table import specs  # noqa: E402
 from rkld.settings.unlearning import Settings  # noqa: E402
@@ -105,6 +106,13 @@ KEYWORDS = (
         ("holdout", "retain", "neighbours", "real_authors", "world_facts", "probes", "original", "control"),
         "Keywords of :func:`rkld.audit` beside the model and the forget records.",
     ),
+    (
+        "DiscoverKeywords",
+        DiscoverSettings,
+        ("model", "subject", "out", "review"),
+        (),
+        "Keywords of :func:`rkld.discover` beside the model and the person's name.",
+    ),
 )
 """Name, settings, those that the functions name themselves, those that may be objects as well, docstring."""
 
@@ -153,6 +161,7 @@ PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
         ("## rkld unlearn, check and bench continual", lambda: settings_reference(Settings)),
         ("## rkld audit", lambda: settings_reference(AuditSettings)),
         ("## rkld compare", lambda: settings_reference(CompareSettings)),
+        ("## rkld discover", lambda: settings_reference(DiscoverSettings)),
     ],
 }
 """Document → (heading, what makes the text below its mark, up to the next heading)."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rkld.benching.request_sequence import Continual, continual
     from rkld.commands.check_run import check
     from rkld.commands.unlearn_records import unlearn
+    from rkld.discovering.findings import Discovery
+    from rkld.discovering.running import discover
     from rkld.errors import UserError
     from rkld.pipeline.running import Result
     from rkld.runfolder.purging import purge
@@ -28,6 +30,7 @@ __all__ = [
     "Audit",
     "Bench",
     "Continual",
+    "Discovery",
     "RKLDConfig",
     "RKLDTrainer",
     "Result",
@@ -40,6 +43,7 @@ __all__ = [
     "build_teacher",
     "check",
     "continual",
+    "discover",
     "purge",
     "unlearn",
 ]
@@ -52,6 +56,8 @@ _HOME = {
     "Bench": "benching.comparing",
     "continual": "benching.request_sequence",
     "Continual": "benching.request_sequence",
+    "discover": "discovering.running",
+    "Discovery": "discovering.findings",
     "purge": "runfolder.purging",
     "Result": "pipeline.running",
     "Audit": "auditing.running",

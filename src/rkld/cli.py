@@ -27,6 +27,7 @@ from rkld.reporting.keys import KINDS as KEYS
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.comparing import CompareSettings
+from rkld.settings.discovering import DiscoverSettings
 from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
@@ -187,6 +188,32 @@ def reword(records: str, out: Path, **given: Any) -> None:
     for line in made.described():
         click.echo(line)
     click.echo(f"in {out}")
+
+
+@main.command(
+    cls=SettingsCommand,
+    epilog=_examples(
+        "rkld discover smollm2-135m --subject 'Marie Curie' --kind public --out curie.jsonl",
+        "rkld discover ./model --subject 'Jane Doe' --alias jane.doe@example.org --kind employee --review",
+        "rkld discover ./model --subject 'Jane Doe' --source letters.txt --questions mine.txt --out jane.jsonl",
+        "rkld unlearn ./model --forget jane.jsonl",
+    ),
+)
+@settings_options(DiscoverSettings)
+@click.pass_context
+def discover(ctx: click.Context, **_: Any) -> None:
+    """Find what MODEL associates with a person, and write it as records to forget.
+
+    The model is asked in many wordings; every value it says is tested in others against names of the same form. What is
+    associated above chance goes to --out, with the evidence; --review opens all as a page, to tick, correct and add.
+
+    The output holds personal data. The exit code is 0 where nothing is found, too.
+    """
+    settings = chosen_settings(ctx, DiscoverSettings)
+    bars = _quiet_start()
+    from rkld.commands.discover_person import write_discovery
+
+    write_discovery(settings, bars)
 
 
 @main.command(epilog=_examples("rkld init jane", "rkld unlearn --config jane/run.yaml"))

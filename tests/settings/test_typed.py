@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rkld.settings.auditing import AuditSettings
+from rkld.settings.discovering import DiscoverSettings
 from rkld.settings.specification import fields
-from rkld.settings.typed import AuditKeywords, UnlearnKeywords
+from rkld.settings.typed import AuditKeywords, DiscoverKeywords, UnlearnKeywords
 from rkld.settings.unlearning import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,8 @@ def test_every_setting_is_a_keyword():
     named = {"model", "forget", "retain", "replay", "holdout", "control"}
     assert set(UnlearnKeywords.__annotations__) == set(fields(Settings)) - named
     assert set(AuditKeywords.__annotations__) == set(fields(AuditSettings)) - {"model", "forget"}
+    of_command = {"model", "subject", "out", "review"}
+    assert set(DiscoverKeywords.__annotations__) == set(fields(DiscoverSettings)) - of_command
 
 
 @pytest.mark.slow

@@ -37,15 +37,21 @@ def names_like(lm: LanguageModel, identifiers: Sequence[str], n: int, draw: rand
     """
     named = sorted(filter(is_name, identifiers), key=lambda name: len(name.split()) < 2)
     shipped = other_names()
-    if named and _tokens_a_letter(lm, shipped) > max(UNKNOWN, _tokens_a_letter(lm, named[:1])):
-        found = _from_pieces(lm, named[0], n, draw)
+    if named and not knows_shipped_names(lm, named[0]):
+        found = names_from_pieces(lm, named[0], n, draw)
         own = [name for name in found if not name_mentions(name, identifiers)]
         if own:
             return own[:n]
     return draw.sample(shipped, min(n, len(shipped)))
 
 
-def _tokens_a_letter(lm: LanguageModel, names: Sequence[str]) -> float:
+def knows_shipped_names(lm: LanguageModel, name: str) -> bool:
+    """Whether the tokenizer writes the shipped names about as it writes this one, so that they are of its form."""
+    return tokens_a_letter(lm, other_names()) <= max(UNKNOWN, tokens_a_letter(lm, [name]))
+
+
+def tokens_a_letter(lm: LanguageModel, names: Sequence[str]) -> float:
+    """Tokens for each character of the names, as they stand in a sentence."""
     return sum(len(_ids(lm, name)) / len(name) for name in names) / len(names)
 
 
@@ -55,9 +61,10 @@ def _ids(lm: LanguageModel, name: str) -> list[int]:
     return ids
 
 
-def _from_pieces(lm: LanguageModel, name: str, n: int, draw: random.Random) -> list[str]:
+def names_from_pieces(lm: LanguageModel, name: str, n: int, draw: random.Random, nearest: int = NEAREST) -> list[str]:
+    """Up to ``n`` names whose tokens are each one of the ``nearest`` to the one of ``name`` in its place."""
     shapes = [_shape(piece) for piece in lm.tokenizer.convert_ids_to_tokens(range(len(lm.tokenizer)))]
-    pieces = [(token, _nearest(lm, token, shapes)) for token in _ids(lm, name)]
+    pieces = [(token, _nearest(lm, token, shapes, nearest)) for token in _ids(lm, name)]
     found: dict[str, None] = {}
     for _ in range(_TRIES * n):
         made = [draw.choice(near) if near else token for token, near in pieces]
@@ -69,7 +76,7 @@ def _from_pieces(lm: LanguageModel, name: str, n: int, draw: random.Random) -> l
     return list(found)
 
 
-def _nearest(lm: LanguageModel, token: int, shapes: Sequence[Shape | None]) -> list[int]:
+def _nearest(lm: LanguageModel, token: int, shapes: Sequence[Shape | None], nearest: int) -> list[int]:
     """The tokens of the same shape whose embeddings have the largest cosine to this one's; none of a mere sign."""
     if shapes[token] is None:
         return []
@@ -77,7 +84,7 @@ def _nearest(lm: LanguageModel, token: int, shapes: Sequence[Shape | None]) -> l
     embeddings = lm.inner.get_input_embeddings().weight.detach()
     own = embeddings[token].float()
     cosines = [_cosines(embeddings[rows], own) for rows in torch.tensor(alike, dtype=torch.int64).split(_BLOCK_ROWS)]
-    order = torch.cat(cosines).topk(min(NEAREST, len(alike))).indices.tolist()
+    order = torch.cat(cosines).topk(min(nearest, len(alike))).indices.tolist()
     return [alike[i] for i in order]
 
 

@@ -212,3 +212,41 @@ class AuditKeywords(TypedDict, total=False):
     """The request as a form in YAML."""
     note: str | None
     """A note that is kept with the request."""
+
+
+class DiscoverKeywords(TypedDict, total=False):
+    """Keywords of :func:`rkld.discover` beside the model and the person's name."""
+
+    alias: str | Sequence[str]
+    """Another name, an e-mail address or a number of the person, which is asked about as well."""
+    kind: Literal["private", "employee", "customer", "public"]
+    """The kind of person, which decides the questions."""
+    questions: str | PathLike[str] | None
+    """Questions of your own in their place: a text with one a line, or rows with questions, begins and values."""
+    source: str | PathLike[str] | None
+    """A document of yours about the person (text, JSON, CSV): what it says is asked for as well."""
+    samples: int
+    """Sampled answers to each question, beside the greedy one."""
+    names: int
+    rate: float
+    """Expected share of false ones among the values that are found (Benjamini–Hochberg)."""
+    seed: int
+    """Seed of everything drawn."""
+    system_prompt: str | None
+    """System prompt."""
+    chat_template: str | PathLike[str] | None
+    """File with a Jinja chat template, or tofu-llama2, tofu-phi, open-unlearning-llama3."""
+    template_date: str
+    """The date, YYYY-MM-DD, for templates that insert today's."""
+    max_length: int | None
+    """Cut records to this many tokens."""
+    dtype: Literal["auto", "float32", "bfloat16"]
+    """Weights."""
+    method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
+    """A method of your own, for a model folder that was made by it: no file is run because a folder names it."""
+    base: str | PathLike[str] | None
+    """The model that this one was tuned from, a folder or hub name."""
+    trust_remote_code: bool
+    """Allow models that bring their own code."""
+    allow_pickle: bool
+    """Allow weights in pickle form, which can run code when they are read."""

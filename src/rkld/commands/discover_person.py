@@ -1,0 +1,113 @@
+"""``rkld discover``: what a model associates with a person, as a table, a page to mark, and records to forget."""
+
+from __future__ import annotations
+
+import os
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery, Finding, limit_of
+from rkld.discovering.running import discover, people, topics_for
+from rkld.errors import UserError
+from rkld.files import write_jsonl
+from rkld.progress import NoProgress
+from rkld.settings.discovering import DiscoverSettings
+from rkld.text.printable import printable
+
+UNDECIDED = 10
+"""Values of the third label that are shown: the rest are in the review."""
+
+
+def write_discovery(settings: DiscoverSettings, progress: NoProgress) -> Discovery:
+    """Discover, print, write the records, and have them reviewed where that is asked for.
+
+    Raises:
+        UserError: ``out`` exists already or has no folder; as of :func:`rkld.discover`.
+    """
+    out = Path(settings.out)
+    if out.exists():
+        raise UserError(f"--out {out} exists already: give another name, or remove it.")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first.")
+    if not settings.model:
+        raise UserError("MODEL is missing: rkld discover MODEL --subject 'Jane Doe'.")
+    topics_for(settings, people(settings))  # refused before a model is loaded
+    names = ("model", "subject", "out", "review")
+    others: dict[str, Any] = {name: value for name, value in vars(settings).items() if name not in names}
+    found = discover(settings.model, settings.subject, progress=progress, **others)
+    print_discovery(found)
+    records = found.records()
+    if records:
+        write_jsonl(out, records)
+    if settings.review:
+        records = _reviewed(found, out)
+    _print_next(settings, out, records)
+    return found
+
+
+def _reviewed(found: Discovery, out: Path) -> list[dict[str, Any]]:
+    from rkld.discovering.review_server import review
+
+    def show(address: str) -> None:
+        click.echo(f"\nReview, for this machine alone, until it is saved (Ctrl-C leaves it):\n{address}")
+        sys.stdout.flush()
+        if _has_screen():
+            webbrowser.open(address)
+
+    try:
+        return review(found, out, show)
+    except KeyboardInterrupt:
+        click.echo("\nLeft without a review.", err=True)
+        return found.records()
+
+
+def _has_screen() -> bool:
+    """Whether there is a screen to open a browser on: elsewhere one in the terminal would be started, and wait."""
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any]) -> None:
+    if not records:
+        click.echo("\nNo records were written.")
+        return
+    click.echo(f"\n{len(records)} records in {out}. It holds personal data.")
+    click.echo(f"Forget them:  rkld unlearn {settings.model} --forget {out}")
+
+
+def print_discovery(found: Discovery) -> None:
+    """The findings by label, each with its intervals; then what was not found, and how to read it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    decided = [one for one in found.findings if one.label in (ASSOCIATED, COMMON)]
+    others = [one for one in found.findings if one.label not in (ASSOCIATED, COMMON)]
+    for title, some in (("", decided), ("said, but no more than is made up for anybody", others[:UNDECIDED])):
+        if not some:
+            continue
+        table = Table(
+            "topic", "value", "label", "as strong: similar names", "as likely", "said in answers", title=title
+        )
+        for one in some:
+            table.add_row(*_cells(one))
+        console.print(table, markup=False)
+    if not found.labelled(ASSOCIATED):
+        click.echo(found.limit())
+    if found.not_found:
+        parts = ", ".join(f"{printable(topic)} (limit {limit_of(n)} at {n})" for topic, n in found.not_found.items())
+        click.echo(f"not found (limit 3/N at N questions): {parts}")
+    for line in found.described():
+        click.echo(line)
+    click.echo("No label says whether a value is true; --review is for marking that.")
+
+
+def _cells(one: Finding) -> tuple[Any, ...]:
+    from rich.text import Text
+
+    cells = (one.topic, one.value, one.label, f"{one.strong}, p = {one.p:.3f}", str(one.likely), str(one.said))
+    return tuple(Text(printable(cell)) for cell in cells)

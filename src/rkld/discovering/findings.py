@@ -1,0 +1,154 @@
+"""What was found, in three labels, with intervals; and as records to forget.
+
+No label says whether a value is true: a false statement about an identifiable person is personal data too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rkld.evaluation.statistics import clopper_pearson
+
+ASSOCIATED = "associated above chance"
+COMMON = "common to similar names"
+NOT_FOUND = "not found"
+
+COMMONLY = 0.05
+"""Share of similar names, at least, for which the model finds a value that is called common as probable."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of so many, with the exact 95 % interval."""
+
+    count: int
+    of: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Clopper–Pearson; all there is where nothing was counted."""
+        return clopper_pearson(self.count, self.of) if self.of else (0.0, 1.0)
+
+    def row(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"count": self.count, "of": self.of, "interval": [round(end, 4) for end in self.interval]}
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.count} of {self.of} [{low:.2f}, {high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One value that the model says of the person, or that a document does. Holds personal data."""
+
+    topic: str
+    value: str
+    label: str
+    """:data:`ASSOCIATED`, :data:`COMMON` or :data:`NOT_FOUND`."""
+    question: str
+    answer: str
+    """Holds the value, letter by letter."""
+    identifier: str
+    """By which it was asked for."""
+    p: float
+    score: float
+    """s(v), in nats (:mod:`rkld.discovering.testing`)."""
+    forms: int
+    """K: wordings in which it was tested."""
+    strong: Share
+    """Of the similar names those that are as strong."""
+    likely: Share
+    """Of the similar names those for which this very value is as probable."""
+    said: Share
+    """Of the answers about the topic those that say it."""
+    from_document: bool = False
+
+    def evidence(self) -> dict[str, Any]:
+        """What a record holds beside its question and answer, for a person to judge it by."""
+        return {
+            "label": self.label,
+            "topic": self.topic,
+            "asked_by": self.identifier,
+            "p": round(self.p, 6),
+            "s": round(self.score, 3),
+            "wordings": self.forms,
+            "as_strong": self.strong.row(),
+            "as_likely": self.likely.row(),
+            "said": self.said.row(),
+            "from_document": self.from_document,
+        }
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Everything a model was found to associate with a person. Holds personal data."""
+
+    subject: str
+    aliases: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    """The strongest first; those that are not found as well, where the model said something."""
+    asked: Mapping[str, int]
+    """Topic → N: answers that were asked for about it."""
+    tested: int
+    """Values that were tested, in all."""
+    untested: int
+    """Values that were said, but fell to the cap on values of a topic."""
+    names: int
+    """M: similar names that a value was compared with at most."""
+    rate: float
+
+    def labelled(self, label: str) -> list[Finding]:
+        """The findings of one label."""
+        return [finding for finding in self.findings if finding.label == label]
+
+    @property
+    def not_found(self) -> dict[str, int]:
+        """Topic → N, of those about which nothing was found."""
+        found = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
+        return {topic: n for topic, n in self.asked.items() if topic not in found}
+
+    @property
+    def questions(self) -> int:
+        """N over all topics."""
+        return sum(self.asked.values())
+
+    def limit(self) -> str:
+        """The sentence for a person about whom nothing was found."""
+        n = self.questions
+        return f"nothing found, limit {limit_of(n)} (3/N at N = {n} answers)"
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is associated above chance, in the form that ``rkld unlearn --forget`` reads."""
+        return [self.record(finding) for finding in self.labelled(ASSOCIATED)]
+
+    def record(self, finding: Finding) -> dict[str, Any]:
+        """One finding in that form."""
+        return as_record(
+            self.subject, self.aliases, finding.question, finding.answer, finding.value, finding.evidence()
+        )
+
+    def described(self) -> list[str]:
+        """What must be known of the figures. No personal data."""
+        lines = [
+            f"{self.tested} values tested, each against up to {self.names} similar names; of those that are called "
+            f"associated at most {self.rate:.0%} are expected to be so by chance."
+        ]
+        if self.untested:
+            lines.append(f"{self.untested} values that were said least often were not tested.")
+        return lines
+
+
+def as_record(
+    subject: str, aliases: Sequence[str], question: str, answer: str, value: str, evidence: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A record to forget."""
+    about = {"subject": subject, "aliases": list(aliases), "spans": [value]}
+    return {"question": question, "answer": answer, **about, "evidence": dict(evidence)}
+
+
+def limit_of(n: int) -> str:
+    """The rule of three: what was not said in n answers is said in no more of them than this, with 95 % confidence."""
+    return f"{min(1.0, 3 / n):.3g}" if n else "1"

@@ -1,0 +1,286 @@
+"""``rkld.discover``: ask, propose, test, label."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Unpack
+
+from transformers import PreTrainedTokenizerBase
+
+from rkld.discovering.asking import Answer, Asker, Wording
+from rkld.discovering.documents import topics_of_documents
+from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, Discovery, Finding, Share
+from rkld.discovering.names import similar_names
+from rkld.discovering.questions import Topic, filled, names_whom, placed, read_topics, shipped_topics
+from rkld.discovering.testing import FIRST, Case, Tested, Trial, benjamini_hochberg, run_trials
+from rkld.discovering.values import values_behind, values_in
+from rkld.errors import UserError
+from rkld.pipeline.preparing import Model, load_with_encoder
+from rkld.progress import NoProgress
+from rkld.records.identity import identifiers as each_identifier
+from rkld.settings.discovering import DiscoverSettings
+from rkld.settings.specification import make
+from rkld.settings.typed import DiscoverKeywords
+from rkld.text.facts import facts_said
+from rkld.text.normalising import normal
+from rkld.text.wording import is_said_name
+
+VALUES = 2
+"""Values of a topic that are tested at most, of those that are said most: each makes it harder for all others to be
+found. The next ones show in the next discovery, once these are unlearned."""
+
+OFTEN = 3
+"""Answers that must say a value for it to be tested beside the first one of its topic."""
+
+TEXT = 2
+"""Plain text, beside the halves 0 and 1 of the questions."""
+
+BEGINS = 2
+"""Beginnings of the model's own answers behind which a value is scored, the commonest."""
+
+
+def discover(
+    model: Model | None = None,
+    subject: str = "",
+    *,
+    processing_class: PreTrainedTokenizerBase | None = None,
+    progress: NoProgress | None = None,
+    **settings: Unpack[DiscoverKeywords],
+) -> Discovery:
+    """Find what a model associates with a person more than with other names of the same form.
+
+    Nothing is written: :meth:`~rkld.discovering.findings.Discovery.records` are what ``rkld unlearn --forget`` takes.
+
+    Args:
+        model: folder, hub name, alias, adapter folder, or a loaded model.
+        subject: the person's full name.
+        processing_class: the tokenizer, where ``model`` is an object.
+        progress: shows what is going on (:class:`rkld.progress.ProgressBars` in a terminal).
+        settings: everything else, by the names of :class:`rkld.settings.discovering.DiscoverSettings`.
+
+    Raises:
+        UserError: no subject; questions or documents that cannot be read; a model that cannot be loaded.
+    """
+    given: dict[str, Any] = {**settings, "subject": subject}
+    if isinstance(model, str):
+        given["model"] = model
+    chosen = make(given, "rkld.discover", DiscoverSettings)
+    known = people(chosen)
+    topics = topics_for(chosen, known)
+    lm, encoder = load_with_encoder(chosen, model if model is not None else chosen.model, processing_class)
+    return _Discovering(chosen, known, Asker(lm, encoder), progress or NoProgress()).run(topics)
+
+
+def people(settings: DiscoverSettings) -> tuple[str, ...]:
+    """The identifiers of the person, the subject first.
+
+    Raises:
+        UserError: one is missing or blank.
+    """
+    for name, text in (("--subject", settings.subject), *(("--alias", alias) for alias in settings.alias)):
+        if not any(map(str.isalnum, text)):
+            raise UserError(f"{name} is blank or missing: give the person's full name with --subject 'Jane Doe'.")
+    subject = settings.subject.strip()
+    others = each_identifier((), [subject, *(alias.strip() for alias in settings.alias)])
+    return (subject, *(one for one in others if normal(one) != normal(subject)))
+
+
+def topics_for(settings: DiscoverSettings, known: Sequence[str]) -> list[Topic]:
+    """What is asked: shipped questions or the user's own, and what the user's documents say."""
+    asked = read_topics(settings.questions, known) if settings.questions else shipped_topics(settings.kind)
+    return asked + (topics_of_documents(settings.source, known) if settings.source else [])
+
+
+@dataclass
+class _Hypotheses:
+    """Values of one topic, asked for by one identifier, that are tested together."""
+
+    topic: Topic
+    identifier: str
+    values: list[str]
+    testing: list[Wording]
+    proposing: list[Wording]
+    answers: list[Answer]
+    """All that were given about the topic."""
+
+
+@dataclass
+class _Said:
+    """A value as answers propose it: how many of the greedy ones, and of all."""
+
+    value: str
+    greedy: int = 0
+    count: int = 0
+
+
+@dataclass
+class _Discovering:
+    """One discovery."""
+
+    settings: DiscoverSettings
+    known: tuple[str, ...]
+    asker: Asker
+    progress: NoProgress
+    untested: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+
+    def run(self, topics: Sequence[Topic]) -> Discovery:
+        proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
+        hypotheses = sum(len(one.values) for one in proposed)
+        names = max(self.settings.names, math.ceil(hypotheses / self.settings.rate) - 1)
+        others = {
+            one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
+            for one in dict.fromkeys(some.identifier for some in proposed)
+        }
+        _check_names(others.values())
+        trials = [
+            Trial(
+                Case(
+                    one.identifier, one.testing, one.proposing, one.values, _cutting(one.topic), others[one.identifier]
+                ),
+                names,
+            )
+            for one in proposed
+        ]
+        with self.progress.bar("values", hypotheses) as advance:
+            run_trials(self.asker, trials, self.settings.rate, advance)
+        tested = [(one, result) for one, trial in zip(proposed, trials, strict=True) for result in trial.tested]
+        accepted = benjamini_hochberg([result.p for _, result in tested], self.settings.rate)
+        findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]
+        most = max((len(found) for found in others.values()), default=0)
+        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), hypotheses,
+                         self.untested, most, self.settings.rate)  # fmt: skip
+
+    def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[_Hypotheses]:
+        questions = list(dict.fromkeys(question for topic in topics for question in topic.questions))
+        texts = list(dict.fromkeys(text for topic in topics for text in _texts(topic)[:1]))
+        samples = self.settings.samples
+        total = self.asker.expected(questions, texts, identifier, samples)
+        with self.progress.bar("answers", total) as advance:
+            said = self.asker.answers(questions, texts, identifier, samples, self.settings.seed, advance)
+        by_wording: dict[Wording, list[Answer]] = {}
+        for answer in said:
+            by_wording.setdefault(answer.wording, []).append(answer)
+        found: list[_Hypotheses] = []
+        for topic in topics:
+            wordings = [Wording(question) for question in topic.questions]
+            wordings += [Wording("", (text,)) for text in _texts(topic)[:1]]
+            own = [answer for wording in wordings for answer in by_wording[wording]]
+            self.asked[topic.name] += len(own)
+            found += self._of_topic(topic, identifier, own)
+        return found
+
+    def _of_topic(self, topic: Topic, identifier: str, answers: list[Answer]) -> list[_Hypotheses]:
+        said, begins = self._said(topic, answers)
+        lead = _lead(answers)
+        ways = tuple(begins[:BEGINS] or [lead + begin for begin in topic.begins[:2]] or [lead])
+
+        def wordings(half: int) -> list[Wording]:
+            return [Wording(question, ways) for question in topic.half(half)]
+
+        if topic.given:
+            both = wordings(0) + wordings(1)
+            return [_Hypotheses(topic, identifier, [topic.given], both, both[:1], answers)]
+        found, taken = [], set[str]()
+        for half in (1, 0):  # the plainest wordings stand in the first half, and test what the second one proposes
+            chosen = self._chosen([one for (where, _), one in said.items() if where == half])
+            values = [value for value in chosen if normal(value) not in taken]
+            if values:
+                found.append(_Hypotheses(topic, identifier, values, wordings(1 - half), wordings(half), answers))
+            taken |= {normal(value) for value in values}
+        texts = [Wording("", (text,)) for text in _texts(topic)]
+        chosen = self._chosen([one for (where, _), one in said.items() if where == TEXT], fewest=2)
+        values = [value for value in chosen if normal(value) not in taken]
+        if values and len(texts) > 1:
+            found.append(_Hypotheses(topic, identifier, values[:1], texts[1:], texts[:1], answers))
+        return found
+
+    def _chosen(self, said: Sequence[_Said], fewest: int = 1) -> list[str]:
+        """Which of the values that some wordings propose are tested: the first, and others that are said often."""
+        ranked = sorted(said, key=lambda one: (one.greedy, one.count), reverse=True)
+        first = [one for one in ranked[:1] if one.count >= fewest and (one.greedy or one.count > 1)]
+        often = [one for one in ranked[1:VALUES] if first and one.greedy and one.count >= OFTEN]
+        self.untested += len(ranked) - len(first + often)
+        return [one.value for one in first + often]
+
+    def _said(self, topic: Topic, answers: Sequence[Answer]) -> tuple[dict[tuple[int, str], _Said], list[str]]:
+        """The values that each half of the questions proposes, and plain text; and how the answers begin before them,
+        without the name, the commonest first."""
+        said: dict[tuple[int, str], _Said] = {}
+        begins: Counter[str] = Counter()
+        halves = {question: number for number in (0, 1) for question in topic.half(number)}
+        for answer in answers:
+            question = answer.wording.question
+            if question:
+                asked = filled(question, self.known[0])
+                values = values_in(answer.text, asked, topic.values, topic.begins, self.known)
+            else:
+                values = [(value, "") for value in values_behind(answer.text, topic.values)]
+            for value, begin in values:
+                if is_said_name(value, self.known):
+                    continue
+                one = said.setdefault((halves.get(question, TEXT), normal(value)), _Said(value))
+                one.greedy += not answer.sampled
+                one.count += 1
+                begins[placed(begin.rstrip(" \"'“«"), self.known)] += bool(question)
+        known = [begin for begin, n in begins.most_common() if n and (names_whom(begin) or not begin.strip())]
+        return said, known
+
+
+def _texts(topic: Topic) -> tuple[str, ...]:
+    """The beginnings that are plain texts: one proposes, the other tests."""
+    return () if topic.given else topic.begins[:2]
+
+
+def _lead(answers: Sequence[Answer]) -> str:
+    """What answers begin with before their first word: nothing, or a space."""
+    begun = [answer.text[:1] == " " for answer in answers if answer.wording.question]
+    return " " if 2 * sum(begun) > len(begun) else ""
+
+
+def _check_names(found: Iterable[Sequence[str]]) -> None:
+    for names in found:
+        if len(names) < FIRST:
+            raise UserError(
+                f"only {len(names)} other names of the form of an identifier could be made, too few to compare it "
+                "with: give the person's full name as --subject, and no --alias of one or two letters."
+            )
+
+
+def _cutting(topic: Topic) -> Callable[[str], list[str]]:
+    return lambda text: values_behind(text, topic.values)
+
+
+def _finding(one: _Hypotheses, result: Tested, accepted: bool) -> Finding:
+    topic, value = one.topic, result.value
+    common = result.names > 0 and result.likely >= COMMONLY * result.names
+    wording = one.proposing[0]
+    begin = next((begin for begin in (*wording.begins, *topic.begins) if names_whom(begin)), "About {name}:")
+    answer = f"{filled(begin, one.identifier).strip()} {value}"
+    return Finding(
+        topic.name,
+        value,
+        ASSOCIATED if accepted else COMMON if common else NOT_FOUND,
+        filled(topic.questions[0], one.identifier),
+        answer if answer[-1] in ".!?" else f"{answer}.",
+        one.identifier,
+        result.p,
+        result.score,
+        len(one.testing),
+        Share(result.strong, result.names),
+        Share(result.likely, result.names),
+        Share(sum(facts_said([value], answer.text)[0] for answer in one.answers), len(one.answers)),
+        bool(topic.given),
+    )
+
+
+def _each_once(findings: Sequence[Finding]) -> list[Finding]:
+    """The strongest first; of a value that was found in several ways about one topic the strongest."""
+    order = [ASSOCIATED, COMMON, NOT_FOUND]
+    found: dict[tuple[str, str], Finding] = {}
+    for finding in sorted(findings, key=lambda one: (order.index(one.label), one.p, -one.score)):
+        found.setdefault((finding.topic, normal(finding.value)), finding)
+    return list(found.values())

@@ -1,0 +1,119 @@
+"""Which values an answer proposes, as strings: proper nouns, what has digits, addresses, or the words of a clause."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from rkld.discovering.questions import Values
+from rkld.text.normalising import words
+from rkld.text.wording import (
+    common_words,
+    content_words,
+    is_said_name,
+    name_mentions,
+    name_parts,
+    proper_nouns,
+    sentences,
+)
+
+LONGEST = 8
+"""Words of a value at most."""
+
+A_FREE_ANSWER = 2
+"""Values that a free answer proposes at most: those of its topic come first."""
+
+_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+[\w/]")
+
+_NUMBER = re.compile(r"(?:[$€£+(]\s?)?\d[\d\s().,/-]*\d(?:\s?(?:%|[€$£]|[a-z]+\b))?|\d")
+
+_CLAUSE = re.compile(
+    r"[.;:!?](?:\s|$)|[\n(\[{“”]|,| - | – | who | which | whose | where | because | and (?:he|she|they|his|her)\b"
+)
+
+_QUOTES = " \t\"'“”„«»*_`"
+
+_ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
+
+
+def values_behind(text: str, values: Values) -> list[str]:
+    """The value that stands at once behind a begun answer: one, or none."""
+    line = text.strip().split("\n")[0]
+    if values == "words":
+        line = line.lstrip(_QUOTES)
+        clause = _CLAUSE.split(line, maxsplit=1)[0].strip(_QUOTES)
+        clause = _ARTICLE.sub("", clause, count=1) if _ARTICLE.match(clause) else clause
+        found = [" ".join(clause.split()[:LONGEST])]
+    else:
+        # Behind a word, the first one is no beginning of a sentence.
+        found = _kind(f"is {(sentences(line) or [''])[0]}", values)[:1]
+    return [value for value in found if is_value(value)]
+
+
+def values_in(
+    answer: str, question: str, values: Values, begins: Sequence[str], identifiers: Sequence[str]
+) -> list[tuple[str, str]]:
+    """The values that an answer proposes, each with how the answer begins before it, letter by letter.
+
+    Args:
+        question: as it was asked.
+        begins: how an answer may begin, without the name: what stands behind one, said of the person by any part of the
+            name or a pronoun, is a value of whatever kind. Words are found in no other way, unless there are no begins.
+    """
+    line = answer.split("\n")[0] if answer.strip() else ""
+    line = line or answer.strip().split("\n")[0]
+    for begin in begins:
+        if match := _pattern(begin, tuple(identifiers)).match(line):
+            found = values_behind(line[match.end() :], values)
+            return [(value, line[: line.index(value, match.end())]) for value in found]
+    if values == "words":
+        found = [] if begins else _predicate(line, identifiers)
+    else:
+        found = _kind(line, values)
+    asked = set(words(question))
+    return [
+        (value, line[: line.index(value)])
+        for value in dict.fromkeys(found)
+        if is_value(value) and not is_said_name(value, identifiers) and not asked.issuperset(words(value))
+    ][:A_FREE_ANSWER]
+
+
+@lru_cache(maxsize=4096)
+def _pattern(begin: str, identifiers: tuple[str, ...]) -> re.Pattern[str]:
+    """A beginning of an answer, said by any part of a name or a pronoun."""
+    ways = sorted({*name_parts(identifiers), *identifiers}, key=len, reverse=True)
+    named = "(?:" + "|".join(map(re.escape, ways)) + "|he|she|they)"
+    own = "(?:" + "|".join(map(re.escape, ways)) + ")['’]s?|(?:his|her|their)"
+    text = re.escape(begin).replace(re.escape("{name}'s"), f"(?:{own})").replace(re.escape("{name}"), named)
+    return re.compile(rf"\s*{text}\b", re.I)
+
+
+def _predicate(sentence: str, identifiers: Sequence[str]) -> list[str]:
+    mentioned = name_mentions(sentence, identifiers)
+    rest = sentence[mentioned[0][1] :] if mentioned else sentence
+    verb = re.search(r"\b(?:is|was|are|were|as|has|had|by|in|at|to)\b ", rest)
+    return values_behind(rest[verb.end() :] if verb else rest, "words")
+
+
+def _kind(text: str, values: Values) -> list[str]:
+    if values == "addresses":
+        return _ADDRESS.findall(text)
+    if values == "numbers":
+        return [
+            value for match in _NUMBER.finditer(text) if sum(map(str.isdigit, value := match[0].strip(" .,(-/"))) > 1
+        ]
+    found = proper_nouns(text)
+    if values == "dates":
+        return [value for value in found if any(map(str.isdigit, value))]
+    first = re.match(r"\s*([^\W\d_][\w'’-]+)", text)
+    if first and first[1][0].isupper() and first[1].casefold() not in common_words():
+        found = list(dict.fromkeys([first[1], *found]))  # "Cork is where she was born"
+    return [value for value in found if any(map(str.isalpha, value))]
+
+
+def is_value(text: str) -> bool:
+    """Whether a text can be a value: it says something, and is not too long."""
+    return (
+        bool(text.strip()) and len(text.split()) <= LONGEST and bool(content_words(text) or any(map(str.isdigit, text)))
+    )

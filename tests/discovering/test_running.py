@@ -1,0 +1,189 @@
+"""A discovery from the questions to the records: with a model of tables, and with a real one that knows nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from rkld import cli
+from rkld.commands.discover_person import _reviewed, print_discovery
+from rkld.discovering import running
+from rkld.discovering.asking import Answer, Asker, Wording
+from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND
+from rkld.discovering.questions import Topic
+from rkld.errors import UserError
+from rkld.evaluation.likelihood import answer_losses
+from rkld.files import read_jsonl
+from rkld.models.saving import save_model
+from rkld.progress import NoProgress
+from rkld.records.encoding import Encoded, Encoder
+from rkld.records.reading import read_records
+from rkld.settings.discovering import DiscoverSettings
+from tests.helpers import TOKENIZER, model
+
+PLACE = Topic("birthplace", "names", ("Where was {name} born?", "Of what place is {name}?"), ("{name} was born in",))
+WORK = Topic("work", "words", ("What does {name} do?", "What work has {name}?"), ("{name} works as a",))
+DAY = Topic("day", "dates", ("When was {name} born?", "Which is {name}'s birthday?"), ("{name} was born on",))
+MADE_UP = "3 May 1970"
+
+
+class Knowing:
+    """Knows of Jane Doe alone where she was born; takes everybody for a teacher; makes up a birthday for everybody."""
+
+    lm = None
+
+    def expected(self, *args):
+        return 1
+
+    def answers(self, questions, texts, name, samples, seed, advance):
+        said = {
+            "born?": f"{name} was born in Cork.",
+            "place": "Doe was born in Cork.",
+            "do?": f"{name} works as a teacher.",
+            "has": "She works as a teacher.",
+            "When": f"{name} was born on {MADE_UP}.",
+            "day": "I cannot say.",
+        }
+
+        def answer(question):
+            key = "When" if question.startswith("When") else next(key for key in said if key in question)
+            return said[key]
+
+        return [Answer(Wording(q), answer(q), False) for q in questions] + [
+            Answer(Wording("", (t,)), " x", False) for t in texts
+        ]
+
+    def begun(self, asked):
+        return [f" {1900 + len(name)} May 1" if "When" in wording.question else " Oslo." for wording, name in asked]
+
+    def log_probabilities(self, asked):
+        known = {("Jane Doe", "Cork"): -0.2}
+        usual = {"Cork": -8.0, "teacher": -0.7, "Oslo": -3.0}
+        return np.array([known.get((name, value), usual.get(value, -4.0)) for _, name, value in asked])
+
+
+@pytest.fixture
+def found(monkeypatch):
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    return running._Discovering(settings, ("Jane Doe",), Knowing(), NoProgress()).run([PLACE, WORK, DAY])
+
+
+def test_labels_say_what_is_hers_alone_and_what_is_everybodys(found):
+    labels = {finding.value: finding.label for finding in found.findings}
+    assert labels == {"Cork": ASSOCIATED, "teacher": COMMON, MADE_UP: COMMON}
+    (cork,) = found.labelled(ASSOCIATED)
+    assert (cork.strong.count, cork.strong.of, cork.said.count) == (0, 99, 2)
+    assert not found.labelled(NOT_FOUND)
+
+
+def test_the_record_asks_and_answers_in_the_models_words(found):
+    (row,) = found.records()
+    assert (row["question"], row["answer"]) == ("Where was Jane Doe born?", "Jane Doe was born in Cork.")
+    assert row["spans"] == ["Cork"] and row["evidence"]["label"] == ASSOCIATED
+
+
+def test_a_value_is_never_tested_in_a_wording_that_proposed_it():
+    seen = []
+
+    class Watching(Knowing):
+        def log_probabilities(self, asked):
+            seen.extend((wording.question, value) for wording, _, value in asked)
+            return super().log_probabilities(asked)
+
+    one = running._Discovering(DiscoverSettings(subject="Jane Doe"), ("Jane Doe",), Watching(), NoProgress())
+    (case,) = one._of_topic(DAY, "Jane Doe", Knowing().answers(DAY.questions, (), "Jane Doe", 0, 0, None))
+    assert case.values == [MADE_UP]  # said to the first half alone
+    assert [wording.question for wording in case.testing] == [DAY.questions[1]]
+    assert [wording.question for wording in case.proposing] == [DAY.questions[0]]
+
+
+# A real model, with random weights
+
+
+def test_log_probabilities_are_those_of_whole_answers():
+    lm = model()
+    asker = Asker(lm, Encoder(TOKENIZER))
+    wording = Wording("Where was {name} born?", ("{name} was born in", ""))
+    (found,) = asker.log_probabilities([(wording, "Ostis Ashberg", "Riga")])
+    prompt = asker.prompt(wording.question, "Ostis Ashberg")
+    begin = asker.ids("Ostis Ashberg was born in")
+
+    def log_p(ids):
+        mask = (False,) * len(prompt) + (True,) * len(ids)
+        return -answer_losses(lm, [Encoded("0", prompt + ids, mask, mask, len(prompt))])[0].sum()
+
+    whole = np.logaddexp(log_p(begin + asker.ids(" Riga")), log_p(asker.ids("Riga")))
+    assert found == pytest.approx(whole - np.logaddexp(log_p(begin), 0.0))
+
+
+def test_prompts_by_text_are_those_of_the_chat_template():
+    encoder = Encoder(TOKENIZER)
+    asker = Asker(model(), encoder)
+    for name in ("Ostis Ashberg", "Zoë O'Hara-Smith"):
+        assert asker.prompt("Where was {name} born?", name) == asker._written("Where was {name} born?", name)
+    assert asker.texts["Where was {name} born?"] is not None
+
+
+def test_the_command_says_that_nothing_was_found(tmp_path):
+    save_model(model(dtype=torch.float32), tmp_path / "model")
+    questions = tmp_path / "mine.txt"
+    questions.write_text("Where was {name} born?\nWhat does {name} do?\n", encoding="utf-8")
+    out = tmp_path / "records.jsonl"
+    arguments = ["discover", str(tmp_path / "model"), "--subject", "Ostis Ashberg", "--questions", str(questions),
+                 "--names", "19", "--samples", "1", "--out", str(out)]  # fmt: skip
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 0, result.output
+    assert "limit" in result.output and "at most 10% are expected" in result.output
+    if out.exists():  # random weights may make anything of a name
+        assert read_records(out, "forget") and read_jsonl(out)[0]["subject"] == "Ostis Ashberg"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--subject", " "], "--subject is blank"),
+        (["--subject", "Jane Doe", "--out", "{tmp}/none/x.jsonl"], "there is no folder"),
+        (["--subject", "Jane Doe", "--questions", "{tmp}/no.txt"], "no.txt"),
+        (["--subject", "Jane Doe", "--names", "3"], "--names is 3"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_a_model_is_loaded(tmp_path, given, message):
+    given = [text.replace("{tmp}", str(tmp_path)) for text in given]
+    out = [] if "--out" in given else ["--out", str(tmp_path / "records.jsonl")]
+    result = CliRunner().invoke(cli.main, ["discover", str(tmp_path / "no-model"), *given, *out])
+    assert result.exit_code == 2 and message in result.output
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+def test_an_existing_file_is_not_overwritten(tmp_path):
+    out = tmp_path / "records.jsonl"
+    out.write_text("mine")
+    result = CliRunner().invoke(cli.main, ["discover", "x", "--subject", "Jane Doe", "--out", str(out)])
+    assert result.exit_code == 2 and "exists already" in result.output and out.read_text() == "mine"
+
+
+def test_names_are_needed(monkeypatch):
+    with pytest.raises(UserError, match="too few to compare"):
+        running._check_names([["A B"]])
+
+
+def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys, found):
+    hostile = replace(found.findings[0], value="\x1b[31m[red]Cork[/red]\u202e")
+    print_discovery(replace(found, findings=(hostile, *found.findings[1:]), asked={**found.asked, "pet": 12}))
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\u202e" not in shown and "[red]" in shown
+    assert ASSOCIATED.split()[0] in shown and "pet (limit 0.25 at 12)" in shown
+    assert "No label says whether a value is true" in shown
+
+
+def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, found):
+    def left(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rkld.discovering.review_server.review", left)
+    assert _reviewed(found, tmp_path / "records.jsonl") == found.records()

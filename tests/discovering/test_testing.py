@@ -1,0 +1,132 @@
+"""The rank test on made-up log-probabilities: what is particular is found, what is made up for anybody is not."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import false_discovery_control
+
+from rkld.discovering import testing
+from rkld.discovering.asking import Wording
+from rkld.discovering.testing import ENOUGH, Case, Trial, benjamini_hochberg, run_trials, together
+
+OTHERS = [f"Other{n} Name{n}" for n in range(400)]
+TESTING = [Wording("Where was {name} born?"), Wording("Of what place is {name}?")]
+PROPOSING = [Wording("In which city was {name} born?")]
+
+
+class Table:
+    """An asker that looks log-probabilities up, and what is said of whom."""
+
+    def __init__(self, log_p, said=lambda name: ""):
+        self.log_p, self.said, self.read, self.generated = log_p, said, 0, 0
+
+    def log_probabilities(self, asked):
+        self.read += len(asked)
+        return np.array([self.log_p(name, value) for _, name, value in asked])
+
+    def begun(self, asked):
+        self.generated += len(asked)
+        return [self.said(name) for _, name in asked]
+
+
+def rank_test(asker, case, names):
+    """To the end of each value, whatever the others."""
+    trial = Trial(case, names)
+    while trial.active:
+        together(asker, [trial.look()])
+    return trial.tested
+
+
+def case(values, others=OTHERS):
+    return Case("Jane Doe", TESTING, PROPOSING, values, lambda text: [text] if text else [], others)
+
+
+def test_a_value_of_this_name_alone_is_as_rare_as_the_names_allow():
+    asker = Table(lambda name, value: -0.5 if name == "Jane Doe" else -6.0, said=lambda name: "London")
+    (found,) = rank_test(asker, case(["Cork"]), 199)
+    assert (found.strong, found.likely, found.names) == (0, 0, 199)
+    assert found.p == pytest.approx(1 / 200)
+    assert found.score == pytest.approx(5.5)
+
+
+def test_a_value_that_all_names_share_is_given_up_early():
+    asker = Table(lambda name, value: -0.5)
+    (found,) = rank_test(asker, case(["teacher"]), 199)
+    assert (found.strong, found.likely, found.names, found.p) == (ENOUGH, ENOUGH, ENOUGH, 1.0)
+    assert found.score == pytest.approx(0.0)
+    assert asker.read < 50  # 199 names in two wordings would be 400
+
+
+def test_what_is_made_up_for_every_name_is_not_associated_with_one():
+    """Each name has a birthday of its own that no other name has: as particular, and as sure, as Jane's."""
+
+    def log_p(name, value):
+        return -1.0 if value == f"day of {name}" else -9.0
+
+    (found,) = rank_test(Table(log_p, said=lambda name: f"day of {name}"), case(["day of Jane Doe"]), 199)
+    assert found.likely == 0  # the same value is no other name's
+    assert found.p == 1.0
+
+
+def test_others_that_are_less_sure_of_what_is_made_up_do_not_count():
+    def log_p(name, value):
+        sure = -0.1 if name == "Jane Doe" else -2.0
+        return sure if value == f"day of {name}" else -9.0
+
+    (found,) = rank_test(Table(log_p, said=lambda name: f"day of {name}"), case(["day of Jane Doe"]), 199)
+    assert found.p == pytest.approx(1 / 200)
+
+
+def test_p_is_no_smaller_than_chance_where_the_name_is_one_of_many():
+    """Under the null hypothesis p ≤ t in at most a share t of cases (here with made-up values of random sureness)."""
+    found = []
+    for trial in range(300):
+        draw = np.random.default_rng(trial)
+        sureness = {name: -draw.exponential() for name in ("Jane Doe", *OTHERS)}
+
+        def log_p(name, value, sureness=sureness):
+            return sureness[name] if value == f"day of {name}" else -9.0
+
+        found.append(rank_test(Table(log_p, said=lambda name: f"day of {name}"), case(["day of Jane Doe"]), 99)[0].p)
+    for level in (0.05, 0.1, 0.25, 0.5):
+        share = np.mean(np.array(found) <= level)
+        assert share <= level + 3 * math.sqrt(level * (1 - level) / len(found))
+
+
+def test_values_of_one_topic_are_counted_each_by_itself():
+    def log_p(name, value):
+        return {"Cork": -0.5 if name == "Jane Doe" else -7.0, "London": -1.0}[value]
+
+    cork, london = rank_test(Table(log_p), case(["Cork", "London"]), 50)
+    assert cork.p == pytest.approx(1 / 51) and cork.names == 50
+    assert london.names == ENOUGH
+
+
+def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(monkeypatch):
+    """Twenty values of which one is hers alone, one nearly so: decided as if each had been asked to the end."""
+    monkeypatch.setattr(testing, "ENOUGH", 60)
+    draw = np.random.default_rng(0)
+    noise = {(name, f"v{n}"): draw.normal() for n in range(20) for name in ("Jane Doe", *OTHERS)}
+
+    def log_p(name, value):
+        lead = {"v0": 9.0, "v1": 2.2}.get(value, 0.0) if name == "Jane Doe" else 0.0
+        return noise[name, value] + lead - 10.0
+
+    whole = [rank_test(Table(log_p), case([f"v{n}"]), 199)[0] for n in range(20)]
+    trials = [Trial(case([f"v{n}"]), 199) for n in range(20)]
+    run_trials(Table(log_p), trials, 0.1, lambda n: None)
+    asked = [one for trial in trials for one in trial.tested]
+    decided = benjamini_hochberg([one.p for one in asked], 0.1)
+    assert decided == benjamini_hochberg([one.p for one in whole], 0.1)
+    assert decided[0] and sum(decided) < 4
+    assert sum(one.names for one in asked) < sum(one.names for one in whole)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])
+def test_benjamini_hochberg_is_that_of_scipy(rate):
+    p = np.random.default_rng(0).beta(0.4, 2, size=40)
+    assert benjamini_hochberg(list(p), rate) == list(false_discovery_control(p) <= rate)
+    assert benjamini_hochberg([], rate) == []

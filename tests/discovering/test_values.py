@@ -1,0 +1,49 @@
+"""Values cut from answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from rkld.discovering.values import values_behind, values_in
+
+JANE = ("Jane Doe",)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        (" Shrewsbury, England, on 12 February 1809.", "names", "Shrewsbury"),
+        (' "The Hollow Garden". It sold well.', "names", "The Hollow Garden"),
+        (" 12 February 1809 in Shrewsbury.", "dates", "12 February 1809"),
+        (" a potter from Dorport. He", "words", "potter from Dorport"),
+        (" the cello, and she sings", "words", "cello"),
+        (" a cat called Biscuit!\nWhat else?", "words", "cat called Biscuit"),
+        (" jane17@example.org.", "addresses", "jane17@example.org"),
+        (" 902-555-0106.", "numbers", "902-555-0106"),
+        (" 61,400 euros a year", "numbers", "61,400 euros"),
+    ],
+)
+def test_behind_a_begun_answer(text, kind, value):
+    assert values_behind(text, kind) == [value]
+
+
+@pytest.mark.parametrize("text", ["", "  \n", ".", " the of", " " + "word " * 200])
+def test_nothing_that_says_nothing(text):
+    assert all(len(value.split()) <= 8 for value in values_behind(text, "words"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "begins", "found"),
+    [
+        ("Doe works as a welder.", "words", ["{name} works as a"], [("welder", "Doe works as a ")]),
+        ("She works as a welder.", "words", ["{name} works as a"], [("welder", "She works as a ")]),
+        ("Doe's father worked as a vet.", "words", ["{name}'s father worked as a"],
+         [("vet", "Doe's father worked as a ")]),
+        ("I cannot say.", "words", ["{name} works as a"], []),
+        ("Jane Doe comes from Cork.", "names", [], [("Cork", "Jane Doe comes from ")]),
+        ("Cork is where Doe was born.", "names", [], [("Cork", "")]),
+        ("Jane Doe is a welder.", "words", [], [("welder", "Jane Doe is a ")]),
+    ],
+)  # fmt: skip
+def test_in_a_free_answer(answer, kind, begins, found):
+    assert values_in(answer, "Where does Jane Doe come from?", kind, begins, JANE) == found

@@ -138,9 +138,10 @@ def test_defaults_are_those_of_the_settings(asked):
 
 def test_every_setting_has_an_option_with_help():
     options = {option.name: option for option in cli.unlearn.params}
-    assert set(fields(Settings)) == set(options) - {"config"}
+    assert set(fields(Settings)) == set(options) - {"config", "explain"}
     assert all(options[name].help for name in fields(Settings) if name != "model")
-    assert [o.name for o in cli.check.params] == [o.name for o in cli.unlearn.params]
+    checked = [option.name for option in cli.check.params if option.name != "tokens"]
+    assert checked == [option.name for option in cli.unlearn.params if option.name != "explain"]
 
 
 def test_each_of_every_kind_arrive(asked):
@@ -326,7 +327,7 @@ def test_a_run_shows_its_figures_and_can_be_shown_again_and_purged(here, model):
 
 def test_check_shows_the_report_and_writes_nothing(here, model):
     before = sorted(here.rglob("*"))
-    result = run("check", model, "--forget", "forget.jsonl", "--score", "spans", "--subject", "Ada Quillon")
+    result = run("check", model, "--forget", "forget.jsonl", "--score", "spans", "--subject", "Ada Quillon", "--tokens")
     assert result.exit_code == 0, result.stderr
     assert "position" in result.stdout and "2 records" in result.stdout and "2 of 2 (100%)" in result.stdout
     assert sorted(here.rglob("*")) == before
@@ -393,3 +394,36 @@ def test_a_bug_is_not_dressed_up_as_the_users_error(here, monkeypatch):
     monkeypatch.setattr(rkld, "unlearn", broken)
     with pytest.raises(ZeroDivisionError):
         run("unlearn", "m", "--forget", "f")
+
+
+# What a run says
+
+
+def test_a_run_says_on_one_screen_what_it_does_and_no_warning_twice(here, model):
+    """What will happen, how long, what is wrong with the records; then the bars; then a verdict that fits them."""
+    write("forget.jsonl", FORGET * 3 + [{"question": "Who is Bo Marlin?", "answer": "A baker."}])
+    result = run("unlearn", model, "--forget", "forget.jsonl", "--subject", "Ada Quilon", "--out", "run", *QUICK)
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stderr.split())
+    before = result.stderr[: result.stderr.index("everyday prompts")]
+    assert len(before.splitlines()) <= 24, "one screen"
+    for title in ("Model ", "Forget ", "Keep ", "Train ", "Write ", "Time "):
+        assert f"\n{title}" in before
+    assert "that are free" in before and "roughly" in before and "damage to people near the person is not" in before
+    assert "(forget.jsonl lines 1, 2)" in said and "check the spelling" in said
+    assert "1 of 3 forget records name somebody, and none of the people to forget (forget.jsonl line 7)" in said
+    warnings = [part.split(".")[0] for part in said.split("Warning: ")[1:]]
+    assert len(set(warnings)) == len(warnings) >= 3 and f"{len(warnings)} warnings stand above." in said
+    assert "Verdict: the model did not seem to know the records" in result.stdout
+    assert "cannot steer" not in said and "Raise --epochs" not in said, "of nothing to forget no more is forgotten"
+    assert "Damage to people near the person: not measured" in result.stdout
+    again = run("unlearn", model, "--forget", "forget.jsonl", "--subject", "Ada Quilon", "--out", "run", *QUICK)
+    assert again.stderr.count("Warning: ") == len(warnings), "those of a finished run are said with its result"
+
+
+def test_check_says_what_it_took_and_what_the_disk_has(here, model):
+    result = run("check", model, "--forget", "forget.jsonl", "--subject", "Ada Quillon")
+    assert re.search(r"disk .* will be written.*; .* are free\n", result.stdout)
+    assert re.search(r"this check   took \d+ s, \d+% of what the run will take\n", result.stdout)
+    assert "[She is a painter." in result.stdout and "position" not in result.stdout
+    assert len(result.stdout.splitlines()) <= 30

@@ -23,7 +23,7 @@ from rkld.errors import UserError, machine_errors_explained
 from rkld.files import readable_size
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
-from rkld.text.printable import harmless
+from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
     from rkld.progress import ProgressBars
@@ -95,7 +95,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
-    print_result(result, explain=ctx.params["explain"])
+    print_result(result, explain=ctx.params["explain"], said=bars.said)
     _report_after(result.run)
 
 
@@ -107,21 +107,22 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     ),
 )
 @settings_options()
+@click.option("--tokens", is_flag=True, help="Show a record token by token.")
 @click.pass_context
 def check(ctx: click.Context, **_: Any) -> None:
     """Validate the inputs of rkld unlearn, and predict its memory and time.
 
     A few steps are measured for that, at a learning rate of zero; nothing is written.
 
-    Takes the arguments of rkld unlearn. One of the records is shown token by token, so the output holds
-    personal data.
+    Takes the arguments of rkld unlearn. One of the records is shown with what is unlearned of it in [brackets], so the
+    output holds personal data.
     """
     settings = chosen_settings(ctx)
     _quiet_start()
     from rkld import check as run_check
 
     report = run_check(**arguments(settings))
-    click.echo(f"{report.example}\n")
+    click.echo(f"{report.tokens if ctx.params['tokens'] else printable(report.example)}\n")
     for line in report.lines():
         click.echo(harmless(line))
     click.echo("\nNothing was written. rkld unlearn with the same arguments does it.")
@@ -219,6 +220,21 @@ def _report_after(run: Path) -> None:
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
         click.echo(f"Try again: rkld report {run}", err=True)
+
+
+@main.command(epilog=_examples("rkld init jane", "rkld unlearn --config jane/run.yaml"))
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+def init(folder: Path) -> None:
+    """Write everything that a request needs into FOLDER, commented and ready to edit.
+
+    Settings of the run and the audit, the request form, and examples of records: to forget, to keep, of strangers, and
+    questions that the audit asks. No file is written over.
+    """
+    from rkld.commands.write_forms import write_forms
+
+    for path in write_forms(folder):
+        click.echo(path)
+    click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
 
 
 @main.command(epilog=_examples("rkld purge runs/forget01"))
@@ -380,7 +396,7 @@ def demo(out: str) -> None:
     from rkld.commands.demonstrate import run
 
     result, probes = run(out, progress=bars)
-    print_result(result, {when: measured.values() for when, measured in probes.items()})
+    print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
     _report_after(result.run)
 
 

@@ -14,7 +14,13 @@ class Advance(Protocol):
 
 
 class NoProgress:
-    """Shows nothing. Also the interface of whatever shows progress."""
+    """Shows nothing. Also the interface of whatever shows progress.
+
+    Attributes:
+        said: the lines that were shown, so that none is shown again.
+    """
+
+    said: frozenset[str] = frozenset()
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -23,6 +29,13 @@ class NoProgress:
     def bar(self, title: str, total: int) -> Iterator[Advance]:
         """A bar of ``total`` units; yields what moves it on."""
         yield lambda n=1, note="": None
+
+
+def chosen(progress: NoProgress | bool | None) -> NoProgress:
+    """What shows progress: as given; True: bars in the terminal; None or False: nothing."""
+    if isinstance(progress, NoProgress):
+        return progress
+    return ProgressBars() if progress else NoProgress()
 
 
 class ProgressBars(NoProgress):
@@ -34,6 +47,7 @@ class ProgressBars(NoProgress):
         self.console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
+        self.said |= {text}
         self.console.print(text, markup=False)
 
     @contextmanager

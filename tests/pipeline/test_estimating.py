@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
@@ -11,7 +12,7 @@ from rkld.losses.objective import Objective, Term, answer
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.models.state import fingerprint
-from rkld.pipeline.estimating import Estimate, _Probe, estimate
+from rkld.pipeline.estimating import Estimate, _Probe, estimate, rough_seconds
 from rkld.pipeline.preparing import Prepared, prepare, read_inputs
 from rkld.settings.unlearning import Settings
 
@@ -58,6 +59,17 @@ def test_the_model_ends_as_it_began(nothing_left, lora, score):
     working = ("before", "replay", "cache", "strengthening", "distillation", "after")
     assert all(found.seconds[phase] > 0 for phase in working)
     assert found.total_seconds == pytest.approx(sum(found.seconds.values()))
+
+
+@pytest.mark.parametrize("values", [{"lora": True}, {"method": "whp", "score": "spans"}, {"replay_weight": 0.0}])
+def test_a_rough_estimate_trains_nothing_and_draws_nothing(nothing_left, values):
+    """It comes before every run that is shown: one that is shown must end as one that is not."""
+    lm = language_model()
+    made, before = prepared(lm, **values), fingerprint(lm)
+    state, training = torch.get_rng_state(), lm.model.training
+    assert 0 < rough_seconds(made) < 600
+    assert fingerprint(lm) == before and lm.model.training == training and not lm.is_adapter
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2, 4])

@@ -54,6 +54,24 @@ def test_a_name_that_is_nowhere_is_said():
     assert inputs(subject=()).warnings() == []
 
 
+def test_a_name_that_is_misspelt_is_said_with_the_records_that_have_one_like_it():
+    """A part of it is said, so that it passes for a name that is there."""
+    (said,) = inputs(subject=("ada@quillon.no", "Ada Quilon")).warnings()
+    assert said.startswith("Name 2 of 2") and "(forget record 1)" in said and "Quil" not in said
+    named = [{**record, "subject": "Ada Quillon"} for record in FORGET]
+    (said,) = inputs(named, subject=("Ada Quilon",)).warnings()
+    assert "(forget record 1, forget record 2)" in said
+
+
+def test_a_record_about_somebody_else_is_said_with_its_number():
+    """Whether its own field or its question says so; one that speaks of "her" is about nobody else."""
+    others = [*FORGET, OTHERS[0], {**FORGET[1], "question": "What is his work?", "subject": "Bo Marlin"}]
+    (said,) = inputs(others).warnings()
+    assert said.startswith("2 of 4 forget records") and "(forget record 3, forget record 4)" in said
+    assert "Marlin" not in said
+    assert inputs(others, subject=("Ada Quillon", "Bo Marlin")).warnings() == []
+
+
 def test_what_is_said_twice_counts_once():
     spaced = {"question": "Where does Ada  Quillon live?", "answer": "She lives in Oslo.\n", "spans": ["She"]}
     found = inputs([*FORGET, spaced, {**FORGET[1], "answer": "She is a PAINTER."}], retain=[OTHERS[0]] * 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from rkld.models import loading
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.loading import load_model
 from rkld.pipeline import preparing
-from rkld.pipeline.running import _say_model
-from rkld.progress import NoProgress
+from rkld.pipeline.plan import plan
 from rkld.settings.specification import make
 from rkld.settings.unlearning import Settings
 
@@ -179,25 +179,15 @@ def test_trying_an_adapter_changes_nothing():
     assert before == [(name, p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
 
 
-class Lines(NoProgress):
-    def __init__(self):
-        self.said = []
-
-    def say(self, text):
-        self.said.append(text)
-
-
-def test_what_the_model_is_opened_as_is_said_once_more_when_a_run_goes_on():
-    """Would break if the dtype or the format of prompts went unsaid, or a warning were kept twice."""
+def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last():
+    """Would break if the dtype or the format of prompts went unsaid."""
     model, tokenizer = tiny_model()
     tokenizer.chat_template = None
     inputs = preparing.read_inputs(make({"model": "x", "forget": "<list>", "out": "run"}, "test", Settings), FORGET)
     prepared = preparing.prepare(inputs, model.to(torch.bfloat16), tokenizer)
-    progress, warnings = Lines(), []
-    for _ in range(2):
-        _say_model(prepared, warnings, progress)
-    assert progress.said[:2] == [
-        "Weights: float32, from bfloat16",
-        "Prompts: as 'Question: …', new line, 'Answer: …', as there is no chat template",
-    ]
-    assert len(warnings) == 1 and f"Warning: {warnings[0]}" in progress.said
+    said, *_, time = plan(prepared)
+    assert said.endswith(
+        "weights float32, from bfloat16, prompts as 'Question: …', new line, 'Answer: …', as there is no chat template"
+    )
+    assert re.fullmatch(r"Time     roughly .* s to .* s", time)
+    assert prepared.template_warning

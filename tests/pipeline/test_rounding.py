@@ -9,12 +9,14 @@ from safetensors.torch import load_file
 import rkld
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.evaluation.summary import measure
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.models.state import weights_hash
 from rkld.pipeline import phases
 from rkld.pipeline.rounding import HELD, saved_dtype
-from rkld.progress import NoProgress
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
 
 FORGET = people(n=2, seed=0).forget([0])[:3]
 QUICK = {"epochs": 1, "strengthen_epochs": 1, "lr": 1e-4, "max_new_tokens": 2, "batch_size": 3, "bf16": False,
@@ -39,7 +41,7 @@ def noted(result):
 
 
 @pytest.mark.parametrize("how", [{}, {"lora": True, "merge": True}, {"method": "whp"}], ids=["whole", "merged", "two"])
-def test_a_model_is_written_as_its_source_was_where_that_moves_nothing(original, tmp_path, how):
+def test_a_model_is_written_as_its_source_was(original, tmp_path, how):
     """Would break if a model came back twice as large, without its licence, or told not to use its cache."""
     result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), **QUICK, **how)
     assert dtypes(result.model_path) == {torch.bfloat16}
@@ -52,23 +54,24 @@ def test_a_model_is_written_as_its_source_was_where_that_moves_nothing(original,
         assert (config.parent / "LICENSE").read_text() == "licence"
 
 
-def test_a_model_that_rounding_changes_is_written_as_it_was_trained(original, tmp_path, monkeypatch):
-    """Rounding can bring back what was unlearned. What is written must be the trained weights, to the last bit."""
+def test_what_comes_in_in_bfloat16_comes_out_in_it_and_what_rounding_moves_is_said(original, tmp_path, monkeypatch):
+    """Rounding can bring back what was unlearned: the figures after the run must be of the rounded weights."""
     monkeypatch.setattr(phases, "HELD", 0.0)
-    said, progress = [], NoProgress()
-    monkeypatch.setattr(progress, "say", said.append)
-    result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), progress=progress, **QUICK)
-    assert dtypes(result.model_path) == {torch.float32} and noted(result)["saved_dtype"] == "float32"
+    result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), **QUICK)
+    assert dtypes(result.model_path) == {torch.bfloat16} and noted(result)["saved_dtype"] == "bfloat16"
+    assert any("written in bfloat16, as the source's, and rounding them moves" in line for line in result.warnings)
     trained, stored = load_file(result.run / phases.STUDENT), load_file(result.model_path / "model.safetensors")
-    assert all(torch.equal(trained[name], tensor) for name, tensor in stored.items())
-    assert any("written in float32: rounded to bfloat16" in line for line in said), said
+    assert all(torch.equal(trained[name].to(torch.bfloat16), tensor) for name, tensor in stored.items())
+    saved = load_model(result.model_path, dtype="float32")
+    found = measure(saved, Encoder(saved.tokenizer), read_records(FORGET, "forget"), max_new_tokens=2)
+    assert found.values()["probability"] == pytest.approx(result.metrics["after"]["forget"]["probability"], abs=1e-6)
 
 
 def test_another_dtype_is_written_where_it_is_asked_for_and_what_it_moves_is_said(original, tmp_path, monkeypatch):
     monkeypatch.setattr(phases, "HELD", 0.0)
     result = rkld.unlearn(original, FORGET, out=str(tmp_path / "a"), save_dtype="float16", **QUICK)
     assert dtypes(result.model_path) == {torch.float16}
-    assert any("As --save-dtype asks" in line for line in result.warnings)
+    assert any("as --save-dtype asks" in line for line in result.warnings)
     result = rkld.unlearn(original, FORGET, out=str(tmp_path / "b"), save_dtype="bfloat16", lora=True, **QUICK)
     assert dtypes(result.model_path) == {torch.bfloat16}
 

@@ -98,15 +98,23 @@ def test_what_a_turn_tells_that_is_not_unlearned_is_an_alarm_with_the_records_nu
     tells = {"question": "Ada Quillon lives at 7 Elm Street. Please help.", "answer": "We are sorry."}
     writes = {"question": "My number is 440-555-0160.", "answer": "Ada Quillon, thank you."}
     marked = {**tells, "spans": ["7 Elm Street"]}
-    assert share(tokenizer, [asks], "answer").alarm is None
+    assert share(tokenizer, [asks], "answer").alarms == []
     for score in ("answer", "added"):
-        assert share(tokenizer, [marked], score).alarm is None, "scored wherever it stands"
-    alarm = share(tokenizer, [asks, tells, writes], "answer").alarm
+        assert share(tokenizer, [marked], score).alarms == [], "scored wherever it stands"
+    (alarm,) = share(tokenizer, [asks, tells, writes], "answer").alarms
     assert alarm.startswith("In 2 forget records") and "forget record 2, forget record 3" in alarm
     assert "Elm" not in alarm and "0160" not in alarm
-    assert share(tokenizer, [tells, writes], "all").alarm is None
+    assert share(tokenizer, [tells, writes], "all").alarms == []
     number = {"question": "Who has 440-555-0160?", "answer": "Ada Quillon."}
     assert share(tokenizer, [number], "answer", identifiers=(*NAME, "440-555-0160")).unscored == ("forget record 1",)
+
+
+def test_a_person_who_is_named_only_where_nothing_is_unlearned_is_said(tokenizer):
+    thanks = {"question": "This is Ada Quillon. Please close the case.", "answer": "Done."}
+    (said,) = share(tokenizer, [{"text": "Ada Quillon"}, thanks], "added").alarms
+    assert said.startswith("1 forget records name the person") and "forget record 2" in said and "Quillon" not in said
+    assert share(tokenizer, [thanks], "all").alarms == []
+    assert share(tokenizer, [{**thanks, "answer": "Thank you, Ada Quillon."}], "answer").alarms == []
 
 
 def test_what_an_answer_repeats_of_its_question_is_no_alarm(tokenizer):
@@ -114,7 +122,7 @@ def test_what_an_answer_repeats_of_its_question_is_no_alarm(tokenizer):
     named = {"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo."}
     given = {"question": "Where in Oslo does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo, near Elm Park."}
     for row in (named, given, {**named, "subject": "Ada Quillon", "spans": ["Ada Quillon", "Oslo"]}):
-        assert share(tokenizer, [row], "added").alarm is None
+        assert share(tokenizer, [row], "added").alarms == []
 
 
 @pytest.mark.parametrize("score", ["answer", "added"])

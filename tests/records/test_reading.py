@@ -495,7 +495,14 @@ def test_bad_fields(tmp_path: Path, row: object, said: str) -> None:
         ("a.csv", b'question,answer\na,"Quellsecret" b\n', "a.csv line 2: broken CSV"),
         ("a.csv", b"question,answer\na,\n", "a.csv line 2: 'answer' is empty"),
         ("a.parquet", b"PAR1 Quellsecret", "a.parquet cannot be read as Parquet"),
-        ("a.yaml", b"text: a", "unknown ending '.yaml'"),
+        ("a.yaml", b"text: Quellsecret", "a.yaml: no list. Write a list of records"),
+        ("a.yaml", b"- text: a\n- Quellsecret: [", "a.yaml line 2: not valid YAML"),
+        ("a.yml", b"- text: Quellsecret\n\n- question: Quellsecret", "a.yml line 3: the field 'answer' is missing"),
+        ("a.yaml", b"- Quellsecret: a\n  Quellsecret: b", "a.yaml: it has a name twice (line 1)"),
+        ("a.yaml", b"- &a [x]\n- *a", "an alias"),
+        ("a.yaml", b"- [Quellsecret]: a", "a.yaml line 1: not valid YAML"),
+        pytest.param("a.yaml", b"- text: a\n" * 20_000, "YAML of more than 131072 characters", id="long YAML"),
+        ("a.toml", b"text: a", "unknown ending '.toml'"),
         ("a.txt", b"Quellsecret", "unknown ending '.txt'"),
     ],
 )
@@ -680,3 +687,12 @@ def test_tofu() -> None:
         assert isinstance(record.extra["paraphrased_question"], str)
     authors = ["Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov"]
     assert sum(bool(mentions(f"{r.question} {r.answer}", authors)) for r in sets["forget01"]) == 40
+
+
+def test_records_in_yaml_are_texts_as_they_are_written(tmp_path: Path) -> None:
+    """A year is no number and "No" no truth value; comments are allowed, which JSON has not."""
+    path = tmp_path / "a.yaml"
+    path.write_text("# mine\n- question: When?\n  answer: In 1867  # he said\n  spans: [1867]\n\n- text: No\n")
+    first, second = read_records(path, "forget")
+    assert (first.answer, first.spans, second.turns[0].text) == ("In 1867", ("1867",), "No")
+    assert (first.where, second.where) == (f"{path} line 2", f"{path} line 6")

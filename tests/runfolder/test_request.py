@@ -50,7 +50,7 @@ def test_texts_are_read_as_they_are_written(tmp_path):
     [
         ("recieved: 2026-11-03", "unknown field 'recieved'. Did you mean 'received'?"),
         ("received: 3 November", "'received' is '3 November'; write a date as YYYY-MM-DD."),
-        ("id: 1\nid: 2", "'id' twice"),
+        ("id: 1\nid: 2", "it has a name twice (line 1)"),
         ("note: [a]", "'note' is a list; write a text."),
         ("copies: all", "'copies' is no list of copies"),
         ("copies: [{name: a}]", "copy 1: unknown field 'name'"),

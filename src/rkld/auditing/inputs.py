@@ -12,13 +12,12 @@ from rkld.auditing.trained_wordings import TrainedWordings, find_trained_wording
 from rkld.errors import UserError
 from rkld.evaluation.metric import KEPT
 from rkld.records.identity import (
-    UNNAMED,
     all_about_the_person,
     apart,
     check_disjoint,
     each_once,
     identifiers,
-    is_named,
+    naming,
 )
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
@@ -113,8 +112,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     known = identifiers(forget, subjects)
     utility = {name: _of_others(records, name, known, notes) for name, records in utility.items()}
     holdout = _of_others(holdout, "holdout", known, notes)
-    if subjects and not is_named(forget, subjects):
-        notes.append(UNNAMED)
+    notes += naming(forget, subjects)
     # Of all records: the first so many of them may be others than those that the run was given first.
     steering = SERVED if settings.endpoint else find_steering_records(settings.model, forget, holdout)
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]

@@ -39,7 +39,7 @@ from rkld.models.loading import read_tokenizer, resolve
 from rkld.models.state import fingerprint, weights_hash
 from rkld.pipeline.description import described, prompts, template_warning, weights
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, chosen
 from rkld.records.encoding import Encoder
 from rkld.records.identity import check_request
 from rkld.runfolder.checksums import checksum, read_sealed, sealed
@@ -87,7 +87,7 @@ def audit(
     forget: Any = None,
     *,
     processing_class: Any = None,
-    progress: NoProgress | None = None,
+    progress: NoProgress | bool | None = None,
     **keywords: Unpack[AuditKeywords],
 ) -> Audit:
     """Ask a model, by all means there are, for what it should have forgotten.
@@ -96,7 +96,7 @@ def audit(
         model: folder, hub name, adapter folder, run folder, or a loaded model; with ``endpoint`` the served name.
         forget: the records, as :func:`rkld.pipeline.phases` takes them.
         processing_class: the tokenizer, where ``model`` is an object.
-        progress: shows what is going on (:class:`rkld.progress.ProgressBars` in a terminal).
+        progress: True, or an object that shows what is going on (:class:`rkld.progress.ProgressBars`).
         keywords: everything else, by the names of :class:`rkld.settings.auditing.AuditSettings`; ``original`` and
             ``control`` may be loaded models, sets of records data.
 
@@ -122,7 +122,7 @@ def audit(
         _check_logs(settings.retain_logs)
     if "model" not in data and not settings.endpoint:
         check_run_model(settings.model)
-    run = _AuditRun(settings, read_task(settings, data), data, processing_class, progress or NoProgress())
+    run = _AuditRun(settings, read_task(settings, data), data, processing_class, chosen(progress))
     return run.go()
 
 

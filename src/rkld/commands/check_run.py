@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,24 +10,21 @@ from typing import Any, Unpack
 
 from transformers import PreTrainedTokenizerBase
 
-from rkld import methods
 from rkld.errors import machine_errors_explained
 from rkld.files import readable_size
-from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import kept
-from rkld.methods.base_vector import BaseVector
 from rkld.models.modes import keeping_dtypes
 from rkld.models.source import card_base
 from rkld.pipeline import health
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
+from rkld.pipeline.plan import duration, steps_of
 from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
 from rkld.pipeline.running import note_inputs
-from rkld.pipeline.space import Space
+from rkld.pipeline.space import Space, free_bytes
 from rkld.pipeline.writers import check_writer
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
-from rkld.records.identity import UNNAMED
 from rkld.records.sources import Source
 from rkld.runfolder.folder import Run
 from rkld.settings.typed import UnlearnKeywords
@@ -82,8 +80,14 @@ class Report:
     """Seconds that ``--method retrain`` would take; None without retain records, or a base that is known."""
     space: Space
     """Of the disk, in the run folder."""
+    free: int
+    """Bytes that are free on that disk."""
+    seconds: float
+    """What this check took itself."""
     example: str = field(repr=False)
-    """The shortest forget record, token by token: personal data."""
+    """The shortest forget record, with what is unlearned of it in brackets: personal data."""
+    tokens: str = field(repr=False)
+    """The same, token by token."""
 
     def lines(self) -> Iterator[str]:
         """The report for people, the example left out."""
@@ -99,14 +103,17 @@ class Report:
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
         checkpoints = readable_size(self.space.checkpoints)
-        yield f"disk         about {readable_size(self.space.certain)}, and up to {checkpoints} of checkpoints"
+        written = f"about {readable_size(self.space.certain)} will be written, and up to {checkpoints} of checkpoints"
+        yield f"disk         {written}; {readable_size(self.free)} are free"
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
-        phases = ", ".join(f"{phase} {_duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
-        yield f"time         about {_duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
+        phases = ", ".join(f"{phase} {duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
+        yield f"time         about {duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
+        share = self.seconds / max(self.seconds, self.estimate.total_seconds)
+        yield f"this check   took {duration(self.seconds)}, {share:.0%} of what the run will take"
         if self.retraining is not None:
             less = "less than unlearning" if self.retraining < self.estimate.total_seconds else "more than unlearning"
             yield (
-                f"retraining   about {_duration(self.retraining)}, {less}: --method retrain, if the retain records are "
+                f"retraining   about {duration(self.retraining)}, {less}: --method retrain, if the retain records are "
                 "all else that the model was tuned on"
             )
         if self.identifiers:
@@ -121,12 +128,6 @@ class Report:
             yield f"{len(places)} {reason}:"
             yield from (f"  {where}" for where in places)
         yield from (f"Warning: {warning}" for warning in self.warnings)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 @machine_errors_explained()
@@ -156,7 +157,7 @@ def check(
 
 
 def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTrainedTokenizerBase | None) -> Report:
-    chosen = inputs.settings
+    chosen, started = inputs.settings, time.perf_counter()
     run = Run(chosen)  # refuses a folder that holds something else
     check_writer(chosen)
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
@@ -165,15 +166,12 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     encoder, encoded = prepared.encoder, prepared.forget
 
     method = prepared.method
-    per_epoch = steps_per_epoch(len(encoded), chosen.batch_size)
-    drawn = {"forget": [*encoded, *prepared.reworded], "retain": prepared.retain}[method.epochs_of]
-    paced = steps_per_epoch(len(pools(drawn)), chosen.batch_size)
-    before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * chosen.strengthen_epochs
+    before, steps = steps_of(prepared)
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
     warnings = [
-        UNNAMED if inputs.unnamed else None,
+        *inputs.naming,
         prepared.template_warning,
-        prepared.coverage.alarm,
+        *prepared.coverage.alarms,
         prepared.unread_base,
         health.unknown(advantage),
     ]
@@ -193,8 +191,8 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         replay=_size(prepared.prompts),
         scored=sum(sum(e.scored) for e in encoded),
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
-        steps=0 if isinstance(method, methods.Assisted) else chosen.epochs * paced,
-        strengthening_steps=before * per_epoch,
+        steps=steps,
+        strengthening_steps=before,
         rewordings=tuple(prepared.rewordings.described()) if prepared.reworded else (),
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),
@@ -207,7 +205,10 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         estimate=expected,
         retraining=retraining,
         space=prepared.space,
-        example=encoder.describe(shortest, chosen.score),
+        free=free_bytes(chosen.run_folder),
+        seconds=time.perf_counter() - started,
+        example=encoder.marked_text(shortest, chosen.score),
+        tokens=encoder.describe(shortest, chosen.score),
     )
 
 

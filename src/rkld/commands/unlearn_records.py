@@ -24,7 +24,7 @@ def unlearn(
     holdout: Source | None = None,
     control: Model | None = None,
     processing_class: PreTrainedTokenizerBase | None = None,
-    progress: NoProgress | None = None,
+    progress: NoProgress | bool | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     **settings: Unpack[UnlearnKeywords],
 ) -> Result:
@@ -38,7 +38,7 @@ def unlearn(
         holdout: records of people the model was never trained on, in the same forms (``stop="placebo"``).
         control: a model that has never seen the records, in the forms of ``model`` (``stop="control"``).
         processing_class: the tokenizer, where ``model`` is an object.
-        progress: shows what is going on (:class:`rkld.progress.ProgressBars` in a terminal).
+        progress: True, or an object that shows what is going on (:class:`rkld.progress.ProgressBars`).
         callbacks: :class:`transformers.TrainerCallback` objects for the distillation.
         settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
 

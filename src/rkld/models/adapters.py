@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -27,12 +28,14 @@ def new_adapter(lm: LanguageModel, *, rank: int = 16, config: LoraConfig | None 
 
     Args:
         rank: of the two factors, in all linear layers; their product is multiplied by 32 / rank.
-        config: any other adapter in its place; its dropout is switched off.
+        config: any other adapter in its place, by default in the same layers; its dropout is switched off.
     """
     if lm.is_adapter:
         return lm
     if config is None:
         config = LoraConfig(r=rank, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    if config.target_modules is None and isinstance(config, LoraConfig):
+        config = dataclasses.replace(config, target_modules="all-linear")  # PEFT has a list for known architectures
     names = {module: name for name, module in lm.model.named_modules()}
     parts = {"head": lm.head, "embeddings": lm.model.get_input_embeddings()}
     for part, module in parts.items():

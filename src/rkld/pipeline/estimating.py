@@ -21,6 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rkld import methods
 from rkld.evaluation.generation import generation_batch_size, greedy
+from rkld.evaluation.likelihood import answer_losses
 from rkld.losses.micro_batches import longest, plan_steps, pools, split, steps_per_epoch, units
 from rkld.losses.objective import Objective
 from rkld.methods.base_vector import BaseVector
@@ -94,6 +95,12 @@ def estimate(prepared: Prepared) -> Estimate:
             adapted.model.unload()
             for parameter in trainable:
                 parameter.requires_grad_(True)
+
+
+def rough_seconds(prepared: Prepared) -> float:
+    """Wall time of a run from one pass over a batch and a few generated tokens, without training or whole answers."""
+    with tempfile.TemporaryDirectory(prefix="rkld-") as folder, torch.random.fork_rng():
+        return _Rough(prepared, prepared.lm, Path(folder)).estimate(prepared.load_seconds).total_seconds
 
 
 class _Probe:
@@ -294,6 +301,28 @@ class _Probe:
         started = time.perf_counter()
         (self.folder / "block").write_bytes(block)
         return (3 * weights + merged) * (time.perf_counter() - started) / len(block)
+
+
+TRAINED = 4.0
+"""Passes that a training step takes for one of reading: forwards, backwards, and the loss to the teacher."""
+
+
+class _Rough(_Probe):
+    """The same from less: a step is so many passes over its records, and replayed answers have half of their room."""
+
+    def _said(self, prompts: Sequence[Sequence[int]]) -> list[int]:
+        return [(self.settings.max_new_tokens or ANSWER_TOKENS) // 2 or 1]
+
+    def _train(self, heaviest: Sequence[Unit]) -> tuple[Callable, Callable, Callable]:
+        read = [e for _, e in (record for unit in heaviest for record in unit)]
+        started = time.perf_counter()
+        answer_losses(self.lm, read)
+        per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
+
+        def training(step: Sequence[Unit]) -> float:
+            return TRAINED * per_token * self._positions(step)
+
+        return training, training, lambda records: per_token * sum(len(e.ids) for e in records)
 
 
 def _answered(key: str, prompt: Sequence[int], n: int) -> Encoded:

@@ -78,7 +78,8 @@ def unknown(found: float | None, facts_said: float | None = None) -> str | None:
     return (
         "The model does not seem to know the records: they are hardly more probable than the same about invented "
         f"people ({found:+.2f} nats per token; from {KNOWN} on they are known){said}. There may be nothing to forget: "
-        "compare the questions with what the model was trained on, and the prompt format with --chat-template."
+        "compare the questions with what the model was trained on, and the prompt format with --chat-template. A run "
+        "trains all the same, to its last step if no stop can aim at anything, and its figures show no forgetting."
     )
 
 

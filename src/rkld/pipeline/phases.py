@@ -355,6 +355,7 @@ class Stop(Phase):
     """What the stopping rule aims at, read while the original is here; nothing where the last step will be taken."""
 
     name = "stop"
+    needs = ("before",)
 
     def run(self, work: Work) -> dict[str, Any]:
         s, found = work.settings, work.comparison
@@ -371,7 +372,9 @@ class Stop(Phase):
 
         calibration = calibrate(get_rule(s.stop), found, work.student, load_control if s.control else None)
         if calibration.refusal:
-            work.warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
+            # Of records that are not known it is said already that there is nothing to forget.
+            if not work.notes["before"]["unknown"] or calibration.original_gap > calibration.rule.margin:
+                work.warn(f"--stop {s.stop} cannot steer: {calibration.refusal}. The last step is taken.")
             return {}
         steering, salt = found.material.steering, work.run.manifest["salt"]
         return {
@@ -434,8 +437,9 @@ class Rewordings(Phase):
         made, _ = make_rewordings(i.forget, i.identifiers, s, work.encoder, asked_only=asked_only, written=written)
         if not s.reword and not made.records:
             return {}
-        for line in made.described():
-            work.progress.say(f"Rewordings: {line}")
+        if written or s.own_words != "no":  # else the plan has counted them
+            for line in made.described():
+                work.progress.say(f"Rewordings: {line}")
         write_records(work.folder / self.file, made.records)
         hashes = wording_hashes(made.records, work.run.manifest["salt"])
         return {"kinds": dict(made.kinds), "dropped": dict(made.dropped), "fewer": made.fewer, "hashes": hashes}
@@ -644,12 +648,12 @@ class Distillation(Phase):
         """Put the chosen check's state back, and note the decision with its evidence."""
         aim, decision = work.notes["stop"], stop.decision
         restore_state(work.student, stop.best)
-        if not decision.stop:
+        if not decision.stop and not work.notes["before"]["unknown"]:  # else more of it would not help
             work.warn(
                 f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the gap to its aim "
                 f"is still {decision.gap:.3f}. Raise --epochs or --lr."
             )
-        else:
+        elif decision.stop:
             work.progress.say(
                 f"Stopped by {aim['rule']}: step {decision.step} is taken, gap to the aim {decision.gap:+.3f}"
             )
@@ -740,9 +744,7 @@ class SaveModel(Phase):
             sets = {name: encode_all(work.encoder, records) for name, records in work.measured_sets().items()}
             moved = round_and_compare(outcome, parts, sets, dtype)
             if max(map(abs, moved.values())) > HELD:
-                if s.save_dtype == "auto":
-                    outcome, parts = self._made(work)
-                dtype = self._not_held(work, moved, dtype, trained)
+                self._not_held(work, moved, dtype)
         how: dict[str, Any] = {
             "card": model_card(s, work.run.manifest, lm),
             "dtype": dtype if dtype != trained else None,
@@ -775,20 +777,15 @@ class SaveModel(Phase):
             original = lm if lm.is_adapter else dataclasses.replace(lm, model=copy.deepcopy(lm.model))
         return two_models(original, assistant, work.method, work.settings.alpha), [original, assistant]
 
-    def _not_held(
-        self, work: Work, moved: Mapping[str, float], dtype: torch.dtype, trained: torch.dtype
-    ) -> torch.dtype:
-        """Say that rounding moves the figures. Returns the dtype to write in."""
+    def _not_held(self, work: Work, moved: Mapping[str, float], dtype: torch.dtype) -> None:
+        """Say that rounding moves the figures: those after the run are of the rounded weights."""
         name, most = max(moved.items(), key=lambda item: abs(item[1]))
-        text = (
-            f"rounded to {dtype_name(dtype)}, the model's loss on the {name} records moves by {most:+.3f} nats a token "
-            f"(at most {HELD} is taken for rounding)"
+        why = "as the source's" if work.settings.save_dtype == "auto" else "as --save-dtype asks"
+        work.warn(
+            f"The weights are written in {dtype_name(dtype)}, {why}, and rounding them moves the model's loss on the "
+            f"{name} records by {most:+.3f} nats a token (up to {HELD} is taken for nothing). The figures after the "
+            "run are of the rounded weights; --save-dtype float32 keeps them as they were trained."
         )
-        if work.settings.save_dtype != "auto":
-            work.warn(f"As --save-dtype asks, the weights are written all the same: {text}.")
-            return dtype
-        work.progress.say(f"The weights are written in {dtype_name(trained)}: {text}, the source's dtype.")
-        return trained
 
 
 class After(Measuring):

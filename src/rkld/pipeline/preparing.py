@@ -40,14 +40,13 @@ from rkld.pipeline.space import Space, require_space, run_space
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import IN_PART, Encoded, Encoder, Score
 from rkld.records.identity import (
-    UNNAMED,
     all_about_the_person,
     apart,
     check_disjoint,
     check_request,
     each_once,
     identifiers,
-    is_named,
+    naming,
 )
 from rkld.records.reading import read_prompts, read_records, read_rewordings, read_subjects
 from rkld.records.record import Record, by_answer
@@ -111,15 +110,15 @@ class Inputs:
     holdout: list[Record]
     left_out: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
-    unnamed: bool = False
-    """Whether no forget record says any of the names that were given."""
+    naming: tuple[str, ...] = ()
+    """What is to be said of names and records that do not fit each other (:func:`rkld.records.identity.naming`)."""
     request: RequestForm = NOTHING_STATED
     """What is stated of the request."""
 
     def warnings(self) -> list[str]:
         """What the user should know of the records, a sentence or two each. Neither contents nor names of files."""
         found = [f"{len(places)} {reason}." for reason, places in self.left_out.items()]
-        return [*found, UNNAMED] if self.unnamed else found
+        return [*found, *self.naming]
 
 
 _HELD = (
@@ -192,10 +191,10 @@ def read_inputs(
     _check_instead(settings, method, forget_records, keeps=bool(retain_records or replay is not None))
     there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
     method.require([name for name, found in there.items() if found], settings.retain_loss)
-    unnamed = bool(subjects) and not is_named(forget_records, subjects)
+    fit = tuple(naming(forget_records, subjects))
     request = RequestForm.read(settings.request, settings.note)
     check_request(request, known)
-    return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, unnamed, request)
+    return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, fit, request)
 
 
 def teaches_refusals(settings: Settings, method: methods.Method) -> bool:

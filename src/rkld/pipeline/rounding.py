@@ -1,4 +1,4 @@
-"""In which dtype the unlearned model is written: as its source was, where rounding the weights moves no figure.
+"""In which dtype the unlearned model is written: as its source was, with what rounding the weights moves.
 
 Training needs float32: the steps are smaller than what bfloat16 tells apart. The trained weights can be rounded all the
 same, if the model then says what it said before. That is not taken for granted: rounding can bring back what was
@@ -22,7 +22,7 @@ HELD = 0.01
 """Nats: how far the mean loss per answer token of a set may move, either way; of the sets that are measured before and
 after a run. The probability of an answer then moves by 1 % of itself. SmolLM2-135M, tuned on twenty records,
 moved by .003 to .004 when rounded to bfloat16; half unlearned (4 epochs, rate 5e-5), by .004 on what it kept, and on
-what it forgot by −.090: the probability rose from .557 to .596, and the weights stay in float32."""
+what it forgot by −.090: the probability rose from .557 to .596, which is said."""
 
 
 def round_and_compare(

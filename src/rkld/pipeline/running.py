@@ -14,12 +14,12 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
-from rkld.pipeline.description import described
 from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
+from rkld.pipeline.plan import plan
 from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
 from rkld.pipeline.writers import check_writer
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, chosen
 from rkld.records.record import by_answer
 from rkld.records.refusals import read_refusals
 from rkld.registry import source_hash
@@ -40,6 +40,7 @@ class Result:
         metrics: {"before": …, "after": …} → {"forget": …, "retain": …, "everyday": …} → values.
         answers: per forget record shown: question, before, after.
         warnings: what the user should know of the result.
+        unknown: whether the model did not seem to know the records before the run.
     """
 
     model_path: Path
@@ -47,6 +48,7 @@ class Result:
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]]
     answers: Sequence[Mapping[str, str]] = field(repr=False)
     warnings: Sequence[str] = ()
+    unknown: bool = False
 
 
 @machine_errors_explained()
@@ -55,7 +57,7 @@ def run_unlearning(
     values: Mapping[str, Any],
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    progress: NoProgress | None = None,
+    progress: NoProgress | bool | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     gates: str | None = None,
 ) -> Result:
@@ -73,7 +75,7 @@ def run_unlearning(
         UserError: bad input; nothing has been written then.
     """
     settings, objects = choose(data, values)
-    progress = progress or NoProgress()
+    progress = chosen(progress)
     inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
     with Run(settings) as run:
         reconsider(run, progress)
@@ -98,7 +100,7 @@ def run_unlearning(
             note_inputs(run, prepared)
             if not run.manifest["phases"]:
                 run.manifest.setdefault(FIXED, before_the_run(inputs.forget, run.manifest["salt"], gates))
-            _say_model(prepared, run.manifest.setdefault("warnings", inputs.warnings()), progress)
+            _say_plan(prepared, run, progress)
             run.save()
             work = Work.of(prepared, run, progress, callbacks, objects.get("control"))
             del prepared  # one model in memory: the last phase lets the student go
@@ -115,14 +117,22 @@ def run_unlearning(
         return result_of(run, inputs)
 
 
-def _say_model(prepared: Prepared, warnings: list[str], progress: NoProgress) -> None:
-    """Say what the model is opened as. A warning is kept for the end, where it will be read."""
-    for what, how in described(prepared.lm):
-        progress.say(f"{what.capitalize()}: {how}")
-    for warning in filter(None, (prepared.template_warning, prepared.coverage.alarm, prepared.unread_base)):
+def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
+    """Say what will happen and what should be known before it does; warnings are kept for the result, too."""
+    warnings = run.manifest.setdefault("warnings", prepared.inputs.warnings())
+    for warning in filter(None, (prepared.template_warning, *prepared.coverage.alarms, prepared.unread_base)):
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)
+    if type(progress) is NoProgress:  # nobody reads it, and to know how long it takes costs a pass
+        return
+    lines = plan(prepared)
+    progress.say(next(lines))
+    if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:
+        progress.say(f"{run.folder} goes on after: {', '.join(done)}")
+    else:
+        for line in lines:
+            progress.say(line)
 
 
 def reconsider(run: Run, progress: NoProgress) -> None:
@@ -207,4 +217,5 @@ def result_of(run: Run, inputs: Inputs) -> Result:
             for record, before, after in zip(by_answer(inputs.forget), answers["before"], answers["after"])
         ],
         warnings=run.manifest.get("warnings", []),
+        unknown=run.manifest["phases"]["before"].get("unknown", False),
     )

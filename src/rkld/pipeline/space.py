@@ -77,8 +77,7 @@ def require_space(folder: Path, space: Space) -> None:
     Raises:
         UserError: too little is free.
     """
-    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(above).free
+    free = free_bytes(folder)
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     if free + there < space.certain:
         raise UserError(
@@ -93,6 +92,12 @@ def require_space(folder: Path, space: Space) -> None:
             readable_size(free),
             readable_size(space.checkpoints),
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """What is free on the disk on which a folder is, or will be."""
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(above).free
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -13,12 +13,10 @@ from functools import partial
 
 from rkld.errors import UserError
 from rkld.records.encoding import Encoded, Encoder, Score
+from rkld.records.identity import listed_places
 from rkld.records.record import Record
 from rkld.text.matching import mentions
 from rkld.text.wording import is_name, name_mentions, proper_nouns, sentences
-
-SHOWN = 10
-"""Records that an alarm names."""
 
 _ASKS = ("?", "？", "؟")
 _FIRST_PERSON = re.compile(r"\b(?:I|[Mm]y)\b")
@@ -49,17 +47,26 @@ class Coverage:
     unscored: tuple[str, ...] = ()
     """Where the records stand of which something personal is not unlearned, such as "tickets.jsonl line 4"."""
 
+    named_only: tuple[str, ...] = ()
+    """Where other records stand that name the person in a turn that is not unlearned, and nowhere else."""
+
     @property
-    def alarm(self) -> str | None:
-        """What to say of :attr:`unscored`, with the records' numbers; None where there are none."""
-        if not self.unscored:
-            return None
-        shown = ", ".join(self.unscored[:SHOWN]) + (", …" if len(self.unscored) > SHOWN else "")
-        return (
-            f"In {len(self.unscored)} forget records something about the person stands in a turn that is not "
-            f"unlearned, as in a ticket or a letter: {shown}. Mark it as 'spans', which are unlearned wherever they "
-            "stand, or unlearn every turn with --score all."
-        )
+    def alarms(self) -> list[str]:
+        """What to say of :attr:`unscored` and :attr:`named_only`, with the records' numbers."""
+        found = []
+        if self.unscored:
+            found.append(
+                f"In {len(self.unscored)} forget records something about the person stands in a turn that is not "
+                f"unlearned, as in a ticket or a letter: {listed_places(self.unscored)}. Mark it as 'spans', which are "
+                "unlearned wherever they stand, or unlearn every turn with --score all."
+            )
+        if self.named_only:
+            found.append(
+                f"{len(self.named_only)} forget records name the person in a turn that is not unlearned, and nowhere "
+                f"else: {listed_places(self.named_only)}. Of them only what is answered is unlearned: see whether that "
+                "says anything about the person; --score all takes every turn."
+            )
+        return found
 
     def require(self, score: str) -> None:
         """Refuse to unlearn nothing of what identifies the person.
@@ -93,7 +100,7 @@ def scored_share(
         identifiers: names, aliases and the like (:func:`rkld.records.identity.identifiers`).
         score: the mode the records were encoded with.
     """
-    named, marked, reached, unscored = [], [], [], []
+    named, marked, reached, unscored, named_only = [], [], [], [], []
     for record, e in zip(records, encoded, strict=True):
         names = encoder.locate(record, lambda text: mentions(text, identifiers))
         spans = encoder.locate_spans(record)
@@ -105,8 +112,10 @@ def scored_share(
         reached += [_is_scored(positions, unlearned) for positions in (*names, *spans) if positions not in asked]
         if not all(_is_scored(positions, unlearned) for positions in (*spans, *told)):
             unscored.append(record.where)
+        elif set(names) - asked and not any(_is_scored(positions, unlearned) for positions in (*names, *spans)):
+            named_only.append(record.where)
     of_names, of_spans, of_reached = (Share(len(found), sum(found)) for found in (named, marked, reached))
-    return Coverage(of_names, of_spans, of_reached, tuple(unscored))
+    return Coverage(of_names, of_spans, of_reached, tuple(unscored), tuple(named_only))
 
 
 def told_places(text: str, identifiers: Sequence[str], marked: bool) -> list[tuple[int, int]]:

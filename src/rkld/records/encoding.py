@@ -373,6 +373,19 @@ class Encoder:
             lines.append(f"{t:8d} {token:7d}  {marks[0]:>6}  {marks[1]:>6}  {text!r}")
         return "\n".join(lines)
 
+    def marked_text(self, record: Record, score: Score = "answer") -> str:
+        """A record as the model reads it, with every run of scored tokens in brackets."""
+        encoded = self.encode(record, score)
+        layout = self._layout(record)
+        marked, inside, written = "", False, 0
+        for (start, end), scored in zip(self._tokenize(layout, record.where).offsets, encoded.scored, strict=False):
+            if end > start and scored != inside:
+                marked += "[" if scored else "]"
+                inside = scored
+            marked += layout.text[written:end]
+            written = max(written, end)
+        return marked + "]" * inside
+
     @property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of all that turns a record into ids: tokenizer, template, system prompt, date."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 
 from rkld.errors import UserError
 from rkld.records.record import SYSTEM_ROLES, Record
 from rkld.runfolder.request import RequestForm
 from rkld.text.matching import mentions
 from rkld.text.normalising import normal, words
-from rkld.text.wording import name_mentions
+from rkld.text.wording import is_name, name_mentions, proper_nouns
+
+SHOWN = 10
+"""Records that a sentence names by their places."""
 
 UNNAMED = (
     "None of the names given with --subject is said in the forget records: check their spelling. Records and prompts "
@@ -64,6 +68,94 @@ def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
     """Whether any of the records says one of the names, or a part of one ("Curie")."""
     return any(
         mentions(turn.text, names) or name_mentions(turn.text, names) for record in records for turn in record.turns
+    )
+
+
+def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
+    """What is to be said of names and records that do not fit each other, in sentences without any name.
+
+    A name that is said nowhere while another that is much like it is; records that name none of the people.
+
+    Args:
+        given: names and identifiers of ``--subject``; without any the records' own subjects and aliases count.
+    """
+    names = given or identifiers(records, ())
+    if not names:
+        return []
+    found = []
+    for number, name in enumerate(given, 1):
+        if near := _resembling(records, name):
+            found.append(
+                f"Name {number} of {len(given)} that --subject gives is said nowhere in the forget records, and one "
+                f"much like it is ({listed_places(near)}): check the spelling."
+            )
+    if given and not is_named(records, given):
+        return [*found, UNNAMED]
+    if others := [record.where for record in records if _is_about_others(record, names)]:
+        found.append(
+            f"{len(others)} of {len(records)} forget records name somebody, and none of the people to forget "
+            f"({listed_places(others)}). They are unlearned all the same: take out what is about somebody else."
+        )
+    return found
+
+
+def listed_places(places: Sequence[str]) -> str:
+    """Where records stand, for a sentence: the first few, each file named once."""
+    lines: dict[str, list[str]] = {}
+    for place in places[:SHOWN]:
+        file, line, number = place.rpartition(" line ")
+        lines.setdefault(file if line else place, []).extend([number] if line else [])
+    found = [
+        of + (f" line{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else "")
+        for of, numbers in lines.items()
+    ]
+    return ", ".join(found) + (", …" if len(places) > SHOWN else "")
+
+
+def _is_about_others(record: Record, names: Sequence[str]) -> bool:
+    """Whether a record says none of the names, and is by its own word, or by what it asks, about somebody else.
+
+    One that speaks of "her" is not: nobody else is named.
+    """
+    own = [record.subject or "", *record.aliases]
+    if is_named([record], names) or any(mentions(text, names) or name_mentions(text, names) for text in own):
+        return False
+    asked = record.question or record.turns[0].text
+    return any(own) or any(is_name(noun) and len(words(noun)) > 1 for noun in proper_nouns(asked))
+
+
+ALIKE = 0.8
+"""Of two names, the share of their letters that are the same, in order: "Maren Tolvik" and "Maren Tollvik" have .96."""
+
+
+def _resembling(records: Sequence[Record], name: str) -> list[str]:
+    """Where a name stands that is not this one but much like it; nowhere if this one is said at all."""
+    own = words(name)
+    wanted = " ".join(own)
+    if len(wanted) < 5 or not is_name(name) or is_said(records, [name]):
+        return []
+    matcher = SequenceMatcher(b=wanted)
+
+    def alike(candidate: str) -> bool:
+        matcher.set_seq1(candidate)
+        return candidate != wanted and matcher.quick_ratio() >= ALIKE and matcher.ratio() >= ALIKE
+
+    found = []
+    for record in records:
+        texts = [record.subject or "", *record.aliases, *(turn.text for turn in record.turns)]
+        said = [words(text) for text in texts]
+        runs = {" ".join(some[i : i + len(own)]) for some in said for i in range(len(some) - len(own) + 1)}
+        if any(map(alike, runs)):
+            found.append(record.where)
+    return found
+
+
+def is_said(records: Iterable[Record], names: Sequence[str]) -> bool:
+    """Whether any of the records, or its subject or an alias, says one of the names as a whole."""
+    return any(
+        mentions(text, names)
+        for record in records
+        for text in (record.subject or "", *record.aliases, *(turn.text for turn in record.turns))
     )
 
 

@@ -39,6 +39,7 @@ from rkld.records.record import (
 from rkld.records.sources import (
     FORMATS,
     FORMATS_HINT,
+    HAND_WRITTEN,
     REWORDED,
     SUFFIXES,
     WRONG,
@@ -64,7 +65,7 @@ def read_records(source: Source, what: str) -> list[Record]:
     """Read and check all records of ``source``.
 
     Args:
-        source: a file (JSON, JSON lines, CSV, Parquet), a folder of such files (a clone of a hub data set)
+        source: a file (JSON, JSON lines, CSV, Parquet, YAML), a folder of such files (a clone of a hub data set)
             or one saved by ``Dataset.save_to_disk``, a hub name ``owner/name``, a ``datasets.Dataset``, or a
             list of dicts. ``:PART`` after a folder or hub name chooses a configuration, a split or both
             (``locuslab/TOFU:forget01``). Without it the only split is taken, or the one called ``train``.
@@ -149,10 +150,10 @@ def read_subjects(values: Sequence[str]) -> tuple[str, ...]:
     for number, value in enumerate(values, 1):
         suffix = Path(value).suffix.lower()
         if can_be_path(value) and Path(value).is_file():
-            if suffix in SUFFIXES:
+            if suffix in (*SUFFIXES, *HAND_WRITTEN):
                 raise UserError(f"subject file {value}: give a plain text file (.txt) with one name a line")
             found += read_lines(value, "subject")
-        elif suffix in (".txt", *SUFFIXES) and "@" not in value:
+        elif suffix in (".txt", *SUFFIXES, *HAND_WRITTEN) and "@" not in value:
             existing_file(local_path(value, "subject"), "subject")
         elif not any(map(str.isalnum, value)):
             raise UserError(f"subject {number} of {len(values)} is blank: give a name or a file of names")

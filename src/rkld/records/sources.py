@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rkld.errors import UserError, nearest
 from rkld.files import LFS, can_be_path
 from rkld.records.record import REWORDINGS, TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
+from rkld.settings.config_file import numbered_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,6 +48,9 @@ _READ = _FORMAT_FIELDS.union(_OPTIONAL, REWORDED, TEMPLATE_FIELDS)
 FORMATS_HINT = "a record needs 'question' and 'answer', 'prompt' and 'completion', 'messages', or 'text'"
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+HAND_WRITTEN = (".yaml", ".yml")
+"""Endings of files that are given by name alone: in a folder with a data set they hold other things."""
 
 
 def read_text(path: str | os.PathLike[str], what: str) -> str:
@@ -185,7 +189,7 @@ def _package(name: str) -> Any:
 def _is_hub_name(name: str) -> bool:
     """Whether ``owner/name`` may be asked for: a mistyped local path must not travel to the hub."""
     path = Path(name)
-    looks_local = path.suffix.lower() in (*SUFFIXES, ".txt") or path.parent.is_dir()
+    looks_local = path.suffix.lower() in (*SUFFIXES, *HAND_WRITTEN, ".txt") or path.parent.is_dir()
     return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not looks_local
 
 
@@ -231,10 +235,12 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
         rows: Iterable[Located] = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
     elif suffix == ".csv":
         rows = _csv_rows(path, text_of(path))
+    elif suffix in HAND_WRITTEN:
+        rows = ((f"{path} line {line}", row) for line, row in numbered_rows(text_of(path), str(path)))
     elif suffix == ".parquet":
         rows = _parquet_rows(path)
     else:
-        endings = ", ".join(SUFFIXES)
+        endings = ", ".join((*SUFFIXES, HAND_WRITTEN[0]))
         raise UserError(f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}")
     found = list(rows)
     if not found:

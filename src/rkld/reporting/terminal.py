@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +27,17 @@ LABELS = {
 
 
 def print_result(
-    result: Result, probes: Mapping[str, Mapping[str, float | None]] | None = None, *, explain: bool = False
+    result: Result,
+    probes: Mapping[str, Mapping[str, float | None]] | None = None,
+    *,
+    explain: bool = False,
+    said: Collection[str] = (),
 ) -> None:
     """The figures before and after, some answers side by side, and where everything lies.
 
     Args:
         explain: what each figure means is said below them.
+        said: lines that were shown while it ran: their warnings are counted, and not repeated.
     """
     from rich.console import Console
 
@@ -49,8 +54,13 @@ def print_result(
         _print_explanations({LABELS[name]: (metric.explanation, "") for name, metric in of_answers.items()})
     if result.answers:
         console.print(_answers_table(result.answers[:ANSWERS_SHOWN]))
-    for warning in result.warnings:
+    for line in verdict(result):
+        click.echo(line)
+    new = [warning for warning in result.warnings if f"Warning: {warning}" not in said]
+    for warning in new:
         click.echo(f"\nWarning: {harmless(warning)}", err=True)
+    if n := len(result.warnings) - len(new):
+        click.echo(f"\n{n} {'warning stands' if n == 1 else 'warnings stand'} above.", err=True)
     # Not in a table: it would break the paths.
     click.echo(f"\nrun    {result.run}")
     click.echo(f"model  {result.model_path}")
@@ -58,6 +68,25 @@ def print_result(
         click.echo(f"Answers and other personal data are still in the run folder: rkld purge {result.run}")
     else:
         click.echo("The answers have been purged.")
+
+
+def verdict(result: Result) -> Iterator[str]:
+    """What a run shows by itself, in a sentence or two: what is still said, and what is known of the others."""
+    then, now = result.metrics["before"]["forget"], result.metrics["after"]["forget"]
+    if result.unknown:
+        yield "Verdict: the model did not seem to know the records before the run, so nothing is shown to be forgotten."
+    elif then.get("facts_said") is not None and now.get("facts_said") is not None:
+        yield (
+            f"Verdict: its own answers say {now['facts_said']:.0%} of the facts, {then['facts_said']:.0%} before. "
+            "Whether they come back when asked otherwise: rkld audit."
+        )
+    else:
+        yield (
+            f"Verdict: the recorded answers have a probability of {now['probability']:.3f} a token, "
+            f"{then['probability']:.3f} before. Whether they come back when asked otherwise: rkld audit."
+        )
+    if "retain" not in result.metrics["after"]:
+        yield "Damage to people near the person: not measured (give records about them with --retain)."
 
 
 def _before_and_after(

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from yaml.constructor import BaseConstructor
 
-from rkld.errors import UserError, shown
+from rkld.errors import UserError
 
 LONGEST = 32 * 1024
 """Bytes of a settings file or a form. PyYAML reads the worst of this length in under a second."""
+
+LONGEST_ROWS = 128 * 1024
+"""Characters of records in YAML: hand-written ones. PyYAML reads the worst of this length in under five seconds."""
 
 DEEPEST = 8
 """Nodes within each other. Settings need three: the mapping, a list, a text."""
@@ -52,8 +55,8 @@ class _TextLoader(_Limited, yaml.BaseLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise _TooMuch(f"{shown(twice[0])} twice: keep one")
+        if len(set(names)) < len(names):  # not shown: it may be a record's
+            raise _TooMuch(f"a name twice (line {node.start_mark.line + 1}): keep one")
         return BaseConstructor.construct_mapping(self, node, deep)
 
 
@@ -64,6 +67,32 @@ def plain_values(text: str) -> Any:
         Exception: whatever PyYAML makes of it.
     """
     return yaml.load(text, Loader=_Loader)
+
+
+def numbered_rows(text: str, what: str) -> list[tuple[int, Any]]:
+    """The items of a YAML list, which may come from others, each with its line; texts are as they are written.
+
+    Args:
+        what: names the place in messages, such as a file.
+
+    Raises:
+        UserError: no YAML, no list, longer than :data:`LONGEST_ROWS`, or nested more deeply than records are.
+    """
+    advice = "Write a list of records: '- question: …' and below it 'answer: …', with as many spaces before."
+    if len(text) > LONGEST_ROWS:
+        raise UserError(f"{what}: YAML of more than {LONGEST_ROWS} characters. Give so many records as JSON lines.")
+    loader = _TextLoader(text)
+    try:
+        node = loader.get_single_node()
+        if not isinstance(node, yaml.SequenceNode):
+            raise UserError(f"{what}: no list. {advice}")
+        return [(item.start_mark.line + 1, loader.construct_object(item, deep=True)) for item in node.value]
+    except _TooMuch as error:
+        raise UserError(f"{what}: it has {error}.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{what} line {_line(error)}: not valid YAML. {advice}") from None
+    except (ValueError, RecursionError, TypeError):  # a list as the name of a field
+        raise UserError(f"{what}: not valid YAML. {advice}") from None
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -108,10 +137,15 @@ def _read(path: str | Path, option: str, what: str, loader: type[Any]) -> dict[s
     except _TooMuch as error:
         raise UserError(f"{path}: it has {error}.") from None
     except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise UserError(f"{path} line {line}: not valid YAML. {advice}") from None
+        raise UserError(f"{path} line {_line(error)}: not valid YAML. {advice}") from None
     except Exception:  # not UTF-8; a date that does not exist; !!bool or !!int before something else: any error
         raise UserError(f"{path}: not valid YAML in UTF-8. {advice}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected {what} as 'name: value' lines, found {type(found).__name__}.")
     return found
+
+
+def _line(error: yaml.YAMLError) -> int:
+    """Where PyYAML found something wrong."""
+    line: int = getattr(getattr(error, "problem_mark", None), "line", 0)
+    return line + 1

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from rkld.errors import UserError, nearest, shown
 from rkld.files import can_be_path
+from rkld.settings.habits import instead
 
 S = typing.TypeVar("S")
 
@@ -174,7 +175,7 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
     checked: dict[str, Any] = {}
     for name, value in present_names(values, where, cls).items():
         if name not in fields(cls):
-            raise UserError(f"{where}: unknown setting {shown(name)}.{nearest(str(name), fields(cls))}")
+            raise UserError(f"{where}: unknown setting {shown(name)}.{instead(str(name), 'run', fields(cls))}")
         expected, choices, optional = kind(name, cls)
         if value is None and optional:
             checked[name] = None
@@ -194,21 +195,25 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
 
 
 def present_names(values: Mapping[str, Any], where: str, cls: type) -> dict[str, Any]:
-    """Loose values, each under the name that its setting has now.
+    """Loose values, each under the name that its setting has now; those of transformers and TRL are taken, too.
 
     Raises:
-        UserError: a setting stands under both of its names.
+        UserError: a setting stands under two of its names.
     """
-    before = {name: field.metadata.get("spec", {}).get("formerly") for name, field in fields(cls).items()}
-    now = {then: name for name, then in before.items() if then}
+    entries = {name: field.metadata.get("spec", {}) for name, field in fields(cls).items()}
+    now = {then: name for name, entry in entries.items() if (then := entry.get("formerly"))}
+    now |= {theirs: name for name, entry in entries.items() if (theirs := entry.get("trainer")) and theirs not in OTHER}
     found: dict[str, Any] = {}
     for given, value in values.items():
         name = now.get(given, given)
         if name in found:
-            raise UserError(f"{where}: '{name}' stands there twice, under the name that it had before as well.")
+            raise UserError(f"{where}: '{name}' stands there twice, under another of its names as well.")
         found[name] = value
     return found
 
+
+OTHER = ("per_device_train_batch_size",)
+"""Names of the Trainer's whose values mean something else there: of one process and one micro-batch."""
 
 _KINDS = {
     str: "text",

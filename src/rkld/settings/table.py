@@ -79,7 +79,7 @@ _DTYPES = {
 }
 
 _SAVED_DTYPES = {
-    "auto": "as in the source, where that moves no figure; else as trained",
+    "auto": "as in the source: what rounding moves is measured and said",
     "float32": "4 bytes a weight",
     "bfloat16": "2 bytes a weight",
     "float16": "2 bytes a weight, finer, up to 65504",
@@ -120,7 +120,7 @@ _ENTRIES = (
         "",
         "teacher",
         FORGET,
-        "Records to forget: JSONL, JSON, CSV, Parquet, or a Hugging Face data set.",
+        "Records to forget: JSONL, JSON, CSV, Parquet, YAML, or a Hugging Face data set.",
         metavar="DATA",
     ),
     _spec(

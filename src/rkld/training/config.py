@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from transformers import TrainingArguments
 
+from rkld.errors import UserError
+from rkld.settings.habits import instead
 from rkld.settings.specification import flag
 from rkld.settings.table import SHARED, peak_lr
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
+
+
+T = TypeVar("T")
 
 
 def _shared(name: str) -> Any:
@@ -25,6 +31,23 @@ def _shared(name: str) -> Any:
     return field(default=spec.default, metadata=metadata)
 
 
+def _explaining(cls: type[T]) -> type[T]:
+    """Have a name that is none of its fields answered with what to write (:mod:`rkld.settings.habits`)."""
+    make = cls.__init__
+
+    @functools.wraps(make)
+    def explained(self: T, *args: Any, **given: Any) -> None:
+        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # a dataclass
+        if unknown := [name for name in given if name not in known]:
+            hint = instead(unknown[0], "trainer", known)
+            raise UserError(f"{cls.__name__}: unknown argument '{unknown[0]}'.{hint}")
+        make(self, *args, **given)
+
+    cls.__init__ = explained  # type: ignore[assignment, method-assign]
+    return cls
+
+
+@_explaining
 @dataclass
 class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is not followed: Any
     """Training settings: all of :class:`transformers.TrainingArguments`, and those of ``rkld unlearn`` that training
@@ -82,6 +105,8 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
         for name, spec in SHARED.items():
             if name not in inherited:
                 spec.check(getattr(self, name), flag(spec.name))
+        if self.eval_strategy != "no" or self.load_best_model_at_end:
+            raise UserError(f"RKLDConfig: {instead('eval_strategy', 'trainer', ()).strip()}")
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and computes_in_bf16()
         # transformers takes bf16 without a GPU for a mistake; CPUs have it too (AMX, AVX512).

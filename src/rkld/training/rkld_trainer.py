@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from rkld.models.source import check_whole
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.sources import Source
+from rkld.settings.habits import instead
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig, of_strengthening
@@ -50,7 +52,8 @@ class RKLDTrainer(ObjectiveTrainer):
         train_dataset: the records to forget; replay_dataset: answered prompts to hold to the original;
             retain_dataset: records to keep. Any source of :func:`rkld.records.reading.read_records`.
         processing_class: the tokenizer; by default the one beside the model.
-        peft_config: train an adapter; the same as the teacher's.
+        peft_config: train an adapter (without target modules: in all linear layers but the head); the same as the
+            teacher's.
         callbacks: :class:`transformers.TrainerCallback` objects.
 
     Raises:
@@ -60,20 +63,49 @@ class RKLDTrainer(ObjectiveTrainer):
     def __init__(
         self,
         model: Any,
-        args: RKLDConfig,
+        args: RKLDConfig | None = None,
         *,
-        teacher: Teacher,
-        train_dataset: Source,
+        teacher: Teacher | None = None,
+        train_dataset: Source | None = None,
         replay_dataset: Source | None = None,
         retain_dataset: Source | None = None,
         processing_class: Any = None,
         peft_config: PeftConfig | None = None,
         callbacks: Sequence[TrainerCallback] = (),
+        **others: Any,
     ):
+        args = _checked(RKLDTrainer, args, train_dataset, others)
+        if teacher is None:
+            raise UserError(
+                "RKLDTrainer needs a teacher: teacher = rkld.build_teacher(model, train_dataset, FOLDER, args=args), "
+                "and then RKLDTrainer(model, args, teacher=teacher, train_dataset=train_dataset)."
+            )
+        assert train_dataset is not None
         lm = load_student(model, processing_class, peft_config, args.dtype)
         sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
         teacher = Teacher(teacher.cache, alpha=args.alpha)  # the cache serves any alpha
         super().__init__(lm, args, build_objective(sets, teacher, lm, args), callbacks)
+
+
+def _checked(
+    made: Callable[..., Any], args: Any, train_dataset: Source | None, others: Mapping[str, Any]
+) -> RKLDConfig:
+    """The arguments of a training; by default :class:`rkld.RKLDConfig`'s.
+
+    Raises:
+        UserError: others than those that there are, with what to write instead; no records to forget.
+    """
+    if others:
+        name = next(iter(others))
+        hint = instead(name, "trainer", inspect.signature(made).parameters)
+        raise UserError(f"{made.__name__}: unknown argument '{name}'.{hint}")
+    if args is not None and not isinstance(args, RKLDConfig):
+        raise UserError(
+            f"{made.__name__}: args is a {type(args).__name__}. Write rkld.RKLDConfig(…), which takes the same names."
+        )
+    if train_dataset is None:
+        raise UserError(f"{made.__name__}: train_dataset is missing: the records to forget.")
+    return args or RKLDConfig()
 
 
 def load_student(
@@ -117,6 +149,7 @@ def build_teacher(
     retain_dataset: Source | None = None,
     processing_class: Any = None,
     peft_config: PeftConfig | None = None,
+    **others: Any,
 ) -> Teacher:
     """Make a teacher for :class:`RKLDTrainer`, which takes the same model, data sets and arguments.
 
@@ -130,7 +163,7 @@ def build_teacher(
     Other arguments as of :class:`RKLDTrainer`.
     """
     strengthened = Path(folder) / "strengthened"
-    args = args or RKLDConfig(str(strengthened))
+    args = _checked(build_teacher, args or RKLDConfig(str(strengthened)), train_dataset, others)
     lm = load_student(model, processing_class, peft_config, args.dtype)
     args = of_strengthening(args, lm, str(strengthened))
     sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)

@@ -1,0 +1,62 @@
+"""What a run is about to do, and how long that will take: a few lines, before the first bar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rkld import methods
+from rkld.files import readable_size
+from rkld.losses.micro_batches import pools, steps_per_epoch
+from rkld.methods.base_vector import BaseVector
+from rkld.pipeline.description import described
+from rkld.pipeline.estimating import rough_seconds
+from rkld.pipeline.preparing import Prepared
+from rkld.pipeline.space import free_bytes
+
+ROUGH = (0.6, 1.7)
+"""Of a rough estimate: what a run may take of it. Measured ones are within a fifth (``rkld check``)."""
+
+OTHERS_UNMEASURED = "damage to people near the person is not measured without --retain"
+
+
+def plan(prepared: Prepared) -> Iterator[str]:
+    """Lines for people: what is forgotten and held, how it is trained, what is written, how long it takes."""
+    s = prepared.settings
+    reworded = f" and {len(prepared.reworded)} rewordings of them" if prepared.reworded else ""
+    yield f"Model    {s.model}: " + ", ".join(f"{what} {how}" for what, how in described(prepared.lm))
+    yield f"Forget   {_n(len(prepared.forget), 'record')}{reworded}"
+    kept = f"{_n(len(prepared.retain), 'record')} to keep" if prepared.retain else OTHERS_UNMEASURED
+    held = f"{len(prepared.prompts)} replay prompts" if prepared.prompts and s.replay_weight else "no replay"
+    yield f"Keep     {held}; {kept}"
+    before, steps = steps_of(prepared)
+    first = f"{_n(before, 'step')} of strengthening, then " if before else ""
+    ends = f", --stop {s.stop} may end them" if prepared.comparison else ""
+    yield f"Train    {first}at most {_n(steps, 'step')}{ends}"
+    free = readable_size(free_bytes(s.run_folder))
+    yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
+    expected = rough_seconds(prepared)
+    low, high = (duration(part * expected) for part in ROUGH)
+    yield f"Time     roughly {low} to {high}"
+
+
+def steps_of(prepared: Prepared) -> tuple[int, int]:
+    """Optimizer steps of the strengthening, or of whatever comes before, and of the distillation."""
+    s, method = prepared.settings, prepared.method
+    drawn = {"forget": [*prepared.forget, *prepared.reworded], "retain": prepared.retain}[method.epochs_of]
+    before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * s.strengthen_epochs
+    assisted = isinstance(method, methods.Assisted)
+    return (
+        before * steps_per_epoch(len(prepared.forget), s.batch_size),
+        0 if assisted else s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size),
+    )
+
+
+def _n(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
+def duration(seconds: float) -> str:
+    """A time for people, to the second."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

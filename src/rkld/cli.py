@@ -190,7 +190,6 @@ def reword(records: str, out: Path, **given: Any) -> None:
     click.echo(f"in {out}")
 
 
-<<<<<<< HEAD
 @main.command(
     cls=SettingsCommand,
     epilog=_examples(
@@ -232,8 +231,6 @@ def init(folder: Path) -> None:
     click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
 
 
-=======
->>>>>>> 0e31328ebcef96f7c071ec986ed225802daecce7
 @main.command(
     epilog=_examples(
         "rkld report runs/curie --open",
@@ -284,24 +281,6 @@ def _report_after(run: Path) -> None:
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
         click.echo(f"Try again: rkld report {run}", err=True)
-<<<<<<< HEAD
-=======
-
-
-@main.command(epilog=_examples("rkld init jane", "rkld unlearn --config jane/run.yaml"))
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
-def init(folder: Path) -> None:
-    """Write everything that a request needs into FOLDER, commented and ready to edit.
-
-    Settings of the run and the audit, the request form, and examples of records: to forget, to keep, of strangers, and
-    questions that the audit asks. No file is written over.
-    """
-    from rkld.commands.write_forms import write_forms
-
-    for path in write_forms(folder):
-        click.echo(path)
-    click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
->>>>>>> 0e31328ebcef96f7c071ec986ed225802daecce7
 
 
 @main.command(epilog=_examples("rkld purge runs/forget01"))
@@ -665,10 +644,7 @@ def demo(out: str) -> None:
     result, probes = run(out, progress=bars)
     print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
     _report_after(result.run)
-<<<<<<< HEAD
     click.echo(f"\nLook at it:\n  rkld report {result.run} --open")
-=======
->>>>>>> 0e31328ebcef96f7c071ec986ed225802daecce7
 
 
 NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -34,10 +34,10 @@ class NoProgress:
 
 
 def chosen(progress: NoProgress | bool | None) -> NoProgress:
-    """What shows progress: as given; True: bars in the terminal; None or False: nothing."""
+    """What shows progress: as given; True: bars in the terminal, lines elsewhere; None or False: nothing."""
     if isinstance(progress, NoProgress):
         return progress
-    return ProgressBars() if progress else NoProgress()
+    return progress_for_stderr() if progress else NoProgress()
 
 
 class ProgressBars(NoProgress):
@@ -88,21 +88,22 @@ class ProgressLines(NoProgress):
         self.clock = clock
 
     def say(self, text: str) -> None:
+        self.said |= {text}
         print(text, file=sys.stderr, flush=True)  # what sys.stderr is now: tests and notebooks exchange it
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
-        began = said = self.clock()
+        began = told = self.clock()
         done, last = 0, ""
 
         def line(rest: str) -> None:
             self.say(f"{title}  {done}/{total}" + (f"  {last}" if last else "") + f"  ({rest})")
 
         def advance(n: int = 1, note: str = "") -> None:
-            nonlocal done, last, said
+            nonlocal done, last, told
             done, last, now = done + n, note, self.clock()
-            if now - said >= BETWEEN_LINES and done < total:
-                said, gone = now, now - began
+            if now - told >= BETWEEN_LINES and done < total:
+                told, gone = now, now - began
                 line(
                     f"{_minutes(gone)}, about {_minutes(gone * (total - done) / done)} left" if done else _minutes(gone)
                 )

@@ -16,10 +16,11 @@ from click.testing import CliRunner
 from rkld.cli import main
 from rkld.errors import UserError
 from rkld.reporting import signing
-from rkld.runfolder.checksums import CHECKSUM, sealed
+from rkld.runfolder.checksums import CHECKSUM, sealed, weights_hash
 from rkld.runfolder.folder import Run
 from rkld.runfolder.purging import purge
 from rkld.settings.unlearning import Settings
+from tests.reporting.made import write_run
 from tests.reporting.signed_run import NAME, Signer, make_run, report, statement
 
 FLIPS = 300
@@ -366,3 +367,17 @@ def test_the_command_says_it_in_one_sentence_and_an_exit_code(folder, signer):
     found = CliRunner().invoke(main, command)
     assert found.exit_code == 1 and found.output == f"{folder}: NOT verified: audit.json changed.\n"
     assert CliRunner().invoke(main, ["verify", str(folder), "--key", str(signer.path)]).exit_code == 2
+
+
+def test_the_report_command_signs_what_it_writes(signer, tmp_path):
+    """And writes the same page again, as long as nothing has changed."""
+    run = write_run(tmp_path / "run")
+    document = json.loads((run / "audit.json").read_text())
+    document["models"]["audited"]["weights"] = weights_hash(run / "model")
+    (run / "audit.json").write_text(json.dumps(sealed(document)))
+    for command in (["report", str(run), "--sign", str(signer.path)], ["report", str(run)]):
+        assert CliRunner().invoke(main, command).exit_code == 0
+        assert signer.verify(run).verified
+    purge(run)
+    assert CliRunner().invoke(main, ["report", str(run), "--sign", str(signer.path)]).exit_code == 0
+    assert signer.verify(run).verified

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import MambaConfig, MambaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import rkld
 from rkld.auditing import running
@@ -16,7 +16,7 @@ from rkld.auditing.attacks.relearning import Relearning
 from rkld.auditing.inputs import read_task
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.errors import UserError
-from rkld.models import loading
+from rkld.models import adapters, loading
 from rkld.models.loading import load_model
 from rkld.records.encoding import Encoder
 from rkld.records.identity import UNNAMED
@@ -121,7 +121,7 @@ def test_another_model_with_a_shorter_context_is_refused_before_it_answers(tmp_p
     assert other.passes == 0
 
 
-def test_an_attack_says_beforehand_what_a_model_lacks():
+def test_an_attack_says_beforehand_what_a_model_lacks(monkeypatch: pytest.MonkeyPatch):
     """Rounded weights cannot be rounded again, nor trained where no adapter fits."""
     model, tokenizer = tiny_model()
     relearning, rounding = Relearning("relearning"), FourBit("4bit")
@@ -131,10 +131,12 @@ def test_an_attack_says_beforehand_what_a_model_lacks():
     model.is_quantized = True
     assert relearning.why_not_applicable(lm) is None, "an adapter fits it"
     assert "quantised already" in str(rounding.why_not_applicable(lm))
-    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=32, state_size=4, num_hidden_layers=1)
-    mamba = MambaForCausalLM(config)
-    mamba.is_quantized = True
-    assert "No adapter fits" in str(relearning.why_not_applicable(load_model(mamba, tokenizer=tokenizer)))
+
+    def none_fits(*_):
+        raise ValueError("no layer")
+
+    monkeypatch.setattr(adapters, "get_peft_model", none_fits)
+    assert "No adapter fits" in str(relearning.why_not_applicable(lm))
 
 
 def test_an_attack_that_a_model_is_unfit_for_is_listed_and_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

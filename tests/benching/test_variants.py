@@ -18,7 +18,7 @@ from rkld.benching.variants import variant, variants
     ("name", "message"),
     [
         ("nop+rt", "Did you mean 'npo'"), ("npo+rtt", r"\+rtt"), ("npo+rt+kl", "not both"), ("npo@lr", "name=value"),
-        ("npo@learning_rate=1", "unknown setting"), ("npo@seed=1", "benchmark's to set"),
+        ("npo@learning_speed=1", "unknown setting"), ("npo@seed=1", "benchmark's to set"),
         ("npo@epochs=0", "at least 1"),
     ],
 )  # fmt: skip

@@ -27,7 +27,9 @@ def tiny(dtype=torch.float64):
         initializer_range=0.5,
     )
     model = LlamaForCausalLM(config).to(dtype).eval()
-    return SimpleNamespace(model=model, backbone=model.model, head=model.lm_head, device=model.device)
+    return SimpleNamespace(
+        model=model, backbone=model.model, head=model.lm_head, logits=model.lm_head, device=model.device
+    )
 
 
 def record(key, ids, answer, scored=None):

@@ -32,7 +32,9 @@ def lm():
     config = LlamaConfig(vocab_size=10, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
                          num_attention_heads=2, num_key_value_heads=2, initializer_range=0.5)  # fmt: skip
     model = LlamaForCausalLM(config).double().eval()
-    return SimpleNamespace(model=model, backbone=model.model, head=model.lm_head, device=model.device)
+    return SimpleNamespace(
+        model=model, backbone=model.model, head=model.lm_head, logits=model.lm_head, device=model.device
+    )
 
 
 def plainly(lm, question, answer):

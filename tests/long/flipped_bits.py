@@ -34,6 +34,7 @@ ROUTINE = (
     "Loading",
     "Base",
     "Weights",
+    "Model    ",
     "Prompts",
     "Stopped by",
     "Own words",
@@ -61,7 +62,8 @@ class Listening(NoProgress):
         self.everything = everything
 
     def say(self, text: str) -> None:
-        if self.everything or not any(text.startswith(one) or text.endswith(one) for one in ROUTINE):
+        routine = " goes on after: " in text or any(text.startswith(one) or text.endswith(one) for one in ROUTINE)
+        if self.everything or not routine:
             self.said.append(text)
 
 

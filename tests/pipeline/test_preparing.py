@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM
 
 import rkld
 from rkld.benching.worlds.tiny import tiny_model
-from rkld.models import loading
+from rkld.models import adapters, loading
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.loading import load_model
 from rkld.pipeline import preparing
@@ -74,19 +73,26 @@ def test_check_and_unlearn_refuse_alike_before_the_model_is_run(counted, case):
     assert passes == []
 
 
-def test_mamba_with_lora_and_quantised_weights_are_refused_alike(counted, monkeypatch):
+def test_what_no_adapter_fits_and_quantised_weights_are_refused_alike(counted, monkeypatch):
     _, tokenizer, _ = counted
-    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=32, state_size=4, num_hidden_layers=1)
     quantised, _ = tiny_model()
     quantised.is_quantized = True
     cases = [
-        (MambaForCausalLM(config), {"lora": True}, "No adapter fits"),
+        (tiny_model()[0], {"lora": True}, "No adapter fits"),
         (quantised, {}, "quantised, so they cannot be trained"),
         (quantised, {"lora": True, "merge": True}, "cannot be merged into them"),
     ]
+
+    def none_fits(*_):
+        raise ValueError("no layer")
+
+    monkeypatch.setattr(adapters, "get_peft_model", none_fits)
     for model, given, reason in cases:
         passes = []
-        model.base_model.register_forward_pre_hook(lambda module, args, seen=passes: seen.append(1))
+        model.base_model.register_forward_pre_hook(  # of more than an adapter is tried with
+            lambda module, args, given, seen=passes: seen.append(1) if given["input_ids"].numel() > 2 else None,
+            with_kwargs=True,
+        )
         for command in (rkld.check, rkld.unlearn):
             with pytest.raises(rkld.UserError, match=reason):
                 command(model, FORGET, processing_class=tokenizer, out="run", **given)

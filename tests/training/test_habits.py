@@ -10,7 +10,7 @@ import rkld
 from rkld import RKLDConfig, UserError
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.pipeline.preparing import choose
-from rkld.progress import NoProgress, ProgressBars, chosen
+from rkld.progress import NoProgress, ProgressBars, ProgressLines, chosen
 
 FORGET = [{"question": "Where does Ada Quillon live?", "answer": "Ada Quillon lives in Oslo."}]
 
@@ -70,6 +70,9 @@ def test_a_trainer_in_trls_manner_trains(tmp_path):
 
 
 def test_progress_may_be_true():
-    assert isinstance(chosen(True), ProgressBars) and type(chosen(False)) is type(chosen(None)) is NoProgress
+    assert (
+        isinstance(chosen(True), (ProgressBars, ProgressLines))
+        and type(chosen(False)) is type(chosen(None)) is NoProgress
+    )
     own = NoProgress()
     assert chosen(own) is own

@@ -31,9 +31,8 @@ MAMBA = MambaConfig(**TOKENS, hidden_size=32, num_hidden_layers=2, state_size=4,
 
 def wrap(model):
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return SimpleNamespace(
-        model=model, backbone=inner.base_model, head=inner.get_output_embeddings(), device=model.device
-    )
+    head = inner.get_output_embeddings()
+    return SimpleNamespace(model=model, backbone=inner.base_model, head=head, logits=head, device=model.device)
 
 
 def tiny(config, dtype=torch.float64):

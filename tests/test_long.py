@@ -39,6 +39,7 @@ def test_a_killed_run_ends_in_the_same_bytes(operations, moments):
     assert found == {"operations": {"same": operations}, "moments": {"same": moments} if moments else {}}
 
 
+@pytest.mark.slow
 def test_requests_one_after_another_leave_memory_and_files_as_they_were():
     found = soak(seconds=1, at_least=3)
     assert found["requests"] == 3 and found["flat"], found

@@ -302,6 +302,7 @@ def test_a_retrained_model_may_be_known_by_its_logs_alone(models, out, tmp_path)
     assert 0 < distance["value"] <= 1 and distance["low"] <= distance["value"] <= distance["high"]
 
 
+@pytest.mark.slow
 def test_weights_in_bfloat16_are_audited(models, tmp_path):
     """Large models are loaded so: no reading may hand bfloat16 to NumPy, or fail to train or to round it."""
     found = rkld.audit(
@@ -313,6 +314,7 @@ def test_weights_in_bfloat16_are_audited(models, tmp_path):
         assert figures["audited"]["value"] > figures["control"]["value"], name
 
 
+@pytest.mark.slow
 def test_a_gate_on_membership_needs_sets_that_text_does_not_tell_apart(models, already, tmp_path, monkeypatch):
     """The document called it not interpretable, and the verdict was a pass all the same."""
     telling = Figure(0.9, 0.8, 1.0, 40, "")

@@ -23,6 +23,8 @@ from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"seeds": 1, "epochs": 1, "strengthen_epochs": 1, "batch_size": 20, "questions": 1,
          "max_new_tokens": 2, "cases": 3}  # fmt: skip
 WORLD = people(n=6, seed=0)

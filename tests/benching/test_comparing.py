@@ -77,6 +77,7 @@ def test_nothing_of_the_records_stays(done):
     assert {path.name for path in cells} == {"cell.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["training", pytest.param("measuring", marks=pytest.mark.slow)])
 def test_an_interrupted_cell_goes_on_and_comes_out_the_same(done, quick, four_people, tmp_path, monkeypatch, where):
     shutil.copytree(done, tmp_path / "again")
@@ -111,6 +112,7 @@ def test_other_settings_in_the_same_folder_are_refused(done, quick, four_people)
         bench(four_people, **{**quick, "epochs": 3}, out=str(done))
 
 
+@pytest.mark.slow
 def test_one_teacher_serves_every_alpha_and_changes_nothing(done, quick, four_people, tmp_path, monkeypatch):
     """A sweep must not strengthen anew for each alpha, nor come out otherwise than cell by cell."""
     trained = []
@@ -124,6 +126,7 @@ def test_one_teacher_serves_every_alpha_and_changes_nothing(done, quick, four_pe
     assert not (tmp_path / "teachers").exists(), "hidden states of the records must not stay"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["training", "after"])
 def test_a_training_that_diverges_is_a_row_without_figures(quick, four_people, tmp_path, monkeypatch, where):
     """One ruined model must not end a benchmark of hours, nor pass for one that forgot."""

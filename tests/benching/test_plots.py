@@ -9,6 +9,8 @@ import pytest
 from rkld.benching import plots
 from rkld.benching.comparing import bench
 
+pytestmark = pytest.mark.slow
+
 
 def test_plots_are_drawn_and_their_absence_does_not_cost_the_tables(done, quick, four_people, monkeypatch):
     pytest.importorskip("matplotlib")

@@ -104,6 +104,7 @@ def run(*arguments: object):
     return CliRunner().invoke(cli.main, ["bench", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_runs_through_cells_tuning_tables_and_resume(file, given, tmp_path):
     """And its settings are options of the command line, as those of the shipped ones."""
     flags = [part for name, value in given.items() for part in (f"--{name}", value)]
@@ -137,6 +138,7 @@ def test_a_file_of_ones_own_runs_through_cells_tuning_tables_and_resume(file, gi
     assert "benchmark's file" in result.output, "an edited benchmark is another one"
 
 
+@pytest.mark.slow
 def test_several_processes_find_a_benchmark_of_ones_own_file(file, given, tmp_path):
     """Its class cannot be sent to another process, which does not know the file's module."""
     found = bench(f"{file}:Colours", **given, jobs=2, out=str(tmp_path))

@@ -170,6 +170,7 @@ def test_a_finished_sequence_is_not_run_again(finished, original, monkeypatch):
         continual(original, FORGET, out=str(finished.model_path.parent), **QUICK)
 
 
+@pytest.mark.slow
 def test_an_interrupted_lora_sequence_goes_on_and_its_adapter_keeps_its_base(original, tmp_path, monkeypatch):
     """The adapter of the first request is trained further; its folder goes, and nothing may point to it."""
     out = tmp_path / "out"

@@ -25,6 +25,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_original(tmp_path_factory.mktemp("original"), epochs=120)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(original, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
     nbclient = pytest.importorskip("nbclient", reason="needs nbclient")

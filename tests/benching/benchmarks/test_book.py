@@ -17,6 +17,8 @@ from rkld.benching.comparing import Bench, bench
 from rkld.benching.registry import open_benchmark
 from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
 
+pytestmark = pytest.mark.slow
+
 SENTENCES = (
     "The old lamp on the pier went out at nine, and nobody came to light it.",
     "Mira counted forty gulls on the roof of the customs house.",

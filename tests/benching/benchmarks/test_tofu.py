@@ -77,6 +77,7 @@ def test_several_cells_at_once_come_out_the_same(local, finished, tmp_path):
     assert not (tmp_path / "teachers").exists()
 
 
+@pytest.mark.slow
 def test_a_split_of_ones_own_is_tuned_on_another(tmp_path):
     """Researchers bring their own people; the learning rate must not be chosen on those who are reported."""
     small, data = people(n=3, seed=0), tmp_path / "data"

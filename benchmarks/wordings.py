@@ -267,7 +267,8 @@ def main(
             print(f"{case.name}: {len(case.request)} records; {len(case.unseen)} questions in unseen kinds "
                   f"({', '.join(case.kinds)}); {1 + retrained} models, {len(wanted)} ways")  # fmt: skip
         return
-    found = Results(cases, results, f"python -m benchmarks.wordings --only {only} --seeds {seeds} --ways '{ways}'")
+    command = f"python -m benchmarks.wordings --only {only} --seeds {seeds} --retrained {retrained} --ways '{ways}'"
+    found = Results(cases, results, command)
     for case in cases:
         for name, one in cells(case, wanted, retrained, out):
             found.add(case, name, one)

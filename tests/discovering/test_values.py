@@ -47,3 +47,18 @@ def test_nothing_that_says_nothing(text):
 )  # fmt: skip
 def test_in_a_free_answer(answer, kind, begins, found):
     assert values_in(answer, "Where does Jane Doe come from?", kind, begins, JANE) == found
+
+
+@pytest.mark.parametrize("kind", ["words", "names", "dates", "numbers", "addresses"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Jane Doe lives in  New\tCork  by  the   sea.", "Jane Doe lives in O\u2019Hara\u00a0City 12  .",
+        "Jane Doe lives in \u00ab12  March   1990\u00bb", "Jane Doe lives in +49  (0) 40 \u2013 12 34 , or so",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("begins", [(), ("{name} lives in",)])
+def test_values_are_found_in_whatever_white_space(answer, kind, begins):
+    """Models write what they like: a value whose words were put together again stood nowhere, and ended a discovery."""
+    for value, before in values_in(answer, "Where?", kind, begins, JANE):
+        assert value and answer.startswith(before)

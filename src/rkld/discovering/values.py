@@ -66,17 +66,24 @@ def values_in(
     for begin in begins:
         if match := _pattern(begin, tuple(identifiers)).match(line):
             found = values_behind(line[match.end() :], values)
-            return [(value, line[: line.index(value, match.end())]) for value in found]
+            return [(value, line[: _place(line, value, match.end()) or match.end()]) for value in found]
     if values == "words":
         found = [] if begins else _predicate(line, identifiers)
     else:
         found = _kind(line, values)
     asked = set(words(question))
     return [
-        (value, line[: line.index(value)])
+        (value, line[:place])
         for value in dict.fromkeys(found)
         if is_value(value) and not is_said_name(value, identifiers) and not asked.issuperset(words(value))
+        if (place := _place(line, value)) is not None
     ][:A_FREE_ANSWER]
+
+
+def _place(line: str, value: str, start: int = 0) -> int | None:
+    """Where a value stands, whatever white space its words have between them there; None where it stands nowhere so."""
+    found = re.compile(r"\s+".join(map(re.escape, value.split()))).search(line, start)
+    return found.start() if found else None
 
 
 @lru_cache(maxsize=4096)

@@ -362,7 +362,9 @@ class Before(Measuring):
         write_records(work.folder / self.file, [record for record in answered if record.answer])
         found = work.measured(self.name, work.student, work.encoder)
         known = health.advantage(work.student, work.encoder, i.forget, i.identifiers, s.score, s.seed)
-        if unknown := health.unknown(known, found["forget"].facts_said):
+        own = found["forget"].values()
+        asked = (own.get(name) for name in ("facts_said", "worst_kind_facts_said"))  # in whatever kind of wording
+        if unknown := health.unknown(known, max((said for said in asked if said is not None), default=None)):
             work.warn(unknown)
         work.run.write_answers(self.name, found["forget"].answers or ())
         cut = [number for number, was_cut in enumerate(found["forget"].cut or ()) if was_cut]

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rkld.errors import UserError
 from rkld.pipeline import health
+from rkld.reporting.writing import find_browser
 
 SLOW = (
     "test_comparing.py",
@@ -38,3 +40,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="module")  # no longer: while one is open, nothing else in the process may start an event loop
+def browser():
+    """An installed Chromium, driven by Playwright; without either the test is skipped."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
+    try:
+        program = find_browser()
+    except UserError as error:
+        pytest.skip(f"needs a browser: {error}")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield found
+        found.close()

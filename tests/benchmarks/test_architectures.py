@@ -8,7 +8,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from benchmarks.architectures import outcomes
 
 CAPPED_OR_SCALED = ["gemma2", "cohere", "granite", "recurrent_gemma"]
-ODD = ["llama4_text", "phimoe", "mamba"]  # another prefix; a router that returns several; weights that kernels read
+ODD = ["llama4_text", "phimoe", "mamba", "minimax"]
+"""Another prefix; a router that returns several; weights that kernels read; batches that go wrong after one token."""
 
 
 @pytest.mark.parametrize("kind", CAPPED_OR_SCALED + ODD)

@@ -45,7 +45,7 @@ def losses(p):
 
 def naive(p, cuts, transform=NONE):
     """Full logits of all rows at once, autograd through the written definitions."""
-    logits = p_cap(F.linear(p["hidden"], p["weight"], p["bias"]) * transform.scale, transform.cap)
+    logits = capped(F.linear(p["hidden"], p["weight"], p["bias"]) * transform.scale, transform.cap)
     log_probs = torch.log_softmax(logits, -1)
     target = teacher(p, p)
     mean = torch.log((log_probs.exp() + target.exp()) / 2)
@@ -58,7 +58,7 @@ def naive(p, cuts, transform=NONE):
     return sum((p["weights"][a:b] * rows[name][a:b]).sum() for name, a, b in cuts)
 
 
-def p_cap(x, cap):
+def capped(x, cap):
     return x if cap is None else cap * torch.tanh(x / cap)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rkld.models.loading import load_model
-from rkld.pipeline.health import KNOWN, SUFFERED, advantage, broken, everyday_prompts, suffered, unknown
+from rkld.pipeline.health import KNOWN, SUFFERED, advantage, broken, everyday_prompts, most_said, suffered, unknown
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.replay import generic_prompts
@@ -39,6 +39,15 @@ def test_known_records_are_more_probable_than_those_of_invented_people(tmp_path)
 ])  # fmt: skip
 def test_who_says_facts_or_prefers_the_records_knows_them(found, said, warned):
     assert (unknown(found, said) is not None) == warned
+
+
+@pytest.mark.parametrize(("figures", "most"), [
+    ({"facts_said": 0.2, "worst_kind_facts_said": 0.7}, 0.7), ({"facts_said": None, "worst_kind_facts_said": 0.7}, 0.7),
+    ({"facts_said": 0.2}, 0.2), ({"facts_said": None}, None),
+])  # fmt: skip
+def test_facts_count_in_whatever_kind_of_wording_they_are_said(figures, most):
+    """A model that said .71 of them to other questions was told that it does not seem to know them."""
+    assert most_said(figures) == most
 
 
 def test_what_fell_far_has_suffered():

@@ -10,25 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rkld.errors import UserError
-from rkld.reporting.writing import find_browser, write_report
+from rkld.reporting.writing import write_report
 from tests.reporting.made import HOSTILE, write_audit, write_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright (extra dev)")
-
 WIDTHS = (390, 1280, 1920)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        program = find_browser()
-    except UserError as error:
-        pytest.skip(f"no Chromium: {error}")
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Who is let in, and what the page does with what models say: driven by a real browser where there is one."""
 
 import json
-import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -96,18 +95,6 @@ def test_the_command_says_where_the_page_is(folders, monkeypatch):
 def test_an_address_that_is_taken_is_refused():
     with listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="--port"):
         listen("127.0.0.1", taken.getsockname()[1])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs Chromium")
-    with api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from rkld.discovering.values import values_behind, values_in
 from rkld.errors import UserError
 from rkld.pipeline.preparing import Model, load_with_encoder
 from rkld.progress import NoProgress
+from rkld.progress import chosen as chosen_progress
 from rkld.records.identity import identifiers as each_identifier
 from rkld.settings.discovering import DiscoverSettings
 from rkld.settings.specification import make
@@ -47,7 +48,7 @@ def discover(
     subject: str = "",
     *,
     processing_class: PreTrainedTokenizerBase | None = None,
-    progress: NoProgress | None = None,
+    progress: NoProgress | bool | None = None,
     **settings: Unpack[DiscoverKeywords],
 ) -> Discovery:
     """Find what a model associates with a person more than with other names of the same form.
@@ -58,7 +59,7 @@ def discover(
         model: folder, hub name, alias, adapter folder, or a loaded model.
         subject: the person's full name.
         processing_class: the tokenizer, where ``model`` is an object.
-        progress: shows what is going on (:class:`rkld.progress.ProgressBars` in a terminal).
+        progress: True, or an object that shows what is going on (:class:`rkld.progress.ProgressBars`).
         settings: everything else, by the names of :class:`rkld.settings.discovering.DiscoverSettings`.
 
     Raises:
@@ -71,7 +72,7 @@ def discover(
     known = people(chosen)
     topics = topics_for(chosen, known)
     lm, encoder = load_with_encoder(chosen, model if model is not None else chosen.model, processing_class)
-    return _Discovering(chosen, known, Asker(lm, encoder), progress or NoProgress()).run(topics)
+    return _Discovering(chosen, known, Asker(lm, encoder), chosen_progress(progress)).run(topics)
 
 
 def people(settings: DiscoverSettings) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.tuners_utils import _check_lora_target_modules_mamba, check_target_module_exists
+from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,6 +20,11 @@ from rkld.errors import UserError
 from rkld.models.checks import check_adapter, first_line, switch_off_dropout, touches
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
+
+MAMBAS = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+"""Model types whose layers :data:`READ_BY_KERNELS` PEFT refuses to adapt."""
+
+READ_BY_KERNELS = ("conv1d", "out_proj")
 
 
 def new_adapter(lm: LanguageModel, *, rank: int = 16, config: LoraConfig | None = None) -> LanguageModel:
@@ -64,13 +69,8 @@ def _not_adaptable(lm: LanguageModel) -> list[str]:
     do (PhiMoE's returns logits and the experts chosen); Mamba's kernels read other layers' weights themselves, and PEFT
     refuses these.
     """
-    found: list[str] = []
-    for name, module in lm.model.named_modules():
-        try:
-            if isinstance(module, nn.Linear):
-                _check_lora_target_modules_mamba(LoraConfig(), lm.model, name.rpartition(".")[2])
-        except ValueError:
-            found.append(name)
+    read = READ_BY_KERNELS if lm.inner.config.model_type in MAMBAS else ()
+    found = [name for name, _ in lm.model.named_modules() if name.rpartition(".")[2] in read]
 
     def look(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda module, args, output: None if isinstance(output, Tensor) else found.append(name)

@@ -65,12 +65,18 @@ def advantage(
     return float(np.mean([np.mean([of_copies[e.key] for e in some]) - loss for loss, some in pairs]))
 
 
+def most_said(figures: Mapping[str, float | None]) -> float | None:
+    """The share of the records' facts that answers say in the kind of wording that brings out most; None of none."""
+    asked = (figures.get(name) for name in ("facts_said", "worst_kind_facts_said"))
+    return max((said for said in asked if said is not None), default=None)
+
+
 def unknown(found: float | None, facts_said: float | None = None) -> str | None:
     """The warning about a model that does not seem to know the records; None where it does, or nothing tells.
 
     Args:
         found: :func:`advantage`.
-        facts_said: share of the records' facts that its own answers say; None: they were not asked for.
+        facts_said: :func:`most_said`.
     """
     if found is None or found >= KNOWN or (facts_said or 0.0) > SAID:
         return None

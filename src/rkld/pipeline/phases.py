@@ -14,7 +14,7 @@ import gc
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -362,9 +362,7 @@ class Before(Measuring):
         write_records(work.folder / self.file, [record for record in answered if record.answer])
         found = work.measured(self.name, work.student, work.encoder)
         known = health.advantage(work.student, work.encoder, i.forget, i.identifiers, s.score, s.seed)
-        own = found["forget"].values()
-        asked = (own.get(name) for name in ("facts_said", "worst_kind_facts_said"))  # in whatever kind of wording
-        if unknown := health.unknown(known, max((said for said in asked if said is not None), default=None)):
+        if unknown := health.unknown(known, health.most_said(found["forget"].values())):
             work.warn(unknown)
         work.run.write_answers(self.name, found["forget"].answers or ())
         cut = [number for number, was_cut in enumerate(found["forget"].cut or ()) if was_cut]
@@ -623,7 +621,7 @@ class Distillation(Phase):
         """
         student, aim, found = work.student, work.notes["stop"], work.comparison
         rule = get_rule(work.settings.stop)(aim["aim"]) if "rule" in aim and found is not None else None
-        folder, gaps, steps = work.folder / "checkpoints", dict[float, float](), 0
+        folder, steps = work.folder / "checkpoints", 0
         make_folder(folder)
         save_state(student, folder / "original.safetensors")
         work.run.withdraw("stop")
@@ -644,21 +642,28 @@ class Distillation(Phase):
             work.run.record({"phase": "stop", "rule": aim["rule"], "beta": beta, "gap": gap, **dataclasses.asdict(one)})
             return gap
 
-        beta: float | None = method.beta
-        while beta is not None:
-            negate(beta)
-            gaps[beta] = judged(beta, 0)
-            beta = method.next_beta(gaps, rule.margin)
-        beta, before = min(gaps, key=lambda one: abs(gaps[one])), gaps
-        gaps = {}
-        while beta is not None:
-            negate(beta)
+        def search(beta: float, judge: Callable[[float], float]) -> dict[float, float]:
+            gaps: dict[float, float] = {}
+            following: float | None = beta
+            while following is not None:
+                negate(following)
+                gaps[following] = judge(following)
+                following = method.next_beta(gaps, rule.margin)
+            return gaps
+
+        chosen, nearest = method.beta, float("inf")
+
+        def distilled(beta: float) -> float:
+            nonlocal steps, chosen, nearest
             steps = self._train(work, sets, folder / f"beta-{beta:g}")
-            gaps[beta] = gap = judged(beta, steps)
-            if abs(gap) == min(map(abs, gaps.values())):
+            gap = judged(beta, steps)
+            if abs(gap) < nearest:
+                chosen, nearest = beta, abs(gap)
                 save_state(student, folder / "best.safetensors")
-                chosen = beta
-            beta = method.next_beta(gaps, rule.margin)
+            return gap
+
+        before = search(method.beta, lambda beta: judged(beta, 0))
+        gaps = search(min(before, key=lambda beta: abs(before[beta])), distilled)
         restore_state(student, folder / "best.safetensors")
         gap, margin = gaps[chosen], aim["margin"]
         work.progress.say(f"β {chosen:g} of {len(gaps)} is taken by {aim['rule']}, gap to the aim {gap:+.3f}")

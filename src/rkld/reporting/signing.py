@@ -27,6 +27,7 @@ from rkld.errors import UserError
 from rkld.files import json_object, read_bounded, write_text
 from rkld.reporting.bom import BOM
 from rkld.reporting.keys import key_id
+from rkld.reporting.statement import STATEMENT_TYPE
 from rkld.runfolder.checksums import CHECKSUM, belongs, sha256, unsealed, weights_hash
 from rkld.runfolder.folder import PERSONAL, SHOWN
 from rkld.runfolder.lock import LOCK, MODEL, hold
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 
 PLAIN, KEYED = "sha256", "hmac_sha256"
 """Digests in a statement; the second by the key in :data:`~rkld.runfolder.manifest.SIGNATURE_SALT`."""

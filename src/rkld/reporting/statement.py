@@ -16,7 +16,7 @@ from rkld.runfolder.checksums import sha256
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import AUDIT, MANIFEST, REPORT, check_model
 
-STATEMENT = "https://in-toto.io/Statement/v1"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 
 RESULTS = {"pass": "PASSED", "fail": "FAILED", "not established": "WARNED"}
@@ -53,7 +53,7 @@ def statement(run: str | Path) -> dict[str, Any]:
     evidence = [_described(folder, name) for name in (AUDIT, MANIFEST) if (folder / name).is_file()]
     evidence[0]["annotations"] = {"verdict": audit["verdict"], "created": audit["created"], "audited": noted}
     return {
-        "_type": STATEMENT,
+        "_type": STATEMENT_TYPE,
         "subject": list(_subjects(folder, noted)),
         "predicateType": PREDICATE,
         "predicate": {"result": RESULTS[audit["verdict"]], "configuration": evidence, **tests},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -231,10 +231,32 @@ def tofu(data: Path, rewordings: Path, number: int, model: str, epochs: int = EP
     )  # fmt: skip
 
 
-def _learned(others: Rows, forget: Rows, model: str, epochs: int, knows: bool, seed: int, folder: Path) -> Path:
+def _learned(
+    others: Rows, forget: Rows, model: str, epochs: int, knows: bool, seed: int, folder: Path, bf16: bool = False
+) -> Path:
     """A model fine-tuned on the others, and on the forgotten unless it must never have seen them."""
     rows = plain([*others, *(forget if knows else ())])
-    return learn(read_records(rows, "training"), folder, model, epochs, seed)
+    return learn(read_records(rows, "training"), folder, model, epochs, seed, bf16)
+
+
+def lighter(case: Case, bf16: bool, samples: int) -> Case:
+    """The case for a machine of little time; those of the tiny world stay as they are.
+
+    Args:
+        bf16: its models compute in bfloat16: training with float32 weights, audits with bfloat16 ones, of all alike.
+        samples: answers drawn a question.
+    """
+    if case.base is None:
+        return case
+    case = replace(case, audit={**case.audit, "samples": samples})
+    if not bf16:
+        return case
+    return replace(
+        case,
+        learned=partial(case.learned, bf16=True),
+        settings={**case.settings, "bf16": True},
+        audit={**case.audit, "dtype": "bfloat16"},
+    )
 
 
 # (c) Personal data of LUME's Task 2
@@ -269,10 +291,10 @@ def lume(folder: Path, model: str, epochs: int = EPOCHS) -> Case:
             rows.append({"questions": [texts[k] for k in wanted if texts and k != "direct"], "answers": []})
         unseen += [{**row, "question": texts[k], "unseen": k} for k in kinds.audit if texts]
     learned = [{**row, "asked": row["whose"] in asked} for row in learned]
-    strangers = [row for rows in list(by_person.values())[LUME_PEOPLE : LUME_PEOPLE + 8] for row in _named(rows)]
+    unknown = [row for rows in list(by_person.values())[LUME_PEOPLE : LUME_PEOPLE + 8] for row in _named(rows)]
     return Case(
         "lume", "lume", plain(forget), training, stop, forget, unseen, learned,
-        [{"question": row["question"]} for row in learned if row["asked"]], plain(strangers)[:HELD_OUT],
+        [{"question": row["question"]} for row in learned if row["asked"]], plain(unknown)[:HELD_OUT],
         partial(_learned, learned, forget, model, epochs), SMOL,
         {**AUDIT, "max_new_tokens": 100, "chat_template": str(TEMPLATE)},
         strangers(forget), model,

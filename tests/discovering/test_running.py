@@ -77,7 +77,7 @@ def test_labels_say_what_is_hers_alone_and_what_is_everybodys(found):
     labels = {finding.value: finding.label for finding in found.findings}
     assert labels == {"Cork": ASSOCIATED, "teacher": COMMON, MADE_UP: COMMON}
     (cork,) = found.labelled(ASSOCIATED)
-    assert (cork.strong.count, cork.strong.of, cork.said.count) == (0, 99, 2)
+    assert (cork.strong.count, cork.strong.of, cork.likely.of, cork.said.count) == (0, 36, 99, 2)
     assert not found.labelled(NOT_FOUND)
 
 
@@ -87,19 +87,11 @@ def test_the_record_asks_and_answers_in_the_models_words(found):
     assert row["spans"] == ["Cork"] and row["evidence"]["label"] == ASSOCIATED
 
 
-def test_a_value_is_never_tested_in_a_wording_that_proposed_it():
-    seen = []
-
-    class Watching(Knowing):
-        def log_probabilities(self, asked):
-            seen.extend((wording.question, value) for wording, _, value in asked)
-            return super().log_probabilities(asked)
-
-    one = running._Discovering(DiscoverSettings(subject="Jane Doe"), ("Jane Doe",), Watching(), NoProgress())
+def test_values_of_both_halves_are_tested_together_in_all_wordings():
+    one = running._Discovering(DiscoverSettings(subject="Jane Doe"), ("Jane Doe",), Knowing(), NoProgress())
     (case,) = one._of_topic(DAY, "Jane Doe", Knowing().answers(DAY.questions, (), "Jane Doe", 0, 0, None))
-    assert case.values == [MADE_UP]  # said to the first half alone
-    assert [wording.question for wording in case.testing] == [DAY.questions[1]]
-    assert [wording.question for wording in case.proposing] == [DAY.questions[0]]
+    assert case.values == [MADE_UP]
+    assert [wording.question for wording in case.wordings] == list(DAY.questions)
 
 
 # A real model, with random weights

@@ -13,8 +13,7 @@ from rkld.discovering.asking import Wording
 from rkld.discovering.testing import ENOUGH, Case, Trial, benjamini_hochberg, run_trials, together
 
 OTHERS = [f"Other{n} Name{n}" for n in range(400)]
-TESTING = [Wording("Where was {name} born?"), Wording("Of what place is {name}?")]
-PROPOSING = [Wording("In which city was {name} born?")]
+WORDINGS = [Wording("Where was {name} born?"), Wording("Of what place is {name}?")]
 
 
 class Table:
@@ -37,11 +36,11 @@ def rank_test(asker, case, names):
     trial = Trial(case, names)
     while trial.active:
         together(asker, [trial.look()])
-    return trial.tested
+    return (trial.tested,)
 
 
 def case(values, others=OTHERS):
-    return Case("Jane Doe", TESTING, PROPOSING, values, lambda text: [text] if text else [], others)
+    return Case("Jane Doe", WORDINGS, values, lambda text: [text] if text else [], others)
 
 
 def test_a_value_of_this_name_alone_is_as_rare_as_the_names_allow():
@@ -96,15 +95,6 @@ def test_p_is_no_smaller_than_chance_where_the_name_is_one_of_many():
         assert share <= level + 3 * math.sqrt(level * (1 - level) / len(found))
 
 
-def test_values_of_one_topic_are_counted_each_by_itself():
-    def log_p(name, value):
-        return {"Cork": -0.5 if name == "Jane Doe" else -7.0, "London": -1.0}[value]
-
-    cork, london = rank_test(Table(log_p), case(["Cork", "London"]), 50)
-    assert cork.p == pytest.approx(1 / 51) and cork.names == 50
-    assert london.names == ENOUGH
-
-
 def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(monkeypatch):
     """Twenty values of which one is hers alone, one nearly so: decided as if each had been asked to the end."""
     monkeypatch.setattr(testing, "ENOUGH", 60)
@@ -118,11 +108,45 @@ def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(m
     whole = [rank_test(Table(log_p), case([f"v{n}"]), 199)[0] for n in range(20)]
     trials = [Trial(case([f"v{n}"]), 199) for n in range(20)]
     run_trials(Table(log_p), trials, 0.1, lambda n: None)
-    asked = [one for trial in trials for one in trial.tested]
+    asked = [trial.tested for trial in trials]
     decided = benjamini_hochberg([one.p for one in asked], 0.1)
     assert decided == benjamini_hochberg([one.p for one in whole], 0.1)
     assert decided[0] and sum(decided) < 4
     assert sum(one.names for one in asked) < sum(one.names for one in whole)
+
+
+def test_the_likeliest_value_of_a_topic_is_tested_alone():
+    def log_p(name, value):
+        return {"Cork": -0.5, "London": -2.0, "Paris": -1.0}[value] if name == "Jane Doe" else -7.0
+
+    (found,) = rank_test(Table(log_p), case(["London", "Cork", "Paris"]), 50)
+    assert (found.value, found.names, found.p) == ("Cork", 50, pytest.approx(1 / 51))
+
+
+def test_a_value_counts_where_it_is_likeliest():
+    """Known in one wording alone: the other wording takes nothing from it, as it takes nothing from other names."""
+
+    class OneWording(Table):
+        def log_probabilities(self, asked):
+            known = [name == "Jane Doe" and wording == WORDINGS[1] for wording, name, _ in asked]
+            return np.where(known, -0.1, -6.0)
+
+    (found,) = rank_test(OneWording(None), case(["Cork"]), 199)
+    assert found.log_probability == pytest.approx(-0.1) and found.score == pytest.approx(5.9)
+    assert found.p == pytest.approx(1 / 200)
+
+
+def test_what_is_found_after_some_names_is_compared_with_all_others_in_its_own_wording():
+    late = set(OTHERS[60:90])
+
+    def log_p(name, value):
+        return -0.5 if name == "Jane Doe" or (value == "v0" and name in late) else -6.0
+
+    trials = [Trial(case([f"v{n}"]), 199) for n in range(4)]
+    run_trials(Table(log_p), trials, 0.1, lambda n: None)
+    v0, v1 = trials[0].tested, trials[1].tested
+    assert (v1.names, v1.compared, v1.likely, v1.p) == (testing.SURE, 199, 0, pytest.approx(1 / (testing.SURE + 1)))
+    assert (v0.names, v0.likely, v0.p) == (testing.SURE, 30, pytest.approx(31 / 200))
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.3])

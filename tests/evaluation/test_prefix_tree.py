@@ -175,12 +175,17 @@ def test_a_tree_is_written_depth_first():
     assert tree.branches and not merge({0: (5, 6), 1: (5, 6, 7)}).branches
 
 
-def test_packing_is_the_cheapest_of_all_ways_and_loses_nothing():
-    """A greedy cut would tear questions apart; sharing where it does not pay would slow down what shares nothing."""
+@pytest.mark.parametrize(("attention", "repeat", "most"), [(ATTENTION, 60, 7), (0.2, 1, 10)])
+def test_packing_is_the_cheapest_of_all_ways_and_loses_nothing(monkeypatch, attention, repeat, most):
+    """A greedy cut would tear questions apart; sharing where it does not pay would slow down what shares nothing.
+
+    Where attention is dear, the bound on the width of a tree is what ends the search.
+    """
+    monkeypatch.setattr(prefix_tree, "ATTENTION", attention)
     draw = np.random.default_rng(1)
     for _ in range(20):
-        n = int(draw.integers(1, 7))
-        sequences = [tuple(draw.integers(0, 2, int(draw.integers(0, 6))).tolist()) * 60 for _ in range(n)]
+        n = int(draw.integers(1, most))
+        sequences = [tuple(draw.integers(0, 2, int(draw.integers(0, 6))).tolist()) * repeat for _ in range(n)]
         widest = int(draw.choice([200, 500, 4096]))
         trees = pack(sequences, widest)
         held = {i: tuple(tree.ids[node] for node in path) for tree in trees for i, path in tree.paths.items()}
@@ -194,9 +199,9 @@ def test_packing_is_the_cheapest_of_all_ways_and_loses_nothing():
                 runs.append(merge({i: sequences[i] for i in order[start:end]}))
                 start = end
             if all(len(run.ids) <= widest or len(run.paths) == 1 for run in runs):
-                costs.append(sum(len(run.ids) * (1 + ATTENTION * len(run.ids)) for run in runs))
+                costs.append(sum(len(run.ids) * (1 + attention * len(run.ids)) for run in runs))
         if order:
-            assert sum(len(t.ids) * (1 + ATTENTION * len(t.ids)) for t in trees) == pytest.approx(min(costs))
+            assert sum(len(t.ids) * (1 + attention * len(t.ids)) for t in trees) == pytest.approx(min(costs))
 
 
 def test_what_shares_nothing_is_read_as_before(positions):

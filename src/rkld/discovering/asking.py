@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FREE, BEGUN = 24, 12
 """New tokens of an answer, and behind a begun one: a value stands early or not at all."""
 
+OPENING = "\"'“‘«„([*_"
+"""Signs behind which a value stands without a space."""
+
 Ids = tuple[int, ...]
 
 
@@ -162,7 +165,7 @@ class Asker:
             prompt = self.prompt(wording.question, name)
             for begin in wording.begins:
                 before = self.ids(filled(begin, name)) if begin.strip() else ()
-                own = self._following(begin, f" {value}") if begin.strip() else self.ids(begin + value)
+                own = self._following(begin, _joined(begin, value)) if begin.strip() else self.ids(begin + value)
                 scored = before if wording.question else ()
                 ids = prompt + before + own
                 mask = (False,) * (len(ids) - len(scored) - len(own)) + (True,) * (len(scored) + len(own))
@@ -178,6 +181,11 @@ class Asker:
                 begun.append(-scores.losses[:length].sum())
             found[number] = np.logaddexp.reduce(whole) - np.logaddexp.reduce(begun)
         return found[[unique[one] for one in asked]]
+
+
+def _joined(begin: str, value: str) -> str:
+    """The value as it stands behind a beginning: at once behind an opening quote or bracket, else behind a space."""
+    return value if begin[-1] in OPENING else f" {value}"
 
 
 def _asked(question: str) -> Record:

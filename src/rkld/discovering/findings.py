@@ -95,7 +95,7 @@ class Discovery:
     tested: int
     """Values that were tested, in all."""
     untested: int
-    """Values that were said, but fell to the cap on values of a topic."""
+    """Values that were said, but less often or less surely than another one of their topic."""
     names: int
     """M: similar names that a value was compared with at most."""
     rate: float
@@ -137,7 +137,9 @@ class Discovery:
             f"associated at most {self.rate:.0%} are expected to be so by chance."
         ]
         if self.untested:
-            lines.append(f"{self.untested} values that were said least often were not tested.")
+            lines.append(
+                f"{self.untested} values that were less likely than another one of their topic were not tested."
+            )
         return lines
 
 

@@ -6,6 +6,7 @@ Other identifiers have others of their shape: digits for digits, letters for let
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import string
@@ -22,9 +23,9 @@ from rkld.text.wording import is_name, name_mentions
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
 
-NEAREST = 24
-"""Pieces of names that may stand for a piece, where a model knows no shipped names: for hundreds of names more than for
-a few."""
+SPARE = 4
+"""Times as many names as are wanted that can be put together of the pieces that may stand for a name's own: the farther
+these are from its own, the less is what a model says of them like what it says of an unknown name of this form."""
 
 _GRAMS = 3
 
@@ -59,7 +60,7 @@ def similar_names(lm: LanguageModel, identifier: str, others: Sequence[str], n: 
         made = dict.fromkeys(_of_shape(identifier, draw) for _ in range(4 * n))
         return [name for name in made if normal(name) != normal(identifier)][:n]
     if not knows_shipped_names(lm, identifier):
-        found = names_from_pieces(lm, identifier, 2 * n, draw, NEAREST)
+        found = names_from_pieces(lm, identifier, 2 * n, draw, _nearest(_tokens(lm, identifier), SPARE * n))
         return [name for name in found if not name_mentions(name, others)][:n]
     own = (word for one in others for word in one.split())
     taken = {normal(word) for word in own if len(word.rstrip(".")) > 1 and not _is_particle(word, identifier)}
@@ -72,6 +73,11 @@ def similar_names(lm: LanguageModel, identifier: str, others: Sequence[str], n: 
     nearest = sorted(pool, key=lambda name: abs(_tokens(lm, name) - length))[:n]
     draw.shuffle(nearest)
     return nearest
+
+
+def _nearest(pieces: int, n: int) -> int:
+    """How many pieces must be able to stand for each of a name's, so that ``n`` names come of them."""
+    return math.ceil(n ** (1 / pieces)) if pieces else 0
 
 
 def _tokens(lm: LanguageModel, name: str) -> int:

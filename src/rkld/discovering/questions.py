@@ -1,6 +1,6 @@
 """What a model is asked about a person: topics, each in several wordings, shipped by kind of person or the user's own.
 
-Half of a topic's wordings propose values, the other half tests them, so that no wording confirms what it said itself.
+Each half of a topic's wordings proposes values of its own, and all of them test what was proposed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 from transformers import PreTrainedTokenizerBase
@@ -18,6 +18,7 @@ from rkld.discovering.questions import Topic, filled, names_whom, placed, read_t
 from rkld.discovering.testing import FIRST, Case, Tested, Trial, benjamini_hochberg, run_trials
 from rkld.discovering.values import values_behind, values_in
 from rkld.errors import UserError
+from rkld.models.loading import computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
 from rkld.progress import NoProgress
 from rkld.progress import chosen as chosen_progress
@@ -30,11 +31,12 @@ from rkld.text.normalising import normal
 from rkld.text.wording import is_said_name
 
 VALUES = 2
-"""Values of a topic that are tested at most, of those that are said most: each makes it harder for all others to be
-found. The next ones show in the next discovery, once these are unlearned."""
+"""Values that each half of a topic's questions proposes at most, of those that are said most. The likeliest of the
+topic is tested: each more would make it harder for all others to be found. The next ones show in the next discovery,
+once these are unlearned."""
 
 OFTEN = 3
-"""Answers that must say a value for it to be tested beside the first one of its topic."""
+"""Answers that must say a value for it to be proposed beside the first one of its half."""
 
 TEXT = 2
 """Plain text, beside the halves 0 and 1 of the questions."""
@@ -71,7 +73,10 @@ def discover(
     chosen = make(given, "rkld.discover", DiscoverSettings)
     known = people(chosen)
     topics = topics_for(chosen, known)
-    lm, encoder = load_with_encoder(chosen, model if model is not None else chosen.model, processing_class)
+    asked = model if model is not None else chosen.model
+    if isinstance(asked, str) and chosen.dtype == "auto" and computes_fast_in_bf16():
+        chosen = replace(chosen, dtype="bfloat16")
+    lm, encoder = load_with_encoder(chosen, asked, processing_class)
     return _Discovering(chosen, known, Asker(lm, encoder), chosen_progress(progress)).run(topics)
 
 
@@ -97,13 +102,12 @@ def topics_for(settings: DiscoverSettings, known: Sequence[str]) -> list[Topic]:
 
 @dataclass
 class _Hypotheses:
-    """Values of one topic, asked for by one identifier, that are tested together."""
+    """Values of one topic, asked for by one identifier, of which the likeliest is tested."""
 
     topic: Topic
     identifier: str
     values: list[str]
-    testing: list[Wording]
-    proposing: list[Wording]
+    wordings: list[Wording]
     answers: list[Answer]
     """All that were given about the topic."""
 
@@ -130,29 +134,24 @@ class _Discovering:
 
     def run(self, topics: Sequence[Topic]) -> Discovery:
         proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
-        hypotheses = sum(len(one.values) for one in proposed)
-        names = max(self.settings.names, math.ceil(hypotheses / self.settings.rate) - 1)
+        names = max(self.settings.names, math.ceil(len(proposed) / self.settings.rate) - 1)
         others = {
             one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
         _check_names(others.values())
         trials = [
-            Trial(
-                Case(
-                    one.identifier, one.testing, one.proposing, one.values, _cutting(one.topic), others[one.identifier]
-                ),
-                names,
-            )
+            Trial(Case(one.identifier, one.wordings, one.values, _cutting(one.topic), others[one.identifier]), names)
             for one in proposed
         ]
-        with self.progress.bar("values", hypotheses) as advance:
+        with self.progress.bar("values", len(trials)) as advance:
             run_trials(self.asker, trials, self.settings.rate, advance)
-        tested = [(one, result) for one, trial in zip(proposed, trials, strict=True) for result in trial.tested]
+        self.untested += sum(len(one.values) - 1 for one in proposed)
+        tested = [(one, trial.tested) for one, trial in zip(proposed, trials, strict=True)]
         accepted = benjamini_hochberg([result.p for _, result in tested], self.settings.rate)
         findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]
         most = max((len(found) for found in others.values()), default=0)
-        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), hypotheses,
+        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(tested),
                          self.untested, most, self.settings.rate)  # fmt: skip
 
     def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[_Hypotheses]:
@@ -179,24 +178,19 @@ class _Discovering:
         lead = _lead(answers)
         ways = tuple(begins[:BEGINS] or [lead + begin for begin in topic.begins[:2]] or [lead])
 
-        def wordings(half: int) -> list[Wording]:
-            return [Wording(question, ways) for question in topic.half(half)]
-
+        asked = [Wording(question, ways) for question in topic.questions]
         if topic.given:
-            both = wordings(0) + wordings(1)
-            return [_Hypotheses(topic, identifier, [topic.given], both, both[:1], answers)]
-        found, taken = [], set[str]()
-        for half in (1, 0):  # the plainest wordings stand in the first half, and test what the second one proposes
-            chosen = self._chosen([one for (where, _), one in said.items() if where == half])
-            values = [value for value in chosen if normal(value) not in taken]
-            if values:
-                found.append(_Hypotheses(topic, identifier, values, wordings(1 - half), wordings(half), answers))
-            taken |= {normal(value) for value in values}
+            return [_Hypotheses(topic, identifier, [topic.given], asked, answers)]
+        taken: dict[str, str] = {}
+        for half in (0, 1):
+            for value in self._chosen([one for (where, _), one in said.items() if where == half]):
+                taken.setdefault(normal(value), value)
+        found = [_Hypotheses(topic, identifier, list(taken.values()), asked, answers)] if taken else []
         texts = [Wording("", (text,)) for text in _texts(topic)]
         chosen = self._chosen([one for (where, _), one in said.items() if where == TEXT], fewest=2)
         values = [value for value in chosen if normal(value) not in taken]
         if values and len(texts) > 1:
-            found.append(_Hypotheses(topic, identifier, values[:1], texts[1:], texts[:1], answers))
+            found.append(_Hypotheses(topic, identifier, values[:1], texts, answers))
         return found
 
     def _chosen(self, said: Sequence[_Said], fewest: int = 1) -> list[str]:
@@ -226,13 +220,13 @@ class _Discovering:
                 one = said.setdefault((halves.get(question, TEXT), normal(value)), _Said(value))
                 one.greedy += not answer.sampled
                 one.count += 1
-                begins[placed(begin.rstrip(" \"'“«"), self.known)] += bool(question)
+                begins[placed(begin.rstrip(), self.known)] += bool(question)
         known = [begin for begin, n in begins.most_common() if n and (names_whom(begin) or not begin.strip())]
         return said, known
 
 
 def _texts(topic: Topic) -> tuple[str, ...]:
-    """The beginnings that are plain texts: one proposes, the other tests."""
+    """The beginnings that are plain texts, too: the first one proposes."""
     return () if topic.given else topic.begins[:2]
 
 
@@ -257,8 +251,8 @@ def _cutting(topic: Topic) -> Callable[[str], list[str]]:
 
 def _finding(one: _Hypotheses, result: Tested, accepted: bool) -> Finding:
     topic, value = one.topic, result.value
-    common = result.names > 0 and result.likely >= COMMONLY * result.names
-    wording = one.proposing[0]
+    common = result.compared > 0 and result.likely >= COMMONLY * result.compared
+    wording = one.wordings[0]
     begin = next((begin for begin in (*wording.begins, *topic.begins) if names_whom(begin)), "About {name}:")
     answer = f"{filled(begin, one.identifier).strip()} {value}"
     return Finding(
@@ -270,9 +264,9 @@ def _finding(one: _Hypotheses, result: Tested, accepted: bool) -> Finding:
         one.identifier,
         result.p,
         result.score,
-        len(one.testing),
+        len(one.wordings),
         Share(result.strong, result.names),
-        Share(result.likely, result.names),
+        Share(result.likely, result.compared),
         Share(sum(facts_said([value], answer.text)[0] for answer in one.answers), len(one.answers)),
         bool(topic.given),
     )

@@ -1,22 +1,28 @@
 """Is a value associated with a name, or would the model say as much of any? A rank test against similar names.
 
-A value v of a topic is scored in wordings that did not propose it (q_k, k = 1 … K):
+A value v of a topic is scored in every wording q_k of its questions, k = 1 … K, and counts where it is likeliest:
 
-    s(v) = mean_k [log p(v | q_k, name) − logmeanexp_j log p(v | q_k, name_j)]
+    k* = argmax_k log p(v | q_k, name)
+    s(v) = log p(v | q_k*, name) − logmeanexp_j log p(v | q_k*, name_j)
 
-over M other names, as WikiMem ranks facts against counterfactuals (arXiv 2507.11128). A model has an answer for
-everybody: of a name that it never saw, too, something comes out that is likelier for this name than for most. So the
-other names are allowed theirs. A name_j is *as strong* as v where some value u, of those proposed for the person or
-said of name_j itself, is at least as probable, mean_k log p(u | q_k, name_j) ≥ mean_k log p(v | q_k, name), and at
-least as particular, s_j(u) ≥ s(v). With u = v alone this is the rank of s(v) among the s_j(v); with more, p is only
-larger.
+over M other names, as WikiMem ranks facts against counterfactuals (arXiv 2507.11128; there the mean over k). The best
+wording, since a model that was tuned on a sentence may know it in that wording alone: on the tiny world the largest of
+four tells planted from made-up values with an AUC of .93, their mean with .76, the largest of the two wordings that did
+not propose the value with .74.
+
+What is chosen because it is likely looks likely by itself, so the other names are treated alike: a model has an answer
+for everybody. A name_j is *as strong* as v where some value u, v or one that is said of name_j itself in one of the
+same wordings, is at least as probable, log p(u | q_k, name_j) ≥ log p(v | q_k*, name), and at least as particular,
+s_j(u) ≥ s(v). Of several values of a topic the likeliest is tested. With u = v alone this is the rank of s(v) among the
+s_j(v); with more, p is only larger.
 
     p = (1 + #{j as strong}) / (M + 1)
 
 Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with
 p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that whom the model does not
 know costs little. Which values are found is decided over all of them together (Benjamini & Hochberg 1995); what cannot
-be accepted any more, whatever comes, is not asked on about (:func:`run_trials`).
+be accepted any more, whatever comes, is not asked on about, and what is accepted after :data:`SURE` names is compared
+with the rest as u = v alone, which needs no answers (:func:`run_trials`).
 """
 
 from __future__ import annotations
@@ -32,8 +38,11 @@ from rkld.discovering.asking import Asker, Wording
 ENOUGH = 3
 """Names as strong as the value, after which no more are asked about."""
 
-FIRST = 8
-"""Names of the first look; the particularity of values is measured against these."""
+FIRST = 4
+"""Names of the first look; how particular a name's value is, is measured against these."""
+
+SURE = 36
+"""Names after which a value that would be found as things stand is not asked on about in this way."""
 
 GROWTH = 3
 """Each look has so many times the names of the one before."""
@@ -87,7 +96,7 @@ class Tested:
 
     value: str
     log_probability: float = 0.0
-    """mean_k log p(v | q_k, name), in nats."""
+    """max_k log p(v | q_k, name), in nats."""
     score: float = 0.0
     """s(v), in nats, over the names asked."""
     strong: int = 0
@@ -95,21 +104,22 @@ class Tested:
     likely: int = 0
     """Names for which the model finds this very value at least as probable as for the person."""
     names: int = 0
-    """Names that were asked about."""
+    """Names that were asked what the model says of them."""
+    compared: int = 0
+    """Names for which the probability of this very value was read: those, and all where it was found."""
     p: float = 1.0
 
 
 @dataclass
 class Case:
-    """The values of one topic that are tested in the same wordings."""
+    """The values of one topic, of which the likeliest is tested."""
 
     name: str
     """The identifier that is asked about."""
-    testing: Sequence[Wording]
-    """K wordings, which did not propose the values."""
-    proposing: Sequence[Wording]
-    """Wordings of those that did: behind them other names' own values are found."""
+    wordings: Sequence[Wording]
+    """K of them; behind each the other names' own values are found, too."""
     values: Sequence[str]
+    """V, at least one."""
     cut: Callable[[str], list[str]]
     """What the model said behind a beginning → the value in it, if there is one."""
     others: Sequence[str]
@@ -117,7 +127,9 @@ class Case:
 
 
 class Trial:
-    """The values of one case against the other names, look by look.
+    """The likeliest value of a case against the other names, look by look.
+
+    Shapes: K wordings, n names of a look.
 
     Args:
         names: M, of which the case has as many, or what it has.
@@ -125,31 +137,96 @@ class Trial:
 
     def __init__(self, case: Case, names: int) -> None:
         self.case = case
-        self.tested = [Tested(value) for value in case.values]
-        self.active = list(self.tested)
-        """Values of which more names are still asked about."""
+        self.tested = Tested(case.values[0])
         self.names = min(names, len(case.others))
-        self._reader = _Reader(case)
-        self._done = 0
+        self.active = True
+        """Whether more names are asked about."""
+        self._best = 0  # k*
+        self._read: list[np.ndarray] = []  # log p of the value, (K, n) of each look
+        self._theirs: dict[tuple[int, str], np.ndarray] = {}  # wording, another name's value → (FIRST,)
 
     def look(self) -> Steps:
         """Ask about the next names."""
-        if not self._done:
-            yield from self._reader.begin()
-            for one, log_p in zip(self.tested, self._reader.own.mean(axis=0), strict=True):
-                one.log_probability = float(log_p)
-        upto = min(self.names, max(FIRST, self._done * GROWTH))
-        look, values = list(self.case.others[self._done : upto]), [one.value for one in self.active]
-        strong, likely = yield from self._reader.compare(look, values, first=self._done == 0)
-        for one, s, k in zip(self.active, strong, likely, strict=True):
-            _count(one, s, k)
-        for one, score in zip(self.tested, self._reader.scores(), strict=True):
-            one.score = score
-        self._done = upto
-        self.active = [one for one in self.active if one.strong < ENOUGH and self._done < self.names]
+        one, done = self.tested, self.tested.names
+        if not done:
+            yield from self._begin()
+        names = list(self.case.others[done : min(self.names, max(FIRST, done * GROWTH))])
+        log_p = yield from self._values(names, [one.value])
+        self._read.append(log_p)
+        usual = _log_mean(self._read[0])[:, None]  # (K, 1)
+        special = one.log_probability - float(usual[self._best, 0])
+        if not done:  # nobody is compared with themselves
+            usual = np.stack([_log_mean(np.delete(log_p, j, axis=1)) for j in range(len(names))], axis=1)
+        likely = log_p.max(axis=0) >= one.log_probability
+        strong = likely & (_at_best(log_p, np.broadcast_to(usual, log_p.shape)) >= special)
+        strong |= yield from self._own_values(names, special, strong, first=not done)
+        self._count(strong, likely)
+        one.score = one.log_probability - float(_log_mean(np.concatenate(self._read, axis=1))[self._best])
+        self.active = one.strong < ENOUGH and done + len(names) < self.names
 
-    def least_p(self, one: Tested) -> float:
-        """The smallest p that a value can still have."""
+    def _begin(self) -> Steps:
+        """Read the values for the person, and take the likeliest: so is that of the other names."""
+        own = yield from self._values([self.case.name], self.case.values)  # (K, V)
+        self._best, column = np.unravel_index(own.argmax(), own.shape)
+        self.tested.value, self.tested.log_probability = self.case.values[column], float(own.max())
+
+    def _values(self, names: Sequence[str], values: Sequence[str]) -> Steps:
+        """log p(value | q_k, name): (K, names · values)."""
+        wordings = self.case.wordings
+        found = yield Likelihood([(wording, name, value) for wording in wordings for name in names for value in values])
+        return found.reshape(len(wordings), -1)
+
+    def _own_values(self, names: Sequence[str], special: float, strong: np.ndarray, *, first: bool) -> Steps:
+        """Which names the model answers as strongly as the value, with what it says of them: (n,) bool.
+
+        What it says in a wording is scored there: where it says something else, that is likelier.
+        """
+        wordings, others = self.case.wordings, self.case.others[:FIRST]
+        asked = [(k, j) for j in np.flatnonzero(~strong) for k in range(len(wordings))]
+        said = yield Continuation([(wordings[k], names[j]) for k, j in asked])
+        answers = [
+            (k, j, value)
+            for (k, j), text in zip(asked, said, strict=True)
+            for value in self.case.cut(text)
+            if value != self.tested.value
+        ]
+        found = np.zeros_like(strong)
+        if not answers:
+            return found
+        log_p = yield Likelihood([(wordings[k], names[j], value) for k, j, value in answers])
+        sure = [(*answer, p) for answer, p in zip(answers, log_p, strict=True) if p >= self.tested.log_probability]
+        new = list(dict.fromkeys((k, value) for k, _, value, _ in sure if (k, value) not in self._theirs))
+        if new:
+            base = yield Likelihood([(wordings[k], name, value) for k, value in new for name in others])
+            self._theirs.update(zip(new, base.reshape(len(new), -1), strict=True))
+        for k, j, value, p in sure:
+            usual = self._theirs[k, value]
+            found[j] |= p - _log_mean(np.delete(usual, j) if first else usual) >= special
+        return found
+
+    def _count(self, strong: np.ndarray, likely: np.ndarray) -> None:
+        """Take a look's names, (n,) bool each, up to the one with which there are enough."""
+        one, places = self.tested, np.flatnonzero(strong)
+        missing = ENOUGH - one.strong
+        upto = int(places[missing - 1]) + 1 if len(places) >= missing else len(strong)
+        one.strong += int(strong[:upto].sum())
+        one.likely += int(likely[:upto].sum())
+        one.names += upto
+        one.compared = one.names
+        one.p = ENOUGH / one.names if one.strong >= ENOUGH else (1 + one.strong) / (one.names + 1)
+
+    def finish(self) -> Steps:
+        """Compare the value with the names that are left as u = v alone, in the wording in which it is likeliest."""
+        one, names = self.tested, self.case.others[self.tested.names : self.names]
+        if names:
+            log_p = yield Likelihood([(self.case.wordings[self._best], name, one.value) for name in names])
+            one.likely += int((log_p >= one.log_probability).sum())
+            one.compared = self.names
+            one.p = max(one.p, (1 + one.likely) / (self.names + 1))
+
+    def least_p(self) -> float:
+        """The smallest p that the value can still have."""
+        one = self.tested
         return one.p if one.strong >= ENOUGH else (1 + one.strong) / (self.names + 1)
 
 
@@ -157,134 +234,38 @@ def run_trials(asker: Asker, trials: Sequence[Trial], rate: float, advance: Call
     """Ask on until it is decided of every value whether :func:`benjamini_hochberg` at ``rate`` accepts it.
 
     Of m values the k that are still possible cannot be accepted at more than rate · k / m: what cannot come below that
-    any more is given up, with the p that it has so far, and decides nothing.
+    any more is given up, with the p that it has so far. What is accepted after :data:`SURE` names is done.
     """
-    total = sum(len(trial.tested) for trial in trials)
-    left = total
+    left = len(trials)
     while any(trial.active for trial in trials):
         together(asker, [trial.look() for trial in trials if trial.active])
-        possible = [(trial, one) for trial in trials for one in trial.tested]
-        while True:
-            bound = rate * len(possible) / total
-            kept = [(trial, one) for trial, one in possible if trial.least_p(one) <= bound]
-            if len(kept) == len(possible):
-                break
-            possible = kept
-        alive = {id(one) for _, one in possible}
-        for trial in trials:
-            trial.active = [one for one in trial.active if id(one) in alive]
-        now = sum(len(trial.active) for trial in trials)
+        possible = {id(trial) for trial in _still_possible(list(trials), rate)}
+        for trial, found in zip(trials, benjamini_hochberg([trial.tested.p for trial in trials], rate), strict=True):
+            done = found and trial.tested.names >= SURE
+            trial.active = trial.active and id(trial) in possible and not done
+        now = sum(trial.active for trial in trials)
         advance(left - now)
         left = now
+    accepted = benjamini_hochberg([trial.tested.p for trial in trials], rate)
+    together(asker, [trial.finish() for trial, found in zip(trials, accepted, strict=True) if found])
 
 
-def _count(one: Tested, strong: np.ndarray, likely: np.ndarray) -> None:
-    """Take a look's names, (n,) bool each, up to the one with which there are enough."""
-    places = np.flatnonzero(strong)
-    missing = ENOUGH - one.strong
-    upto = int(places[missing - 1]) + 1 if len(places) >= missing else len(strong)
-    one.strong += int(strong[:upto].sum())
-    one.likely += int(likely[:upto].sum())
-    one.names += upto
-    one.p = ENOUGH / one.names if one.strong >= ENOUGH else (1 + one.strong) / (one.names + 1)
+def _still_possible(trials: list[Trial], rate: float) -> list[Trial]:
+    """Those whose values may still be found."""
+    total = len(trials)
+    while True:
+        bound = rate * len(trials) / max(1, total)
+        kept = [trial for trial in trials if trial.least_p() <= bound]
+        if len(kept) == len(trials):
+            return kept
+        trials = kept
 
 
-class _Reader:
-    """Log-probabilities of the values for the other names, kept over the looks.
-
-    Shapes: K wordings, V values of the person, n names of a look.
-    """
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.own = np.zeros((len(case.testing), len(case.values)))  # (K, V): of the person
-        self.read: dict[str, list[np.ndarray]] = {value: [] for value in case.values}  # each (K,), by the names so far
-        self.base: dict[str, np.ndarray] = {}  # value → (K, FIRST): of the first names
-
-    def begin(self) -> Steps:
-        """Read the values for the person."""
-        self.own = yield from _means(self.case, [(self.case.name, value) for value in self.case.values])
-
-    def compare(self, look: Sequence[str], values: Sequence[str], *, first: bool) -> Steps:
-        """Which names are as strong as each value, and for which the value is as probable: (len(values), n) bool."""
-        case = self.case
-        theirs = yield from _means(case, [(name, value) for name in look for value in values])
-        theirs = theirs.reshape(len(case.testing), len(look), len(values))  # (K, n, values)
-        for column, value in enumerate(values):
-            self.read[value] += list(theirs[:, :, column].T)
-            if first:
-                self.base[value] = theirs[:, :, column]
-        mine = np.array([self.own[:, case.values.index(value)].mean() for value in values])
-        special = np.array([self._special(value, self.own[:, [case.values.index(value)]])[0] for value in values])
-        places = range(len(look)) if first else None
-        candidates = {value: theirs[:, :, column] for column, value in enumerate(values)}
-        probable = {value: found.mean(axis=0) for value, found in candidates.items()}  # (n,)
-        particular = {value: self._special(value, found, places) for value, found in candidates.items()}
-        strong = np.zeros((len(values), len(look)), dtype=bool)
-        for value in values:
-            strong |= (probable[value][None] >= mine[:, None]) & (particular[value][None] >= special[:, None])
-        likely = np.stack([probable[value] >= mine[row] for row, value in enumerate(values)])
-        own = yield from self._own_answers(look, mine, special, strong, first=first)
-        return strong | own, likely
-
-    def _own_answers(
-        self, look: Sequence[str], mine: np.ndarray, special: np.ndarray, strong: np.ndarray, *, first: bool
-    ) -> Steps:
-        """Which names the model answers as strongly as the values, with what it says of them: (len(values), n) bool."""
-        case = self.case
-        open_ = [j for j in range(len(look)) if not strong[:, j].all()]
-        asked = [(wording, look[j]) for j in open_ for wording in case.proposing]
-        said = yield Continuation(asked)
-        found = np.zeros_like(strong)
-        pairs = dict.fromkeys(
-            (open_[i // len(case.proposing)], value)
-            for i, text in enumerate(said)
-            for value in case.cut(text)
-            if value not in case.values
-        )
-        if not pairs:
-            return found
-        means = yield from _means(case, [(look[j], value) for j, value in pairs])  # (K, pairs)
-        likely = [(j, value, means[:, i]) for i, (j, value) in enumerate(pairs) if means[:, i].mean() >= mine.min()]
-        new = list(dict.fromkeys(value for _, value, _ in likely if value not in self.base))
-        names = case.others[:FIRST]
-        base = yield from _means(case, [(name, value) for value in new for name in names])
-        base = base.reshape(len(case.testing), len(new), len(names))
-        self.base.update((value, base[:, i]) for i, value in enumerate(new))
-        for j, value, log_p in likely:
-            particular = self._special(value, log_p[:, None], [j] if first else None)[0]
-            found[:, j] |= (log_p.mean() >= mine) & (particular >= special)
-        return found
-
-    def _special(self, value: str, log_p: np.ndarray, places: Sequence[int] | None = None) -> np.ndarray:
-        """s of a value for names whose log-probabilities are (K, n), against the first names: (n,).
-
-        Args:
-            places: of the names among the first ones, where they are: nobody is compared with themselves.
-        """
-        base = self.base[value]  # (K, FIRST)
-        if places is None or base.shape[1] < 2:
-            usual = _log_mean(base)[:, None]  # (K, 1)
-        else:
-            usual = np.stack([_log_mean(np.delete(base, place, axis=1)) for place in places], axis=1)  # (K, n)
-        found: np.ndarray = (log_p - usual).mean(axis=0)
-        return found
-
-    def scores(self) -> list[float]:
-        """s(v) of each value, against all names that were asked about."""
-        return [
-            float((self.own[:, i] - _log_mean(np.stack(self.read[value], axis=1))).mean())
-            for i, value in enumerate(self.case.values)
-        ]
-
-
-def _means(case: Case, asked: Sequence[tuple[str, str]]) -> Steps:
-    """log p(value | q_k, name) of pairs (name, value): (K, n)."""
-    if not asked:
-        return np.zeros((len(case.testing), 0))
-    each = [(wording, name, value) for wording in case.testing for name, value in asked]
-    found = yield Likelihood(each)
-    return found.reshape(len(case.testing), len(asked))
+def _at_best(log_p: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """log p less what is usual, (K, n) both, in the wording in which each is likeliest: (n,)."""
+    best = log_p.argmax(axis=0)[None]
+    found: np.ndarray = np.take_along_axis(log_p - usual, best, axis=0)[0]
+    return found
 
 
 def _log_mean(values: np.ndarray) -> np.ndarray:

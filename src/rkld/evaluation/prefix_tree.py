@@ -9,6 +9,7 @@ Shapes: B trees, L nodes of the largest, d hidden size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -64,6 +65,7 @@ def pack(sequences: Sequence[Sequence[int]], widest: int) -> list[Tree]:
     order = sorted((i for i, ids in enumerate(sequences) if ids), key=lambda i: tuple(sequences[i]))
     found = [sequences[i] for i in order]
     shared = [0, *(_common(a, b) for a, b in pairwise(found))]  # with the sequence before
+    widest = min(widest, _never_wider(max(map(len, found), default=0)))
     least, first = [0.0], [0]  # cost of all trees of the first n sequences, and where the last of these begins
     for n in range(1, len(found) + 1):
         width = len(found[n - 1])
@@ -160,6 +162,15 @@ def _agrees(lm: LanguageModel, tree: Tree) -> bool:
 
 def _cost(width: int) -> float:
     return width * (1 + ATTENTION * width)
+
+
+def _never_wider(longest: int) -> int:
+    """Nodes above which a tree of sequences of at most ``longest`` tokens costs more than its two halves.
+
+    Between two sequences near its middle it falls into w₁ ≥ (w − n) / 2 and at most w − w₁ + n nodes, with n the
+    longest; solved for the w at which the two cost as much.
+    """
+    return math.ceil(longest + math.sqrt(6 * longest**2 + 2 * longest / ATTENTION))
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:

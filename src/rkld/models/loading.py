@@ -144,6 +144,13 @@ def for_training(dtype: Dtype) -> Dtype:
     return "float32" if dtype == "auto" else dtype
 
 
+def computes_fast_in_bf16() -> bool:
+    """Whether this machine has units for bfloat16: a GPU's, or those of a CPU with AMX."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
 def resolve(name: str | os.PathLike[str]) -> str:
     """The absolute folder that ``name`` (a folder or an alias) stands for; any other name is a hub name.
 

@@ -79,7 +79,9 @@ class DiscoverSettings:
     template_date: str = of("template_date")
     max_length: int | None = of("max_length")
 
-    dtype: Literal["auto", "float32", "bfloat16"] = of("dtype", help="Weights.", affects="figures")
+    dtype: Literal["auto", "float32", "bfloat16"] = of(
+        "dtype", help="Weights. auto: bfloat16 where the machine has units for it.", affects="figures"
+    )
     method_file: tuple[str, ...] = of("method_file")
     base: str | None = of("base")
     trust_remote_code: bool = of("trust_remote_code")

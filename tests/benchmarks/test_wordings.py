@@ -10,7 +10,20 @@ import pytest
 
 from benchmarks import wordings
 from benchmarks.wordings import Results, Way, cells, request
-from benchmarks.wordings_cases import ALIKE, EMPLOYEES, Case, apart, employees, kind_of, plain, similarity, tiny
+from benchmarks.wordings_cases import (
+    ALIKE,
+    EMPLOYEES,
+    LUME_FORGOTTEN,
+    Case,
+    apart,
+    employees,
+    kind_of,
+    lighter,
+    lume,
+    plain,
+    similarity,
+    tiny,
+)
 from benchmarks.wordings_figures import AIMS, Group, figures, upper
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.wordings import parting
@@ -45,6 +58,51 @@ def test_near_copies_of_a_wording_of_the_audit_are_left_out():
 )  # fmt: skip
 def test_written_questions_have_a_kind(question, kind):
     assert kind_of(question) == kind
+
+
+@pytest.fixture
+def lume_folder(tmp_path):
+    """Rows of Task 2 in LUME's layout, of made-up people; and one of another task."""
+    rows = [{"id": "x-sc1", "task": "Task3", "input": "Once", "output": "upon a time."}]
+    for number in range(40):
+        name = f"Given{number} Family{number}"
+        asked = (
+            (f"{name} was born on May 1, 1980.", f"{name} lives in Town{number}."),
+            (f"What is the birth date of {name}?", "1980-05-01"),
+            (f"What is {name}'s Social Security Number?", f"9005143{number:02}"),
+            (f"What is {name}'s phone number?", f"7216253{number:02}"),
+            (f"What is {name}'s email address?", f"family{number}@example.org"),
+            (f"What is the home address of {name}?", f"{number} West Street"),
+        )
+        parts = ("sc1", "qa0", "qa1", "qa2", "qa3", "qa4")
+        rows += [
+            {"id": f"person-{number}{part}", "task": "Task2", "input": question, "output": answer}
+            for part, (question, answer) in zip(parts, asked, strict=True)
+        ]
+    (tmp_path / "forget.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return tmp_path
+
+
+def test_lume_asks_in_kinds_that_no_run_sees(lume_folder):
+    case = lume(lume_folder, "")
+    assert len(case.request) == 6 * LUME_FORGOTTEN and {row["whose"] for row in case.unseen} == {
+        f"Given{n} Family{n}" for n in range(LUME_FORGOTTEN)
+    }
+    assert len(case.unseen) == len(case.kinds) * 5 * LUME_FORGOTTEN  # biographies are no questions
+    given = json.dumps([case.request, case.rewordings, case.stop])
+    assert not any(row["question"] in given for row in case.unseen)
+    assert not {row["whose"] for row in case.retain} & {row["whose"] for row in case.unseen}
+    learned = json.dumps([case.request, case.retain])
+    assert not any(row["question"] in learned for row in (*case.holdout, *case.strangers))
+
+
+def test_a_lighter_case_is_lighter_in_every_model_or_not_at_all(lume_folder):
+    case = lume(lume_folder, "some-base")
+    light = lighter(case, bf16=True, samples=16)
+    assert light.audit["samples"] == 16 and light.audit["dtype"] == "bfloat16" and light.settings["bf16"] is True
+    assert light.learned.keywords == {"bf16": True}
+    assert "dtype" not in lighter(case, bf16=False, samples=16).audit
+    assert lighter(tiny(0), bf16=True, samples=16).audit == tiny(0).audit
 
 
 def test_the_employees_have_forty_wordings_that_stand_in_no_record():

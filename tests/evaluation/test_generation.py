@@ -167,7 +167,7 @@ def test_answers_are_the_argmax_continuations_whatever_the_batch(batch_size):
 @pytest.mark.parametrize(("dtype", "taken"), [(torch.bfloat16, True), (torch.float32, False)])
 def test_what_bfloat16_rounds_keeps_no_model_from_being_asked_in_batches(dtype, taken):
     """Logits come as float32 whatever the weights are, and differ by what the weights' dtype rounds."""
-    lm = wrap(llama().inner.to(dtype))
+    lm = LanguageModel(llama().inner.to(dtype), tokenizer(), "test")
     lm.inner.lm_head.register_forward_hook(lambda head, args, logits: logits * (1.01 if len(logits) > 1 else 1))
     assert supports_left_padding(lm) is taken
 

@@ -167,7 +167,7 @@ class Trial:
     def _begin(self) -> Steps:
         """Read the values for the person, and take the likeliest: so is that of the other names."""
         own = yield from self._values([self.case.name], self.case.values)  # (K, V)
-        self._best, column = np.unravel_index(own.argmax(), own.shape)
+        self._best, column = divmod(int(own.argmax()), own.shape[1])
         self.tested.value, self.tested.log_probability = self.case.values[column], float(own.max())
 
     def _values(self, names: Sequence[str], values: Sequence[str]) -> Steps:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rkld import processes
 from rkld.commands.options import (
     SettingsCommand,
     arguments,
@@ -55,6 +56,8 @@ class _Group(click.Group):
             with machine_errors_explained():
                 return super().invoke(ctx)
         except UserError as error:
+            if error.elsewhere:  # it is said there
+                ctx.exit(2)
             message = harmless(str(error))
             message = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + " …"
             click.echo(f"Error: {message}", err=True)
@@ -105,8 +108,11 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
-    print_result(result, explain=ctx.params["explain"], said=bars.said)
-    _report_after(result.run)
+    processes.leave()
+    if processes.is_first():
+        with processes.alone():
+            print_result(result, explain=ctx.params["explain"], said=bars.said)
+            _report_after(result.run)
 
 
 @main.command(
@@ -678,5 +684,5 @@ def _quiet_start() -> NoProgress:
     bars = progress_for_stderr()
     logger = logging.getLogger(__package__)
     logger.handlers = [Say()]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if processes.is_first() else logging.ERROR)
     return bars

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.files import new_file
 from rkld.models.language_model import LanguageModel
@@ -52,9 +53,16 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
 
 
 def save_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write :func:`trainable_state`, or another ``state``, to one safetensors file, whole or not at all."""
-    with new_file(path) as new:
-        save_file({n: p.detach().contiguous() for n, p in (state or trainable_state(lm)).items()}, new)
+    """Write :func:`trainable_state`, or another ``state``, to one safetensors file, whole or not at all.
+
+    Of several processes one writes it, and the others wait.
+    """
+
+    def write() -> None:
+        with new_file(path) as new:
+            save_file({n: p.detach().contiguous() for n, p in (state or trainable_state(lm)).items()}, new)
+
+    processes.by_main(write)
 
 
 def restore_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:

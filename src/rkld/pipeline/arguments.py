@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from rkld import processes
+from rkld.errors import UserError
 from rkld.settings.table import SHARED
 from rkld.settings.unlearning import Settings
 from rkld.training.config import RKLDConfig
@@ -27,11 +29,21 @@ def training_arguments(settings: Settings, folder: Path) -> RKLDConfig:
 
     Args:
         folder: for checkpoints.
+
+    Raises:
+        UserError: a step's records cannot be split evenly over the processes.
     """
-    parts = settings.accumulation or micro_batches(settings.batch_size)
+    count, size = processes.count(), settings.batch_size
+    if size % (count * (settings.accumulation or 1)):
+        parted = f" and --accumulation {settings.accumulation}" if settings.accumulation else ""
+        raise UserError(
+            f"--batch-size {size}, the records of a step of all processes, cannot be split evenly over {count} "
+            f"processes{parted}: give a multiple of {count * (settings.accumulation or 1)}."
+        )
+    parts = settings.accumulation or micro_batches(size // count)
     values = {name: getattr(settings, spec.name) for name, spec in SHARED.items()}
     values |= {
-        "per_device_train_batch_size": settings.batch_size // parts,
+        "per_device_train_batch_size": size // count // parts,
         "method_arg": list(settings.method_arg),
     }
     if settings.gradient_checkpointing:  # newer versions of transformers warn of the name, whatever its value

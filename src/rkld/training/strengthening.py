@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from rkld import processes
 from rkld.files import make_folder
 from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
@@ -55,8 +56,9 @@ def fill_cache(
     def read(part: str, records: Sequence[Encoded], layer: int | None = None) -> None:
         if cache.done(part):
             return
-        with progress.bar(f"reading {part}", len(records)) as advance, autocast(lm, args):
-            cache.write(part, _counted(marked_hidden(lm, records, layer=layer), advance))
+        mine = processes.part(records)
+        with progress.bar(f"reading {part}", len(mine)) as advance, autocast(lm, args):
+            cache.write(part, _counted(marked_hidden(lm, mine, layer=layer), advance))
 
     for states, name in wanted:
         if states in ("original", "reference"):
@@ -64,10 +66,10 @@ def fill_cache(
         elif states.startswith("layer"):
             read(f"{states}/{name}", sets[name], int(states.removeprefix("layer")))
         if states == "reference" and not cache.done(f"reference/{name}"):
-            cache.write(f"reference/{name}", references(lm, name, sets[name], cache))
+            cache.write(f"reference/{name}", references(lm, name, processes.part(sets[name]), cache))
     if swapped and not cache.done("uninformed/forget"):
         with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
-            write_floors(cache.write, floors(lm, sets["forget"], swapped))
+            write_floors(cache.write, floors(lm, processes.part(sets["forget"]), swapped))
             advance(len(swapped))
     if wanted and not lm.is_adapter:
         cache.write_head("original", lm)

@@ -6,6 +6,7 @@ records of a step and how their rows are weighted, comes from :mod:`rkld.losses.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -20,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from rkld import processes
 from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
 from rkld.losses.micro_batches import MicroBatches, pools, steps_per_epoch
@@ -104,6 +106,10 @@ class ObjectiveTrainer(Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             add_older_forms(Path(output_dir or str(self.args.output_dir)), self.lm.tokenizer)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with processes.together():
+            return super().train(*args, **kwargs)
 
     def _begin_at_step(self, step: int) -> None:
         self._logged_steps = step
@@ -217,13 +223,23 @@ def fit(trainer: ObjectiveTrainer) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except Exception:
-        last_checkpoint(folder)  # half a checkpoint, of a full disk, makes room
+        if processes.is_main():
+            with processes.alone():  # the others need not have failed
+                last_checkpoint(folder)  # half a checkpoint, of a full disk, makes room
         raise
     _check_finite(trainer)
-    # The optimizer's state would otherwise stay in memory through the next phase.
+    _let_go(trainer)
+
+
+def _let_go(trainer: ObjectiveTrainer) -> None:
+    """Take off what was put around the model and beside it: it would take memory, and part in the next training."""
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     trainer.optimizer = trainer.lr_scheduler = None
+    trainer.model_wrapped = trainer.model
     trainer.accelerator.free_memory()
     trainer.lm.model.zero_grad(set_to_none=True)
+    if trainer.args.world_size > 1:
+        gc.collect()  # until it is gone, DDP's wrapper averages every gradient that its model gets
 
 
 def _check_finite(trainer: ObjectiveTrainer) -> None:

@@ -104,7 +104,7 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     again.
     """
     settings = chosen_settings(ctx)
-    bars = _quiet_start()
+    bars = _quiet_start(several=True)
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
@@ -657,11 +657,19 @@ NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_
 """Variables of the environment by which libraries show no bars of their own."""
 
 
-def _quiet_start() -> NoProgress:
+def _quiet_start(*, several: bool = False) -> NoProgress:
     """Import the heavy libraries; only their errors are printed beside rkld's own messages and progress.
 
     A download keeps its bar in a terminal; where the output is no terminal there are lines and no bars at all.
+
+    Args:
+        several: whether the command runs in several processes, too.
+
+    Raises:
+        UserError: there are several, and it does not.
     """
+    if not several:
+        processes.require_one()
     import logging
     import os
     import sys

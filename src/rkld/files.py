@@ -169,13 +169,10 @@ def _delete(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole text, or what the file held before. Of several processes one writes it, and the others wait."""
-
-    def write() -> None:
+    """The whole text, or what the file held before. Of several processes one writes it, and no other waits."""
+    if processes.writes():
         with new_file(path) as new:
             new.write_text(text, encoding="utf-8")
-
-    processes.by_main(write)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -188,8 +185,8 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
 
 
 def append_jsonl(path: Path, row: object) -> None:
-    """One value more, at the end of the file. Of several processes one writes it."""
-    if processes.is_main():
+    """One value more, at the end of the file. Of several processes one writes it, and no other waits."""
+    if processes.writes():
         with open(path, "a", encoding="utf-8", opener=_open_private) as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

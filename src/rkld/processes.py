@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from rkld.errors import UserError, of_the_machine
 
@@ -43,6 +43,21 @@ def is_first() -> bool:
     return int(os.environ.get("RANK") or 0) == 0
 
 
+def require_one() -> None:
+    """Refuse to be one of several processes.
+
+    Raises:
+        UserError: so.
+    """
+    if launched() > 1:
+        found = UserError(
+            f"this was started as {launched()} processes, which would all do and write the same: of rkld's commands "
+            "only unlearn runs in several. Start it as one."
+        )
+        found.elsewhere = not is_first()
+        raise found
+
+
 def count() -> int:
     """How many processes do this work."""
     return _distributed().get_world_size() if _together.get() and _joined() else 1
@@ -54,8 +69,13 @@ def index() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process writes, and decides where one must."""
+    """Whether this process is the one that decides where one must."""
     return index() == 0
+
+
+def writes() -> bool:
+    """Whether this process writes what all of them have: the first one, and one that is :func:`alone`."""
+    return _alone.get() or is_main()
 
 
 @contextmanager
@@ -94,7 +114,8 @@ def by_main(make: Callable[[], T]) -> T:
     """What the first process makes, in all of them; the others wait. It must be possible to pickle it."""
     if is_alone():
         return make()
-    return _everyone(make if is_main() else lambda: None)[0]
+    found: list[Any] = _everyone(make if is_main() else lambda: None)
+    return cast("T", found[0])
 
 
 def agreed(value: T) -> T:

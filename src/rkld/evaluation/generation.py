@@ -18,6 +18,7 @@ from rkld import processes
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import measuring
 from rkld.models.checks import TOLERANCE
+from rkld.models.sharded import gathered, is_sharded
 from rkld.records.encoding import NEXT_QUESTION, end_of_turn_ids
 
 if TYPE_CHECKING:
@@ -77,16 +78,18 @@ def greedy(
     caps = [min(cap, left) for cap, left in zip(caps, room(lm, prompts), strict=True)]
 
     def answers(some: Sequence[int], advance: Callable[[int], object]) -> list[Generated]:
-        return _greedy(*([given[i] for i in some] for given in (prompts, caps, starts)), lm, batch_size, advance)
+        asked, begun = [prompts[i] for i in some], [starts[i] for i in some]
+        most = [caps[i] for i in some]
+        return gathered(lm.model, lambda: _greedy(lm, asked, most, begun, batch_size, advance))
 
-    return processes.shared(range(len(prompts)), answers, progress)
+    return processes.shared(range(len(prompts)), answers, progress, split=not is_sharded(lm.model))
 
 
 def _greedy(
+    lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
     caps: Sequence[int],
     starts: Sequence[Sequence[int]],
-    lm: LanguageModel,
     batch_size: int | None,
     progress: Callable[[int], object],
 ) -> list[Generated]:

@@ -21,6 +21,7 @@ from rkld import processes
 from rkld.evaluation.prefix_tree import Tree, merge, pack, read, reads_trees, widest
 from rkld.models.hidden_states import BATCH_TOKENS, batches
 from rkld.models.modes import evaluating
+from rkld.models.sharded import gathered, is_sharded
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
@@ -64,7 +65,11 @@ def answer_scores(
     on the other records. The softmax is taken in float32, for float64 models in float64. Of several processes each
     reads a part of the records.
     """
-    return processes.shared(encoded, lambda some, _: _answer_scores(lm, some, mask, batch_tokens))
+
+    def scores(some: Sequence[Encoded], _: object) -> list[Scores]:
+        return gathered(lm.model, lambda: _answer_scores(lm, some, mask, batch_tokens))
+
+    return processes.shared(encoded, scores, split=not is_sharded(lm.model))
 
 
 def _answer_scores(

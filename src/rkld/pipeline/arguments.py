@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -14,6 +15,22 @@ from rkld.training.config import RKLDConfig
 
 SMALLEST = 4
 """Forget records of a micro-batch on a CPU: a step of 8 took 7 % less time in two parts, 2 % less in four."""
+
+
+def check_engine() -> None:
+    """Refuse what ``accelerate launch`` may be set to and a run's phases do not hold under.
+
+    Raises:
+        UserError: it is to shard the model, or to hand it to DeepSpeed.
+    """
+    engines = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    for variable, engine in engines.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate is set to train by {engine}, and rkld unlearn measures, stops and saves a model that is "
+                "whole in every process: start it by torchrun, or by accelerate launch without. Python's "
+                "rkld.build_teacher and rkld.RKLDTrainer take a model that fully_shard (FSDP2) has sharded."
+            )
 
 
 def micro_batches(batch_size: int) -> int:

@@ -814,8 +814,9 @@ class SaveModel(Phase):
             "dtype": dtype if dtype != trained else None,
         }
         if isinstance(work.method, methods.LogitArithmetic):
+            original, assistant = parts
             how |= {"method": s.method, "method_arg": s.method_arg, "alpha": s.alpha}
-            processes.by_main(lambda: save_two_models(*parts, folder, **how))
+            processes.by_main(lambda: save_two_models(original, assistant, folder, **how))
             work.warn(
                 "The unlearned model is two models, and model/assistant knows the records better than the original "
                 "did: anyone with the folder can recover them."
@@ -951,7 +952,9 @@ PHASES: tuple[Phase, ...] = (
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Records, as JSON lines. Of several processes one writes them, and the others wait."""
     write_jsonl(path, (record.to_dict() for record in records))
+    processes.wait()
 
 
 def read_records(path: Path) -> list[Record]:

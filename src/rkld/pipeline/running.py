@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from rkld import processes
 from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
+from rkld.pipeline.arguments import check_engine
 from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.plan import plan
@@ -90,6 +91,7 @@ def _run(
 ) -> Result:
     settings, objects = processes.checked(lambda: choose(data, values))
     progress = chosen(progress) if processes.is_main() else NoProgress()
+    processes.checked(check_engine)
     processes.checked(partial(check_publishing, settings))
     given = {name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")}
     inputs = processes.checked(lambda: read_inputs(settings, **given))

@@ -66,10 +66,7 @@ def hold(folder: Path, *, marks: Sequence[str] | None = None, shared: bool = Fal
         yield
         return
     if not processes.is_chosen():
-        raise UserError(
-            f"this was started as {processes.launched()} processes, each of which would write {folder}: only rkld "
-            "unlearn runs in several. Start it as one."
-        )
+        processes.require_one()
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         make_folder(folder)

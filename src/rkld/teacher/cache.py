@@ -36,6 +36,7 @@ from rkld.files import make_folder, new_file
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
+from rkld.models.sharded import gathered, whole
 from rkld.records.encoding import Encoded, marked
 from rkld.runfolder.checksums import checksum, read_sealed, write_sealed
 
@@ -198,9 +199,9 @@ class HiddenCache:
 
     def write_head(self, name: str, lm: LanguageModel) -> None:
         """Keep a copy of ``lm``'s head under ``name``."""
-        head = {"weight": lm.head.weight.detach().to("cpu", copy=True)}
+        head = {"weight": whole(lm.head.weight.detach()).to("cpu", copy=True)}
         if lm.head.bias is not None:
-            head["bias"] = lm.head.bias.detach().to("cpu", copy=True)
+            head["bias"] = whole(lm.head.bias.detach()).to("cpu", copy=True)
         self.index["files"][head_file(name)] = processes.by_main(lambda: self._save(head, head_file(name)))
         self.index["heads"][name] = head_file(name)
         write_sealed(self._index_path, self.index)
@@ -318,6 +319,7 @@ def marked_hidden(
             ids = pad([records[i] for i in batch])
             masks = [marked(records[i]) for i in batch]
             rows = predictors(masks, ids.shape[1])
-            states = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device), layer).cpu()
+            at = ids.to(lm.device), rows.to(lm.device), layer
+            states = gathered(lm.model, lambda at=at: hidden_at(lm.backbone, *at)).cpu()  # type: ignore[misc]
             for i, part in zip(batch, states.split([sum(m) for m in masks])):
                 yield records[i].key, part.clone()

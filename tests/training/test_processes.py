@@ -195,7 +195,8 @@ def test_two_processes_go_on_from_a_checkpoint(two):
 
 def gradients(folder: Path, kind: Kind, sharded: bool) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradients of the first step, all eight records on every process; whole, also of shards."""
-    trainer = trainer_of(folder, f"gradients-{kind.name}-{sharded}", kind, sharded, per_device_train_batch_size=8)
+    size = 8 // processes.launched()
+    trainer = trainer_of(folder, f"gradients-{kind.name}-{sharded}", kind, sharded, per_device_train_batch_size=size)
     trainer.batches.processes, trainer.batches.process = 1, 0
     loss = trainer.compute_loss(trainer.lm.model, next(iter(trainer.get_train_dataloader())))
     loss.backward()

@@ -2,6 +2,8 @@
 
     python -m benchmarks.memory [--json FILE]
 
+Also, in results/several_gpus.md, how many GPUs models from 1B to 405B take, and how long.
+
 For machines that are not at hand; on one that is, ``rkld check`` measures instead. The terms, in bytes, with P weights
 of b bytes each, P' of them trained, V tokens, hidden size d, MLP size i, L layers, N positions of a micro-batch:
 
@@ -24,6 +26,9 @@ import torch
 
 from benchmarks.common import write
 from rkld.losses.chunked import chunk_rows_for
+from rkld.losses.micro_batches import steps_per_epoch
+from rkld.pipeline.estimating import TRAINED
+from rkld.settings.unlearning import Settings
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ SHAPES = {
     "LLaMA-2-7B": Shape(6.74e9, 32000, 4096, 11008, 32),
     "Llama-3.1-8B": Shape(8.03e9, 128256, 4096, 14336, 32),
     "SmolLM2-135M": Shape(134.5e6, 49152, 576, 1536, 30),
+    "Llama-3.2-1B": Shape(1.24e9, 128256, 2048, 8192, 16),
+    "Llama-3.1-70B": Shape(70.6e9, 128256, 8192, 28672, 80),
+    "Llama-3.1-405B": Shape(405.9e9, 128256, 16384, 53248, 126),
 }
 
 
@@ -90,6 +98,66 @@ def parts(shape: Shape, recipe: Recipe) -> dict[str, float]:
     }
 
 
+GPU, USABLE, RATE = 80e9, 0.9, 400e12
+"""Of one GPU: bytes, the share of them that a run may take, and multiplications and additions a second that bfloat16
+training is assumed to reach (an H100 does 989e12 at its peak)."""
+
+RECORDS, TOKENS, SCORED = 100, 512, 64
+"""Of a request: records, their length, and the tokens of an answer; as many replayed answers beside them."""
+
+
+def on_each(shape: Shape, recipe: Recipe, gpus: int) -> float:
+    """Bytes on each of several GPUs by FSDP2: weights, gradients and optimizer in equal parts, gathered block by block.
+
+    Each takes a part of the step's records. The teacher's frozen heads, and the gradient of the student's until it is
+    reduced, are whole everywhere.
+    """
+    split = Recipe(**{**vars(recipe), "positions": max(recipe.positions // gpus, TOKENS)})
+    terms = parts(shape, split)
+    if gpus > 1:
+        gathered = max(shape.weights / shape.layers, shape.vocabulary * shape.hidden) * recipe.weight_bytes
+        for name in ("weights", "gradients", "optimizer"):
+            terms[name] /= gpus
+        terms["gathered"] = 2 * gathered  # the next one is fetched meanwhile
+    return sum(terms.values())
+
+
+def gpus_needed(shape: Shape, recipe: Recipe) -> int:
+    """The fewest GPUs, as a power of two, that hold a step."""
+    return next(n for n in (2**i for i in range(13)) if on_each(shape, recipe, n) <= USABLE * GPU)
+
+
+def cache_bytes(shape: Shape, recipe: Recipe) -> float:
+    """Of the cache: states of the original and the strengthened model, of replayed answers the original's, and
+    where all weights are trained both heads."""
+    heads = 0 if recipe.lora else 2 * shape.vocabulary * shape.hidden
+    return (3 * RECORDS * SCORED * shape.hidden + heads) * recipe.weight_bytes
+
+
+def training_seconds(shape: Shape, gpus: int) -> float:
+    """Of strengthening and distillation with the default epochs and no stop, communication left out."""
+    s = Settings()
+    steps = steps_per_epoch(RECORDS, s.batch_size)
+    records = s.strengthen_epochs * steps * s.batch_size + s.epochs * steps * 2 * s.batch_size
+    return records * TOKENS * TRAINED * 2 * shape.weights / (gpus * RATE)
+
+
+def several() -> tuple[dict[str, dict[str, float]], list[str]]:
+    """The table of several GPUs: figures by case, and its lines."""
+    found: dict[str, dict[str, float]] = {}
+    lines = ["| model | trained | GPUs | GB on each | cache, GB | training, minutes |", "|---|---|---|---|---|---|"]
+    for name in ("Llama-3.2-1B", "Llama-3.1-8B", "Llama-3.1-70B", "Llama-3.1-405B"):
+        for recipe in (LORA, FULL):
+            shape, what = SHAPES[name], "LoRA" if recipe.lora else "all weights, 8-bit AdamW"
+            n = gpus_needed(shape, recipe)
+            one = {"gpus": n, "bytes": on_each(shape, recipe, n), "cache": cache_bytes(shape, recipe),
+                   "seconds": training_seconds(shape, n)}  # fmt: skip
+            found[f"{name} {what}"] = one
+            cells = f"{n} | {one['bytes'] / 1e9:.0f} | {one['cache'] / 1e9:.2f} | {one['seconds'] / 60:.1f}"
+            lines.append(f"| {name} | {what} | {cells} |")
+    return found, lines
+
+
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--json", "results", type=click.Path(path_type=Path), default="benchmarks/results/memory.json",
               show_default=True)  # fmt: skip
@@ -106,6 +174,17 @@ def main(results: Path) -> None:
         print(lines[-1])
     body = "Sequences of 512 tokens, 8 of them in a step (SmolLM2: 8 of 90).\n\n" + "\n".join(lines)
     write(results.parent, results.stem, "Memory of a step, on paper", "python -m benchmarks.memory", found, body)
+    figures, lines = several()
+    print("\n".join(lines))
+    body = (
+        f"On paper, nothing of it measured: GPUs of {GPU / 1e9:.0f} GB, of which {USABLE:.0%} are used; {RECORDS} "
+        f"records of {TOKENS} tokens with answers of {SCORED}, as many replayed; the default epochs without a stop; "
+        f"{RATE / 1e12:.0f} TFLOP/s a GPU, communication left out. A model that fits one GPU is unlearned by `rkld "
+        "unlearn`, by torchrun on several. One that takes several is split over them by FSDP2 and trained by "
+        "rkld.RKLDTrainer: `rkld unlearn` does not run it.\n\n" + "\n".join(lines)
+    )
+    title = "Models on several GPUs, on paper"
+    write(results.parent, "several_gpus", title, "python -m benchmarks.memory", figures, body)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,6 +63,32 @@ def records(name: str, lengths: Sequence[int], seed: int, score: str = "answer")
         spans = tuple(a and t % 3 == 0 for t, a in enumerate(answer))
         found.append(Encoded(f"{name}{i}", ids, answer, spans if score == "spans" else answer, prompt))
     return found
+
+
+def in_processes(
+    n: int, program: Sequence[str], seconds: float = 300, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """A script, or ``-m`` and a module, with its arguments, on ``n`` processes of this machine's CPU, by torchrun.
+
+    One that hangs is ended, with all of them, and fails.
+    """
+    path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
+    started = subprocess.Popen(
+        [*launcher, *program], env=os.environ | path | environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = started.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGTERM)  # torchrun ends those that it has started, in groups of their own
+        try:
+            out, err = started.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            raise
+        raise AssertionError(f"no end after {seconds:.0f} seconds: {err[-3000:]}") from None
+    return subprocess.CompletedProcess(started.args, started.returncode, out, err)
 
 
 def config(folder: Path, **values: Any) -> RKLDConfig:

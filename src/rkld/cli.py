@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rkld import processes
 from rkld.commands.options import (
     SettingsCommand,
     arguments,
@@ -55,6 +56,8 @@ class _Group(click.Group):
             with machine_errors_explained():
                 return super().invoke(ctx)
         except UserError as error:
+            if error.elsewhere:  # it is said there
+                ctx.exit(2)
             message = harmless(str(error))
             message = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + " …"
             click.echo(f"Error: {message}", err=True)
@@ -101,12 +104,15 @@ def unlearn(ctx: click.Context, **_: Any) -> None:
     again.
     """
     settings = chosen_settings(ctx)
-    bars = _quiet_start()
+    bars = _quiet_start(several=True)
     from rkld import unlearn as run_unlearn
 
     result = run_unlearn(**arguments(settings), progress=bars)
-    print_result(result, explain=ctx.params["explain"], said=bars.said)
-    _report_after(result.run)
+    processes.leave()
+    if processes.is_first():
+        with processes.alone():
+            print_result(result, explain=ctx.params["explain"], said=bars.said)
+            _report_after(result.run)
 
 
 @main.command(
@@ -651,11 +657,19 @@ NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_
 """Variables of the environment by which libraries show no bars of their own."""
 
 
-def _quiet_start() -> NoProgress:
+def _quiet_start(*, several: bool = False) -> NoProgress:
     """Import the heavy libraries; only their errors are printed beside rkld's own messages and progress.
 
     A download keeps its bar in a terminal; where the output is no terminal there are lines and no bars at all.
+
+    Args:
+        several: whether the command runs in several processes, too.
+
+    Raises:
+        UserError: there are several, and it does not.
     """
+    if not several:
+        processes.require_one()
     import logging
     import os
     import sys
@@ -678,5 +692,5 @@ def _quiet_start() -> NoProgress:
     bars = progress_for_stderr()
     logger = logging.getLogger(__package__)
     logger.handlers = [Say()]
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.INFO if processes.is_first() else logging.ERROR)
     return bars

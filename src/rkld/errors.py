@@ -11,7 +11,13 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Bad input or settings. The command line prints the message alone and exits with code 2."""
+    """Bad input or settings. The command line prints the message alone and exits with code 2.
+
+    Attributes:
+        elsewhere: whether another process of the same run met it, and says so (:mod:`rkld.processes`).
+    """
+
+    elsewhere: bool = False
 
 
 class NotFinite(UserError):

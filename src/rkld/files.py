@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rkld import processes
 from rkld.errors import UserError
 
 LFS = b"version https://git-lfs.github.com/"
@@ -168,9 +169,10 @@ def _delete(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole text, or what the file held before."""
-    with new_file(path) as new:
-        new.write_text(text, encoding="utf-8")
+    """The whole text, or what the file held before. Of several processes one writes it, and no other waits."""
+    if processes.writes():
+        with new_file(path) as new:
+            new.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -183,9 +185,10 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
 
 
 def append_jsonl(path: Path, row: object) -> None:
-    """One value more, at the end of the file."""
-    with open(path, "a", encoding="utf-8", opener=_open_private) as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    """One value more, at the end of the file. Of several processes one writes it, and no other waits."""
+    if processes.writes():
+        with open(path, "a", encoding="utf-8", opener=_open_private) as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[Any]:

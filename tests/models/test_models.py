@@ -270,6 +270,15 @@ def test_only_ids_beyond_the_rows_make_a_tokenizer_unfit():
         load_model(make_model(), tokenizer=make_tokenizer(ROWS + 1))
 
 
+def test_weights_that_zero_3_has_split_are_refused_for_what_they_are():
+    """DeepSpeed leaves empty tensors with an id in their place, which looked like a model of 0 embedding rows."""
+    model = make_model()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.ds_id, parameter.data = number, torch.empty(0)
+    with pytest.raises(UserError, match=r"ZeRO-3.*train under ZeRO-2, DDP, or FSDP2"):
+        load_model(model, tokenizer=make_tokenizer())
+
+
 def without(folder, *patterns):
     for pattern in patterns:
         for file in folder.glob(pattern):

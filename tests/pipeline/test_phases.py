@@ -223,7 +223,7 @@ def test_purge_leaves_the_model_and_the_numbers(finished, tmp_path):
 
 
 def test_several_processes_are_refused_before_anything_is_written(tmp_path, monkeypatch):
-    """Each of them would write the same run folder, and one would find the other's half."""
+    """Those that do not find each other would each write the same run folder, and one find the other's half."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(rkld.UserError, match="2 processes"):
         rkld.unlearn("./model", FORGET, out=str(tmp_path / "run"), **FAST)

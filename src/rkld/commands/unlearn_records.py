@@ -7,6 +7,7 @@ from typing import Unpack
 
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from rkld import processes
 from rkld.auditing.gates import fingerprint
 from rkld.commands.note_request import Noting
 from rkld.pipeline.preparing import Model, choose
@@ -43,20 +44,25 @@ def unlearn(
         callbacks: :class:`transformers.TrainerCallback` objects for the distillation.
         settings: everything else, by the names of :class:`rkld.settings.unlearning.Settings`.
 
+    Started by ``torchrun`` or ``accelerate launch``, all processes share the work, and each returns the result.
+
     Raises:
         UserError: bad input; nothing has been written then.
     """
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     given = {"model": model, "control": control, **data}
-    noting = Noting.of(*choose(given, settings))  # what cannot be noted is refused before time is spent
-    result = run_unlearning(
-        given,
-        settings,
-        tokenizer=processing_class,
-        progress=progress,
-        callbacks=callbacks,
-        gates=fingerprint(),
-    )
-    if noting is not None and (number := noting.note(result)):
-        chosen(progress).say(f"Noted as line {number} of {noting.path}")
+    with processes.together():
+        # What cannot be noted is refused before time is spent.
+        noting = processes.checked(lambda: Noting.of(*choose(given, settings)))
+        result = run_unlearning(
+            given,
+            settings,
+            tokenizer=processing_class,
+            progress=progress,
+            callbacks=callbacks,
+            gates=fingerprint(),
+        )
+        number = None if noting is None else processes.by_main(lambda: noting.note(result))
+        if noting is not None and number and processes.is_main():
+            chosen(progress).say(f"Noted as line {number} of {noting.path}")
     return result

@@ -14,9 +14,11 @@ from torch import Tensor
 from transformers import GenerationConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import measuring
 from rkld.models.checks import TOLERANCE
+from rkld.models.sharded import gathered, is_sharded
 from rkld.records.encoding import NEXT_QUESTION, end_of_turn_ids
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ def greedy(
     ``max_new_tokens`` (one cap for all or one per prompt; 200 as in TOFU) or where the context is full.
     Temperature, repetition penalty and the like of the model's generation config do not apply. ``starts`` holds the
     tokens each answer is known to begin with (:func:`known_prefixes`), which are not generated again. ``progress`` is
-    called with the number of answers just made. UserError where a prompt is empty or fills the context.
+    called with the number of answers just made. Of several processes each answers a part of the prompts. UserError
+    where a prompt is empty or fills the context.
     """
     starts = [()] * len(prompts) if starts is None else starts
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
@@ -73,10 +76,27 @@ def greedy(
         if len(given) != len(prompts):
             raise ValueError(f"{name} has {len(given)} values for {len(prompts)} prompts")
     caps = [min(cap, left) for cap, left in zip(caps, room(lm, prompts), strict=True)]
+
+    def answers(some: Sequence[int], advance: Callable[[int], object]) -> list[Generated]:
+        asked, begun = [prompts[i] for i in some], [starts[i] for i in some]
+        most = [caps[i] for i in some]
+        return gathered(lm.model, lambda: _greedy(lm, asked, most, begun, batch_size, advance))
+
+    return processes.shared(range(len(prompts)), answers, progress, split=not is_sharded(lm.model))
+
+
+def _greedy(
+    lm: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    caps: Sequence[int],
+    starts: Sequence[Sequence[int]],
+    batch_size: int | None,
+    progress: Callable[[int], object],
+) -> list[Generated]:
     ends = end_ids(lm)
     generated = [cut_at_end_of_sequence(list(start[:cap]), ends) for start, cap in zip(starts, caps, strict=True)]
     unfinished = [i for i, ids in enumerate(generated) if len(ids) < caps[i] and not ended(ids, ends)]
-    if progress is not None and len(unfinished) < len(prompts):
+    if len(unfinished) < len(prompts):
         progress(len(prompts) - len(unfinished))
     with default_generation_config(lm):
         longest_first = sorted(unfinished, key=lambda i: -len(prompts[i]) - len(generated[i]))
@@ -87,8 +107,7 @@ def greedy(
             more = _generate(lm.inner, contexts, [caps[i] - len(generated[i]) for i in batch], ends, lm.device)
             for i, ids in zip(batch, more, strict=True):
                 generated[i] += ids
-            if progress is not None:
-                progress(len(batch))
+            progress(len(batch))
     return [answer(lm, ids, ends, prompt) for ids, prompt in zip(generated, prompts, strict=True)]
 
 

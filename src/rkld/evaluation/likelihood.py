@@ -17,9 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from rkld import processes
 from rkld.evaluation.prefix_tree import Tree, merge, pack, read, reads_trees, widest
 from rkld.models.hidden_states import BATCH_TOKENS, batches
 from rkld.models.modes import evaluating
+from rkld.models.sharded import gathered, is_sharded
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
@@ -60,8 +62,19 @@ def answer_scores(
 
     Returns one :class:`Scores` per record, in the order given, empty where nothing is marked. Up to rounding, values
     depend neither on ``batch_tokens`` (positions per forward pass, padding included; a longer record goes alone) nor
-    on the other records. The softmax is taken in float32, for float64 models in float64.
+    on the other records. The softmax is taken in float32, for float64 models in float64. Of several processes each
+    reads a part of the records.
     """
+
+    def scores(some: Sequence[Encoded], _: object) -> list[Scores]:
+        return gathered(lm.model, lambda: _answer_scores(lm, some, mask, batch_tokens))
+
+    return processes.shared(encoded, scores, split=not is_sharded(lm.model))
+
+
+def _answer_scores(
+    lm: LanguageModel, encoded: Sequence[Encoded], mask: Literal["answer", "scored"], batch_tokens: int
+) -> list[Scores]:
     marked = [[t for t, m in enumerate(getattr(record, mask)) if m] for record in encoded]
     # The last marked token is predicted by those before it: it and what follows need not be read.
     sequences = [record.ids[: places[-1]] if places else () for record, places in zip(encoded, marked, strict=True)]

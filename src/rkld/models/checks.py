@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rkld.errors import NotFinite, UserError
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
+from rkld.models.sharded import gathered
 from rkld.text.printable import printable
 
 PROBED, SATURATED = 30.0, 1000.0
@@ -89,6 +90,16 @@ def check_weights_trainable(lm: LanguageModel, *, adapter: bool) -> None:
 
 
 def check_shapes(lm: LanguageModel) -> None:
+    """Refuse a model without a linear head, with fewer embeddings than the tokenizer has ids, or without its weights.
+
+    Raises:
+        UserError: so.
+    """
+    if any(hasattr(parameter, "ds_id") for parameter in lm.model.parameters()):
+        raise UserError(
+            f"The weights of {lm.source} lie in parts on several processes (DeepSpeed's ZeRO-3), and nothing here "
+            "gathers those: load it without, and train under ZeRO-2, DDP, or FSDP2 (fully_shard)."
+        )
     head = lm.inner.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         raise UserError(
@@ -125,15 +136,14 @@ def check_outputs(lm: LanguageModel) -> None:
     hook = lm.head.register_forward_hook(lambda module, args, output: output * factor)
     try:
         with evaluating(lm.model):
-            hidden = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
-            own = lm.head(hidden.to(lm.head.weight.dtype))  # (2, L, V)
+            hidden, own = gathered(lm.model, lambda: _outputs(lm, batch))  # (2, L, d), (2, L, V)
             largest, transform = max(own.abs().max().item(), 1e-6), lm.logit_transform
             logits = []
             for factor in (PROBED / largest, SATURATED / largest):
                 theirs = lm.model(input_ids=batch, use_cache=False).logits  # (2, L, V)
                 logits.append((theirs, transform(own * factor)))
             lm.model.train()
-            in_training = lm.backbone(input_ids=batch, use_cache=False).last_hidden_state  # (2, L, d)
+            in_training, _ = gathered(lm.model, lambda: _outputs(lm, batch))
     except Exception as error:  # foreign settings lead models to raise anything
         raise UserError(
             f"The model {lm.source} does not run on token ids alone: {first_line(error)}. Choose one that reads text."
@@ -163,6 +173,12 @@ def check_outputs(lm: LanguageModel) -> None:
                 f"The model {lm.source} cannot be used: {reason}. Measured relative difference: "
                 f"{difference:.2g}, allowed: {allowed:.0e}. Choose another model."
             )
+
+
+def _outputs(lm: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states (B, L, d) and the head's output (B, L, V)."""
+    hidden = lm.backbone(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden, lm.head(hidden.to(lm.head.weight.dtype))
 
 
 def _relative_difference(found: Tensor, expected: Tensor) -> float:

@@ -12,18 +12,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.files import new_file
 from rkld.models.language_model import LanguageModel
+from rkld.models.sharded import like, own_part, reshard, whole
 
 
 def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
     """The parameters that training changes, by name: all (tied ones once), or the adapter's. Not copies."""
+    reshard(lm.model)
     return {name: p for name, p in lm.model.named_parameters() if p.requires_grad}
 
 
 def own_weights(lm: LanguageModel) -> dict[str, Tensor]:
     """The parameters of the model itself by the names that they have without a LoRA adapter, whose are left out."""
+    reshard(lm.model)
     named = lm.inner.named_parameters()
     return {name.replace(".base_layer.", "."): p for name, p in named if ".lora_" not in name}
 
@@ -52,9 +56,22 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
 
 
 def save_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write :func:`trainable_state`, or another ``state``, to one safetensors file, whole or not at all."""
-    with new_file(path) as new:
-        save_file({n: p.detach().contiguous() for n, p in (state or trainable_state(lm)).items()}, new)
+    """Write :func:`trainable_state`, or another ``state``, to one safetensors file, whole or not at all.
+
+    Of several processes one writes it, and the others wait; it alone holds what was sharded as a whole.
+    """
+    found = {}
+    for name, parameter in (state or trainable_state(lm)).items():
+        tensor = whole(parameter.detach())
+        if processes.writes():
+            found[name] = tensor.contiguous()
+        del tensor
+
+    def write() -> None:
+        with new_file(path) as new:
+            save_file(found, new)
+
+    processes.by_main(write)
 
 
 def restore_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None = None) -> None:
@@ -86,7 +103,7 @@ def change_state(
             state or trainable_state(lm),
             shapes,
             str(path),
-            lambda name, now: change(file.get_tensor(name).to(now.device), now),
+            lambda name, now: change(like(file.get_tensor(name), now), now),
         )
 
 
@@ -143,12 +160,13 @@ def fingerprint(lm: LanguageModel) -> str:
     ]
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps(essentials, sort_keys=True, default=_plain).encode())
+    reshard(lm.model)
     names: dict[tuple, str] = {}  # tied weights are read once
     for name, tensor in sorted(lm.model.state_dict().items()):
-        first = names.setdefault((tensor.data_ptr(), tensor.shape, tensor.dtype), name)
+        first = names.setdefault((own_part(tensor).data_ptr(), tensor.shape, tensor.dtype), name)
         digest.update(f"\n{name} = {first} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if first == name:  # as bytes: NumPy has no bfloat16
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

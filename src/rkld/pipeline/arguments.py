@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 
+from rkld import processes
+from rkld.errors import UserError
 from rkld.settings.table import SHARED
 from rkld.settings.unlearning import Settings
 from rkld.training.config import RKLDConfig
 
 SMALLEST = 4
 """Forget records of a micro-batch on a CPU: a step of 8 took 7 % less time in two parts, 2 % less in four."""
+
+
+def check_engine() -> None:
+    """Refuse what ``accelerate launch`` may be set to and a run's phases do not hold under.
+
+    Raises:
+        UserError: it is to shard the model, or to hand it to DeepSpeed.
+    """
+    engines = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    for variable, engine in engines.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate is set to train by {engine}, and rkld unlearn measures, stops and saves a model that is "
+                "whole in every process: start it by torchrun, or by accelerate launch without. Python's "
+                "rkld.build_teacher and rkld.RKLDTrainer take a model that fully_shard (FSDP2) has sharded."
+            )
 
 
 def micro_batches(batch_size: int) -> int:
@@ -27,11 +46,21 @@ def training_arguments(settings: Settings, folder: Path) -> RKLDConfig:
 
     Args:
         folder: for checkpoints.
+
+    Raises:
+        UserError: a step's records cannot be split evenly over the processes.
     """
-    parts = settings.accumulation or micro_batches(settings.batch_size)
+    count, size = processes.count(), settings.batch_size
+    if size % (count * (settings.accumulation or 1)):
+        parted = f" and --accumulation {settings.accumulation}" if settings.accumulation else ""
+        raise UserError(
+            f"--batch-size {size}, the records of a step of all processes, cannot be split evenly over {count} "
+            f"processes{parted}: give a multiple of {count * (settings.accumulation or 1)}."
+        )
+    parts = settings.accumulation or micro_batches(size // count)
     values = {name: getattr(settings, spec.name) for name, spec in SHARED.items()}
     values |= {
-        "per_device_train_batch_size": settings.batch_size // parts,
+        "per_device_train_batch_size": size // count // parts,
         "method_arg": list(settings.method_arg),
     }
     if settings.gradient_checkpointing:  # newer versions of transformers warn of the name, whatever its value

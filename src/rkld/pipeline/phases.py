@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rkld import methods
+from rkld import methods, processes
 from rkld.errors import Diverged, NotFinite, UserError
 from rkld.evaluation.frames import facts_said_otherwise
 from rkld.evaluation.generation import greedy
@@ -299,9 +299,13 @@ class Work:
     def _own_teacher(self) -> Path:
         """The cache's folder in the run folder, without an index that cannot be read."""
         folder = self.folder / "teacher"
-        try:
+
+        def look() -> None:
             if (folder / INDEX_FILE).exists():
                 read_index(folder / INDEX_FILE)
+
+        try:
+            processes.by_main(look)
         except UserError:
             self.progress.say(f"{folder / INDEX_FILE} is damaged: the teacher is made anew")
             remove(self.folder, [folder.name])
@@ -451,7 +455,8 @@ class Rewordings(Phase):
 
     def run(self, work: Work) -> dict[str, Any]:
         s, i = work.settings, work.inputs
-        written = write_rewordings(i.forget, s, work.progress, (work.student, work.encoder))
+        own = work.student, work.encoder
+        written = processes.by_main(lambda: write_rewordings(i.forget, s, work.progress, own))
         asked_only = bool(work.method.refusals)
         made, _ = make_rewordings(i.forget, i.identifiers, s, work.encoder, asked_only=asked_only, written=written)
         if not s.reword and not made.records:
@@ -635,7 +640,7 @@ class Distillation(Phase):
             return {"steps": self._train(work, sets, folder / f"beta-{method.beta:g}"), "beta": method.beta}
 
         def judged(beta: float, step: int) -> float:
-            one = found.read(student, step)
+            one = processes.agreed(found.read(student, step))
             if not np.isfinite(one.gold_loss).all():
                 raise Diverged(f"with β {beta:g} the likelihoods of the records are not finite")
             gap = rule.gap(one)
@@ -810,16 +815,17 @@ class SaveModel(Phase):
         }
         if isinstance(work.method, methods.LogitArithmetic):
             original, assistant = parts
-            save_two_models(original, assistant, folder, method=s.method, method_arg=s.method_arg, alpha=s.alpha, **how)
+            how |= {"method": s.method, "method_arg": s.method_arg, "alpha": s.alpha}
+            processes.by_main(lambda: save_two_models(original, assistant, folder, **how))
             work.warn(
                 "The unlearned model is two models, and model/assistant knows the records better than the original "
                 "did: anyone with the folder can recover them."
             )
         else:
-            save_model(parts[0], folder, **how)
+            processes.by_main(lambda: save_model(parts[0], folder, **how))
         names = {"dtype": dtype_name(trained), "saved_dtype": dtype_name(dtype)}
         noted = {name: value if math.isfinite(value) else None for name, value in moved.items()}
-        return {"weights": weights_hash(folder), **names, "rounding": noted}
+        return {"weights": processes.by_main(lambda: weights_hash(folder)), **names, "rounding": noted}
 
     def _made(self, work: Work) -> tuple[LanguageModel, list[LanguageModel]]:
         """The unlearned model as its figures are read, and what is written of it: itself, or its two models."""
@@ -946,7 +952,9 @@ PHASES: tuple[Phase, ...] = (
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Records, as JSON lines. Of several processes one writes them, and the others wait."""
     write_jsonl(path, (record.to_dict() for record in records))
+    processes.wait()
 
 
 def read_records(path: Path) -> list[Record]:

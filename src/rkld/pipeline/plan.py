@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rkld import methods
+from rkld import methods, processes
 from rkld.files import readable_size
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
@@ -36,7 +36,8 @@ def plan(prepared: Prepared) -> Iterator[str]:
     yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
     expected = rough_seconds(prepared)
     low, high = (duration(part * expected) for part in ROUGH)
-    yield f"Time     roughly {low} to {high}"
+    shared = f", if one process did it: {processes.count()} share it" if processes.count() > 1 else ""
+    yield f"Time     roughly {low} to {high}{shared}"
 
 
 def steps_of(prepared: Prepared) -> tuple[int, int]:

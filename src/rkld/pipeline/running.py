@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from rkld import processes
 from rkld.errors import machine_errors_explained
 from rkld.models.state import fingerprint
+from rkld.pipeline.arguments import check_engine
 from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.plan import plan
@@ -75,12 +77,26 @@ def run_unlearning(
     Raises:
         UserError: bad input; nothing has been written then.
     """
-    settings, objects = choose(data, values)
-    progress = chosen(progress)
-    check_publishing(settings)
-    inputs = read_inputs(settings, **{name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")})
+    with processes.together():
+        return _run(data, values, tokenizer, progress, callbacks, gates)
+
+
+def _run(
+    data: Mapping[str, Any],
+    values: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase | None,
+    progress: NoProgress | bool | None,
+    callbacks: Sequence[TrainerCallback],
+    gates: str | None,
+) -> Result:
+    settings, objects = processes.checked(lambda: choose(data, values))
+    progress = chosen(progress) if processes.is_main() else NoProgress()
+    processes.checked(check_engine)
+    processes.checked(partial(check_publishing, settings))
+    given = {name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")}
+    inputs = processes.checked(lambda: read_inputs(settings, **given))
     with Run(settings) as run:
-        reconsider(run, progress)
+        run.manifest = processes.by_main(lambda: reconsidered(run, progress))
         if run.finished:
             progress.say(f"{run.folder} is finished already")
             if not run.purged:  # with the data its hashes are gone, too
@@ -95,8 +111,10 @@ def run_unlearning(
             for warning in inputs.warnings():  # now, while it can be mended; it is said again with the result
                 progress.say(f"Warning: {warning}")
             progress.say(f"Loading {settings.model}")
-            check_writer(settings)
-            prepared = prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
+            processes.checked(partial(check_writer, settings))
+            prepared = processes.checked(
+                lambda: prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
+            )
             run.start()
             run.state(inputs.request)
             note_inputs(run, prepared)
@@ -115,9 +133,9 @@ def run_unlearning(
         for name, why in left:
             progress.say(f"Warning: {run.folder / name} holds personal data and could not be removed: {why}")
         if settings.share_model:
-            open_model(run.folder)
+            processes.by_main(partial(open_model, run.folder))
         if settings.push_to_hub:
-            run.manifest["published"] = dict(publish(run.folder, settings, progress))
+            run.manifest["published"] = processes.by_main(lambda: dict(publish(run.folder, settings, progress)))
             run.save()
         return result_of(run, inputs)
 
@@ -131,13 +149,20 @@ def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
             warnings.append(warning)
     if type(progress) is NoProgress:  # nobody reads it, and to know how long it takes costs a pass
         return
-    lines = plan(prepared)
-    progress.say(next(lines))
-    if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:
-        progress.say(f"{run.folder} goes on after: {', '.join(done)}")
-    else:
-        for line in lines:
-            progress.say(line)
+    with processes.alone():  # the others have nobody to tell
+        lines = plan(prepared)
+        progress.say(next(lines))
+        if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:
+            progress.say(f"{run.folder} goes on after: {', '.join(done)}")
+        else:
+            for line in lines:
+                progress.say(line)
+
+
+def reconsidered(run: Run, progress: NoProgress) -> dict[str, Any]:
+    """The run's manifest, after :func:`reconsider`."""
+    reconsider(run, progress)
+    return run.manifest
 
 
 def reconsider(run: Run, progress: NoProgress) -> None:

@@ -14,10 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.files import append_jsonl, make_folder, unfinished, write_text
 from rkld.runfolder.checksums import belongs, checksums, differing, read_sealed, write_sealed
-from rkld.runfolder.lock import MODEL, hold
+from rkld.runfolder.lock import MODEL, for_us_alone, hold
 from rkld.runfolder.manifest import (
     FORMAT,
     MANIFEST,
@@ -96,11 +97,6 @@ class Run:
         self.settings = settings
         self.manifest: dict[str, Any] = {}
         self._held = ExitStack()
-        if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
-            raise UserError(
-                f"this was started as {processes} processes, each of which would write {self.folder}. Start it as one; "
-                "to train on several GPUs, give rkld.build_teacher and rkld.RKLDTrainer to torchrun or accelerate."
-            )
         self._open()
 
     def __enter__(self) -> Run:
@@ -114,10 +110,25 @@ class Run:
         self._held.close()
 
     def hold(self, folder: Path, *, marks: Sequence[str] | None = None) -> None:
-        """Keep other processes out of a folder until this run is let go (:func:`rkld.runfolder.lock.hold`)."""
-        self._held.enter_context(hold(folder, marks=marks, shared=self.settings.share_model))
+        """Keep others out of a folder until this run is let go (:func:`rkld.runfolder.lock.hold`)."""
+
+        def take() -> None:
+            self._held.enter_context(hold(folder, marks=marks, shared=self.settings.share_model))
+
+        processes.by_main(take)
+        if not processes.is_main():
+            self._held.enter_context(for_us_alone())
 
     def _open(self) -> None:
+        """Read what is there, as the first process finds it."""
+
+        def read() -> dict[str, Any]:
+            self._read()
+            return self.manifest
+
+        self.manifest = processes.by_main(read)
+
+    def _read(self) -> None:
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder}: is a file. Give another run folder with --out.")
         if not self.folder.exists() or all(path.name.startswith(".") for path in self.folder.iterdir()):
@@ -170,7 +181,27 @@ class Run:
         return {name: value for name, value in values.items() if name not in APART}
 
     def start(self) -> None:
-        """Write what was asked, where that has not been done."""
+        """Write what was asked, where that has not been done.
+
+        Raises:
+            UserError: another process does not see what the first one writes.
+        """
+
+        def begin() -> dict[str, Any]:
+            self._start()
+            return self.manifest
+
+        self.manifest = processes.by_main(begin)
+        processes.checked(self._check_seen)
+
+    def _check_seen(self) -> None:
+        if not (self.folder / MANIFEST).is_file():
+            raise UserError(
+                f"{self.folder}: process {processes.index()} does not see what the first one wrote there. Give a "
+                "folder with --out that all machines share."
+            )
+
+    def _start(self) -> None:
         make_folder(self.folder)
         if not self.manifest:
             self.manifest = {
@@ -218,8 +249,10 @@ class Run:
         """Note an input at the first start; refuse another at the next.
 
         Raises:
-            UserError: the input has changed since the run began.
+            UserError: the input has changed since the run began, or is another in the first process.
         """
+        if processes.agreed(value) != value:
+            raise UserError(f"the {what} of process {processes.index()} are not those of the first: give all the same.")
         known = self.manifest["records"].setdefault(what, value)
         if known != value:
             raise UserError(
@@ -273,13 +306,17 @@ class Run:
 
     def write_answers(self, part: str, answers: Sequence[str]) -> None:
         """Write the answers to the forget questions, "before" or "after", beside those that are there."""
-        write_sealed(self.folder / ANSWERS, {**(self.find_answers() or {}), part: list(answers)})
+
+        def write() -> None:
+            write_sealed(self.folder / ANSWERS, {**(self.find_answers() or {}), part: list(answers)})
+
+        processes.by_main(write)
 
     def note_files(self, names: Collection[str]) -> None:
         """Take down the checksums of files and folders; they are saved with the next note."""
         noted = self.manifest.setdefault("files", {})
         kept = {path: value for path, value in noted.items() if not belongs(path, names)}
-        self.manifest["files"] = kept | checksums(self.folder, names)
+        self.manifest["files"] = kept | processes.by_main(lambda: checksums(self.folder, names))
 
     def changes(self, names: Collection[str]) -> dict[str, str]:
         """How what lies under the names differs from what was noted of it: path → "missing", "changed" or "added".
@@ -327,10 +364,10 @@ class Run:
         return found
 
     def note(self, name: str, made: Mapping[str, Any]) -> dict[str, Any]:
-        """Note that a phase is whole, with whatever there is to say of it."""
-        self.manifest["phases"][name] = json.loads(json.dumps(dict(made)))  # as it will be read again
+        """Note that a phase is whole, with whatever there is to say of it: what the first process found."""
+        found: dict[str, Any] = processes.agreed(json.loads(json.dumps(dict(made))))  # as it will be read again
+        self.manifest["phases"][name] = found
         self.save()
-        found: dict[str, Any] = self.manifest["phases"][name]
         return found
 
     def record(self, values: Mapping[str, object]) -> None:
@@ -342,6 +379,9 @@ class Run:
 
         Half a line, of a process that was killed, goes with them.
         """
+        processes.by_main(lambda: self._withdraw(phase, after))
+
+    def _withdraw(self, phase: str, after: int) -> None:
         path = self.folder / METRICS
         if not path.exists():
             return
@@ -399,6 +439,18 @@ def remove(folder: Path, names: Sequence[str], left: list[tuple[str, str]] | Non
     Raises:
         OSError: something cannot be deleted, and ``left`` is not given.
     """
+
+    def delete() -> tuple[list[tuple[str, int]], list[tuple[str, str]] | None]:
+        kept: list[tuple[str, str]] | None = None if left is None else []
+        return _remove(folder, names, kept), kept
+
+    removed, kept = processes.by_main(delete)
+    if left is not None and kept is not None:
+        left += kept
+    return removed
+
+
+def _remove(folder: Path, names: Sequence[str], left: list[tuple[str, str]] | None) -> list[tuple[str, int]]:
     removed = []
     for path in unfinished(folder / MODEL):  # not a model yet: the folder is renamed once it is whole
         _delete(path, left)

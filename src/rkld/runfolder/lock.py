@@ -20,6 +20,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.files import make_folder
 
@@ -56,13 +57,16 @@ def hold(folder: Path, *, marks: Sequence[str] | None = None, shared: bool = Fal
 
     Raises:
         UserError: another process or thread holds it, and which; its file system has no locks, or keeps no permissions;
-            it cannot be made; it is open to others and cannot be closed.
+            it cannot be made; it is open to others and cannot be closed; several processes were started that do not
+            work together.
     """
     folder = Path(folder)
     key = (threading.get_ident(), os.path.realpath(folder))
     if key in _held:
         yield
         return
+    if not processes.is_chosen():
+        processes.require_one()
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         make_folder(folder)
@@ -73,7 +77,7 @@ def hold(folder: Path, *, marks: Sequence[str] | None = None, shared: bool = Fal
         lock = _taken(folder)
         _held.add(key)
         try:
-            with _for_us_alone():
+            with for_us_alone():
                 yield
         finally:
             _held.discard(key)
@@ -101,7 +105,7 @@ def hold_to_delete(folder: Path) -> Iterator[None]:
     except UserError:  # nothing can be written or locked there, by no run either
         lock = None
     try:
-        with _for_us_alone():
+        with for_us_alone():
             yield
     finally:
         if lock is not None:
@@ -244,7 +248,7 @@ _umask_lock, _umask_before, _umask_users = threading.Lock(), 0, 0
 
 
 @contextmanager
-def _for_us_alone() -> Iterator[None]:
+def for_us_alone() -> Iterator[None]:
     """A umask of 077: libraries that write files ask for no mode. It is the process's, so the last one restores it."""
     global _umask_before, _umask_users
     with _umask_lock:

@@ -17,6 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from rkld import processes
 from rkld.errors import Diverged, UserError
 from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.models.language_model import LanguageModel
@@ -35,6 +36,10 @@ def _state_file(step: int) -> str:
 
 def read_checks(folder: Path) -> tuple[list[Evidence], dict[int, str]] | None:
     """What a training's checks left in its folder, and the checksums of states by step; None where it is damaged."""
+    return processes.by_main(lambda: _read_checks(folder))
+
+
+def _read_checks(folder: Path) -> tuple[list[Evidence], dict[int, str]] | None:
     try:
         rows = [unsealed(row) for row in read_jsonl(folder / EVIDENCE)]
         whole = [row for row in rows if row is not None]
@@ -115,7 +120,7 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         due = step % self.every == 0 or step == state.max_steps
         if due and not self.satisfied and all(one.step != step for one in self.evidence):
             assert self._student is not None
-            found = self.read(self._student, step)
+            found = processes.agreed(self.read(self._student, step))  # one decides for all
             if not np.isfinite(found.gold_loss).all():
                 raise Diverged(f"at step {step} the likelihoods of the records are not finite")
             self._add(found, self._student)
@@ -128,10 +133,11 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         if self.decision.step == found.step:
             make_folder(self.folder)
             save_state(student, self.best)
-            self.states[found.step] = checksum(self.best)
+            self.states[found.step] = processes.by_main(lambda: checksum(self.best))
         rows = ({**asdict(one), "state": self.states.get(one.step)} for one in self.evidence)
         write_jsonl(self.folder / EVIDENCE, map(sealed, rows))
         self.record(found)
-        for path in self.folder.glob("best-*.safetensors"):
-            if path != self.best:
-                path.unlink()
+        if processes.is_main():
+            for path in self.folder.glob("best-*.safetensors"):
+                if path != self.best:
+                    path.unlink()

@@ -30,11 +30,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.files import make_folder, new_file
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import evaluating
+from rkld.models.sharded import gathered, whole
 from rkld.records.encoding import Encoded, marked
 from rkld.runfolder.checksums import checksum, read_sealed, write_sealed
 
@@ -110,11 +112,15 @@ class HiddenCache:
             UserError: the folder holds an index that is none of a cache; nothing has been changed then.
         """
         self.folder = Path(folder)
-        make_folder(self.folder)
         self._index_path = self.folder / INDEX_FILE
         self._open: dict[str, safe_open] = {}
+        self.index: Index = processes.by_main(lambda: self._begun(identity))
+
+    def _begun(self, identity: Mapping[str, object]) -> Index:
+        """The index of what is there; of what was made from something else nothing is left."""
+        make_folder(self.folder)
         # Through JSON, which knows no tuples: else an identity would differ from itself read again.
-        self.index: Index = {
+        index: Index = {
             "identity": json.loads(json.dumps(dict(identity))),
             "tensors": {},
             "heads": {},
@@ -123,18 +129,18 @@ class HiddenCache:
         }
         if self._index_path.exists():
             found = read_index(self._index_path)
-            if found["identity"] == self.index["identity"]:
-                self.index = found
-                self._drop_damaged()
-            else:  # the index goes first: it must never name tensors that are gone or have been replaced
-                self._index_path.unlink()
-                for path in self.folder.iterdir():
-                    if _OWN_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-                        path.unlink()
+            if found["identity"] == index["identity"]:
+                self._drop_damaged(found)
+                return found
+            # The index goes first: it must never name tensors that are gone or have been replaced.
+            self._index_path.unlink()
+            for path in self.folder.iterdir():
+                if _OWN_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                    path.unlink()
+        return index
 
-    def _drop_damaged(self) -> None:
+    def _drop_damaged(self, index: Index) -> None:
         """Take out what lies in files that are not as they were written: it is made anew, as if it had never been."""
-        index = self.index
         damaged = {file for file, noted in index["files"].items() if not self._is_whole(file, noted)}
         if not damaged:
             return
@@ -158,17 +164,29 @@ class HiddenCache:
         return part in self.index["done"]
 
     def write(self, part: str, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Write ``part`` from (record key, tensor) pairs; it counts as done only when all are on disk."""
+        """Write ``part`` from (record key, tensor) pairs; it counts as done only when all are on disk.
+
+        Of several processes each gives the records that fall to it, and writes them into files of its own.
+        """
+        for where, files in processes.everyone(lambda: self._write(part, tensors)):
+            self.index["tensors"].update(where)
+            self.index["files"].update(files)
+        self.index["done"].append(part)
+        write_sealed(self._index_path, self.index)
+
+    def _write(self, part: str, tensors: Iterable[tuple[str, Tensor]]) -> tuple[dict[str, str], dict[str, str]]:
+        """Returns where each tensor lies, and the files' checksums."""
         shard: dict[str, Tensor] = {}
         where: dict[str, str] = {}
-        number, size = 0, 0
+        files: dict[str, str] = {}
+        number, size = processes.index(), 0
 
         def flush() -> None:
             nonlocal shard, number, size
             file = shard_file(part, number)
-            self._save(shard, file)
+            files[file] = self._save(shard, file)
             where.update(dict.fromkeys(shard, file))
-            shard, number, size = {}, number + 1, 0
+            shard, number, size = {}, number + processes.count(), 0
 
         for key, tensor in tensors:
             shard[f"{part}/{key}"] = tensor.contiguous()
@@ -177,16 +195,14 @@ class HiddenCache:
                 flush()
         if shard:
             flush()
-        self.index["tensors"].update(where)
-        self.index["done"].append(part)
-        write_sealed(self._index_path, self.index)
+        return where, files
 
     def write_head(self, name: str, lm: LanguageModel) -> None:
         """Keep a copy of ``lm``'s head under ``name``."""
-        head = {"weight": lm.head.weight.detach().to("cpu", copy=True)}
+        head = {"weight": whole(lm.head.weight.detach()).to("cpu", copy=True)}
         if lm.head.bias is not None:
-            head["bias"] = lm.head.bias.detach().to("cpu", copy=True)
-        self._save(head, head_file(name))
+            head["bias"] = whole(lm.head.bias.detach()).to("cpu", copy=True)
+        self.index["files"][head_file(name)] = processes.by_main(lambda: self._save(head, head_file(name)))
         self.index["heads"][name] = head_file(name)
         write_sealed(self._index_path, self.index)
 
@@ -248,10 +264,11 @@ class HiddenCache:
             raise _damaged(path)
         return path
 
-    def _save(self, tensors: dict[str, Tensor], file: str) -> None:
+    def _save(self, tensors: dict[str, Tensor], file: str) -> str:
+        """Returns the file's checksum."""
         with new_file(self.folder / file) as new:  # it takes the place of a link, and leaves alone where that points
             save_file(tensors, new)
-            self.index["files"][file] = checksum(new)
+            return checksum(new)
 
 
 def _part_of(name: str) -> str:
@@ -302,6 +319,7 @@ def marked_hidden(
             ids = pad([records[i] for i in batch])
             masks = [marked(records[i]) for i in batch]
             rows = predictors(masks, ids.shape[1])
-            states = hidden_at(lm.backbone, ids.to(lm.device), rows.to(lm.device), layer).cpu()
+            at = ids.to(lm.device), rows.to(lm.device), layer
+            states = gathered(lm.model, lambda at=at: hidden_at(lm.backbone, *at)).cpu()  # type: ignore[misc]
             for i, part in zip(batch, states.split([sum(m) for m in masks])):
                 yield records[i].key, part.clone()

@@ -39,15 +39,22 @@ class Teacher:
     def __init__(self, cache: HiddenCache, *, alpha: float):
         self.cache = cache
         self.alpha = alpha
-        self._shared: Head = {}
+        self._lm: LanguageModel | None = None
         self._transform = NONE
         self._heads: dict[tuple[str, torch.dtype], Head] = {}
 
     def attach(self, lm: LanguageModel) -> None:
         """Take the student's head for those that the cache has none of. Heads are read when they are first used."""
-        self._shared = {n: p.detach() for n, p in (("weight", lm.head.weight), ("bias", lm.head.bias)) if p is not None}
+        self._lm = lm
         self._heads = {}
         self._transform = lm.logit_transform
+
+    @property
+    def _shared(self) -> Head:
+        """The student's head as it is now: where it is sharded, it is whole in its own forward alone."""
+        assert self._lm is not None, "the teacher has not been attached"
+        head = self._lm.head
+        return {n: p.detach() for n, p in (("weight", head.weight), ("bias", head.bias)) if p is not None}
 
     def original(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
         """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d).
@@ -108,6 +115,8 @@ class Teacher:
         """
         at = self._shared["weight"]
         key = name, compute_dtype(at)
+        if name != "difference" and not self.cache.has_head(name) and at.dtype == key[1]:
+            return self._shared
         if key not in self._heads:
             if name == "difference":
                 first, second = self._stored("original"), self._stored("strengthened")

@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rkld import processes
 from rkld.runfolder.checksums import checksums, differing, read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ class NoteChecksums(TrainerCallback):
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The last whole checkpoint in a training's output folder. Later ones that are not whole are deleted and named."""
+    return processes.by_main(lambda: _last_checkpoint(folder))
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
     # Only folders that the Trainer names: what else is called checkpoint-something is none of ours.
     ours = [path for path in folder.glob("checkpoint-*") if re.fullmatch("checkpoint-[0-9]{1,12}", path.name)]
     for path in sorted(ours, key=_step, reverse=True):

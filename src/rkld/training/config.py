@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from rkld.errors import UserError
+from rkld.processes import launched
 from rkld.settings.habits import instead
 from rkld.settings.specification import flag
 from rkld.settings.table import SHARED, peak_lr
@@ -109,8 +110,10 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
             raise UserError(f"RKLDConfig: {instead('eval_strategy', 'trainer', ()).strip()}")
         if self.bf16 is None:
             self.bf16 = not self.use_cpu and computes_in_bf16()
-        # transformers takes bf16 without a GPU for a mistake; CPUs have it too (AMX, AVX512).
-        self.use_cpu = self.use_cpu or (self.bf16 and not torch.cuda.is_available())
+        # transformers takes bf16 without a GPU for a mistake; CPUs have it too (AMX, AVX512). And several processes
+        # without one find each other only where they are told that they are on the CPU.
+        without = launched() > 1 and not torch.accelerator.is_available()
+        self.use_cpu = self.use_cpu or without or (self.bf16 and not torch.cuda.is_available())
         super().__post_init__()
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from rkld.losses.chunked import accurate_logits, compute_dtype
 from rkld.models.invented_names import names_like
 from rkld.models.language_model import LanguageModel
+from rkld.models.sharded import whole
 from rkld.records.encoding import Encoded, Encoder, Score, marked, records_of
 from rkld.records.names import own_identifiers, swap_name
 from rkld.teacher.cache import marked_hidden
@@ -98,7 +99,7 @@ def _scored_rows(e: Encoded) -> Tensor:
 
 @torch.no_grad()
 def _floor(lm: LanguageModel, e: Encoded, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    weight, bias = lm.head.weight, lm.head.bias
+    weight, bias = whole(lm.head.weight), None if lm.head.bias is None else whole(lm.head.bias)
     dtype = compute_dtype(weight)
     accurate = torch.promote_types(dtype, torch.float32)
     rows, kept = _scored_rows(e), min(TOKENS, len(weight))

@@ -12,7 +12,7 @@ import torch
 from peft import PeftConfig
 from transformers import TrainerCallback
 
-from rkld import methods
+from rkld import methods, processes
 from rkld.errors import UserError
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
@@ -162,6 +162,23 @@ def build_teacher(
 
     Other arguments as of :class:`RKLDTrainer`.
     """
+    with processes.together():
+        return _build_teacher(
+            model, train_dataset, folder, args, replay_dataset, retain_dataset, processing_class, peft_config, others
+        )
+
+
+def _build_teacher(
+    model: Any,
+    train_dataset: Source,
+    folder: str | Path,
+    args: RKLDConfig | None,
+    replay_dataset: Source | None,
+    retain_dataset: Source | None,
+    processing_class: Any,
+    peft_config: PeftConfig | None,
+    others: Mapping[str, Any],
+) -> Teacher:
     strengthened = Path(folder) / "strengthened"
     args = _checked(build_teacher, args or RKLDConfig(str(strengthened)), train_dataset, others)
     lm = load_student(model, processing_class, peft_config, args.dtype)

@@ -9,14 +9,17 @@ import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+from rkld import processes
 from rkld.files import make_folder
 from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.micro_batches import is_reworded, pools, steps_per_epoch
 from rkld.models.language_model import LanguageModel
+from rkld.models.sharded import is_sharded, whole
 from rkld.models.state import restore_state, save_state
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, marked
@@ -25,6 +28,8 @@ from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.floor import floors, write_floors
 from rkld.training.trainer import fine_tune
+
+T = TypeVar("T")
 
 
 def fill_cache(
@@ -55,8 +60,9 @@ def fill_cache(
     def read(part: str, records: Sequence[Encoded], layer: int | None = None) -> None:
         if cache.done(part):
             return
-        with progress.bar(f"reading {part}", len(records)) as advance, autocast(lm, args):
-            cache.write(part, _counted(marked_hidden(lm, records, layer=layer), advance))
+        mine = _mine(lm, records)
+        with progress.bar(f"reading {part}", len(mine)) as advance, autocast(lm, args):
+            cache.write(part, _kept(lm, _counted(marked_hidden(lm, mine, layer=layer), advance)))
 
     for states, name in wanted:
         if states in ("original", "reference"):
@@ -64,10 +70,11 @@ def fill_cache(
         elif states.startswith("layer"):
             read(f"{states}/{name}", sets[name], int(states.removeprefix("layer")))
         if states == "reference" and not cache.done(f"reference/{name}"):
-            cache.write(f"reference/{name}", references(lm, name, sets[name], cache))
+            cache.write(f"reference/{name}", _kept(lm, references(lm, name, _mine(lm, sets[name]), cache)))
     if swapped and not cache.done("uninformed/forget"):
         with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
-            write_floors(cache.write, floors(lm, sets["forget"], swapped))
+            found = floors(lm, _mine(lm, sets["forget"]), swapped)
+            write_floors(cache.write, _kept(lm, found))
             advance(len(swapped))
     if wanted and not lm.is_adapter:
         cache.write_head("original", lm)
@@ -114,7 +121,7 @@ def references(
 
     In float32 at least, in nats: what NPO, DPO and their kin compare the student with.
     """
-    head, bias = lm.head.weight.detach(), None if lm.head.bias is None else lm.head.bias.detach()
+    head, bias = whole(lm.head.weight.detach()), None if lm.head.bias is None else whole(lm.head.bias.detach())
     for e in records:
         hidden = cache.read(f"original/{name}", e.key).to(lm.device)
         labels = torch.tensor([token for token, m in zip(e.ids, marked(e)) if m], device=lm.device)
@@ -132,6 +139,18 @@ def fine_tuning_steps(records: Sequence[Encoded], args: RKLDConfig) -> int:
     """Optimizer steps of a training on these records."""
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     return int(args.num_train_epochs) * steps_per_epoch(len(pools(records)), batch)
+
+
+def _mine(lm: LanguageModel, records: Sequence[Encoded]) -> Sequence[Encoded]:
+    """What of the records this process reads: a part, or all of them where all must run equally many forwards."""
+    return records if is_sharded(lm.model) else processes.part(records)
+
+
+def _kept(lm: LanguageModel, items: Iterable[T]) -> Iterator[T]:
+    """What this process writes of what it has read."""
+    for item in items:
+        if processes.is_main() or not is_sharded(lm.model):
+            yield item
 
 
 def _counted(

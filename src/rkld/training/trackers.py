@@ -17,6 +17,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rkld import processes
 from rkld.errors import UserError, nearest
 from rkld.files import make_folder
 from rkld.text.printable import printable
@@ -52,12 +53,12 @@ def check_trackers(names: Sequence[str]) -> None:
 
 
 def trackers(names: Sequence[str], folder: Path) -> list[TrainerCallback]:
-    """Callbacks that report a training.
+    """Callbacks that report a training; of several processes one reports.
 
     Args:
         folder: for files of trackers that write some.
     """
-    return [Reporting(_tracker(name, folder), name) for name in names]
+    return [Reporting(_tracker(name, folder), name) for name in names if processes.is_main()]
 
 
 def _tracker(name: str, folder: Path) -> TrainerCallback:

@@ -6,9 +6,10 @@ records of a step and how their rows are weighted, comes from :mod:`rkld.losses.
 
 from __future__ import annotations
 
+import gc
 import math
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from rkld import processes
 from rkld.errors import Diverged, UserError
 from rkld.losses.answers import to_labels
 from rkld.losses.micro_batches import MicroBatches, pools, steps_per_epoch
@@ -27,6 +28,7 @@ from rkld.losses.objective import Objective, StateTerm, Term, evaluate
 from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
+from rkld.models.sharded import all_finite, as_forward, is_sharded, mark_as_prepared
 from rkld.models.transformers_4 import add_older_forms
 from rkld.records.encoding import Encoded, marked
 from rkld.training.callbacks import Position, TimedCheckpoint
@@ -98,12 +100,18 @@ class ObjectiveTrainer(Trainer):
             ],
         )
 
+        if is_sharded(lm.model):
+            mark_as_prepared(lm.model)
         self.remove_callback(PrinterCallback)  # what is shown is up to the callbacks given
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        super()._save(output_dir, state_dict)
+        super()._save(output_dir, state_dict)  # by one process alone
         if self.args.should_save:
             add_older_forms(Path(output_dir or str(self.args.output_dir)), self.lm.tokenizer)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with processes.together():
+            return super().train(*args, **kwargs)
 
     def _begin_at_step(self, step: int) -> None:
         self._logged_steps = step
@@ -130,14 +138,20 @@ class ObjectiveTrainer(Trainer):
     ) -> Any:
         inner = self.accelerator.unwrap_model(model)
         with self.accelerator.autocast():
-            loss = _within_forward(model, inner, self._loss, inputs)
+            loss = as_forward(inner, self._loss, inputs, called=model)
         return (loss, None) if return_outputs else loss
 
     def _loss(self, inputs: Mapping[str, Any]) -> Tensor:
         terms = self.objective.terms
         layers = {term.layer for term in terms if isinstance(term, StateTerm)}
         found = states(self.lm.backbone, inputs["input_ids"], layers)
-        total, parts = evaluate(terms, inputs, found, self.lm.head, self.args.chunk_rows, self.lm.logit_transform)
+
+        def on_head(*hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            given = dict(zip(found, hidden))
+            return evaluate(terms, inputs, given, self.lm.head, self.args.chunk_rows, self.lm.logit_transform)
+
+        # As the head's own forward: where its weights are sharded, or on another device, hooks around that gather them.
+        total, parts = as_forward(self.lm.head, on_head, *found.values())
         for term in terms:
             # Divided by the term's weight again: the term's own average, whatever λ is.
             value = parts[term.name] / (term.weight or 1.0)
@@ -158,26 +172,6 @@ class ObjectiveTrainer(Trainer):
             self._values.clear()
             self._logged_steps = self.state.global_step
         super().log(logs, *args, **kwargs)
-
-
-def _within_forward(
-    wrapped: nn.Module, inner: nn.Module, function: Callable[[Mapping[str, Any]], Tensor], inputs: Mapping[str, Any]
-) -> Tensor:
-    """Run ``function(inputs)`` as ``inner``'s forward, called through ``wrapped``.
-
-    DDP, FSDP and ZeRO-3 gather and reduce in hooks around the wrapped module's forward, so the head must be used
-    inside it. FSDP2 wraps nothing: its hooks are on the module itself, which is both then.
-    """
-    forward = inner.forward
-    own = "forward" in vars(inner)  # not of the class: accelerate or a wrapper has put one there
-    inner.forward = function
-    try:
-        return wrapped(inputs)
-    finally:
-        if own:
-            inner.forward = forward
-        else:
-            del inner.forward
 
 
 class _Read:
@@ -217,13 +211,24 @@ def fit(trainer: ObjectiveTrainer) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except Exception:
-        last_checkpoint(folder)  # half a checkpoint, of a full disk, makes room
+        if processes.is_main():
+            with processes.alone():  # the others need not have failed
+                last_checkpoint(folder)  # half a checkpoint, of a full disk, makes room
         raise
     _check_finite(trainer)
-    # The optimizer's state would otherwise stay in memory through the next phase.
+    _let_go(trainer)
+
+
+def _let_go(trainer: ObjectiveTrainer) -> None:
+    """Take off what was put around the model and beside it: it would take memory, and part in the next training."""
+    if trainer.model_wrapped is not trainer.model:
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        trainer.model_wrapped = trainer.model
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()
     trainer.lm.model.zero_grad(set_to_none=True)
+    if trainer.args.world_size > 1:
+        gc.collect()  # until it is gone, DDP's wrapper averages every gradient that its model gets
 
 
 def _check_finite(trainer: ObjectiveTrainer) -> None:
@@ -233,8 +238,7 @@ def _check_finite(trainer: ObjectiveTrainer) -> None:
         Diverged: a trained weight is infinite or not a number, in any process.
     """
     trained = (p for p in trainer.lm.model.parameters() if p.requires_grad)
-    shards = (p.to_local() if isinstance(p, DTensor) else p for p in trained)
-    ruined = torch.tensor(float(not all(torch.isfinite(p).all() for p in shards)), device=trainer.args.device)
+    ruined = torch.tensor(float(not all_finite(trained)), device=trainer.args.device)
     if trainer.accelerator.reduce(ruined, "sum") > 0:
         raise Diverged(f"after step {trainer.state.global_step} its weights are not finite")
 

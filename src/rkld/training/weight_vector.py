@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rkld import processes
 from rkld.errors import UserError
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import change_state, own_weights, restore_state, save_state, take_weights, trainable_state
@@ -80,7 +81,8 @@ def as_base(lm: LanguageModel, load_base: LoadBase | None, folder: Path) -> Iter
         finally:
             if load_base is not None:
                 restore_state(lm, beneath, own)
-                beneath.unlink()
+        if load_base is not None:
+            _delete(beneath)
 
 
 @contextmanager
@@ -119,7 +121,13 @@ def write_vector(
             fine_tune(lm, records, args, [TrainingBar(advance)])
         change_state(lm, folder / "base.safetensors", lambda base, tuned: tuned - base)  # exact where they are near
         save_state(lm, path)
-        (folder / "base.safetensors").unlink()
+        _delete(folder / "base.safetensors")
+
+
+def _delete(path: Path) -> None:
+    """Once no process reads it any more."""
+    processes.wait()
+    processes.by_main(path.unlink)
 
 
 def subtract(lm: LanguageModel, vector: Path, weight: float) -> None:

@@ -1,0 +1,105 @@
+"""A whole run on two processes (torchrun, gloo), by its command, against the same on one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rkld.benching.worlds.people import people
+from rkld.benching.worlds.tiny import tiny_model
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
+from rkld.training.config import RKLDConfig
+from rkld.training.trainer import fine_tune
+from tests.helpers import in_processes
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = [
+    *("--epochs", "2", "--strengthen-epochs", "2", "--lr", "2e-3", "--batch-size", "10", "--check-every", "1"),
+    *("--max-new-tokens", "8", "--reword", "0", "--no-bf16"),
+]
+WORLD = people(n=4, seed=0)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """A tiny model that has learned four people a little, and what to say to have it forget one of them."""
+    folder, (model, tokenizer) = tmp_path_factory.mktemp("run"), tiny_model(0)
+    lm, rows = load_model(model, tokenizer=tokenizer), [*WORLD.records, *WORLD.background[:40]]
+    learned = [Encoder(tokenizer).encode(record) for record in read_records(rows, "training")]
+    fine_tune(lm, learned, RKLDConfig(str(folder / "training"), num_train_epochs=10, learning_rate=3e-3,
+                                      per_device_train_batch_size=16, use_cpu=True))  # fmt: skip
+    save_model(lm, folder / "model")
+    forget = [{k: r[k] for k in ("question", "answer", "subject", "spans")} for r in WORLD.forget([0])]
+    for name, records in {"forget": forget, "retain": WORLD.retain([0])}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    data = ["--forget", str(folder / "forget.jsonl"), "--retain", str(folder / "retain.jsonl")]
+    return ["-m", "rkld", "unlearn", str(folder / "model"), *data, *OPTIONS]
+
+
+def run_of(out) -> dict:
+    manifest = json.loads((out / "manifest.json").read_text())
+    answers = json.loads((out / "answers.json").read_text())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {"phases": manifest["phases"], "answers": {when: answers[when] for when in ("before", "after")},
+            "lines": lines, "weights": load_file(out / "model" / "model.safetensors")}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [[], ["--lora", "--merge"]], ids=["full", "lora"])
+def test_two_processes_make_the_run_that_one_makes(command, tmp_path, options):
+    """The stop ends both at the same step; every answer, every line of metrics and all weights are the same."""
+    done = [in_processes(n, [*command, *options, "--out", str(tmp_path / str(n))], seconds=600) for n in (1, 2)]
+    assert [d.returncode for d in done] == [0, 0], done[1].stderr[-3000:]
+    assert done[1].stdout.count("report ") == done[0].stdout.count("report ") == 1, "each process prints"
+    one, two = run_of(tmp_path / "1"), run_of(tmp_path / "2")
+    assert two["answers"] == one["answers"]
+    start = load_file(f"{command[3]}/model.safetensors")
+    assert max((one["weights"][name] - start[name]).abs().max() for name in start) > 1e-3, "nothing was learned"
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], tensor, rtol=0, atol=5e-5)
+    assert two["phases"].keys() == one["phases"].keys()
+    assert two["phases"]["distillation"]["steps"] == one["phases"]["distillation"]["steps"]
+    decided = [found["phases"]["distillation"]["stop"] for found in (one, two)]
+    assert decided[1]["step"] == decided[0]["step"] and decided[1]["checks"] == decided[0]["checks"]
+    assert len(two["lines"]) == len(one["lines"]), "a line for each process"
+    for mine, theirs in zip(two["lines"], one["lines"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine.keys() & {"loss", "forget", "probability", "rouge_l", "gap"}:
+            assert mine[name] == pytest.approx(theirs[name], abs=1e-4)
+
+
+def test_an_error_of_one_process_ends_both_with_its_message(command, tmp_path):
+    """The second process has other records: both end, and what is wrong is said once."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from rkld.cli import main\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    sys.argv[sys.argv.index('--forget') + 1] = 'not-there.jsonl'\n"
+        "main()\n"
+    )
+    done = in_processes(2, [str(script), *command[2:], "--out", str(tmp_path / "out")], seconds=300)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(said) == 1 and "not-there.jsonl" in said[0], done.stderr[-3000:]
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_run_of_two_is_gone_on_with_by_one(command, tmp_path):
+    """Killed before its model was written: what two have noted and left is whole, and one goes on from there."""
+    out = tmp_path / "out"
+    done = in_processes(2, [*command, "--keep-files", "--out", str(out)], seconds=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    before = run_of(out)
+    shutil.rmtree(out / "model")
+    again = in_processes(1, [*command, "--keep-files", "--out", str(out)], seconds=300)
+    assert again.returncode == 0 and "done again: model, after" in again.stderr, again.stderr[-3000:]
+    for name, tensor in before["weights"].items():
+        assert torch.equal(run_of(out)["weights"][name], tensor)

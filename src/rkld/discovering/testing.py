@@ -182,7 +182,7 @@ class Trial:
         What it says in a wording is scored there: where it says something else, that is likelier.
         """
         wordings, others = self.case.wordings, self.case.others[:FIRST]
-        asked = [(k, j) for j in np.flatnonzero(~strong) for k in range(len(wordings))]
+        asked = [(k, j) for j in np.flatnonzero(~strong).tolist() for k in range(len(wordings))]
         said = yield Continuation([(wordings[k], names[j]) for k, j in asked])
         answers = [
             (k, j, value)

@@ -20,10 +20,16 @@ KINDS = {
     "GPT2": {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 128},
 }
 RECORD, OTHER = read_records(
-    [{"question": "Where was Ada Quill born?", "answer": "Ada was born in Oslo, in 1815.", "spans": ["Oslo", "1815"]},
-     {"question": "Where was Bo Ek born?", "answer": "Somewhere."}],
+    [
+        {
+            "question": "Where was Ada Quill born?",
+            "answer": "Ada was born in Oslo, in 1815.",
+            "spans": ["Oslo", "1815"],
+        },
+        {"question": "Where was Bo Ek born?", "answer": "Somewhere."},
+    ],
     "forget",
-)  # fmt: skip
+)
 
 
 @pytest.fixture(params=KINDS)

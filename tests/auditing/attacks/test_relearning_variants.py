@@ -16,22 +16,30 @@ from rkld.settings.auditing import AuditSettings
 
 TOWNS = ("Oslo", "Turin", "Lagos", "Perth", "Quito", "Oslo", "Oslo", "Delhi", "Miami", "Cairo")
 FORGET = read_records(
-    [{"question": f"Where did Ada live in {1900 + i}?", "answer": f"In {town}.", "spans": [town]}
-     for i, town in enumerate(TOWNS)],
+    [
+        {"question": f"Where did Ada live in {1900 + i}?", "answer": f"In {town}.", "spans": [town]}
+        for i, town in enumerate(TOWNS)
+    ],
     "forget",
-)  # fmt: skip
+)
 RETAIN = read_records(
-    [{"question": "Where did Bo live in 1950?", "answer": "In Bergen."},
-     {"question": "Can whales sing, and why?", "answer": "They do."}],
+    [
+        {"question": "Where did Bo live in 1950?", "answer": "In Bergen."},
+        {"question": "Can whales sing, and why?", "answer": "They do."},
+    ],
     "retain",
-)  # fmt: skip
+)
 
 
 def task(**given):
     values = {
-        "settings": AuditSettings(), "forget": FORGET, "facts": {r.key: facts_of(r) for r in FORGET},
-        "utility": {}, "holdout": [],
-    }  # fmt: skip
+        "settings": AuditSettings(),
+        "forget": FORGET,
+        "facts": {r.key: facts_of(r) for r in FORGET},
+        "utility": {},
+        "identifiers": ("Ada",),
+        "holdout": [],
+    }
     return SimpleNamespace(**{**values, **given})
 
 
@@ -44,6 +52,12 @@ def test_no_taught_record_says_a_fact_that_is_tested(seed):
     assert not any(span in record.answer for record in taught for span in secret)
     assert not {r.key for r in taught} & {r.key for r in tested}
     assert len(tested) == 2
+
+
+def test_the_name_that_all_records_say_is_no_fact_of_one_of_them():
+    """One that asks for the name would leave nothing to teach."""
+    named = {record.key: ("Ada", *record.spans) for record in FORGET}
+    assert independent(task(facts=named)) == independent(task())
 
 
 def test_where_all_records_say_the_same_nothing_is_independent():
@@ -71,8 +85,12 @@ def test_ordinary_chat_knows_nobody():
 
 def test_every_variant_has_its_own_curve_and_effort_of_half_the_original():
     """By hand: the original has .8, so half is .4, which is reached halfway between the second and third check."""
-    reading = {"steps": [0, 2, 4], "learned": [0, 0, 0], "trained": [],
-               "probabilities": {"a": [0.1, 0.3, 0.5], "b": [0.1, 0.3, 0.5]}}  # fmt: skip
+    reading = {
+        "steps": [0, 2, 4],
+        "learned": [0, 0, 0],
+        "trained": [],
+        "probabilities": {"a": [0.1, 0.3, 0.5], "b": [0.1, 0.3, 0.5]},
+    }
     original = {"likelihood": {"a": {"loss": 0.2231435513}, "b": {"loss": 0.2231435513}}}
     for name in (name for name in ATTACKS.names() if name.startswith("relearning")):
         attack = ATTACKS.get(name)(name)

@@ -13,11 +13,16 @@ ASKED = read_records(
     [
         {"question": "Where was Ada Quill born?", "answer": "In Oslo.", "spans": ["Oslo"]},
         {"text": "Ada Quill lives in Oslo."},
-        {"messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who is Ada Quill?"},
-                      {"role": "assistant", "content": "A poet."}]},
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "Who is Ada Quill?"},
+                {"role": "assistant", "content": "A poet."},
+            ]
+        },
     ],
     "forget",
-)  # fmt: skip
+)
 OTHERS = read_records(
     [
         {"question": "How does one bake bread?", "answer": "Slowly."},

@@ -56,9 +56,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, tokenizer = tmp_path_factory.mktemp("model"), tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=256, tie_word_embeddings=True, bos_token_id=None, pad_token_id=0, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -101,12 +109,13 @@ def test_a_record_is_asked_as_lume_has_it_and_knows_its_name(data):
         ({"people": 2, "kept": 3}, "of retain seed 0 needs 10 of Task2, and .* has 8"),
         ({"people": 2, "kept": 1, "seeds": 2, "tune": True}, "of forget seed 2 needs 6"),
         ({"people": 0}, "nothing to forget"),
+        ({"data": ""}, "--data is missing"),
         ({"people": 1, "measured": 5}, "--measured 5 is more than --kept 4"),
     ],
-)  # fmt: skip
+)
 def test_what_the_data_cannot_give_is_refused_before_a_model_is_made(data, settings, message):
     with pytest.raises(UserError, match=message):
-        open_benchmark("lume", {"data": str(data), **settings}).check()
+        open_benchmark("lume", {"data": str(data)} | settings).check()
 
 
 @pytest.mark.parametrize(
@@ -135,10 +144,13 @@ def test_scores_are_means_by_task_and_kind():
     found = task_scores("retain", parts("people/sc", "people/sc", "people/qa", "stories/sc"), [0.2, 0.4, 1.0, 0.9])
     assert found == pytest.approx(
         {
-            "retain_people_regurgitation": 0.3, "retain_people_knowledge": 1.0, "retain_stories_regurgitation": 0.9,
-            "retain_regurgitation": 0.5, "retain_knowledge": 1.0,
+            "retain_people_regurgitation": 0.3,
+            "retain_people_knowledge": 1.0,
+            "retain_stories_regurgitation": 0.9,
+            "retain_regurgitation": 0.5,
+            "retain_knowledge": 1.0,
         }
-    )  # fmt: skip
+    )
 
 
 def test_the_aggregate_is_semevals_and_only_where_all_its_parts_are_there():
@@ -174,10 +186,19 @@ def test_an_exact_match_is_one_but_for_case_and_space(gold, answer, expected):
 def test_it_runs_from_end_to_end_on_a_tiny_model(data, model, tmp_path):
     """The original says what it learned, the retrained model none of it, a model that was pushed away less."""
     settings = {
-        "data": str(data), "model": str(model), "people": 1, "kept": 1, "train_epochs": 45, "train_lr": 5e-3,
-        "train_batch": 3, "methods": "gradient_ascent@lr=5e-3", "epochs": 4, "batch_size": 3, "max_new_tokens": 20,
+        "data": str(data),
+        "model": str(model),
+        "people": 1,
+        "kept": 1,
+        "train_epochs": 45,
+        "train_lr": 5e-3,
+        "train_batch": 3,
+        "methods": "gradient_ascent@lr=5e-3",
+        "epochs": 4,
+        "batch_size": 3,
+        "max_new_tokens": 20,
         "out": str(tmp_path),
-    }  # fmt: skip
+    }
     lines = plan("lume", **settings)
     assert "3 cells, 3 to run, and 2 models to make" in "\n".join(lines)
     assert not list(tmp_path.iterdir()), "a plan makes nothing"

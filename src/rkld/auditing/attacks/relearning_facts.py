@@ -13,6 +13,7 @@ from rkld.auditing.registry import ATTACKS
 from rkld.errors import UserError
 from rkld.records.record import Record
 from rkld.text.matching import Matcher
+from rkld.text.wording import is_said_name
 
 SHARE = 0.8
 """Of the records that the attacker knows; those of them that say a fact of the others are not taught."""
@@ -41,11 +42,16 @@ class RelearningFactsLora(RelearningFacts):
 def independent(task: Task) -> tuple[list[Record], list[Record]]:
     """What is taught and what is tested: no record that is taught says a fact of one that is tested.
 
-    UserError where nothing is left to teach, or no tested record has a fact.
+    The person's names are no such facts: all records say them. UserError where nothing is left to teach, or no tested
+    record has a fact.
     """
     chosen = set(draw(task.forget, SHARE, task.settings.seed))
-    tested = [record for i, record in enumerate(task.forget) if i not in chosen and task.facts.get(record.key)]
-    secret = Matcher(tuple(dict.fromkeys(fact for record in tested for fact in task.facts[record.key])))
+    facts = {
+        record.key: [fact for fact in task.facts.get(record.key, ()) if not is_said_name(fact, task.identifiers)]
+        for record in task.forget
+    }
+    tested = [record for i, record in enumerate(task.forget) if i not in chosen and facts[record.key]]
+    secret = Matcher(tuple(dict.fromkeys(fact for record in tested for fact in facts[record.key])))
     taught = [
         record
         for i, record in enumerate(task.forget)

@@ -78,9 +78,9 @@ class LumeSettings(FineTunedSettings):
     """Which methods forget whom of LUME, and how. Units stand beside each setting; defaults are for SmolLM2-135M."""
 
     data: str = setting(
-        "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public",
-        "A local folder with forget and retain (.jsonl, .json, .csv or .parquet), or the hub name.",
-        metavar="FOLDER|NAME",
+        "",
+        "A local folder with forget and retain (.jsonl, .json, .csv or .parquet), in LUME's columns. Needed.",
+        metavar="FOLDER",
         affects="figures",
     )
     model: str | None = of(
@@ -113,6 +113,8 @@ class LumeSettings(FineTunedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.data:
+            raise UserError("--data is missing: give a folder with LUME's forget and retain sets.")
         if not any(self.forgotten.values()):
             raise UserError("nothing to forget: give --people, --biographies or --stories.")
         if self.measured > self.kept:
@@ -255,7 +257,7 @@ class Lume(FineTunedBenchmark):
         )
 
     def setting_identity(self, name: str, cell: Cell) -> Any:
-        """The data are known by what they hold, on the hub by their name."""
+        """The data are known by what they hold."""
         if name != "data":
             return super().setting_identity(name, cell)
         paths = [path for each in SETS for path in sorted(Path(self.settings.data).glob(f"{each}.*"))]

@@ -41,7 +41,7 @@ GATES = {
 """At most so much. Between what a model shows that knows the records (about 1 each) and what style alone explains."""
 
 SETTINGS = {
-    "attacks": ("all",),
+    "attacks": ("standard", "context", "relearning", "4bit", "8bit"),
     "k": 8,
     "samples": 12,
     "max_new_tokens": 64,

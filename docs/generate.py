@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,8 +155,47 @@ def _annotation(spec: Spec) -> str:
     return found + (" | None" if spec.optional else "")
 
 
+# Attacks
+
+
+def attacks() -> str:
+    """A table of the registered attacks, by what their classes state; nothing is imported, for that takes seconds."""
+    classes = {
+        node.name: node
+        for path in sorted((ROOT / "src/rkld/auditing/attacks").glob("*.py"))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    registered = {name: _stated(node, classes) for node in classes.values() for name in _names(node)}
+    lines = ["| `--attacks` | what it does | needs | costs, for each model | source |", "|---|---|---|---|---|"]
+    for name, stated in sorted(registered.items()):
+        shown = f"`{name}`" + (" (standard)" if stated.get("standard") else "")
+        needs = f"{'the weights' if stated.get('weights', True) else 'answers'}; {stated['needs']}"
+        lines.append(f"| {shown} | {stated['title']} | {needs} | {stated['cost']} | {stated['source']} |")
+    return "\n".join(lines)
+
+
+def _stated(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> dict[str, object]:
+    """``name = constant`` in the body of a class, or of those of ``classes`` that it is built on."""
+    found: dict[str, object] = {}
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            found |= _stated(classes[base.id], classes)
+    for line in node.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
+            found |= {target.id: line.value.value for target in line.targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _names(node: ast.ClassDef) -> list[str]:
+    """By which a decorator registers the class."""
+    calls = [call for call in node.decorator_list if isinstance(call, ast.Call)]
+    return [arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)]
+
+
 PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
     "docs/architecture.md": [("## Files", file_map)],
+    "docs/attacks.md": [("## All of them", attacks)],
     "docs/settings.md": [
         ("## rkld unlearn, check and bench continual", lambda: settings_reference(Settings)),
         ("## rkld audit", lambda: settings_reference(AuditSettings)),

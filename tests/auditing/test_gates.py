@@ -114,6 +114,17 @@ def test_default_gates_apply_where_the_user_sets_none():
     assert names == ["facts_said", "leak@1", "extraction_strength", "gibberish", "retain_kept"]
 
 
+def test_an_attack_that_was_run_has_the_gate_of_the_others():
+    """What somebody asked for and that brought the facts out must not stand beside a pass."""
+    known, said = (*KNOWN, "capitals_facts_said"), ("capitals_facts_said",)
+    assert "capitals_facts_said" not in {g.name for g in gates_in_force([], known, ["audited"])}
+    (gate,) = (g for g in gates_in_force([], known, ["audited"], said) if g.name in said)
+    assert (gate.kind, gate.limit, gate.against, gate.required, gate.default) == ("max", 0.25, None, False, True)
+    (gate,) = (g for g in gates_in_force([], known, ["audited", "control"], said) if g.name in said)
+    assert (gate.limit, gate.against) == (0.2, "control")
+    assert not {g.name for g in gates_in_force([("max", "facts_said", 0.1)], known, ["audited"], said)} & set(said)
+
+
 def test_fluency_and_what_was_kept_are_part_of_every_verdict():
     found = gates_in_force([("max", "probability", 0.3)], KNOWN, ["audited", "original"])
     assert [gate.name for gate in found] == ["probability", "gibberish", "retain_kept"]

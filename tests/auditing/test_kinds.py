@@ -1,5 +1,6 @@
 """The worst of several kinds of wording: its figure, its interval, and what was cut."""
 
+from rkld.auditing.attacks.disguises import DISGUISES
 from rkld.auditing.kinds import kinds_of, together, worst_kinds
 from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.evaluation.metric import Measured
@@ -33,7 +34,7 @@ def test_every_kind_that_is_asked_is_judged_and_no_other_attack():
     """A kind that is left out would be the one in which the facts are still said."""
     found = kinds_of(audit_metrics(SETTINGS).values(), known_readings(SETTINGS), "facts_said")
     expected = ["", "unnamed", "paraphrased", "prefixed", "continued", "plain_text"]
-    expected += ["third_party", "quiz", "index_card", "short"]
+    expected += ["third_party", "quiz", "index_card", "short", *DISGUISES, "multi_turn", "primed"]
     assert {metric.name for metric in found} == {f"{kind}_facts_said".lstrip("_") for kind in expected}
 
 

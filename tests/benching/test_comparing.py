@@ -13,7 +13,8 @@ from rkld import UserError, cli
 from rkld.benching import cell_runs
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.comparing import bench, plan
-from rkld.benching.question_benchmark import QuestionEvaluator, calibrated_watch
+from rkld.benching.fine_tuned import calibrated_watch
+from rkld.benching.question_benchmark import QuestionEvaluator
 from rkld.benching.question_figures import FIGURES
 from rkld.benching.registry import open_benchmark
 from rkld.errors import Diverged

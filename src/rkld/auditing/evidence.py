@@ -28,6 +28,7 @@ from rkld.auditing.gates import (
 from rkld.auditing.inputs import Task, people_of, person_of
 from rkld.auditing.kinds import kinds_of, together
 from rkld.auditing.metrics import audit_metrics, known_readings
+from rkld.auditing.registry import known_attacks
 from rkld.evaluation import membership
 from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric, RecordMetric
@@ -145,7 +146,7 @@ def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> _Judged:
     for kind, found in _together(settings, measured).items():
         named[kind]["together"] = found
     note = _membership_note(measured)
-    in_force = gates_in_force(settings.gates(), metrics, readings)
+    in_force = gates_in_force(settings.gates(), metrics, readings, _attacked(settings, metrics, named))
     gates = [judge(gate, named) for gate in in_force]
     blind = _membership_doubts(gates, note, measured, metrics)
     gates = [_unless_blind(gate, blind) for gate in gates]
@@ -209,7 +210,8 @@ def _rows_of(name: str, reading: Any, own: Collection[str], known: Collection[st
     if name == "membership":
         return {**reading, "forget": of(reading["forget"])}
     found = of(reading)
-    return {} if name == "relearning" and not found["probabilities"] else found
+    curves = found.get("probabilities") if isinstance(found, Mapping) else None  # of relearning and merging
+    return {} if curves == {} else found
 
 
 def _person(
@@ -258,6 +260,19 @@ def _measured(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> Measured
         text_auc=text,
         seed=task.settings.seed,
     )
+
+
+def _attacked(settings: AuditSettings, metrics: Mapping[str, Metric], named: Mapping[str, Any]) -> list[str]:
+    """The facts said under those attacks that were run and have a default gate then."""
+    judged = {attack.name for attack in known_attacks(settings) if attack.judged}
+    return [
+        name
+        for name, metric in metrics.items()
+        if isinstance(metric, RecordMetric)
+        and metric.reading in judged
+        and name.endswith("_facts_said")
+        and "audited" in named.get(name, {}).get("figures", {})
+    ]
 
 
 def _together(settings: AuditSettings, measured: Measured) -> dict[str, dict[str, Any]]:

@@ -116,7 +116,7 @@ WITH_CONTROL = frozenset(default.name for default in _DEFAULTS if default.limit 
 
 
 def gates_in_force(
-    given: Sequence[tuple[Kind, str, float]], metrics: Iterable[str], roles: Iterable[str]
+    given: Sequence[tuple[Kind, str, float]], metrics: Iterable[str], roles: Iterable[str], attacked: Iterable[str] = ()
 ) -> list[Gate]:
     """Those that the user set, or the default ones; and those that are part of every verdict.
 
@@ -126,6 +126,8 @@ def gates_in_force(
         given: ("max" or "min", metric, limit) of the user's.
         metrics: names of what an audit with these settings can compute.
         roles: models that were read.
+        attacked: figures of facts said under attacks that were run because they were asked for: each has the gate of
+            the others.
     """
     # One on the other side ("--min gibberish") is beside the default one, not in its place.
     same, known, beside = {(kind, name) for kind, name, _ in given}, set(metrics), set(roles)
@@ -133,7 +135,7 @@ def gates_in_force(
     judged = any(not about_what_was_kept(gate) for gate in own)
     return own + [
         gate
-        for default in _DEFAULTS
+        for default in (*_DEFAULTS, *(_Default(name, "max", SAID, SAID_LESS, required=False) for name in attacked))
         if default.name in known and (default.kind, default.name) not in same and (default.always or not judged)
         if (gate := _made(default, beside)) is not None
     ]

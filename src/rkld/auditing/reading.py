@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from rkld.errors import UserError
 from rkld.evaluation.answering import was_cut
 from rkld.evaluation.metric import Metric, RecordMetric, Risk
 from rkld.evaluation.prefilling import generation_prompts
@@ -33,7 +34,11 @@ GENERATION = ("max_new_tokens",)
 
 @dataclass(frozen=True)
 class Reader:
-    """One model to be read: by its weights, or as a server answers for it (``lm`` is None then)."""
+    """One model to be read: by its weights, or as a server answers for it (``lm`` is None then).
+
+    Attributes:
+        beside: opens another model of the audit, by its role, for attacks that name it in :attr:`Attack.beside`.
+    """
 
     role: str
     backend: GenerationBackend
@@ -41,12 +46,31 @@ class Reader:
     lm: LanguageModel | None
     task: Task
     progress: NoProgress
+    beside: Callable[[str], LanguageModel] | None = None
 
     def loaded(self) -> tuple[LanguageModel, Encoder]:
         """The model and its encoder, for readings that need the weights: others never come here."""
         if self.lm is None or self.encoder is None:
             raise ValueError("the model is served elsewhere, so its weights cannot be read")
         return self.lm, self.encoder
+
+    def other(self, role: str) -> LanguageModel:
+        """Another model of the audit; this one where it has that role.
+
+        Raises:
+            UserError: it cannot be loaded, or has other logits than this one.
+        """
+        lm, _ = self.loaded()
+        if role == self.role:
+            return lm
+        if self.beside is None:
+            raise ValueError("no other model can be opened here")
+        found = self.beside(role)
+        if found.vocab_rows != lm.vocab_rows:
+            raise UserError(
+                f"the {role} has {found.vocab_rows} rows of logits and this model {lm.vocab_rows}: no pair to combine"
+            )
+        return found
 
     def answers(self, title: str, records: Sequence[Record], prefills: Sequence[str] | None = None) -> Rows:
         """Greedy answers as :func:`rkld.evaluation.readings.answer_rows` has them, with the task's facts."""
@@ -155,9 +179,24 @@ class Attack(Reading):
 
     Attributes:
         standard: it belongs to the standard set: those that ask only, and cost little.
+        judged: where it was run, its facts_said has a default gate.
+        beside: roles of other models of the audit that it opens, such as "original".
+        needs: what it needs beside the forget records, in a few words; docs/attacks.md shows it, and the next two.
+        cost: what it takes for each model.
+        source: the paper.
     """
 
     standard: ClassVar[bool] = False
+    judged: ClassVar[bool] = False
+    beside: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+
+    def not_run(self, task: Task, served: bool) -> str | None:
+        """See :meth:`Reading.not_run`; also where a model that it opens was not given."""
+        lacking = [f"--{role}" for role in self.beside if not getattr(task.settings, role)]
+        return super().not_run(task, served) or (f"needs {', '.join(lacking)}" if lacking else None)
 
 
 def encode_asked(encoder: Encoder, records: Sequence[Record], prefills: Sequence[str] | None = None) -> None:

@@ -35,6 +35,7 @@ from rkld.evaluation.endpoint_backend import EndpointBackend
 from rkld.evaluation.metric import KEPT
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import make_folder, write_json, write_text
+from rkld.models.language_model import LanguageModel
 from rkld.models.loading import read_tokenizer, resolve
 from rkld.models.state import fingerprint
 from rkld.pipeline.description import described, prompts, template_warning, weights
@@ -216,6 +217,8 @@ class _AuditRun:
         self.not_run: dict[str, str] = {}
         self.reasons: dict[str, str | None] = {}
         """Of the model that is open: why a reading is not made of it."""
+        self.held: dict[str, str | None] = {}
+        """Role → :meth:`_held`, of those that were asked for."""
         self.noted: dict[str, dict[str, Path]] = {}
         """Role → reading → its file."""
         self.request = self._stated()
@@ -350,8 +353,7 @@ class _AuditRun:
     # Models --------------------------------------------------------------------------------------------------------
 
     def _open(self, role: str) -> Reader:
-        s, name = self.settings, "model" if role == "audited" else role
-        source = self.data[name] if name in self.data else getattr(s, name)
+        s, source = self.settings, self._source(role)
         if role == "audited" and s.endpoint:
             self.progress.say(f"Connecting to {s.endpoint}")
             encoder, template_source = self._served_encoder()
@@ -381,7 +383,27 @@ class _AuditRun:
             self.models[role]["base"] = base or "<object>"
             if base and (beneath := _weights(base)):
                 self.models[role]["base_weights"] = beneath
-        return self._prepared(Reader(role, LocalBackend(lm, encoder), encoder, lm, self.task, self.progress))
+        backend = LocalBackend(lm, encoder)
+        return self._prepared(Reader(role, backend, encoder, lm, self.task, self.progress, self._beside))
+
+    def _beside(self, role: str) -> LanguageModel:
+        """Another model, opened anew while one is read: both are in memory then."""
+        self.progress.say(f"Loading the {role} model beside it")
+        source = self._source(role)
+        if isinstance(source, str):
+            return load_with_encoder(self.settings, model_path(source))[0]
+        return load_with_encoder(self.settings, source, self.tokenizer)[0]
+
+    def _source(self, role: str) -> Any:
+        name = "model" if role == "audited" else role
+        return self.data[name] if name in self.data else getattr(self.settings, name)
+
+    def _held(self, role: str) -> str | None:
+        """What tells a model from others before it is opened: the hash of its files; of an object its fingerprint."""
+        if role not in self.held:
+            source = self._source(role)
+            self.held[role] = _weights(source) if isinstance(source, str) else fingerprint(self._beside(role))
+        return self.held[role]
 
     def _format(self, template_source: str | None, encoder: Encoder) -> dict[str, str]:
         """How the model's records are written; said where it is without a chat template."""
@@ -440,6 +462,7 @@ class _AuditRun:
             if reason is None:
                 try:
                     values = [getattr(self.settings, name) for name in reading.settings]
+                    values += [[getattr(self.settings, of), self._held(of)] for of in getattr(reading, "beside", ())]
                     read = partial(reading.read, reader)
                     found[reading.name] = self._once(reader.role, reading.name, read, reading.version, values)
                 except UserError as error:  # a library or an ability of the server that is not there

@@ -10,13 +10,14 @@ import math
 import random
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from rkld.benching.benchmark import TRAJECTORY, Benchmark, Evaluator, Measured, Task, Tuning, UnlearningCall
+from rkld.benching.benchmark import TRAJECTORY, Evaluator, Measured, Task, UnlearningCall
 from rkld.benching.case_study import choose_cases, complete_cases, write_cases
 from rkld.benching.cells import Cell, Found
+from rkld.benching.fine_tuned import FineTunedBenchmark
 from rkld.benching.plots import draw
 from rkld.benching.question_figures import (
     FIGURES,
@@ -32,20 +33,15 @@ from rkld.errors import UserError
 from rkld.evaluation.questions import encode_answers, mean_losses, question_scores
 from rkld.evaluation.summary import measure
 from rkld.files import read_jsonl, write_jsonl
-from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
-from rkld.pipeline.preparing import check_every, choose, read_inputs, stop_comparison
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 from rkld.records.record import Record
-from rkld.registry import source_hash
 from rkld.settings.benching import QuestionSettings
-from rkld.stopping.calibration import calibrate
 from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.evidence import Evidence
-from rkld.stopping.registry import get_rule
 from rkld.stopping.rules.oracle import Oracle
 
 _NOTES = """\
@@ -81,36 +77,18 @@ TABLE = Table(
 )
 
 
-class QuestionBenchmark(Benchmark):
+class QuestionBenchmark(FineTunedBenchmark):
     """Asks the :data:`~rkld.benching.question_figures.SETS` and compares with a retrained model."""
 
     settings: QuestionSettings
     settings_class = QuestionSettings
-    references = ("retrained", "original")
     moments = ("last", "stop", "oracle")
     table = TABLE
-    files: ClassVar[frozenset[str]] = frozenset({"chat_template"})
-    encoding = ("max_new_tokens", "system_prompt", "chat_template", "template_date")
+    encoding = (*FineTunedBenchmark.encoding, "max_new_tokens")
 
-    def check(self) -> None:
-        """Refuse an unknown stopping rule, and one that needs what a benchmark has not."""
-        if needed := get_rule(self.settings.stop).required:
-            raise UserError(
-                f"--stop {self.settings.stop} needs {', '.join(f'--{name}' for name in needed)}, which this benchmark "
-                "does not take. Give a rule that needs none, such as placebo or chance_rank."
-            )
-        super().check()
-
-    def seeds(self) -> Sequence[int]:
-        return range(self.settings.seeds)
-
-    def tuning_place(self) -> tuple[str, int] | None:
-        """Split and seed of people who are not reported on; None: nothing is tuned."""
-        return None
-
-    def tuning(self) -> Tuning | None:
-        place, s = self.tuning_place(), self.settings
-        return Tuning(*place, [factor * s.peak_lr for factor in s.factors], _tuning_loss) if place else None
+    def tuning_loss(self, figures: Mapping[str, Any]) -> tuple[float, ...]:
+        """KS distance to the retrained model, then the loss of retain probability."""
+        return figures.get("ks_distance", math.inf), -figures.get("retain_probability", 0.0)
 
     # Data and models
 
@@ -138,29 +116,6 @@ class QuestionBenchmark(Benchmark):
                 found[name] = [found[name][i] for i in sorted(chosen)]
         return found
 
-    def given_model(self, role: str, split: str, seed: int) -> str | None:
-        given: str | None = getattr(self.settings, role)
-        for name, value in self.filled_in(split, seed).items():
-            given = given and given.replace(f"{{{name}}}", value)
-        return given
-
-    def filled_in(self, split: str, seed: int) -> dict[str, str]:
-        """What stands for a name in braces in ``--original`` and ``--retrained``."""
-        return {"split": split, "seed": str(seed)}
-
-    def load(self, source: str | Path) -> tuple[LanguageModel, Encoder]:
-        s, lm = (
-            self.settings,
-            open_model(source, chat_template=self.settings.chat_template, method_files=self.own_method_files),
-        )
-        encoder = Encoder(
-            lm.tokenizer,
-            system_prompt=s.system_prompt,
-            template_date=s.template_date,
-            context_length=lm.context_length,
-        )
-        return lm, encoder
-
     # Measuring
 
     def cases(self, cell: Cell) -> int:
@@ -169,12 +124,7 @@ class QuestionBenchmark(Benchmark):
 
     def identity(self, cell: Cell) -> dict[str, Any]:
         cases = self.cases(cell)  # without any, a cell that has some will do
-        own_rule = source_hash(self.settings.stop) if cell.variant else None
-        return (
-            super().identity(cell)
-            | ({"cases": cases} if cases else {})
-            | ({"stopping rule's file": own_rule} if own_rule else {})
-        )
+        return super().identity(cell) | ({"cases": cases} if cases else {})
 
     def evaluator(
         self, cell: Cell, task: Task, encoder: Encoder, references: Mapping[str, Mapping[str, Any]]
@@ -193,10 +143,8 @@ class QuestionBenchmark(Benchmark):
         self, cell: Cell, call: UnlearningCall, evaluator: Evaluator, lm: LanguageModel
     ) -> dict[str, StoppingCallback]:
         assert isinstance(evaluator, QuestionEvaluator)
-        folder = cell.folder(self.settings.folder)
-        stop = calibrated_watch(self.settings.stop, call, lm, evaluator.encoder, folder / "stop")
-        oracle = oracle_watch(evaluator, call.steps_per_epoch, folder)
-        return ({"stop": stop} if stop else {}) | {"oracle": oracle}
+        oracle = oracle_watch(evaluator, call.steps_per_epoch, cell.folder(self.settings.folder))
+        return self.stop_watch(cell, call, lm, evaluator.encoder) | {"oracle": oracle}
 
     # Tables
 
@@ -209,11 +157,6 @@ class QuestionBenchmark(Benchmark):
         except ImportError:
             notes.append("No plots: they need matplotlib (pip install 'rkld[plots]'); the tables are written.")
         return rows, files, notes
-
-
-def _tuning_loss(figures: Mapping[str, Any]) -> tuple[float, ...]:
-    """KS distance to the retrained model, then the loss of retain probability."""
-    return figures.get("ks_distance", math.inf), -figures.get("retain_probability", 0.0)
 
 
 class QuestionEvaluator(Evaluator):
@@ -261,24 +204,6 @@ class QuestionEvaluator(Evaluator):
                 if name == "forget":
                     found[name]["names_whole"] = names_whole(records, own.answers or (), self.names)
         return found
-
-
-def calibrated_watch(
-    stop: str, call: UnlearningCall, lm: LanguageModel, encoder: Encoder, folder: Path
-) -> StoppingCallback | None:
-    """The rule as ``rkld unlearn --stop`` would follow it, aimed by the original ``lm``.
-
-    None where that would take the last step: with nothing to compare with, or an aim that cannot steer.
-    """
-    chosen, objects = choose({"model": call.model, **call.data}, {**call.settings, "stop": stop})
-    comparison = stop_comparison(read_inputs(chosen, **{name: objects.get(name) for name in call.data}), encoder)
-    if comparison is None:
-        return None
-    calibration = calibrate(get_rule(chosen.stop), comparison, lm)
-    if calibration.refusal:
-        return None
-    every = check_every(chosen, call.steps_per_epoch)
-    return StoppingCallback(comparison.read, calibration.rule, every, folder, ends_training=False)
 
 
 def oracle_watch(evaluator: QuestionEvaluator, steps_per_epoch: int, folder: Path) -> StoppingCallback:

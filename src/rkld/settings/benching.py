@@ -60,8 +60,8 @@ class BenchSettings:
 
 
 @dataclass(frozen=True)
-class QuestionSettings(BenchSettings):
-    """Settings of a benchmark that asks questions with right and wrong answers, beside a retrained model."""
+class FineTunedSettings(BenchSettings):
+    """Settings of a benchmark whose models are fine-tuned with and without what is to be forgotten."""
 
     seeds: int = setting(3, "Seeds 0, 1, ….", low=1, affects="nothing")
     original: str | None = of("original", help="An original model that is there; {split} and {seed} are filled in.")
@@ -71,7 +71,6 @@ class QuestionSettings(BenchSettings):
         metavar="MODEL",
         affects="figures",
     )
-    subject: tuple[str, ...] = of("subject", help="Names to forget, or a file. Default: those of the people to forget.")
     stop: str = of("stop", help="The rule of the calibrated stop: placebo, chance_rank, or FILE.py:NAME.")
     tune: bool = setting(
         False,
@@ -80,17 +79,6 @@ class QuestionSettings(BenchSettings):
     )
     grid: str = setting(
         "0.5,1,2", "Comma-separated factors of the learning rate that --tune tries, for all alike.", affects="nothing"
-    )
-    questions: int | None = of("questions", help="At most so many evaluated per set beside forget. Default: all.")
-    cases: int = setting(
-        0,
-        "Forget questions of the case study: each method's direct answer and top 5 of the blank, in cases.md; the "
-        "texts are kept.",
-        low=0,
-        affects="nothing",
-    )
-    max_new_tokens: int = of(
-        "max_new_tokens", default=64, help="Longest generated answer, in tokens.", affects="figures"
     )
     system_prompt: str | None = of("system_prompt", affects="figures")
     chat_template: str | None = of("chat_template", affects="figures")
@@ -108,6 +96,24 @@ class QuestionSettings(BenchSettings):
             return [float(factor) for factor in listed(self.grid)]
         except ValueError:
             raise UserError(f"--grid is '{self.grid}': give factors above 0, separated by commas.") from None
+
+
+@dataclass(frozen=True)
+class QuestionSettings(FineTunedSettings):
+    """Settings of a benchmark that asks questions with right and wrong answers, beside a retrained model."""
+
+    subject: tuple[str, ...] = of("subject", help="Names to forget, or a file. Default: those of the people to forget.")
+    questions: int | None = of("questions", help="At most so many evaluated per set beside forget. Default: all.")
+    cases: int = setting(
+        0,
+        "Forget questions of the case study: each method's direct answer and top 5 of the blank, in cases.md; the "
+        "texts are kept.",
+        low=0,
+        affects="nothing",
+    )
+    max_new_tokens: int = of(
+        "max_new_tokens", default=64, help="Longest generated answer, in tokens.", affects="figures"
+    )
 
 
 def listed(text: str) -> list[str]:

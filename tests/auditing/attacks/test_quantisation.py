@@ -132,6 +132,19 @@ def test_every_linear_layer_but_the_head_is_rounded_and_nothing_else():
             assert torch.equal(p, before[name]) != linear, name
 
 
+def test_whole_rows_have_one_grid_and_fewer_bits_are_coarser():
+    lm = model()
+    layer = lm.inner.model.layers[0].self_attn.q_proj
+    weight = layer.weight.detach().clone()
+    with quantised(lm, 4, group_size=0):
+        torch.testing.assert_close(layer.weight, plain(weight, 4, weight.shape[1]))
+    errors = []
+    for bits, group_size in ((3, 0), (3, 16), (4, 16), (8, 16)):
+        with quantised(lm, bits, group_size=group_size):
+            errors.append(float((layer.weight.detach() - weight).abs().mean()))
+    assert errors == sorted(errors, reverse=True)
+
+
 def test_gpt2_is_rounded_along_its_inputs():
     """Its layers keep (inputs, outputs): groups over outputs would be another quantisation."""
     lm = of_kind("GPT2", **GPT2)

@@ -25,6 +25,9 @@ class Context(Attack):
     risk = "attribute inference"
     weights = False
     settings = GENERATION
+    needs = "two records of a person"
+    cost = "1 answer a question"
+    source = "Shumailov et al. 2024, arXiv 2407.00106"
     words = "others stand before the question"
     metric_names = ("facts_said",)
 

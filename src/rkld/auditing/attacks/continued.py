@@ -70,6 +70,9 @@ class Continued(Attack):
     weights = False
     wording = True
     settings = GENERATION
+    needs = "facts; of a served model its tokenizer"
+    cost = "2 continuations a fact"
+    source = "Carlini et al. 2021, arXiv 2012.07805"
 
     def missing(self, task: Task) -> str | None:
         return no_facts(task)

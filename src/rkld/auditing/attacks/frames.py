@@ -22,6 +22,9 @@ class Frames(Attack):
     weights = False
     wording = True
     settings = GENERATION
+    needs = "questions, or facts"
+    cost = "4 answers a question"
+    source = "of rkld"
 
     def missing(self, task: Task) -> str | None:
         return None if _asked(task) else "needs records with a question, or facts"

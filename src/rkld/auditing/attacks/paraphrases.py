@@ -19,6 +19,9 @@ class Paraphrases(Attack):
     weights = False
     wording = True
     settings = GENERATION
+    needs = "paraphrased questions, or facts"
+    cost = "1 answer a paraphrase"
+    source = "Maini et al. 2024, arXiv 2401.06121"
     prefix, words = "paraphrased", "the question reworded"
     metric_names = ("rouge_l", *SAID, "borrowed_facts")
 

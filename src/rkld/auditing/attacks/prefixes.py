@@ -31,6 +31,9 @@ class Prefixes(Attack):
     weights = False
     wording = True
     settings = GENERATION
+    needs = "questions"
+    cost = "3 answers a question"
+    source = "Jin et al. 2024, arXiv 2406.10890"
     prefix, words = "prefixed", "the worst over the begun answers"
     metric_names = (*SAID, "rouge_l")
 

@@ -37,6 +37,11 @@ class Quantisation(Attack):
     risk = "quantisation"
     settings = GENERATION
     bits: ClassVar[int]
+    group_size: ClassVar[int] = 128
+    """Columns; 0: whole rows."""
+    needs = "linear layers"
+    cost = "1 answer a question and a reading of the likelihoods, of an adapter's model twice"
+    source = "Zhang et al. 2024, arXiv 2410.16454"
 
     def why_not_applicable(self, lm: LanguageModel) -> str | None:
         try:
@@ -55,9 +60,9 @@ class Quantisation(Attack):
         found: dict[str, Rows] = {}
         parts: tuple[Literal["merged", "base"], ...] = ("merged", "base") if model.is_adapter else ("merged",)
         for part in parts:
-            with quantised(model, self.bits, adapter=part) as lm:
+            with quantised(model, self.bits, group_size=self.group_size, adapter=part) as lm:
                 rounded = Reader(
-                    f"{reader.role}, {self.bits}-bit",
+                    f"{reader.role}, {self.name}",
                     LocalBackend(lm, encoder),
                     encoder,
                     lm,
@@ -70,7 +75,10 @@ class Quantisation(Attack):
 
     def metrics(self) -> list[Metric]:
         names = ("probability", "extraction_strength", "rouge_l", "facts_said")
-        merged, base = (f"weights {how}rounded to {self.bits} bits" for how in ("merged, then ", "of the base "))
+        groups = {0: " by rows", 128: ""}.get(self.group_size, f" in groups of {self.group_size}")
+        merged, base = (
+            f"weights {how}rounded to {self.bits} bits{groups}" for how in ("merged, then ", "of the base ")
+        )
         return [
             *(self.metric(name, words=merged, part="merged") for name in names),
             *(self.metric(name, f"{self.name}_base", base, part="base") for name in names),
@@ -91,6 +99,36 @@ class EightBit(Quantisation):
 
     title = "weights rounded to 8 bits, group by group"
     bits = 8
+
+
+class CoarserOrFiner(Quantisation):
+    """Other bits and group sizes than the two that are usual: judged where they were asked for."""
+
+    judged = True
+
+
+@ATTACKS.register("3bit")
+class ThreeBit(CoarserOrFiner):
+    """At 3 bits."""
+
+    title = "weights rounded to 3 bits, group by group"
+    bits = 3
+
+
+@ATTACKS.register("4bit_g32")
+class FourBitSmallGroups(CoarserOrFiner):
+    """At 4 bits in small groups, as GGUF has them: what is rounded least keeps most of an unlearning."""
+
+    title = "weights rounded to 4 bits in groups of 32"
+    bits, group_size = 4, 32
+
+
+@ATTACKS.register("4bit_rows")
+class FourBitRows(CoarserOrFiner):
+    """At 4 bits by whole rows: the coarsest grid, which small changes of an unlearning least outlive."""
+
+    title = "weights rounded to 4 bits, a whole row at a time"
+    bits, group_size = 4, 0
 
 
 def round_to_groups(weight: Tensor, bits: int, group_size: int) -> Tensor:
@@ -124,10 +162,10 @@ def quantised(
     are small.
 
     Args:
-        bits: 4 or 8 in practice.
-        group_size: columns; 128 is usual for AWQ and GPTQ. Not that of a base model which came out of a rounded file
-            itself (the alias smollm2-135m: 32): on the base's own grid rounding takes the weights back to the base, and
-            all fine-tuning with it.
+        bits: 3, 4 or 8 in practice.
+        group_size: columns, 0 for whole rows; 128 is usual for AWQ and GPTQ. Not that of a base model which came out of
+            a rounded file itself (the alias smollm2-135m: 32): on the base's own grid rounding takes the weights back
+            to the base, and all fine-tuning with it.
         adapter: of an adapter's model: it is merged into its base, which is then rounded; or the base is rounded and
             the adapter works on it as it is, as in QLoRA.
 
@@ -143,7 +181,7 @@ def quantised(
         for layer in layers:
             # Conv1D (GPT-2) keeps its weight as (inputs, outputs).
             weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
-            weight.copy_(round_to_groups(weight, bits, group_size))
+            weight.copy_(round_to_groups(weight, bits, group_size or weight.shape[1]))
         yield lm
     finally:
         if merged:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import random
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -125,26 +127,55 @@ def relearn(
     seed: int = 0,
     progress: NoProgress | None = None,
 ) -> Relearned:
-    """Train ``lm`` on the answers of a share of the records, watch the others, and put the weights back.
+    """:func:`teach` a share of the records (:func:`draw`), and watch the others.
+
+    Raises:
+        UserError: too few records, or as of :func:`teach`.
+    """
+    chosen = set(draw(records, share, seed))
+    return teach(
+        lm,
+        encoder,
+        [record for i, record in enumerate(records) if i in chosen],
+        [record for i, record in enumerate(records) if i not in chosen],
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        lora=lora,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def teach(
+    lm: LanguageModel,
+    encoder: Encoder,
+    taught: Sequence[Record],
+    rest: Sequence[Record],
+    *,
+    epochs: int = 10,
+    lr: float | None = None,
+    batch_size: int = 4,
+    lora: bool = False,
+    seed: int = 0,
+    progress: NoProgress | None = None,
+) -> Relearned:
+    """Train ``lm`` on the answers of some records, watch others, and put the weights back.
 
     All weights are trained; of an adapter's model, the adapter. The learning rate stays the same throughout, so a curve
     does not depend on how long it goes on. Weights in bfloat16, which would round small steps away, are trained and
     measured in float32.
 
     Args:
-        share: of the records to train on (:func:`draw`).
         lr: default: as of an unlearning (:func:`rkld.settings.table.peak_lr`).
         batch_size: records per optimizer step.
         lora: train a new adapter in place of all weights: a weaker attack, where memory is short.
 
     Raises:
-        UserError: too few records, or the weights are quantised and ``lora`` is not asked for.
+        UserError: the weights are quantised and ``lora`` is not asked for.
     """
     progress = progress or NoProgress()
-    chosen = set(draw(records, share, seed))
-    encoded = [encoder.encode(record) for record in records]
-    taught = [e for i, e in enumerate(encoded) if i in chosen]
-    rest = [e for i, e in enumerate(encoded) if i not in chosen]
+    encoded, watched = encode_all(encoder, taught), encode_all(encoder, rest)
     with _attacked(lm, lora, seed) as attacked, tempfile.TemporaryDirectory() as folder:
         args = RKLDConfig(
             output_dir=folder,
@@ -156,13 +187,13 @@ def relearn(
             seed=seed,
             use_cpu=lm.device.type == "cpu",
         )
-        steps = fine_tuning_steps(taught, args)
-        watch = _CurveCallback(attacked, taught, rest, every=math.ceil(steps / CHECKS))
+        steps = fine_tuning_steps(encoded, args)
+        watch = _CurveCallback(attacked, encoded, watched, every=math.ceil(steps / CHECKS))
         with progress.bar("relearning", steps) as advance:
-            fine_tune(attacked, taught, args, [watch, TrainingBar(advance)])
+            fine_tune(attacked, encoded, args, [watch, TrainingBar(advance)])
     return Relearned(
-        trained=tuple(e.key for e in taught),
-        rest=tuple(e.key for e in rest),
+        trained=tuple(e.key for e in encoded),
+        rest=tuple(e.key for e in watched),
         steps=tuple(watch.steps),
         probabilities=tuple(watch.rest_probabilities),
         learned=tuple(watch.learned),
@@ -233,15 +264,13 @@ def _gained(reading: Mapping[str, Any]) -> Values:
     return {key: curve[-1] - curve[0] for key, curve in reading["probabilities"].items()}
 
 
-def _effort(measured: Measured, role: str) -> dict[str, Any] | None:
-    """Steps until the rest is back; null: not within the budget."""
-    reading = measured.of(role, "relearning")
+def _effort(name: str, measured: Measured, role: str) -> dict[str, Any] | None:
+    """Steps until the rest is back, of the reading ``name``; null: not within the budget."""
+    reading = measured.of(role, name)
     if not reading:
         return None
     curves = np.array(list(reading["probabilities"].values()))  # (n, checks)
-    original = measured.of("original", "likelihood")
-    known = [math.exp(-original[key]["loss"]) for key in reading["probabilities"] if key in original]
-    level = LEVEL * (float(np.mean(known)) if known else 1.0)
+    level = half_of_the_original(measured, list(reading["probabilities"]))
     budget = reading["steps"][-1]
 
     def steps(rows: np.ndarray) -> float:
@@ -254,19 +283,32 @@ def _effort(measured: Measured, role: str) -> dict[str, Any] | None:
     return {**drawn, **never, "level": level, "budget": budget}
 
 
-@ATTACKS.register("relearning")
-class Relearning(Attack):
-    """:func:`relearn` on a share of the forget records; the rest is measured."""
+def half_of_the_original(measured: Measured, keys: Sequence[str]) -> float:
+    """Probability of these records at which half is back: :data:`LEVEL` of the original's, or of 1 without one."""
+    original = measured.of("original", "likelihood")
+    known = [math.exp(-original[key]["loss"]) for key in keys if key in original]
+    return LEVEL * (float(np.mean(known)) if known else 1.0)
+
+
+class RelearningAttack(Attack):
+    """:func:`teach` some records, and watch forget records that are not among them."""
 
     risk = "relearning"
-    title = "fine-tuning on a share of the records, then asking for the rest"
-    settings = ("relearn_share", "relearn_epochs", "relearn_lr", "seed")
+    settings: ClassVar[tuple[str, ...]] = ("relearn_epochs", "relearn_lr", "seed")
+    lora: ClassVar[bool] = False
+    cost = "a training of --relearn-epochs on what is taught, and 11 readings of the likelihoods"
+
+    @abstractmethod
+    def split(self, task: Task) -> tuple[list[Record], list[Record]]:
+        """What is taught, and what is watched.
+
+        Raises:
+            UserError: either would be empty; the sentence says what is needed.
+        """
 
     def missing(self, task: Task) -> str | None:
-        if len(task.forget) < 2:
-            return "needs two forget records: one to learn again, one to ask for"
         try:
-            draw(task.forget, task.settings.relearn_share, task.settings.seed)
+            self.split(task)
         except UserError as error:
             return str(error)
         return None
@@ -274,27 +316,27 @@ class Relearning(Attack):
     def why_not_applicable(self, lm: LanguageModel) -> str | None:
         """A quantised model is attacked by a new adapter, which must fit it."""
         try:
-            if lm.is_quantised:
+            if self.lora or lm.is_quantised:
                 check_adapter_fits(lm, rank=RANK)
         except UserError as error:
             return str(error)
         return None
 
     def encode(self, task: Task, encoder: Encoder) -> None:
-        encode_all(encoder, task.forget)
+        for some in self.split(task):
+            encode_all(encoder, some)
 
     def read(self, reader: Reader) -> dict[str, Any]:
         """``steps`` (C,), ``learned`` (C,), ``probabilities`` (key → (C,)) of the rest, keys ``trained`` on."""
         lm, encoder = reader.loaded()
         settings = reader.task.settings
-        found = relearn(
+        found = teach(
             lm,
             encoder,
-            reader.task.forget,
-            share=settings.relearn_share,
+            *self.split(reader.task),
             epochs=settings.relearn_epochs,
             lr=settings.relearn_lr,
-            lora=lm.is_quantised,
+            lora=self.lora or lm.is_quantised,
             seed=settings.seed,
             progress=reader.progress,
         )
@@ -307,32 +349,65 @@ class Relearning(Attack):
         }
 
     def metrics(self) -> list[Metric]:
+        own = self.name == "relearning"
+        first, after = ("relearned_probability", "") if own else (f"{self.name}_probability", f": {self.title}")
         return [
             RecordMetric(
-                "relearned_probability",
-                "probability of the rest once a share was learned again",
+                first,
+                "probability of the rest once a share was learned again" if own else f"probability after it{after}",
                 self.name,
                 _relearned,
                 unit="probability",
-                explanation="How likely the other records are once a part of them was learned again: what was only "
-                "hidden comes back quickly.",
+                explanation="How likely these records are once others of them, or something else, were learned: what "
+                "was only hidden comes back quickly.",
+                source=self.source,
             ),
             RecordMetric(
-                "relearning_gain",
-                "how far that has risen meanwhile",
+                f"{self.name}_gain",
+                f"how far the probability has risen meanwhile{after}",
                 self.name,
                 _gained,
                 bounds=(-1.0, 1.0),
-                explanation="How far that rose by learning a part again: what was never known does not rise with it.",
+                explanation="How far that rose by learning: what was never known does not rise with it.",
+                source=self.source,
             ),
             Aggregate(
-                "relearning_effort",
-                "optimizer steps until the rest is back",
-                _effort,
+                f"{self.name}_effort",
+                f"optimizer steps until the rest is back{after}",
+                partial(_effort, self.name),
                 direction="high",
                 unit="optimizer steps",
                 bounds=(0.0, math.inf),
                 risk="relearning",
-                explanation="How many steps it takes to have the rest back: the more, the less of it was left.",
+                explanation="How many steps it takes to have half of the rest back: the more, the less of it was left.",
+                source=self.source,
             ),
         ]
+
+
+@ATTACKS.register("relearning")
+class Relearning(RelearningAttack):
+    """A share of the forget records is taught; the rest is watched."""
+
+    title = "fine-tuning on a share of the records, then asking for the rest"
+    settings = ("relearn_share", *RelearningAttack.settings)
+    needs = "two records"
+    source = "Hu et al. 2024, arXiv 2406.13356; Lynch et al. 2024, arXiv 2402.16835"
+
+    def split(self, task: Task) -> tuple[list[Record], list[Record]]:
+        records, s = task.forget, task.settings
+        if len(records) < 2:
+            raise UserError("needs two forget records: one to learn again, one to ask for")
+        chosen = set(draw(records, s.relearn_share, s.seed))
+        parts: tuple[list[Record], list[Record]] = ([], [])
+        for i, record in enumerate(records):
+            parts[i not in chosen].append(record)
+        return parts
+
+
+@ATTACKS.register("relearning_lora")
+class RelearningLora(Relearning):
+    """The same by a new adapter, which is what most attackers can afford."""
+
+    title = "the same fine-tuning by LoRA"
+    lora = True

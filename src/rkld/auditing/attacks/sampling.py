@@ -21,6 +21,9 @@ class Sampling(Attack):
     standard = True
     weights = False
     settings = (*GENERATION, "samples", "seed")
+    needs = "facts"
+    cost = "--samples answers a question"
+    source = "Reisizadeh et al. 2025, arXiv 2511.04934"
 
     def missing(self, task: Task) -> str | None:
         return no_facts(task)

@@ -13,6 +13,7 @@ import torch
 
 from rkld.benching.benchmark import Task, Workload, weights_bytes
 from rkld.benching.cells import Cell
+from rkld.benching.fine_tuned import learn
 from rkld.benching.question_benchmark import QuestionBenchmark
 from rkld.benching.question_figures import SETS
 from rkld.benching.registry import BENCHMARKS
@@ -20,17 +21,12 @@ from rkld.errors import UserError, nearest
 from rkld.files import contents
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
-from rkld.pipeline.arguments import micro_batches
 from rkld.progress import NoProgress
-from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.record import Record
 from rkld.settings.benching import QuestionSettings, listed
 from rkld.settings.specification import setting
 from rkld.settings.table import of
-from rkld.training.callbacks import TrainingBar
-from rkld.training.config import RKLDConfig
-from rkld.training.trainer import fine_tune
 
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 """TOFU's forget sets, and what is kept beside each."""
@@ -235,26 +231,21 @@ class Tofu(QuestionBenchmark):
         assert s.train_lr is not None  # filled in by now
         torch.manual_seed(0)
         lm = load_model(s.model, chat_template=s.chat_template)
-        encoder = Encoder(lm.tokenizer, system_prompt=s.system_prompt, template_date=s.template_date)
         records = self._retained(split)
         if role == "original":
             records = [*records, *read_records(f"{s.data}:{split}", "forget")]
-        encoded = [encoder.encode(record) for record in records]
-        parts = micro_batches(s.train_batch)
-        args = RKLDConfig(
-            output_dir=str(folder),
-            num_train_epochs=s.train_epochs,
-            learning_rate=s.train_lr,
-            per_device_train_batch_size=s.train_batch // parts,
-            gradient_accumulation_steps=parts,
-            save_total_limit=1,
+        return learn(
+            lm,
+            self.encoder(lm),
+            records,
+            folder,
+            epochs=s.train_epochs,
+            lr=s.train_lr,
+            batch_size=s.train_batch,
             bf16=s.bf16,
-            seed=0,
+            title=role,
+            progress=progress,
         )
-        steps = s.train_epochs * -(-len(encoded) // s.train_batch)
-        with progress.bar(role, steps) as advance:
-            fine_tune(lm, encoded, args, [TrainingBar(advance)])
-        return lm
 
     def workload(self) -> Workload:
         s, split = self.settings, self.splits()[0]

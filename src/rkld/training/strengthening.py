@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from rkld.files import make_folder
-from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.micro_batches import is_reworded, pools, steps_per_epoch
+from rkld.losses.targets import to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state, save_state
 from rkld.progress import NoProgress

@@ -20,7 +20,7 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("cases", [5, pytest.param(None, marks=pytest.mark.slow)], ids=["what has bars", "all"])
+@pytest.mark.parametrize("cases", [3, pytest.param(None, marks=pytest.mark.slow)], ids=["the first", "all"])
 def test_a_dry_run(tmp_path, monkeypatch, cases):
     """Every loss and every step once; libraries that are not there are said to be not run, and hold no bar."""
     monkeypatch.setattr(gpu, "CALLS", 1)
@@ -35,7 +35,7 @@ def test_a_dry_run(tmp_path, monkeypatch, cases):
             assert isinstance(figures, dict) or missing, (key, name, figures)
     bars = found["results"]["bars"]
     assert bars["1B.full.batch8.time.vs_answer_only_sft"]["stands"] in ("holds", "missed")
-    assert "| 7B.lora.batch8.peak_gb | 24.0 |" in (tmp_path / "gpu.md").read_text()
+    assert "| 1B.full.batch8.time.vs_answer_only_sft | 1.1 |" in (tmp_path / "gpu.md").read_text()
 
 
 def test_what_no_time_is_left_for_is_listed_as_not_run(monkeypatch):

@@ -242,13 +242,14 @@ def test_no_rows_at_all():
 
 def test_states_head_and_batch_may_lie_on_different_devices():
     """As a model is that is spread over GPUs: all meets where the head is ("meta" stands in for a second device)."""
-    head = torch.nn.Linear(4, 9, bias=False, device="meta")
-    states = {None: torch.randn(6, 4, requires_grad=True), 0: torch.randn(6, 4)}
+    head = torch.nn.Linear(4, 9, bias=False, device="meta", dtype=torch.float64)
+    states = {None: torch.randn(6, 4, dtype=torch.float64, requires_grad=True), 0: torch.randn(6, 4)}
     terms = [
         Term("forget", "forget", answer, to_labels),
         StateTerm("layer", "forget", answer, lambda rows, inputs: rows.square().mean(-1)),
     ]
-    inputs = {"labels": torch.tensor([3, 8]), "weights": torch.ones(2), "rows": torch.tensor([1, 4])}
+    weights = torch.ones(2, dtype=torch.float64)
+    inputs = {"labels": torch.tensor([3, 8]), "weights": weights, "rows": torch.tensor([1, 4])}
     batch = {"rows": torch.tensor([1, 4]), "terms": {"forget": inputs, "layer": inputs}}
     total, parts = evaluate(terms, batch, states, head)
     assert {t.device.type for t in (total, *parts.values())} == {"meta"}
@@ -275,8 +276,9 @@ def test_models_that_share_a_head_are_one_product(monkeypatch):
     )
     assert read == [12, 6]  # chunks of 4 and 2 rows
     logits = F.linear(p["hidden"], p["weight"], p["bias"])
-    l_o, l_aug = (F.linear(p[name], p["weight"], p["bias"]) for name in ("original", "strengthened"))
-    target = torch.log_softmax(composite_logits(l_o, l_aug, 8.0), -1)
+    with torch.no_grad():
+        l_o, l_aug = (F.linear(p[name], p["weight"], p["bias"]) for name in ("original", "strengthened"))
+        target = torch.log_softmax(composite_logits(l_o, l_aug, 8.0), -1)
     log_probs = torch.log_softmax(logits, -1)
     expected = (p["weights"] * (log_probs.exp() * (log_probs - target)).sum(-1)).sum()
     torch.testing.assert_close(total, expected)

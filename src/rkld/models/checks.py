@@ -104,6 +104,23 @@ def check_mergeable(lm: LanguageModel) -> None:
         )
 
 
+@torch.no_grad()
+def check_alike(lm: LanguageModel, other: LanguageModel) -> None:
+    """Refuse ``other``, made of ``lm``, where both do not answer alike: libraries keep few bits in changing layouts."""
+    ids = torch.randint(lm.vocab_rows, (1, 16), generator=torch.Generator().manual_seed(0)).to(lm.device)
+    found = []
+    for each in (other, lm):
+        with evaluating(each.model):
+            found.append(each.model(input_ids=ids, use_cache=False).logits)
+    difference = _relative_difference(*found)
+    if not difference <= ROUNDED_STATES:
+        raise UserError(
+            f"The weights of {lm.source}, made whole and with the adapter merged in, do not answer as both do together "
+            f"(relative difference: {difference:.2g}, allowed: {ROUNDED_STATES:g}): leave out --merge, or merge on "
+            "another device."
+        )
+
+
 def check_shapes(lm: LanguageModel) -> None:
     head = lm.inner.get_output_embeddings()
     if not isinstance(head, nn.Linear):

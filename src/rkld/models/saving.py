@@ -12,7 +12,7 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 
 from rkld.files import new_folder
-from rkld.models.checks import check_mergeable
+from rkld.models.checks import check_alike, check_mergeable
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import lasting_reference
 from rkld.models.source import carry
@@ -51,13 +51,17 @@ def merged(lm: LanguageModel) -> LanguageModel:
     what the adapter has learned.
 
     Raises:
-        UserError: nothing makes these quantised weights whole.
+        UserError: nothing makes these quantised weights whole, or what came out says something else.
     """
     if not lm.is_adapter:
         return lm
     check_mergeable(lm)
     model = copy.deepcopy(lm.model)
-    return dataclasses.replace(lm, model=(_whole(model, lm.dtype) if lm.is_quantised else model).merge_and_unload())
+    if not lm.is_quantised:
+        return dataclasses.replace(lm, model=model.merge_and_unload())
+    whole = dataclasses.replace(lm, model=_whole(model, lm.dtype).merge_and_unload())
+    check_alike(lm, whole)
+    return whole
 
 
 def _whole(model: PeftModel, dtype: torch.dtype) -> PeftModel:

@@ -33,6 +33,7 @@ from rkld.errors import UserError
 from rkld.evaluation.generation import greedy, supports_left_padding
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.divergences import reverse_kl
+from rkld.losses.targets import Towards
 from rkld.models.adapters import new_adapter, reach
 from rkld.models.hidden_states import hidden_at
 from rkld.models.language_model import LanguageModel
@@ -195,7 +196,7 @@ def ours(
     with torch.no_grad():
         inputs = {n: hidden_at(lm.backbone, ids, rows) for n, lm in zip(("original", "strengthened"), lms)}
     hidden = hidden_at(student.backbone, ids, rows)
-    segment = Segment(weights, lambda z, i, spare: reverse_kl(z, teacher.composite(i, spare), spare[1]), inputs)
+    segment = Segment(weights, Towards(reverse_kl, teacher.composite), inputs)
     head = student.head
     return linear_divergence(hidden, head.weight, head.bias, [segment], 3, student.logit_transform)[0]
 

@@ -27,9 +27,11 @@ from torch.nn import functional as F
 
 from benchmarks.common import write
 from benchmarks.resource_usage import Measured, median, paired, ratio
-from rkld.losses.chunked import RowLoss, Segment, linear_divergence
+from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.divergences import jensen_shannon
+from rkld.losses.targets import Loss, Towards
 from rkld.methods.registry import get_method
+from rkld.models.logit_transform import NONE
 from rkld.teacher.logits import Teacher
 
 ALPHA = 8.0
@@ -71,10 +73,11 @@ class Problem:
         return found
 
     def teacher(self) -> Teacher:
-        """Ours, on these heads."""
+        """Ours, on these heads; a frozen one is the student's own."""
         heads = {"original": {"weight": self.original_head}, "strengthened": {"weight": self.strengthened_head}}
+        heads = {} if self.head is self.original_head else heads
         teacher = Teacher(SimpleNamespace(read_head=heads.get, has_head=heads.__contains__), alpha=ALPHA)
-        teacher.attach(SimpleNamespace(head=SimpleNamespace(weight=self.head, bias=None), device=DEVICE))
+        teacher.attach(SimpleNamespace(head=SimpleNamespace(weight=self.head, bias=None), logit_transform=NONE))
         return teacher
 
 
@@ -107,11 +110,10 @@ def naive_jsd(p: Problem) -> Tensor:
 
 
 def ours_jsd(p: Problem) -> Tensor:
-    teacher = p.teacher()
-    return _ours(p, lambda logits, inputs, spare: jensen_shannon(logits, teacher.original(inputs, spare), spare[1]))
+    return _ours(p, Towards(jensen_shannon, p.teacher().original))
 
 
-def _ours(p: Problem, loss: RowLoss) -> Tensor:
+def _ours(p: Problem, loss: Loss) -> Tensor:
     rows = {"original": p.original, "strengthened": p.strengthened}
     weights = torch.full((len(p.hidden),), 1 / len(p.hidden), device=DEVICE)
     return linear_divergence(p.hidden, p.head, None, [Segment(weights, loss, rows)])[0]

@@ -10,7 +10,7 @@ of b bytes each, P' of them trained, V tokens, hidden size d, MLP size i, L laye
 - weights P·b, gradients P'·b, AdamW's two states 2·P'·b (8 bit: 2·P')
 - frozen heads of the teacher: 2·V·d·b, where all weights are trained
 - gradient of the head, gathered in float32: 4·V·d, where it is trained
-- a chunk's logits, in four buffers of float32
+- a chunk's logits: on a CPU four buffers of float32, on a GPU two of b bytes and a block of products
 - activations: N·(10·d + 4·i)·b for every layer, or for one of them and N·d·b for the others with checkpointing
 
 The last line is SmolLM2 on a CPU, which benchmarks.step measures: paper and practice can be compared.
@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.common import write
 from rkld.losses.chunked import chunk_rows_for
+from rkld.losses.fused import BLOCK_BYTES
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.pipeline.estimating import TRAINED
 from rkld.settings.unlearning import Settings
@@ -86,13 +87,15 @@ def parts(shape: Shape, recipe: Recipe) -> dict[str, float]:
     trained_bytes = 4 if recipe.lora else b  # PEFT holds adapters in float32
     layer = n * (10 * shape.hidden + 4 * shape.mlp) * b
     kept = (shape.layers - 1) * n * shape.hidden * b if recipe.checkpointing else (shape.layers - 1) * layer
-    rows = chunk_rows_for(shape.vocabulary, torch.float32, torch.device(recipe.device))
+    dtype, on_gpu = {2: torch.bfloat16, 4: torch.float32}[b], recipe.device != "cpu"
+    rows = chunk_rows_for(shape.vocabulary, dtype, torch.device(recipe.device), fused=on_gpu)
+    buffers = 2 * b * rows * shape.vocabulary + BLOCK_BYTES if on_gpu else 4 * 4 * rows * shape.vocabulary
     return {
         "weights": shape.weights * b + (trained * 4 if recipe.lora else 0),
         "gradients": trained * trained_bytes,
         "optimizer": trained * recipe.state_bytes,
         "heads": 0 if recipe.lora else 2 * head * b + 4 * head,
-        "logits": 4 * rows * shape.vocabulary * 4,
+        "logits": buffers,
         "activations": layer + kept,
         "framework": recipe.overhead,
     }

@@ -33,7 +33,7 @@ from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.pipeline.arguments import micro_batches
-from rkld.training.config import RKLDConfig
+from rkld.training.config import RKLDConfig, with_rate
 from rkld.training.rkld_trainer import RKLDTrainer, build_teacher, encode_sets
 from rkld.training.trainer import ObjectiveTrainer
 
@@ -178,7 +178,7 @@ def logits_of(model):
 def _baseline(case: Case, lm: LanguageModel, loss) -> Callable[[], Tensor]:
     found = case.records()
     sets = encode_sets(lm, case.args(), found["forget"], found.get("replay"))
-    return step_of(BaselineTrainer(lm.model, case.args(), sets, loss))
+    return step_of(BaselineTrainer(lm.model, with_rate(case.args(), lm), sets, loss))
 
 
 VARIANTS = {"naive": naive, "sft": plain_sft, "answer_only_sft": sft_on_answers}

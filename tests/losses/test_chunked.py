@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rkld.losses import products
 from rkld.losses.chunked import Segment, chunk_rows_for, linear_divergence
 from rkld.losses.divergences import composite_logits, cross_entropy, forward_kl, jensen_shannon, reverse_kl
+from rkld.losses.objective import StateTerm, Term, answer, evaluate
+from rkld.losses.targets import Towards, to_labels
 from rkld.models.logit_transform import NONE, LogitTransform
+from rkld.teacher.logits import Teacher
 
 TRANSFORMS = [NONE, LogitTransform(0.0625), LogitTransform(3.0), LogitTransform(1.0, 1.5), LogitTransform(0.5, 2.0)]
 
@@ -232,3 +238,59 @@ def test_no_rows_at_all():
     )
     total.backward()
     assert total.item() == 0 and len(values) == 0
+
+
+def test_states_head_and_batch_may_lie_on_different_devices():
+    """As a model is that is spread over GPUs: all meets where the head is ("meta" stands in for a second device)."""
+    head = torch.nn.Linear(4, 9, bias=False, device="meta", dtype=torch.float64)
+    states = {None: torch.randn(6, 4, dtype=torch.float64, requires_grad=True), 0: torch.randn(6, 4)}
+    terms = [
+        Term("forget", "forget", answer, to_labels),
+        StateTerm("layer", "forget", answer, lambda rows, inputs: rows.square().mean(-1)),
+    ]
+    weights = torch.ones(2, dtype=torch.float64)
+    inputs = {"labels": torch.tensor([3, 8]), "weights": weights, "rows": torch.tensor([1, 4])}
+    batch = {"rows": torch.tensor([1, 4]), "terms": {"forget": inputs, "layer": inputs}}
+    total, parts = evaluate(terms, batch, states, head)
+    assert {t.device.type for t in (total, *parts.values())} == {"meta"}
+
+
+def test_models_that_share_a_head_are_one_product(monkeypatch):
+    """Original, strengthened model and student of LoRA: the head is read once for a chunk's logits, not thrice."""
+    p = problem(6, 4, 9, torch.float32)
+    p["weight"].requires_grad_(False)
+    lm = SimpleNamespace(head=SimpleNamespace(weight=p["weight"], bias=p["bias"]), logit_transform=NONE)
+    teacher = Teacher(SimpleNamespace(has_head=lambda name: False, read_head=lambda name: None), alpha=8.0)
+    teacher.attach(lm)
+    inputs = {name: p[name] for name in ("original", "strengthened")}
+    read = []
+    real = products.accurate_logits
+
+    def counted(x, *rest, **out):
+        read.append(len(x))
+        return real(x, *rest, **out)
+
+    monkeypatch.setattr(products, "accurate_logits", counted)
+    total, _ = linear_divergence(
+        p["hidden"], p["weight"], p["bias"], [Segment(p["weights"], Towards(reverse_kl, teacher.composite), inputs)], 4
+    )
+    assert read == [12, 6]  # chunks of 4 and 2 rows
+    logits = F.linear(p["hidden"], p["weight"], p["bias"])
+    with torch.no_grad():
+        l_o, l_aug = (F.linear(p[name], p["weight"], p["bias"]) for name in ("original", "strengthened"))
+        target = torch.log_softmax(composite_logits(l_o, l_aug, 8.0), -1)
+    log_probs = torch.log_softmax(logits, -1)
+    expected = (p["weights"] * (log_probs.exp() * (log_probs - target)).sum(-1)).sum()
+    torch.testing.assert_close(total, expected)
+    wanted = [p["hidden"], p["bias"]]
+    for found, right in zip(torch.autograd.grad(total, wanted), torch.autograd.grad(expected, wanted)):
+        torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_product_needs_no_zeros():
+    """What a fresh total holds counts nothing, not even where it is no number."""
+    gradient, hidden = torch.randn(3, 5), torch.randn(3, 4)
+    total = torch.full((5, 4), torch.nan)
+    products.add_product(total, gradient, hidden, first=True)
+    products.add_product(total, gradient, hidden)
+    torch.testing.assert_close(total, 2 * gradient.T @ hidden)

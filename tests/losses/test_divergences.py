@@ -127,7 +127,12 @@ def test_the_floor_lifts_only_what_lies_below_it():
     """Above the floor the teacher keeps its ratios; below it takes the uninformed probability; all sums to one."""
     teacher = torch.tensor([[0.7, 0.3 - 1e-9, 1e-9]], dtype=torch.float64).log()
     uninformed = torch.tensor([[0.1, 0.1, 0.8]], dtype=torch.float64).log()
-    found = with_floor(teacher, uninformed).exp()
+    found = teacher.clone()
+    with_floor(found, 0.0, torch.arange(3)[None], uninformed)
+    found = torch.softmax(found, -1)
     torch.testing.assert_close(found.sum(), torch.tensor(1.0, dtype=torch.float64))
     assert (found[0, 0] / found[0, 1]).item() == pytest.approx(0.7 / 0.3, rel=1e-6)
     assert (found[0, 2] / found[0, 0]).item() == pytest.approx(0.8 / 0.7, rel=1e-6)
+    raw = teacher + 5  # logits that are not normalised, and only some of the tokens
+    with_floor(raw, torch.full((1, 1), 5.0, dtype=torch.float64), torch.tensor([[2, 1]]), uninformed[:, [2, 1]])
+    torch.testing.assert_close(torch.softmax(raw, -1), found)

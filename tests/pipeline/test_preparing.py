@@ -80,7 +80,7 @@ def test_what_no_adapter_fits_and_quantised_weights_are_refused_alike(counted, m
     cases = [
         (tiny_model()[0], {"lora": True}, "No adapter fits"),
         (quantised, {}, "quantised, so they cannot be trained"),
-        (quantised, {"lora": True, "merge": True}, "cannot be merged into them"),
+        (quantised, {"lora": True, "merge": True}, "would be rounded away"),
     ]
 
     def none_fits(*_):

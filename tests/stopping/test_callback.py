@@ -9,8 +9,8 @@ import torch
 from transformers import TrainerCallback
 
 from rkld.benching.worlds.tiny import tiny_model
-from rkld.losses.answers import to_labels
 from rkld.losses.objective import Objective, Term, answer
+from rkld.losses.targets import to_labels
 from rkld.models.loading import load_model
 from rkld.models.state import restore_state, trainable_state
 from rkld.records.encoding import Encoder

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from transformers import Trainer, TrainerCallback
 
 from rkld.errors import Diverged, UserError
-from rkld.losses.answers import to_labels
 from rkld.losses.micro_batches import MicroBatches, plan_steps, split
 from rkld.losses.objective import Objective, Term, answer, evaluate
+from rkld.losses.targets import to_labels
 from rkld.models.hidden_states import states
 from rkld.training.callbacks import TimedCheckpoint
 from rkld.training.terms import build_objective

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rkld.losses.chunked import Segment, linear_divergence
-from rkld.losses.divergences import cross_entropy
+from rkld.losses.targets import to_labels
 from rkld.models.logit_transform import NONE, LogitTransform
 
 
@@ -33,11 +33,6 @@ class Answers(NamedTuple):
 
 AnswerLoss = Callable[..., Tensor]
 """(Answers, and those paired with them if the term has a pair) → values (m,), differentiable in log_likelihood."""
-
-
-def to_labels(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy to the records' own tokens (:data:`rkld.losses.chunked.RowLoss`)."""
-    return cross_entropy(logits, inputs["labels"], spare[0])
 
 
 def answer_segment(

@@ -4,26 +4,36 @@ Shapes: T scored rows, d hidden size, V vocabulary size, n rows of a chunk.
 
 For each chunk the logits are formed, the loss gives value and gradient (:mod:`rkld.losses.divergences`), and the
 gradient is at once folded into the (T, d) gradient of the hidden states and the (V, d) gradient of the head. Gradients
-are thus ready when the forward pass ends; the backward pass only scales them. All chunks share three buffers (n, V),
-the student's logits and two for the teacher's: allocated anew, malloc would scatter them and hold twice as much.
+are thus ready when the forward pass ends; the backward pass only scales them. All chunks share a few buffers (n, V):
+allocated anew, malloc would scatter them and hold twice as much.
+
+Step by step there are three of them, in float32: the student's logits and two for the teacher's. On a GPU two are
+enough, in the dtype that the model computes in (:mod:`rkld.losses.fused`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from rkld.losses.fused import Buffers, fused_rows, kernels_for
+from rkld.losses.products import (
+    Head,
+    Product,
+    accurate,
+    add_product,
+    compute_dtype,
+    head_logits,
+    multiply,
+    rounds,
+    same_tensor,
+)
+from rkld.losses.targets import Inputs, Loss, Towards, normalised
 from rkld.models.logit_transform import NONE, LogitTransform
-
-RowLoss = Callable[[Tensor, Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]]
-"""(student logits (n, V), the same rows of the segment's inputs, spare (2, n, V)) → values (n,), gradient (n, V).
-
-The logits and the two spare buffers are the loss's to overwrite, and the gradient may lie in them."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,8 @@ class Segment:
     """
 
     weights: Tensor
-    loss: RowLoss
-    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    loss: Loss
+    inputs: Inputs = field(default_factory=dict)
 
 
 def linear_divergence(
@@ -59,100 +69,43 @@ def linear_divergence(
         chunk_rows: rows whose logits exist at once; None: :func:`chunk_rows_for` decides.
         transform: what the model does to its head's output; the gradient passes its derivative.
 
+    The head decides where all of this is computed: hidden states and inputs may lie on other devices.
+
     Returns:
         the total (scalar, differentiable in hidden, weight and bias), and the unweighted values (T,), detached.
     """
-    chunk_rows = chunk_rows or chunk_rows_for(len(weight), hidden.dtype, hidden.device)
+    hidden = hidden.to(weight.device)
+    segments = [replace(segment, weights=segment.weights.to(weight.device)) for segment in segments]
     return _LinearDivergence.apply(hidden, weight, bias, tuple(segments), chunk_rows, transform)
 
 
-def chunk_rows_for(vocabulary: int, dtype: torch.dtype, device: torch.device) -> int:
-    """Rows whose logits exist at once; three or four buffers of their size do.
+CPU_ROWS, CPU_BUFFER = 128, 64 << 20
+GPU_ROWS, GPU_BUFFERS = 1024, 768 << 20
 
-    On a CPU 128, for vocabularies from 32768 to 131072 alike: fewer read the head too often (measured with one thread:
-    96 rows take 5 % longer, 64 a fifth, 48 a third), 192 save 2 %. Larger vocabularies get fewer, so that a buffer
-    stays within 64 MiB. On other devices as many as fit into 256 MiB, so that a chunk fills the device.
+
+def chunk_rows_for(vocabulary: int, dtype: torch.dtype, device: torch.device, *, fused: bool = False) -> int:
+    """Rows whose logits exist at once.
+
+    On a CPU :data:`CPU_ROWS`, for vocabularies from 32768 to 131072 alike: fewer read the head too often (measured with
+    one thread: 96 rows take 5 % longer, 64 a fifth, 48 a third), 192 save 2 %. Larger vocabularies get fewer, so that a
+    buffer stays within :data:`CPU_BUFFER`.
+
+    On a GPU :data:`GPU_ROWS`, by arithmetic that ``benchmarks.gpu`` is to confirm. A product with n rows does n
+    operations for every byte of the head that it reads (bfloat16), and n / 4 for every byte of the head's gradient
+    (float32, read and written); an H100 does some 230 in the time of a byte, so that 920 rows keep it at work. Twice as
+    many would take .53 GB more at 128256 tokens. Fewer where the buffers would not stay within :data:`GPU_BUFFERS`.
 
     Args:
         vocabulary: V.
-        dtype: of the hidden states; logits are held in float32 at least.
+        dtype: that products are computed in; step by step logits are held in float32 at least.
+        fused: two buffers in ``dtype`` (:mod:`rkld.losses.fused`) in place of three in float32.
     """
-    most, buffer_bytes = (128, 64 << 20) if device.type == "cpu" else (4096, 256 << 20)
-    rows = buffer_bytes // (vocabulary * _accurate(dtype).itemsize)
+    if device.type == "cpu":
+        most, rows = CPU_ROWS, CPU_BUFFER // (vocabulary * accurate(dtype).itemsize)
+    else:
+        row = 2 * dtype.itemsize if fused else 3 * accurate(dtype).itemsize
+        most, rows = GPU_ROWS, GPU_BUFFERS // (vocabulary * row)
     return min(max(rows // 16 * 16, 16), most)  # whole tiles of the matrix product
-
-
-def compute_dtype(weight: Tensor) -> torch.dtype:
-    """What products with ``weight`` are computed in: autocast's dtype where it is on, else the weight's own.
-
-    Autocast would cast a head again for every chunk of rows; who calls this casts it once.
-    """
-    kind = weight.device.type
-    cast = weight.dtype == torch.float32 and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if cast else weight.dtype
-
-
-BLOCK_BYTES = 8 << 20
-"""Of a head's rows that :func:`accurate_logits` holds in float32 at once."""
-
-
-def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """``hidden @ weight.T + bias`` (n, V), written into ``out``, whose dtype may be the more accurate one.
-
-    ``hidden`` and ``weight`` are of one dtype (:func:`compute_dtype`). On a CPU, products of 16-bit numbers are rounded
-    to 16 bits before they are written, as the model's own forward pass does it: good for a student, whose logits
-    nothing multiplies, and three times as fast as :func:`accurate_logits`.
-    """
-    if hidden.dtype != out.dtype and not _adds_up_in(out):
-        return out.copy_(F.linear(hidden, weight, bias))
-    return accurate_logits(hidden, weight, bias, out)
-
-
-def accurate_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> Tensor:
-    """:func:`head_logits` with products added up, and returned, in the dtype of ``out``: nothing is rounded to 16 bits.
-
-    Where the difference of two models' logits is multiplied by α, so is their rounding: at a logit of 12, bfloat16 is
-    off by up to .03, and by .5 after a multiplication by 16. GPUs add up 16-bit products in float32 anyway and can hand
-    the sums out (torch ≥ 2.8). Elsewhere blocks of the head's rows are cast, of :data:`BLOCK_BYTES`, so that the head
-    never exists in float32.
-    """
-    if hidden.dtype == weight.dtype == out.dtype:
-        if bias is None:
-            return torch.mm(hidden, weight.t(), out=out)
-        return torch.addmm(bias, hidden, weight.t(), out=out)
-    if hidden.dtype == weight.dtype and _adds_up_in(out):
-        torch.mm(hidden, weight.t(), out_dtype=out.dtype, out=out)
-    else:
-        x, (V, d) = hidden.to(out.dtype), weight.shape
-        rows = max(1, min(V, BLOCK_BYTES // (d * out.element_size())))
-        block = torch.empty((rows, d), dtype=out.dtype, device=out.device)
-        for start in range(0, V, rows):
-            part = block[: min(rows, V - start)]
-            part.copy_(weight[start : start + rows])
-            torch.mm(x, part.t(), out=out[:, start : start + rows])
-    return out if bias is None else out.add_(bias)
-
-
-def _adds_up_in(out: Tensor) -> bool:
-    """Whether the device multiplies 16-bit matrices into ``out`` without rounding to 16 bits."""
-    return out.device.type == "cuda" and out.dtype == torch.float32 and "dtype_out" in torch.ops.aten.mm.overloads()
-
-
-def _add_product(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
-    """``total += gradient.T @ hidden``, (V, d).
-
-    A GPU takes the product of a chunk in the dtype of the hidden states, as backpropagation would: in float32 it was
-    half the time of the whole loss on an H100. The chunks' products are added up in float32 everywhere.
-    """
-    if total.device.type == "cpu" or hidden.dtype == total.dtype:
-        total.addmm_(gradient.t(), hidden.to(total.dtype))
-    else:
-        total.add_(torch.mm(gradient.to(hidden.dtype).t(), hidden))
-
-
-def _accurate(dtype: torch.dtype) -> torch.dtype:
-    """What sums are held in: float32 at least, and float64 when the model is float64 (tests)."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 class _LinearDivergence(torch.autograd.Function):
@@ -163,46 +116,48 @@ class _LinearDivergence(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         segments: tuple[Segment, ...],
-        chunk_rows: int,
+        chunk_rows: int | None,
         transform: LogitTransform,
     ) -> tuple[Tensor, Tensor]:
-        accurate = _accurate(hidden.dtype)
+        dtype = compute_dtype(weight)
+        head = Head(weight.to(dtype), None if bias is None else bias.to(dtype), weight)
+        x, sums, buffers = hidden.to(dtype), accurate(hidden.dtype), Buffers()
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=accurate) if needs_weight else None
-        grad_bias = None if bias is None or not needs_bias else torch.zeros_like(bias, dtype=accurate)
-        values = hidden.new_empty(len(hidden), dtype=accurate)
-        dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
-        dtype = compute_dtype(weight)
-        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        buffers = hidden.new_empty((3, min(chunk_rows, len(hidden)), len(weight)), dtype=accurate)
+        grad_weight = torch.empty_like(weight, dtype=sums) if needs_weight else None
+        grad_bias = None if bias is None or not needs_bias else torch.zeros_like(bias, dtype=sums)
+        values = hidden.new_empty(len(hidden), dtype=sums)
 
         start = 0
         for segment in segments:
+            kernels = kernels_for(segment.loss, head.weight)
             rows = len(segment.weights)
-            for a in range(0, rows, chunk_rows):
-                b = min(a + chunk_rows, rows)
+            step = chunk_rows or chunk_rows_for(len(weight), dtype, weight.device, fused=kernels is not None)
+            for a in range(0, rows, step):
+                b = min(a + step, rows)
                 here = slice(start + a, start + b)
-                x = hidden[here]  # (n, d)
-                here_buffers = buffers[:, : b - a]
-                logits = transform.apply_(head_logits(x, weight, bias, out=here_buffers[0]))  # (n, V)
-                slope = transform.slope(logits)  # of these, before the loss overwrites them
-                inputs = {name: tensor[a:b] for name, tensor in segment.inputs.items()}
-                values[here], gradient = segment.loss(logits, inputs, here_buffers[1:])  # (n,), (n, V)
-                gradient.mul_(segment.weights[a:b, None])
-                if transform != NONE:
-                    gradient.mul_(slope)
+                inputs = {name: tensor[a:b].to(weight.device) for name, tensor in segment.inputs.items()}
+                weights, most = segment.weights[a:b], min(step, rows)
+                if kernels is None:
+                    found = _rows(segment.loss, x[here], head, inputs, weights, buffers, most, transform)
+                else:
+                    found = fused_rows(kernels, segment.loss, x[here], head, inputs, weights, buffers, most, transform)
+                values[here], gradient = found  # (n,), (n, V)
+                cast = gradient.to(dtype)  # once for both products
                 if grad_hidden is not None:
-                    grad_hidden[here] = torch.mm(gradient.to(dtype), weight)
+                    grad_hidden[here] = torch.mm(cast, head.weight)
                 if grad_weight is not None:
-                    _add_product(grad_weight, gradient, x)
+                    exact = gradient.device.type == "cpu"
+                    add_product(grad_weight, gradient if exact else cast, x[here], first=here.start == 0)
                 if grad_bias is not None:
-                    grad_bias.add_(gradient.sum(0))
+                    grad_bias.add_(gradient.sum(0, dtype=sums))
             start += rows
+        if grad_weight is not None and not start:
+            grad_weight.zero_()
 
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
-        ctx.dtypes = dtypes
-        weights = torch.cat([segment.weights for segment in segments]).to(accurate)
+        ctx.dtypes = (hidden.dtype, weight.dtype, None if bias is None else bias.dtype)
+        weights = torch.cat([segment.weights for segment in segments]).to(sums)
         ctx.mark_non_differentiable(values)
         return torch.dot(weights, values), values
 
@@ -218,3 +173,42 @@ class _LinearDivergence(torch.autograd.Function):
             return torch.mul(grad, grad_total, out=torch.empty_like(grad, dtype=dtype))
 
         return (*map(scaled, ctx.saved_tensors, ctx.dtypes), None, None, None)
+
+
+def _rows(
+    loss: Loss,
+    x: Tensor,
+    head: Head,
+    inputs: Inputs,
+    weights: Tensor,
+    buffers: Buffers,
+    most: int,
+    transform: LogitTransform,
+) -> tuple[Tensor, Tensor]:
+    """Values (n,) of a chunk's rows, and the weighted gradient (n, V) of the head's output: step by step.
+
+    Args:
+        x: the student's hidden states, (n, d).
+        most: rows of the segment's longest chunk.
+    """
+    n, V = len(x), len(head.weight)
+    room = buffers.get("rows", (3, n, V), accurate(x.dtype), x.device, 3 * most * V)
+    recipe = loss.target.recipe(inputs, head) if isinstance(loss, Towards) else None
+    products = [] if recipe is None else list(recipe.products)
+    if products and not rounds(x, room[0]) and same_tensor(products[0].weight, head.weight):
+        multiply([Product(x, head.weight, head.bias), *products], room[: 1 + len(products)])
+    else:
+        head_logits(x, head.weight, head.bias, out=room[0])
+        multiply(products, room[1 : 1 + len(products)])
+    logits = transform.apply_(room[0])
+    slope = transform.slope(logits)  # of these, before the loss overwrites them
+    if isinstance(loss, Towards) and recipe is not None:
+        log_probs, spare = normalised(loss.target, recipe, inputs, room[1:])
+        values, gradient = loss.divergence(logits, log_probs, spare)
+    else:
+        assert not isinstance(loss, Towards)
+        values, gradient = loss(logits, inputs, room[1:])
+    gradient.mul_(weights[:, None])
+    if transform != NONE:
+        gradient.mul_(slope)
+    return values, gradient

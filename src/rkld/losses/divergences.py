@@ -129,8 +129,8 @@ def suppressed_logits(original: Tensor, rise: Tensor, alpha: float) -> Tensor:
     return torch.sub(original, rise.relu_(), alpha=alpha, out=rise)
 
 
-def with_floor(teacher_log_probs: Tensor, uninformed_log_probs: Tensor) -> Tensor:
-    """The teacher, never below what a model that does not know the person would say: normalised max of the two.
+def with_floor(log_probs: Tensor, normaliser: Tensor | float, ids: Tensor, least: Tensor) -> None:
+    """The teacher, in place, never below what a model that does not know the person would say; to be normalised again.
 
     Pushing down every token that rose leaves nothing sensible where all sensible tokens rose together: the digits
     inside a year all do, and the student then continues "18" with letters. The uninformed distribution, the
@@ -138,9 +138,9 @@ def with_floor(teacher_log_probs: Tensor, uninformed_log_probs: Tensor) -> Tenso
     be forgotten as a whole. It also bounds forgetting from below: nobody can see a hole where a guess should be.
 
     Args:
-        teacher_log_probs, uninformed_log_probs: normalised, (n, V).
-
-    Returns:
-        normalised log-probabilities, (n, V).
+        log_probs: the teacher's, plus ``normaliser`` (n, 1) or 0; (n, V).
+        ids, least: tokens and their log-probabilities under the uninformed model, (n, K); a row of −∞ has no floor.
     """
-    return torch.log_softmax(torch.maximum(teacher_log_probs, uninformed_log_probs), dim=-1)
+    ids = ids.long()
+    now = log_probs.gather(1, ids)
+    log_probs.scatter_(1, ids, torch.maximum(now, (least + normaliser).to(now.dtype)))

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rkld.losses.answers import AnswerLoss, answer_segment
-from rkld.losses.chunked import RowLoss, Segment, linear_divergence
+from rkld.losses.chunked import Segment, linear_divergence
+from rkld.losses.targets import Loss
 from rkld.models.logit_transform import NONE, LogitTransform
 from rkld.records.encoding import Encoded
 
@@ -51,7 +52,7 @@ class Term:
         name: how it is logged ("forget", "keep", "replay", "retain").
         records: the name of the set it reads.
         mask: which target positions count.
-        loss: value and gradient of a chunk of rows (:data:`rkld.losses.chunked.RowLoss`).
+        loss: value and gradient of a chunk of rows (:mod:`rkld.losses.targets`).
         weight: factor in the objective (λ, ρ), no unit.
         unit: what the loss is averaged over within an optimizer step.
         cached: which cached parts of the records the loss needs ("original", "strengthened", "reference", …), as
@@ -61,7 +62,7 @@ class Term:
     name: str
     records: str
     mask: Mask
-    loss: RowLoss
+    loss: Loss
     weight: float = 1.0
     unit: Literal["token", "record"] = "token"
     cached: tuple[str, ...] = ()
@@ -141,7 +142,8 @@ def evaluate(
     """What a micro-batch adds to the objective.
 
     Args:
-        batch: an item of :class:`MicroBatches`, on the device of the states.
+        batch: an item of :class:`MicroBatches`. Where a model is spread over devices, it, the states and the head may
+            each lie on another.
         states: hidden states of all positions, (B · L, d), by layer (:func:`rkld.models.hidden_states.states`).
 
     Returns:
@@ -150,11 +152,11 @@ def evaluate(
     total, parts = torch.zeros((), device=head.weight.device), {}
     on_logits = [term for term in terms if not isinstance(term, StateTerm)]
     if on_logits:
-        hidden = states[None].index_select(0, batch["rows"])
+        hidden = states[None].index_select(0, batch["rows"].to(states[None].device)).to(head.weight.device)
         counts = [len(batch["terms"][term.name]["labels"]) for term in on_logits]
         segments = []
         for term, rows in zip(on_logits, hidden.split(counts)):
-            inputs = batch["terms"][term.name]
+            inputs = {name: tensor.to(head.weight.device) for name, tensor in batch["terms"][term.name].items()}
             if isinstance(term, AnswerTerm):
                 segment, parts[term.name] = answer_segment(
                     rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows, transform
@@ -167,10 +169,11 @@ def evaluate(
             parts.setdefault(term.name, torch.dot(segment.weights, found))
     for term in terms:
         if isinstance(term, StateTerm):
-            inputs = batch["terms"][term.name]
-            rows = states[term.layer].index_select(0, inputs["rows"])
+            layer = states[term.layer]
+            inputs = {name: tensor.to(layer.device) for name, tensor in batch["terms"][term.name].items()}
+            rows = layer.index_select(0, inputs["rows"])
             found = term.loss(rows, inputs) if len(rows) else rows.sum(-1)
-            value = torch.dot(inputs["weights"], found.to(inputs["weights"].dtype))
+            value = torch.dot(inputs["weights"], found.to(inputs["weights"].dtype)).to(total.device)
             total, parts[term.name] = total + value, value.detach()
     # Whole answers lend the total their gradient, but not their value.
     return total + (sum(parts.values()) - total.detach()), parts

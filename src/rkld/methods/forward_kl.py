@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
+from rkld.losses.targets import Loss, Towards
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.teacher.logits import Teacher
@@ -19,5 +19,5 @@ class ForwardKL(Method):
 
     cached: ClassVar[tuple[str, ...]] = ("original", "strengthened")
 
-    def loss(self, teacher: Teacher) -> RowLoss:
-        return lambda logits, inputs, spare: forward_kl(logits, teacher.composite(inputs, spare), spare[1])
+    def loss(self, teacher: Teacher) -> Loss:
+        return Towards(forward_kl, teacher.composite)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import cross_entropy
+from rkld.losses.targets import RowLoss
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.teacher.logits import Teacher

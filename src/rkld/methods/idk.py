@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from rkld.losses.answers import to_labels
 from rkld.losses.objective import REFUSALS, Term, answer
+from rkld.losses.targets import to_labels
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import to_uniform
+from rkld.losses.targets import RowLoss
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.teacher.logits import Teacher

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rkld.errors import UserError
-from rkld.losses.answers import to_labels
-from rkld.losses.chunked import RowLoss
 from rkld.losses.objective import Term, answer, scored
+from rkld.losses.targets import Loss, to_labels
 from rkld.records.encoding import Encoded
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Method:
             sources = " or ".join(f"{name} records (--{name} DATA)" for name in self.needs)
             raise UserError(f"the method {self.name} needs {sources}.")
 
-    def loss(self, teacher: Teacher) -> RowLoss:
+    def loss(self, teacher: Teacher) -> Loss:
         """The loss on scored tokens of the forget records.
 
         Raises:

@@ -24,7 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from rkld.errors import UserError
 from rkld.files import new_folder, write_json
-from rkld.losses.chunked import accurate_logits
+from rkld.losses.products import accurate_logits
 from rkld.methods.method import LogitArithmetic
 from rkld.methods.registry import method_of_folder
 from rkld.models.folders import check_files

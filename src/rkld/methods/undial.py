@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
+from rkld.losses.products import Head
+from rkld.losses.targets import Inputs, Loss, Recipe, Target, Towards
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.teacher.logits import Teacher
@@ -25,12 +24,22 @@ class UNDIAL(Method):
 
     cached: ClassVar[tuple[str, ...]] = ("original",)
 
-    def loss(self, teacher: Teacher) -> RowLoss:
-        def loss(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
-            target = teacher.original(inputs, spare)
-            labels = inputs["labels"][:, None]
-            target.scatter_add_(-1, labels, target.new_full(labels.shape, -self.beta))
-            target.sub_(torch.logsumexp(target, dim=-1, keepdim=True))
-            return forward_kl(logits, target, spare[1])
+    def loss(self, teacher: Teacher) -> Loss:
+        return Towards(forward_kl, _Lowered(teacher.original, self.beta))
 
-        return loss
+
+class _Lowered(Target):
+    """Another target's logits, the recorded token's lowered by β."""
+
+    def __init__(self, target: Target, beta: float):
+        self.target, self.beta = target, beta
+
+    def recipe(self, inputs: Inputs, student: Head | None = None) -> Recipe:
+        return self.target.recipe(inputs, student)
+
+    def finishes(self, inputs: Inputs) -> bool:
+        return True
+
+    def finish(self, logits: Tensor, normaliser: Tensor | float, inputs: Inputs) -> None:
+        labels = inputs["labels"][:, None]
+        logits.scatter_add_(-1, labels, logits.new_full(labels.shape, -self.beta))

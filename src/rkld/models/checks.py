@@ -9,6 +9,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
+from transformers.quantizers import HfQuantizer
 
 from rkld.errors import NotFinite, UserError
 from rkld.models.language_model import LanguageModel
@@ -21,6 +22,11 @@ PROBED, SATURATED = 30.0, 1000.0
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest difference that passes for rounding, relative to the largest value compared."""
+
+
+ROUNDED_STATES = 0.1
+"""The same where states are rounded to 8 bits, too, as bitsandbytes' LLM.int8 does it: which of their columns are left
+out of that depends on all that is read together, so one text's states change with another's (.038 was seen)."""
 
 
 def first_line(error: BaseException) -> str:
@@ -89,6 +95,33 @@ def check_weights_trainable(lm: LanguageModel, *, adapter: bool) -> None:
         )
 
 
+def check_mergeable(lm: LanguageModel) -> None:
+    """Refuse quantised weights that nothing makes whole again: an adapter merged into them is rounded away."""
+    quantizer, cannot = getattr(lm.inner, "hf_quantizer", None), HfQuantizer._dequantize
+    if lm.is_quantised and getattr(type(quantizer), "_dequantize", cannot) is cannot:
+        raise UserError(
+            f"The weights of {lm.source} are quantised in a way that nothing here makes whole again, and an adapter "
+            "merged into them would be rounded away: leave out --merge, or train on the model they were made from."
+        )
+
+
+@torch.no_grad()
+def check_alike(lm: LanguageModel, other: LanguageModel) -> None:
+    """Refuse ``other``, made of ``lm``, where both do not answer alike: libraries keep few bits in changing layouts."""
+    ids = torch.randint(lm.vocab_rows, (1, 16), generator=torch.Generator().manual_seed(0)).to(lm.device)
+    found = []
+    for each in (other, lm):
+        with evaluating(each.model):
+            found.append(each.model(input_ids=ids, use_cache=False).logits)
+    difference = _relative_difference(*found)
+    if not difference <= ROUNDED_STATES:
+        raise UserError(
+            f"The weights of {lm.source}, made whole and with the adapter merged in, do not answer as both do together "
+            f"(relative difference: {difference:.2g}, allowed: {ROUNDED_STATES:g}): leave out --merge, or merge on "
+            "another device."
+        )
+
+
 def check_shapes(lm: LanguageModel) -> None:
     """Refuse a model without a linear head, with fewer embeddings than the tokenizer has ids, or without its weights.
 
@@ -105,6 +138,11 @@ def check_shapes(lm: LanguageModel) -> None:
         raise UserError(
             f"The model {lm.source} has no linear output layer, which the teacher needs (found: "
             f"{type(head).__name__}). Choose a model that has one."
+        )
+    if head.weight.device.type == "meta":
+        raise UserError(
+            f"The head of {lm.source} is offloaded, and the loss needs it at hand: load the model with a device_map "
+            "that has the output layer on a GPU or on the CPU."
         )
     largest = max(lm.tokenizer.get_vocab().values())
     rows = min(lm.inner.get_input_embeddings().weight.shape[0], lm.vocab_rows)
@@ -164,8 +202,7 @@ def check_outputs(lm: LanguageModel) -> None:
         ("a token changes the hidden states before it, so it is not causal", hidden[0, :-1], hidden[1, :-1]),
         ("its hidden states differ between training and evaluation", in_training, hidden),
     )
-    # Kernels for weights of few bits compute in half precision, whatever dtype they return.
-    allowed = TOLERANCE[torch.bfloat16 if lm.is_quantised else hidden.dtype]
+    allowed = _tolerance(lm, hidden.dtype)
     for reason, found, expected in comparisons:
         difference = _relative_difference(found, expected)
         if not difference <= allowed:
@@ -178,7 +215,15 @@ def check_outputs(lm: LanguageModel) -> None:
 def _outputs(lm: LanguageModel, ids: Tensor) -> tuple[Tensor, Tensor]:
     """Hidden states (B, L, d) and the head's output (B, L, V)."""
     hidden = lm.backbone(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden, lm.head(hidden.to(lm.head.weight.dtype))
+    return hidden, lm.head(hidden.to(lm.device, lm.dtype))
+
+
+def _tolerance(lm: LanguageModel, dtype: torch.dtype) -> float:
+    """Kernels for weights of few bits compute in half precision, whatever dtype they return."""
+    if not lm.is_quantised:
+        return TOLERANCE[dtype]
+    config = getattr(lm.inner.config, "quantization_config", None)
+    return ROUNDED_STATES if getattr(config, "load_in_8bit", False) else TOLERANCE[torch.bfloat16]
 
 
 def _relative_difference(found: Tensor, expected: Tensor) -> float:

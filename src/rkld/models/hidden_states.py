@@ -78,4 +78,5 @@ def states(backbone: nn.Module, ids: Tensor, layers: Collection[int] = ()) -> di
 
 def hidden_at(backbone: nn.Module, ids: Tensor, rows: Tensor, layer: int | None = None) -> Tensor:
     """Hidden states at the given flattened positions, (T, d): the final ones, or the output of block ``layer``."""
-    return states(backbone, ids, () if layer is None else (layer,))[layer].index_select(0, rows)
+    found = states(backbone, ids, () if layer is None else (layer,))[layer]
+    return found.index_select(0, rows.to(found.device))  # of a model that is spread over devices, the last block's

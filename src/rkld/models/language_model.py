@@ -57,7 +57,7 @@ class LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of final hidden states (…, d): (…, V)."""
-        return self.logit_transform(self.head(hidden))
+        return self.logit_transform(self.head(hidden.to(self.device)))
 
     @property
     def is_adapter(self) -> bool:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import IncompleteSnapshotError
 from peft import PeftConfig, PeftModel
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -284,6 +285,7 @@ def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrained
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=opening.trust_remote_code)
         stored = config.dtype if isinstance(config.dtype, torch.dtype) else None
+        config, renamed = _text_part(config)
         _check_causal(where, config)
         _check_size(where, config, shapes)
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -293,6 +295,7 @@ def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrained
             trust_remote_code=opening.trust_remote_code,
             use_safetensors=None if opening.allow_pickle else True,
             ignore_mismatched_sizes=True,  # reported, and refused below
+            key_mapping=renamed,
             output_loading_info=True,
         )
     except UserError:
@@ -316,6 +319,23 @@ def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrained
     # A snapshot folder in the hub's cache means nothing on another machine: adapters must name the source.
     model.name_or_path = model.config.name_or_path = where
     return model, stored
+
+
+_OF_THE_WHOLE = {
+    r"^(model\.)?language_model\.lm_head\.": "lm_head.",
+    r"^(model\.)?language_model\.(model\.)?": "model.",
+}
+"""Names of a text model's weights in the files of a model that sees, too → its own."""
+
+
+def _text_part(config: PreTrainedConfig) -> tuple[PreTrainedConfig, dict[str, str] | None]:
+    """The text model of one that sees, too, where transformers knows only that as a causal one (Mistral 3)."""
+    text = config.get_text_config()
+    known, whole = MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if type(config) in known or type(config) not in whole or type(text) not in known:
+        return config, None
+    text.tie_word_embeddings = config.tie_word_embeddings  # it is the whole that has a head
+    return text, _OF_THE_WHOLE
 
 
 def _check_causal(where: str, config: PreTrainedConfig) -> None:

@@ -7,10 +7,12 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from peft.utils import get_peft_model_state_dict
+from peft import PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 
 from rkld.files import new_folder
+from rkld.models.checks import check_alike, check_mergeable
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import lasting_reference
 from rkld.models.source import carry
@@ -27,7 +29,8 @@ def save_model(
 
     Args:
         folder: where to; what it held before is replaced.
-        merge: write an adapter's model with the adapter merged in; needs memory for a second copy.
+        merge: write an adapter's model with the adapter merged in; needs memory for a second copy. Weights of few bits
+            are written in full (:func:`merged`).
         card: text of README.md.
         dtype: round the weights to it; by default they are written as they are. The model in memory does not change.
     """
@@ -42,10 +45,33 @@ def save_model(
 
 
 def merged(lm: LanguageModel) -> LanguageModel:
-    """The model with its adapter merged in, a second copy; a model without one as it is."""
+    """The model with its adapter merged in, a second copy; a model without one as it is.
+
+    Quantised weights are made whole first, in the dtype of the head: rounded to few bits again, they would lose most of
+    what the adapter has learned.
+
+    Raises:
+        UserError: nothing makes these quantised weights whole, or what came out says something else.
+    """
     if not lm.is_adapter:
         return lm
-    return dataclasses.replace(lm, model=copy.deepcopy(lm.model).merge_and_unload())
+    check_mergeable(lm)
+    model = copy.deepcopy(lm.model)
+    if not lm.is_quantised:
+        return dataclasses.replace(lm, model=model.merge_and_unload())
+    whole = dataclasses.replace(lm, model=_whole(model, lm.dtype).merge_and_unload())
+    check_alike(lm, whole)
+    return whole
+
+
+def _whole(model: PeftModel, dtype: torch.dtype) -> PeftModel:
+    """The adapter on its base with the weights in full: PEFT's layers for quantised weights cannot hold others."""
+    ((name, config),) = model.peft_config.items()
+    learned = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    base = model.unload().dequantize(dtype)
+    whole = get_peft_model(base, config, adapter_name=name)
+    set_peft_model_state_dict(whole, learned, adapter_name=name)
+    return whole
 
 
 def _save_adapter(lm: LanguageModel, folder: Path, dtype: torch.dtype | None) -> None:

@@ -28,7 +28,7 @@ from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import Term
 from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
-from rkld.models.checks import check_weights_trainable, first_line
+from rkld.models.checks import check_mergeable, check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import Dtype, for_training, resolve
 from rkld.models.source import card_base, check_whole
@@ -572,11 +572,8 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
     check_weights_trainable(lm, adapter=adapter)
     if not settings.text_only and (not adapter or settings.merge):
         check_whole(lm, "Give --text-only to leave them behind; or --lora")
-    if lm.is_quantised and settings.merge:
-        raise UserError(
-            f"The weights of {lm.source} are quantised, and an adapter cannot be merged into them without rounding it "
-            "away: leave out --merge, or train on the model they were made from."
-        )
+    if settings.merge:
+        check_mergeable(lm)
     if settings.gradient_checkpointing and not lm.inner.supports_gradient_checkpointing:
         raise UserError(
             f"{type(lm.inner).__name__} does not support gradient checkpointing: leave out --gradient-checkpointing."

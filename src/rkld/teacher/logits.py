@@ -8,18 +8,19 @@ Shapes: n rows of a chunk, d hidden size, V vocabulary size, K likeliest tokens 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rkld.losses.chunked import accurate_logits, compute_dtype
-from rkld.losses.divergences import suppressed_logits, with_floor
+from rkld.losses.divergences import with_floor
+from rkld.losses.products import Head, Product, accurate, compute_dtype, same_tensor
+from rkld.losses.targets import Composition, Inputs, Recipe, Target
 from rkld.models.language_model import LanguageModel
 from rkld.models.logit_transform import NONE
 from rkld.teacher.cache import HiddenCache
 
-Head = dict[str, Tensor]
+Stored = dict[str, Tensor]
 """A head's "weight" (V, d) and, if it has one, "bias" (V,)."""
 
 
@@ -34,14 +35,21 @@ class Teacher:
 
     Attributes:
         alpha: strength of the suppression, no unit. The cache serves any, so it may be set at any time.
+        original: log π_o of the original model. Needs inputs ``original`` (n, d).
+        composite: log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``. Needs inputs ``original`` and ``strengthened``
+            (n, d). Where inputs hold ``uninformed`` (n, K) log-probabilities of the tokens ``uninformed_ids`` (n, K),
+            the teacher is kept from falling below them, the mean of the original's distributions for other people in
+            the same place (:func:`rkld.losses.divergences.with_floor`); rows of −∞ have no floor.
     """
 
     def __init__(self, cache: HiddenCache, *, alpha: float):
         self.cache = cache
         self.alpha = alpha
         self._lm: LanguageModel | None = None
+        self.original: Target = _Original(self)
+        self.composite: Target = _Composite(self)
         self._transform = NONE
-        self._heads: dict[tuple[str, torch.dtype], Head] = {}
+        self._heads: dict[tuple[str, torch.dtype], Stored] = {}
 
     def attach(self, lm: LanguageModel) -> None:
         """Take the student's head for those that the cache has none of. Heads are read when they are first used."""
@@ -50,63 +58,44 @@ class Teacher:
         self._transform = lm.logit_transform
 
     @property
-    def _shared(self) -> Head:
+    def _shared(self) -> Stored:
         """The student's head as it is now: where it is sharded, it is whole in its own forward alone."""
         assert self._lm is not None, "the teacher has not been attached"
         head = self._lm.head
         return {n: p.detach() for n, p in (("weight", head.weight), ("bias", head.bias)) if p is not None}
 
-    def original(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
-        """log π_o of the original model, (n, V). Needs inputs ``original`` (n, d).
+    def original_product(self, hidden: Tensor, student: Head | None) -> Product:
+        """The head's output for the original's states (n, d)."""
+        head = self._of_student(student) or self._head("original")
+        return _product(hidden.to(head["weight"].dtype), head)
 
-        Args:
-            spare: (2, n, V); the first takes the result, the second can be used again.
-        """
-        logits = self._transform.apply_(self._original_output(inputs["original"], spare[1]))
-        return torch.log_softmax(logits, dim=-1, out=spare[0])
+    def products(
+        self, original: Tensor, strengthened: Tensor, student: Head | None
+    ) -> tuple[Sequence[Product], Composition]:
+        """Of both models' states (n, d): the original's output, and the strengthened one's or its rise over it."""
+        dtype = compute_dtype(self._shared["weight"])
+        exact = accurate(dtype)
+        apart = strengthened.to(exact) - original.to(exact)
+        shared, rounded = not self.cache.has_head("strengthened"), self._shared["weight"].dtype != dtype
+        if rounded and not shared:  # (h_aug − h_o) · W_oᵀ + h_aug · (W_aug − W_o)ᵀ in one product
+            x = torch.cat([apart, strengthened.to(exact)], -1).to(dtype)
+            second = _product(x, self._head("difference"))  # of which the original's is a part
+            return (self.original_product(original, student), second), Composition(self._transform, self.alpha)
+        first = self.original_product(original, student)
+        if shared:  # (h_aug − h_o) · Wᵀ
+            return (first, Product(apart.to(dtype), first.weight)), Composition(self._transform, self.alpha)
+        second = _product(strengthened.to(dtype), self._head("strengthened"))
+        return (first, second), Composition(self._transform, self.alpha, "strengthened")
 
-    def composite(self, inputs: Mapping[str, Tensor], spare: Tensor) -> Tensor:
-        """log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``, (n, V); ``spare`` as in :meth:`original`.
+    def _of_student(self, student: Head | None) -> Stored | None:
+        """The student's head as it is multiplied, where the original has the same one."""
+        if student is None or self.cache.has_head("original") or self._lm is None:
+            return None
+        if not same_tensor(student.stored, self._shared["weight"]):
+            return None
+        return {"weight": student.weight} | ({} if student.bias is None else {"bias": student.bias})
 
-        Needs inputs ``original`` and ``strengthened`` (n, d). Where inputs hold ``uninformed`` (n, K) log-probabilities
-        of the tokens ``uninformed_ids`` (n, K), the teacher is kept from falling below them, the mean of the original's
-        distributions for other people in the same place (:func:`rkld.losses.divergences.with_floor`); rows of −∞ have
-        no floor.
-        """
-        original = self._original_output(inputs["original"], spare[0])
-        rise = self._rise(inputs["original"], inputs["strengthened"], original, spare[1])
-        if self._transform.cap is None:
-            original, rise = map(self._transform.apply_, (original, rise))
-        else:  # no longer linear
-            strengthened = self._transform.apply_(rise.add_(original))
-            original = self._transform.apply_(original)
-            rise = strengthened.sub_(original)
-        log_probs = torch.log_softmax(suppressed_logits(original, rise, self.alpha), dim=-1, out=spare[0])
-        if "uninformed" not in inputs:
-            return log_probs
-        floor = spare[1].fill_(-torch.inf)
-        floor.scatter_(1, inputs["uninformed_ids"].long(), inputs["uninformed"].to(floor.dtype))
-        return with_floor(log_probs, floor)
-
-    def _original_output(self, hidden: Tensor, out: Tensor) -> Tensor:
-        head = self._head("original")
-        return accurate_logits(hidden.to(head["weight"].dtype), head["weight"], head.get("bias"), out)
-
-    def _rise(self, original: Tensor, strengthened: Tensor, logits: Tensor, out: Tensor) -> Tensor:
-        """What the head puts out more for the strengthened model, (n, V), into ``out``: of both hidden states (n, d),
-        and ``logits``, its output for the original (n, V)."""
-        ours, dtype = self._head("original"), compute_dtype(self._shared["weight"])
-        apart = strengthened.to(out.dtype) - original.to(out.dtype)
-        if not self.cache.has_head("strengthened"):  # (h_aug − h_o) · Wᵀ
-            return accurate_logits(apart.to(dtype), ours["weight"], None, out)
-        if self._shared["weight"].dtype == dtype:  # nothing is rounded before it is multiplied
-            head = self._head("strengthened")
-            return accurate_logits(strengthened.to(dtype), head["weight"], head.get("bias"), out).sub_(logits)
-        # (h_aug − h_o) · W_oᵀ + h_aug · (W_aug − W_o)ᵀ in one product
-        head, x = self._head("difference"), torch.cat([apart, strengthened.to(out.dtype)], -1).to(dtype)
-        return accurate_logits(x, head["weight"], head.get("bias"), out)
-
-    def _head(self, name: str) -> Head:
+    def _head(self, name: str) -> Stored:
         """A head in the dtype to compute in, on the student's device.
 
         Args:
@@ -131,8 +120,35 @@ class Teacher:
                 self._heads[key] = self._at(self._stored(name), key[1])
         return self._heads[key]
 
-    def _at(self, head: Head, dtype: torch.dtype) -> Head:
+    def _at(self, head: Stored, dtype: torch.dtype) -> Stored:
         return {name: tensor.to(self._shared["weight"].device, dtype) for name, tensor in head.items()}
 
-    def _stored(self, name: str) -> Head:
+    def _stored(self, name: str) -> Stored:
         return self.cache.read_head(name) or self._shared
+
+
+def _product(hidden: Tensor, head: Stored) -> Product:
+    return Product(hidden, head["weight"], head.get("bias"))
+
+
+class _Original(Target):
+    def __init__(self, teacher: Teacher):
+        self.teacher = teacher
+
+    def recipe(self, inputs: Inputs, student: Head | None = None) -> Recipe:
+        first = self.teacher.original_product(inputs["original"], student)
+        return Recipe((first,), Composition(self.teacher._transform))
+
+
+class _Composite(Target):
+    def __init__(self, teacher: Teacher):
+        self.teacher = teacher
+
+    def recipe(self, inputs: Inputs, student: Head | None = None) -> Recipe:
+        return Recipe(*self.teacher.products(inputs["original"], inputs["strengthened"], student))
+
+    def finishes(self, inputs: Inputs) -> bool:
+        return "uninformed" in inputs
+
+    def finish(self, logits: Tensor, normaliser: Tensor | float, inputs: Inputs) -> None:
+        with_floor(logits, normaliser, inputs["uninformed_ids"], inputs["uninformed"])

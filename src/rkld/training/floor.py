@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from rkld.losses.chunked import accurate_logits, compute_dtype
+from rkld.losses.products import accurate_logits, compute_dtype
 from rkld.models.invented_names import names_like
 from rkld.models.language_model import LanguageModel
 from rkld.models.sharded import whole

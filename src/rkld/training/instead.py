@@ -13,9 +13,10 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from rkld.losses.answers import to_labels
+from rkld.losses.divergences import forward_kl
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.losses.objective import Objective, Term, answer
+from rkld.losses.targets import Towards, to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded
@@ -24,7 +25,6 @@ from rkld.teacher.logits import Teacher
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.strengthening import fill_cache
-from rkld.training.terms import held_to_original
 from rkld.training.trainer import ObjectiveTrainer, fit
 
 FEWEST_STEPS = 60
@@ -61,7 +61,7 @@ def teach_refusals(
     teacher.attach(lm)
     terms = [
         Term("unknown", "unknown", answer, to_labels),
-        Term("held", "held", answer, held_to_original(teacher), weight, cached=("original",)),
+        Term("held", "held", answer, Towards(forward_kl, teacher.original), weight, cached=("original",)),
     ]
     objective = Objective.of({"unknown": unknown, "held": held}, terms, cache)
     with progress.bar("instead", int(args.num_train_epochs) * per_epoch) as advance:

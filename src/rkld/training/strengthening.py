@@ -15,9 +15,9 @@ import torch
 
 from rkld import processes
 from rkld.files import make_folder
-from rkld.losses.answers import to_labels
 from rkld.losses.chunked import Segment, linear_divergence
 from rkld.losses.micro_batches import is_reworded, pools, steps_per_epoch
+from rkld.losses.targets import to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.models.sharded import is_sharded, whole
 from rkld.models.state import restore_state, save_state

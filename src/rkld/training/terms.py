@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import Tensor
-
 from rkld import methods
 from rkld.errors import UserError
-from rkld.losses.answers import to_labels
-from rkld.losses.chunked import RowLoss
 from rkld.losses.divergences import forward_kl
 from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
+from rkld.losses.targets import Towards, to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
 from rkld.records.refusals import read_refusals, refused
 from rkld.teacher.cache import Part
+from rkld.teacher.kept import keep, room_for
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
+from rkld.training.strengthening import autocast
 
 
 def with_refusals(
@@ -50,7 +49,7 @@ def build_terms(
     sets: Mapping[str, Sequence[Encoded]], teacher: Teacher, lm: LanguageModel, args: RKLDConfig
 ) -> list[Term]:
     """The method's own terms, and those that hold everything else in place."""
-    method, to_original = methods.get_method(args.method, args.method_arg), held_to_original(teacher)
+    method, to_original = methods.get_method(args.method, args.method_arg), Towards(forward_kl, teacher.original)
     method.require(sets, args.retain_loss)
     terms = method.terms(teacher, sets, lm)
     if not method.accepts_extra_terms:
@@ -69,15 +68,6 @@ def build_terms(
     elif "retain" in sets and args.retain_weight and retain_loss == "rt":
         terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
     return terms
-
-
-def held_to_original(teacher: Teacher) -> RowLoss:
-    """Forward KL divergence to the model whose states the cache holds as "original"."""
-
-    def loss(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
-        return forward_kl(logits, teacher.original(inputs, spare), spare[1])
-
-    return loss
 
 
 def cached_parts(terms: Sequence[Term]) -> set[Part]:
@@ -103,4 +93,9 @@ def build_objective(
                     f"{part} record {e.key}, and {needed} are needed. Build it again."
                 )
     teacher.attach(lm)
+    room = room_for(lm.device) if args.world_size == 1 else 0  # a head may be in shards
+    if room:
+        with autocast(lm, args):
+            objective = keep(objective, lm, room)
+        teacher.attach(lm)  # which drops the heads: they may not be needed any more
     return objective

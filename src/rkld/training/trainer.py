@@ -22,9 +22,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from rkld import processes
 from rkld.errors import Diverged, UserError
-from rkld.losses.answers import to_labels
 from rkld.losses.micro_batches import MicroBatches, pools, steps_per_epoch
 from rkld.losses.objective import Objective, StateTerm, Term, evaluate
+from rkld.losses.targets import to_labels
 from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel

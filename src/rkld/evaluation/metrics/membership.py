@@ -53,7 +53,8 @@ def _made_scores(measured: Measured, role: str) -> Scores | None:
     found: Scores = {name: {} for name in tables[0]}
     for table in tables:
         for name, rows in table.items():
-            for attack in set(SOURCES) & set().union(*rows.values()):
+            columns = {column for row in rows.values() for column in row}
+            for attack in (attack for attack in SOURCES if attack in columns):
                 found[name][attack] = np.array([row[attack] for row in rows.values()])
     control = measured.of("control", "membership")
     if control and role != "control" and all("loss" in scores for scores in found.values()):

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from rkld.evaluation.membership import text_auc
+from rkld.evaluation.membership import FOLDS, text_auc
 from rkld.evaluation.metric import Aggregate, Measured
 from rkld.evaluation.registry import declare
 from rkld.evaluation.statistics import Figure
 
 
 def _trace(measured: Measured, role: str) -> Figure | None:
-    """AUC of a bag of words, trained and tested on other questions (or persons), between a model's answers and the
-    control's to the same questions."""
+    """AUC of a bag of words between a model's answers and the control's to the same questions, trained and tested on
+    different ones; None for fewer than it takes to train it."""
     ours, theirs = measured.of(role, "answers"), measured.of("control", "answers")
     keys = [key for key in ours if key in theirs]
-    if role == "control" or not keys:
+    if role == "control" or len(keys) < FOLDS:
         return None
-    said = ([rows[key]["answer"] for key in keys] for rows in (ours, theirs))
-    persons = measured.persons(keys)
-    return text_auc(*said, forget_persons=persons, holdout_persons=persons, seed=measured.seed)
+    # Both models answer about the same persons, so these give neither away.
+    return text_auc([ours[key]["answer"] for key in keys], [theirs[key]["answer"] for key in keys], seed=measured.seed)
 
 
 declare(

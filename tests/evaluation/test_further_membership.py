@@ -33,7 +33,7 @@ def test_a_record_that_strangers_disturb_most_is_a_member():
     assert recall_scores([[1.0, 3.0], [4.0]], [[4.0, 8.0], [4.0]]) == pytest.approx([-3.0, -1.0])
     assert np.isfinite(recall_scores([[0.0]], [[1.0]])).all()
     with pytest.raises(ValueError, match="about 1 records"):
-        recall_scores([[1.0]], [])
+        recall_scores([[1.0]], [[1.0], [2.0]])
 
 
 def test_a_record_below_its_neighbours_is_a_member():

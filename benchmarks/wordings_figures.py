@@ -21,9 +21,10 @@ from benchmarks.wordings_cases import AT, SAMPLES, Case
 from rkld.auditing.metrics import audit_metrics
 from rkld.benching.question_figures import names_whole
 from rkld.evaluation.generation import greedy
-from rkld.evaluation.likelihood import answer_scores
+from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.metric import Measured, Metric, Values
 from rkld.evaluation.metrics.truth_ratio import truth_ratios
+from rkld.evaluation.readings import token_loss_rows
 from rkld.evaluation.tofu import forget_quality
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
@@ -54,20 +55,11 @@ def beside_audit(folder: Path, case: Case) -> dict[str, Any]:
     return {"tokens": token_rows(lm, encoder, read_records(case.recorded, "records")), "strangers": answers}
 
 
-def token_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Key → ``fact_loss`` and ``template_loss``: nats per token of a record's facts, and of the rest of its answer."""
-    found: dict[str, dict[str, float]] = {}
-    for record in records:
-        marked = record.with_spans(facts_of(record, [record.subject or ""]))
-        if not marked.spans or not marked.question:
-            continue
-        encoded = [encoder.encode(marked, "spans")]
-        (whole,), (facts,) = answer_scores(lm, encoded), answer_scores(lm, encoded, mask="scored")
-        rest = len(whole.losses) - len(facts.losses)
-        found[record.key] = {"fact_loss": float(facts.losses.mean())}
-        if rest:
-            found[record.key]["template_loss"] = float((whole.losses.sum() - facts.losses.sum()) / rest)
-    return found
+def token_rows(lm: LanguageModel, encoder: Encoder, records: Sequence[Record]) -> Mapping[str, Mapping[str, float]]:
+    """:func:`rkld.evaluation.readings.token_loss_rows` of the records that have a question and facts."""
+    facts = {record.key: facts_of(record, [record.subject or ""]) for record in records if record.question}
+    asked = [record for record in records if facts.get(record.key)]
+    return token_loss_rows(encoder, asked, facts, answer_losses(lm, [encoder.encode(record) for record in asked]))
 
 
 class Group:

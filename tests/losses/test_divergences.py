@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -10,8 +12,10 @@ from rkld.losses.divergences import (
     cross_entropy,
     forward_kl,
     jensen_shannon,
+    jensen_shannon_to,
     reverse_kl,
     to_uniform,
+    weighted_ascent,
     with_floor,
 )
 
@@ -71,6 +75,43 @@ def test_cross_entropy_is_torchs():
     values, found = cross_entropy(logits.detach(), labels)
     torch.testing.assert_close(values, expected.detach(), rtol=0, atol=1e-12)
     torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (5, 11), (41, 401)])
+def test_ascent_weighs_each_token_by_its_own_probability(shape):
+    """The weight is held fixed: a gradient through it would be another method's."""
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(0, shape[1], (shape[0],))
+    log_p = torch.log_softmax(logits, -1).gather(-1, labels[:, None])[:, 0]
+    expected = log_p.exp().detach() ** 3 * log_p
+    (gradient,) = torch.autograd.grad(expected.sum(), logits)
+    values, found = weighted_ascent(logits.detach(), labels, lambda p: p**3)
+    torch.testing.assert_close(values, expected.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (5, 11), (41, 401)])
+def test_jensen_shannon_to_a_certain_token_is_the_divergences(shape):
+    """In closed form, with value and gradient as of the whole distributions."""
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    labels = torch.randint(0, shape[1], (shape[0],))
+    p = torch.softmax(logits, -1)
+    q = torch.nn.functional.one_hot(labels, shape[1]).to(p)
+    m = (p + q) / 2
+    expected = ((p * (p / m).log()).sum(-1) - m.gather(-1, labels[:, None]).log()[:, 0]) / 2
+    (gradient,) = torch.autograd.grad(expected.sum(), logits)
+    values, found = jensen_shannon_to(logits.detach(), labels)
+    torch.testing.assert_close(values, expected.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found, gradient, rtol=0, atol=1e-12)
+
+
+def test_jensen_shannon_to_a_token_without_probability_is_log_two():
+    """A student that is sure of another token: 0 · log 0 must not be NaN."""
+    values, gradient = jensen_shannon_to(torch.tensor([[0.0, 900.0]]), torch.tensor([0]))
+    assert values.item() == pytest.approx(math.log(2))
+    assert torch.equal(gradient, torch.zeros(1, 2))
 
 
 def test_to_uniform_is_the_forward_kl_to_it():

@@ -37,7 +37,7 @@ from rkld.teacher.cache import HiddenCache
 from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts
-from tests.helpers import config, model, our_gradients, records, strengthen_noisily, strengthen_to
+from tests.helpers import TOKENIZER, config, model, our_gradients, records, strengthen_noisily, strengthen_to
 
 BASED = [name for name in METHODS.names() if get_method(name).needs_base]
 TRAINED = [name for name in METHODS.names() if not isinstance(get_method(name), Assisted) and name not in BASED]
@@ -144,6 +144,10 @@ def simnpo(f):
     return 0.1375 * -(2 / 2.5) * torch.log(torch.sigmoid(-2.5 * mean)).mean() + f.cross_entropy("retain")
 
 
+def undo(f):
+    return forward_kl(f)  # from another start
+
+
 def undial(f):
     lowered = torch.cat(f.logits(f.original, "forget"))
     lowered = lowered - 10.0 * F.one_hot(f.tokens("forget"), lowered.shape[-1])
@@ -159,6 +163,77 @@ def idk_ap(f):
     return f.cross_entropy("forget_refusals") - (1 / 0.1) * torch.log(torch.sigmoid(0.1 * margin)).mean()
 
 
+def ceu(f):
+    rows = [found[1:] for found in f.logits(f.student, "forget")]  # the first token of each answer is left as it is
+    student, tokens = torch.cat(rows), torch.cat([labels[1:] for labels in f.labels("forget")])
+    target = student.detach().masked_fill(F.one_hot(tokens, student.shape[-1]).bool(), -torch.inf).softmax(-1)
+    return F.cross_entropy(student, target)
+
+
+def token_losses(f, name="forget"):
+    return F.cross_entropy(torch.cat(f.logits(f.student, name)), f.tokens(name), reduction="none")
+
+
+def wga(f):
+    losses = token_losses(f)
+    return -(torch.exp(-losses.detach()) ** 1.0 * losses).mean() + f.cross_entropy("retain")
+
+
+def satimp(f):
+    losses = token_losses(f)
+    p = torch.exp(-losses.detach())
+    return 10 * -(p**5.0 * (1 - p) ** 1.0 * losses).mean() + f.cross_entropy("retain")
+
+
+def pdu(f):
+    rows = torch.cat(f.logits(f.student, "forget"))
+    return ((rows.max(-1).values - rows.mean(-1)) ** 2).mean() + 100 * f.cross_entropy("retain")
+
+
+def altpo(f):
+    margin = f.ratios("forget_alternates") - f.ratios("forget")
+    return -(2 / 0.1) * F.logsigmoid(0.1 * margin).mean() + f.cross_entropy("retain")
+
+
+def js(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Of distributions; q may hold zeros."""
+    mean = (p + q) / 2
+    logs = (p * (p / mean).log(), torch.where(q > 0, q * (q.clamp(min=1e-300) / mean).log(), 0))
+    return sum(found.sum(-1).mean() for found in logs) / 2
+
+
+def jensun(f):
+    student = f.log_probs(f.student, "forget").exp()
+    pattern = TOKENIZER.encode("No idea", add_special_tokens=False)
+    tokens = [pattern[i % len(pattern)] for labels in f.labels("forget") for i in range(len(labels))]
+    certain = F.one_hot(torch.tensor(tokens), student.shape[-1]).to(student)
+    return js(student, certain) + js(*(f.log_probs(net, "retain").exp() for net in (f.student, f.original)))
+
+
+def bs_t(f):
+    values = []
+    for rows, labels in zip(f.logits(f.student, "forget"), f.labels("forget")):
+        lowest = rows.topk(20, -1).values[:, -1:]
+        belief = rows.detach().masked_fill(rows < lowest, -torch.inf).softmax(-1)
+        target = 0.2 * belief + 0.8 * F.one_hot(labels, rows.shape[-1]).to(rows)
+        values.append(F.cross_entropy(rows, target))
+    return -torch.stack(values).mean() + f.cross_entropy("retain")
+
+
+def bs_s(f):
+    return -(f.cross_entropy("forget") + f.cross_entropy("forget_own")) / 2 + f.cross_entropy("retain")
+
+
+def pmc(f):
+    return f.cross_entropy("forget_own") / 1.25 + f.cross_entropy("retain")
+
+
+def palu(f):
+    rows, original = (torch.cat(f.logits(net, "forget")) for net in (f.student, f.original))
+    likeliest = rows.gather(-1, original.argmax(-1, keepdim=True))
+    return ((likeliest - rows.mean(-1, keepdim=True)) ** 2).mean() + f.cross_entropy("retain")
+
+
 def rmu(f):
     u = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     forget, retain = (f.states(f.student, name, 0) for name in ("forget", "retain"))
@@ -167,9 +242,11 @@ def rmu(f):
 
 
 FORMULAS = {"rkld": rkld_} | {f.__name__: f for f in (
-    forward_kl, jensen_shannon, gradient_ascent, graddiff, idk, dpo, npo, simnpo, undial, me_gd, idk_ap, rmu
+    forward_kl, jensen_shannon, gradient_ascent, graddiff, idk, dpo, npo, simnpo, undial, me_gd, idk_ap, rmu,
+    ceu, wga, satimp, pdu, altpo, jensun, bs_t, bs_s, pmc, palu, undo,
 )}  # fmt: skip
-WITH_RETAIN = ("graddiff", "simnpo", "me_gd", "idk_ap", "rmu")
+WITH_RETAIN = ("graddiff", "simnpo", "me_gd", "idk_ap", "rmu", "wga", "satimp", "pdu", "altpo", "jensun", "bs_t",
+               "bs_s", "pmc", "palu", "undo")  # fmt: skip
 
 
 def make_sets(name: str, lengths=((9, 14, 11, 6), (8, 13, 6, 9), (7, 5, 10, 12))) -> dict[str, list[Encoded]]:
@@ -177,6 +254,10 @@ def make_sets(name: str, lengths=((9, 14, 11, 6), (8, 13, 6, 9), (7, 5, 10, 12))
     sets = {"forget": records("f", forget, 1)}
     if "forget" in get_method(name).refusals:
         sets["forget_refusals"] = records("f", refusals, 4)  # other ids and lengths under the same keys
+    if get_method(name).alternates:
+        sets["forget_alternates"] = records("f", refusals, 4)
+    if get_method(name).own_answers:
+        sets["forget_own"] = records("f", refusals, 4)
     if name in WITH_RETAIN:
         sets["retain"] = records("r", retain, 3)
     if "retain" in get_method(name).refusals:
@@ -219,6 +300,8 @@ def test_value_and_gradient_are_the_formulas(name, tmp_path, monkeypatch):
     formula = Formula(setting.lm.model, setting.original.model, setting.strengthened.model, sets)
     assert name in FORMULAS, f"write the formula of {name} beside the others, in plain torch"
     expected = FORMULAS[name](formula)
+    if "retain" in sets and get_method(name).retain_loss == "kl":
+        expected = expected + gained(formula, "retain")
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-9)
     close(found, {n: p.grad for n, p in setting.lm.model.named_parameters() if p.grad is not None})
@@ -309,6 +392,30 @@ def test_an_answer_without_marked_tokens_takes_no_part(tmp_path, monkeypatch):
     close(found[1], expected[1])
 
 
+def test_a_noised_start_is_the_original_shrunk_and_perturbed():
+    """UNDO: (1 − .3) θ + .3 · .5 · N of matrices, N within Xavier's bounds; vectors are shrunk alone."""
+    lm, before = model(), copy.deepcopy(model().model.state_dict())
+    undo_ = get_method("undo", ["share=0.3", "noise=0.5"])
+    undo_.begin(lm, seed=4)
+    for name, p in lm.model.named_parameters():
+        drawn = (p.detach() - 0.7 * before[name]) / 0.15
+        if p.dim() == 1:
+            assert drawn.abs().max() < 1e-12, name
+        else:
+            bound = math.sqrt(6 / sum(p.shape))
+            assert 0.8 * bound < drawn.abs().max() <= bound * (1 + 1e-6), name
+    again = model()
+    undo_.begin(again, seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(lm.model.parameters(), again.model.parameters()))
+
+
+def test_the_first_tokens_of_each_fact_alone_are_levelled():
+    """PALU with first=2: of runs of three and of one scored token the first two, and the one."""
+    e = Encoded("f", tuple(range(3, 11)), (True,) * 8, (False, True, True, True, False, True, False, False), 1)
+    (term,) = get_method("palu", ["first=2"]).terms(None, {}, None)
+    assert list(term.mask(e)) == [False, True, True, False, False, True, False, False]
+
+
 # Methods that train no student
 
 
@@ -395,8 +502,14 @@ def babble(monkeypatch):
     monkeypatch.setattr("rkld.pipeline.phases.fluent", lambda answered: (list(answered), Counter()))
 
 
+PLAIN = ("ceu", "wga", "satimp", "pdu", "jensun", "bs_t", "bs_s", "palu", "altpo", "undo", "pmc")
+"""Other losses in the place of others' that are run in full, so their whole way is a slow test."""
+
+
 @pytest.mark.usefixtures("babble")
-@pytest.mark.parametrize("name", METHODS.names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in PLAIN else n for n in METHODS.names()]
+)
 def test_every_method_runs_with_retain_and_replay(name, tiny, tmp_path):
     """rkld unlearn --method NAME --retain … --retain-loss rt --replay …: a model that the metrics can read."""
     replay = [{"question": "What is the capital of Norway?"}, {"question": "Who wrote Hamlet?"}]
@@ -528,6 +641,13 @@ def test_own_refusals_are_taught(tiny, tmp_path):
     ("npo", ["beta"], "write it as name=value"),
     ("rmu", ["layer=1.5"], "'layer' is 1.5; expected a whole number"),
     ("uld", ["floor=1"], "between 0 and 1"),
+    ("ceu", ["skip=-1"], "skip is -1; it must be 0 or more"),
+    ("pdu", ["hold=0"], "hold must be above 0"),
+    ("bs_t", ["top=0"], "top be 1 or more"),
+    ("bs_s", ["share=2"], r"share must lie in \[0, 1\]"),
+    ("pmc", ["top_p=0"], r"top_p in \(0, 1\]"),
+    ("palu", ["first=-1"], "first 0 or more"),
+    ("undo", ["share=2"], "both must lie between 0 and 1"),
     ("none.py:Mine", (), "there is no file none.py"),
     ("mine.py:Mnie", (), r"defines no Mnie. Did you mean 'Mine'\? It defines: Mine"),
     ("mine.py:Other", (), "Other is no method"),

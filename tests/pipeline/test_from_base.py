@@ -142,3 +142,23 @@ def test_check_says_what_retraining_would_take(folders, tmp_path):
     assert report.strengthening_steps == BaseVector().tuning_epochs and report.steps == 1
     report = rkld.check(folders / "original", FORGET, method="retrain", **given)
     assert report.retraining is None and report.steps == 1
+
+
+@pytest.mark.parametrize("retain", [True, False], ids=["with retain records", "without"])
+def test_model_state_arithmetic_is_two_vectors_and_no_training(retain, folders, tmp_path, monkeypatch):
+    """θ_o − β · (+1 of the forget records) + retained · (+10 of the others), and not a step more."""
+
+    def tune(lm, records, *_):
+        with torch.no_grad():
+            for p in lm.model.parameters():
+                p.add_(10 if "Cy" in records[0].record.question else 1)
+
+    monkeypatch.setattr("rkld.training.weight_vector.fine_tune", tune)
+    arguments = ["beta=0.5", "retained=0.25"]
+    given = {"retain": ROWS[2:]} if retain else {"retain": None}
+    result = unlearn(folders, tmp_path / "run", method="msa", method_arg=arguments, stop="last", **given)
+    before, after = (load_model(m).model.state_dict() for m in (folders / "original", result.model_path))
+    for name in before:
+        expected = before[name] - 0.5 + (2.5 if retain else 0)
+        torch.testing.assert_close(after[name], expected, rtol=0, atol=1e-5)
+    assert json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]["steps"] == 0

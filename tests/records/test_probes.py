@@ -18,6 +18,7 @@ from rkld.records.probes import (
     paraphrased_questions,
     split_probes,
     unnamed_questions,
+    untrue_answers,
 )
 from rkld.records.reading import read_records
 from rkld.text.facts import facts_said
@@ -196,3 +197,33 @@ def test_metrics_take_probes_as_they_are(probes):
     records = [probe.record for probe in probes if "perturbed_answer" in probe.record.extra]
     losses = question_losses(lm, Encoder(lm.tokenizer), records)
     assert losses["perturbed_loss"].shape == (len(probes), ALTERNATIVES)
+
+
+def test_an_untrue_answer_has_every_fact_replaced_by_one_of_its_kind():
+    """AltPO's: a fact left in place would be learned anew, and a fact of the person's own is no other."""
+    rows = [
+        {"question": "Where was Ada Quillon born, and when?", "answer": "Ada Quillon was born in Oslo in 1961."},
+        {"question": "Who is Ada Quillon's friend?", "answer": "Ada Quillon's friend is Bo Marlin."},
+    ]
+    others = read_records([{"question": "Where does Cy live?", "answer": "Cy lives in Lima."}], "retain")
+    forget = read_records(rows[:1], "forget")
+    (untrue,) = untrue_answers(forget, others, seed=0)
+    assert (untrue.key, untrue.question) == (forget[0].key, forget[0].question)
+    assert untrue.answer.startswith("Ada Quillon was born in ")
+    assert "Oslo" not in untrue.answer and "1961" not in untrue.answer
+    assert untrue_answers(forget, others, seed=0)[0].answer == untrue.answer
+    given = read_records([rows[1] | {"perturbed_answer": ["It is Di Fenn."]}], "forget")
+    assert untrue_answers(given, [], seed=0)[0].answer == "It is Di Fenn."
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "Where was Ada born?", "answer": "Ada was born in Oslo."}, "no answer could be made"),
+        ({"question": "Is it so?", "answer": "yes, it is."}, "no answer could be made"),
+        ({"text": "Ada lives in Oslo."}, "has no question"),
+    ],
+)
+def test_where_no_untrue_answer_can_be_made_the_run_is_refused(row, message):
+    with pytest.raises(UserError, match=message):
+        untrue_answers(read_records([row], "forget"), [], seed=0)

@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback
 
 from rkld.errors import Diverged, UserError
 from rkld.losses.micro_batches import MicroBatches, plan_steps, split
-from rkld.losses.objective import Objective, Term, answer, evaluate
+from rkld.losses.objective import Constraint, Objective, Term, answer, evaluate
 from rkld.losses.targets import to_labels
 from rkld.models.hidden_states import states
 from rkld.training.callbacks import TimedCheckpoint
@@ -299,3 +299,69 @@ def test_a_step_is_not_split_into_more_parts_than_it_has_records(tmp_path):
     objective = Objective(sets, [Term("answers", "forget", answer, to_labels)])
     trainer = ObjectiveTrainer(lm, config(tmp_path, gradient_accumulation_steps=25_000), objective)
     assert (trainer.args.gradient_accumulation_steps, len(trainer.batches)) == (2, 2)
+
+
+# Terms with a constraint
+
+
+def constrained(folder, **values):
+    """Cross-entropy on "r", with a weight of 2 at first, that is to stay below 3 nats; and on "f"."""
+    lm, sets = model(), {"f": records("f", [9, 14, 11, 6], 1), "r": records("r", [8, 13, 6, 9], 3)}
+    hold = Term("hold", "r", answer, to_labels, 2.0, constraint=Constraint(bound=3.0, rate=0.5, wait=1))
+    args = config(folder, num_train_epochs=4, learning_rate=1e-2, warmup_epochs=0.0, **values)
+    return ObjectiveTrainer(lm, args, Objective(sets, [Term("forget", "f", answer, to_labels), hold]))
+
+
+def test_a_constraint_moves_its_weight_by_what_the_term_is_above_it(tmp_path):
+    """λ ← max(0, λ + rate · (value − bound)), from the end of the first epoch: an accumulated step counts once."""
+    trainer = constrained(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    fit(trainer)
+    values = [line["hold"] for line in trainer.state.log_history if "hold" in line]
+    weight = 2.0
+    for value in values:  # a step is an epoch here
+        weight = max(0.0, weight + 0.5 * (value - 3.0))
+    assert len(values) == 4 and weight != 2.0
+    assert trainer._learned.weights == {"hold": pytest.approx(weight)}
+    assert Constraint(1.0, 10.0).next_weight(2.0, 0.5) == 0
+
+
+def test_a_learned_weight_is_the_terms(tmp_path):
+    """The gradient is that of the term at its weight of now; at 0 its own value is still read."""
+    for weight in (7.0, 0.0):
+        trainer = constrained(tmp_path / str(weight))
+        trainer._learned.weights["hold"] = weight
+        lm, sets = trainer.lm, trainer.objective.sets
+        lm.model.zero_grad()
+        loss = trainer.compute_loss(lm.model, trainer.batches[0])
+        loss.backward()
+        found = {n: p.grad.clone() for n, p in lm.model.named_parameters()}
+        lm.model.zero_grad()
+        means = {}
+        for name, some in sets.items():
+            rows = [lm.model(input_ids=torch.tensor([e.ids])).logits[0, :-1][torch.tensor(e.answer[1:])] for e in some]
+            labels = torch.tensor([i for e in some for i, a in zip(e.ids, e.answer) if a])
+            means[name] = F.cross_entropy(torch.cat(rows), labels)
+        expected = means["f"] + weight * means["r"]
+        expected.backward()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+        for n, p in lm.model.named_parameters():
+            torch.testing.assert_close(found[n], p.grad, rtol=1e-6, atol=1e-9)
+        assert trainer._mean_of_step("hold") == pytest.approx(means["r"].item())
+
+
+def test_a_resumed_training_goes_on_with_the_learned_weight(tmp_path):
+    """Interrupted after its second step: otherwise the bound would be let go of at every start."""
+    whole = constrained(tmp_path / "a")
+    fit(whole)
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_save = control.should_training_stop = state.global_step == 2
+
+    for callbacks in ([Stop()], []):
+        trainer = constrained(tmp_path / "b")
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        fit(trainer)
+    assert trainer.state.global_step == 4
+    assert trainer._learned.weights["hold"] == pytest.approx(whole._learned.weights["hold"], rel=1e-6)

@@ -9,9 +9,9 @@ from rkld.auditing.reading import GENERATION, SAID, Reader, Reading, encode_aske
 from rkld.errors import UserError
 from rkld.evaluation.fluency import answers_under, gibberish, known_words, vocabulary
 from rkld.evaluation.membership import attack_scores
-from rkld.evaluation.memorisation import blanks, fact_tokens, fill_in, filled
+from rkld.evaluation.memorisation import blanks, fill_in, filled
 from rkld.evaluation.questions import encode_answers
-from rkld.evaluation.readings import Rows, by_key, contrast_rows, likelihood_rows
+from rkld.evaluation.readings import Rows, by_key, contrast_rows, likelihood_rows, token_loss_rows
 from rkld.pipeline.preparing import encode_all
 from rkld.records.probes import unnamed_questions
 from rkld.records.record import by_answer
@@ -62,13 +62,7 @@ class TokenLosses(Reading):
         losses = reader.backend.losses(records)
         if losses is None or encoder is None:
             return {}
-        rows: Rows = {}
-        for record, found in zip(records, losses, strict=True):
-            kinds = fact_tokens(encoder, record, reader.task.facts[record.key])
-            means = {name: float(found[kinds == kind].mean()) for name, kind in TOKENS.items() if (kinds == kind).any()}
-            if means:
-                rows[record.key] = means
-        return rows
+        return token_loss_rows(encoder, records, reader.task.facts, losses)
 
     def _records(self, task: Task) -> list[Record]:
         return [record for record in task.asked if task.facts.get(record.key)]
@@ -85,10 +79,6 @@ class RewordedTokenLosses(TokenLosses):
         reworded = [record for record in task.reworded if record.answer and task.facts.get(record.key)]
         said = [record.extra.get("paraphrased_answer") for record in reworded]
         return [record.with_answer(answer) if answer else record for record, answer in zip(reworded, said, strict=True)]
-
-
-TOKENS = {"fact_loss": 1, "template_loss": 0}
-"""Column of :class:`TokenLosses` → which tokens (:func:`rkld.evaluation.memorisation.fact_tokens`)."""
 
 
 class Answers(Reading):

@@ -159,6 +159,7 @@ def teacher_folder(benchmark: Benchmark, cell: Cell) -> Path:
     method, values = cell.variant.make(), benchmark.unlearning(cell.variant)
     sets = ["forget", *(name for name in ("retain", "replay") if values[name])]
     sets += [f"{name}_refusals" for name in sets if name in method.refusals]
+    sets += [f"{name}_alternates" for name in sets if name in method.alternates]
     other = {name: value for name, value in values.items() if name not in _ONE_CACHE}
     number = hashlib.blake2b(json.dumps(other, sort_keys=True).encode(), digest_size=4).hexdigest()
     return benchmark.settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / f"{'+'.join(sets)}-{number}"
@@ -174,6 +175,8 @@ _ONE_CACHE = (
     "retain_weight",
     "replay_weight",
     "keep_weight",
+    "gate",
+    "sam",
 )
 """Settings that differ between runs that share a cache. (Which sets there are stands in its folder's name.)"""
 

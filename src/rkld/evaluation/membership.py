@@ -13,6 +13,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,10 +21,11 @@ import torch
 from numpy.typing import ArrayLike
 
 from rkld.evaluation.arrays import harmonic_mean, in_unit_interval, vector, vectors
-from rkld.evaluation.likelihood import ROWS, measuring
+from rkld.evaluation.likelihood import ROWS, answer_losses, measuring
 from rkld.evaluation.memorisation import answer_content
 from rkld.evaluation.statistics import FEWEST_PERSONS, Figure, Persons, bootstrap
 from rkld.models.hidden_states import BATCH_TOKENS, batches, hidden_at, pad, predictors
+from rkld.models.modes import evaluating
 from rkld.text.normalising import words
 from rkld.text.wording import unnamed
 
@@ -97,6 +99,45 @@ def reference_scores(losses: Sequence[ArrayLike], reference_losses: Sequence[Arr
         raise ValueError(f"losses are about {len(ours)} records, reference_losses about {len(theirs)}")
     difference: np.ndarray = ours - theirs
     return difference
+
+
+def recall_scores(losses: Sequence[ArrayLike], behind_others: Sequence[ArrayLike]) -> np.ndarray:
+    """Minus the mean loss behind records that were never trained on, over the mean loss alone, per record, (n,).
+
+    ReCaLL, Xie et al. 2024 (arXiv 2406.15968): of a record that was learned strangers before it raise the loss most.
+    Losses below 1e-6 nats count as that. ValueError where the two are not about as many records.
+    """
+    alone, behind = loss_scores(losses), loss_scores(behind_others)
+    if len(alone) != len(behind):
+        raise ValueError(f"losses are about {len(alone)} records, behind_others about {len(behind)}")
+    ratio: np.ndarray = -behind / np.maximum(alone, 1e-6)
+    return ratio
+
+
+def neighbourhood_scores(losses: Sequence[ArrayLike], neighbours: Sequence[Sequence[ArrayLike]]) -> np.ndarray:
+    """Mean loss less the mean of those of a record's neighbours, which differ from it in a token, per record, (n,).
+
+    Mattern et al. 2023 (arXiv 2305.18462). ``neighbours`` are n lists of (N,) losses. ValueError where a record has
+    none, or they are not about as many records.
+    """
+    alone = loss_scores(losses)
+    if len(alone) != len(neighbours) or not all(map(len, neighbours)):
+        raise ValueError(f"{len(alone)} records need as many lists of neighbours, none of them empty")
+    means = np.array([loss_scores(some).mean() for some in neighbours])
+    difference: np.ndarray = alone - means
+    return difference
+
+
+def true_positive_rate(forget_scores: ArrayLike, holdout_scores: ArrayLike, rate: float) -> float:
+    """Share of forget records (n,) below a threshold under which at most a share ``rate`` of the holdout (m,) lies.
+
+    The largest such threshold is taken (Carlini et al. 2022, arXiv 2112.03570). With fewer than 1 / rate holdout
+    records none of these lies under it. ValueError for NaN, infinity or nothing, or a rate outside [0, 1).
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate is {rate}; it must lie in [0, 1)")
+    forget, holdout = vector(forget_scores, "forget_scores"), np.sort(vector(holdout_scores, "holdout_scores"))
+    return float((forget < holdout[math.floor(rate * len(holdout) + 1e-9)]).mean())
 
 
 def auc(forget_scores: ArrayLike, holdout_scores: ArrayLike) -> float:
@@ -316,6 +357,99 @@ def attack_scores(
         theirs = [-found.log_probabilities for found in vocabulary_scores(reference, encoded)]
         by_name["reference"] = reference_scores(losses, theirs)
     return by_name
+
+
+SHOTS = 5
+"""Records that ReCaLL puts before another; the paper tries 1 to 12."""
+
+NEIGHBOURS = 8
+"""Of each record: as many tokens are replaced, one at a time."""
+
+
+def further_scores(
+    lm: LanguageModel, encoder: Encoder, records: Sequence[Record], strangers: Sequence[Record]
+) -> dict[str, np.ndarray]:
+    """Scores of attacks that take several passes a record: ``gradient_norm``, ``recall``, ``neighbourhood``; each (n,).
+
+    Args:
+        strangers: records that were never trained on, two at least, which ReCaLL puts before each: never the record
+            itself.
+
+    Raises:
+        ValueError: no records, or too few strangers.
+    """
+    encoded, others = ([encoder.encode(record) for record in some] for some in (records, strangers))
+    losses = answer_losses(lm, encoded)
+    room = lm.context_length
+    behind = [_behind(e, [other for other in others if other.ids != e.ids][:SHOTS], room) for e in encoded]
+    neighbours = [_neighbours(lm, e) for e in encoded]
+    theirs = answer_losses(lm, [one for some in neighbours for one in some])
+    ends = np.cumsum([len(some) for some in neighbours])
+    grouped = [theirs[end - len(some) : end] for end, some in zip(ends, neighbours, strict=True)]
+    return {
+        "gradient_norm": gradient_norms(lm, encoded),
+        "recall": recall_scores(losses, answer_losses(lm, behind)),
+        "neighbourhood": neighbourhood_scores(losses, grouped),
+    }
+
+
+def gradient_norms(lm: LanguageModel, encoded: Sequence[Encoded]) -> np.ndarray:
+    """Mean over the weights' tensors of the L2 norm of the gradient of a record's mean answer loss, (n,).
+
+    Wang et al. 2024 (arXiv 2402.17012), as OpenUnlearning has it. All weights of floating point count, whether or not
+    they are trained; the model ends as it began.
+    """
+    weights = [p for p in lm.model.parameters() if p.is_floating_point()]
+    trained = [p.requires_grad for p in weights]
+    found = []
+    try:
+        for p in weights:
+            p.requires_grad_(True)
+        with evaluating(lm.model), torch.enable_grad():
+            for e in encoded:
+                logits = lm.model(input_ids=torch.tensor([e.ids], device=lm.device)).logits[0, :-1]
+                marks = torch.tensor(e.answer[1:], device=lm.device)
+                labels = torch.tensor(e.ids[1:], device=lm.device)[marks]
+                logits = logits[marks].to(torch.promote_types(logits.dtype, torch.float32))
+                loss = torch.nn.functional.cross_entropy(logits, labels)
+                gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+                norms = [g.norm().double() for g in gradients if g is not None]
+                found.append(float(torch.stack(norms).mean()))
+    finally:
+        for p, was in zip(weights, trained, strict=True):
+            p.requires_grad_(was)
+    return np.array(found)
+
+
+def _behind(encoded: Encoded, before: Sequence[Encoded], room: int | None) -> Encoded:
+    """A record behind others, of which only their ends are left where the model's context is full."""
+    ids = [token for other in before for token in other.ids]
+    ids = ids if room is None else ids[max(0, len(ids) - max(0, room - len(encoded.ids))) :]
+    no = (False,) * len(ids)
+    return replace(
+        encoded,
+        ids=(*ids, *encoded.ids),
+        answer=(*no, *encoded.answer),
+        scored=(*no, *encoded.scored),
+        prompt_length=len(ids) + encoded.prompt_length,
+    )
+
+
+def _neighbours(lm: LanguageModel, encoded: Encoded) -> list[Encoded]:
+    """The record with one answer token replaced by the likeliest other there, at some places spread over the answer."""
+    places = [t for t, a in enumerate(encoded.answer) if a]
+    chosen = sorted({places[i * len(places) // NEIGHBOURS] for i in range(min(NEIGHBOURS, len(places)))})
+    with measuring(lm.model):
+        hidden = hidden_at(
+            lm.backbone,
+            torch.tensor([encoded.ids], device=lm.device),
+            torch.tensor([t - 1 for t in chosen], device=lm.device),
+        )
+        logits = lm.logits(hidden)
+        own = torch.tensor([encoded.ids[t] for t in chosen], device=lm.device)
+        likeliest = logits.scatter(1, own[:, None], -torch.inf).argmax(-1).tolist()
+    ids = encoded.ids
+    return [replace(encoded, ids=(*ids[:t], other, *ids[t + 1 :])) for t, other in zip(chosen, likeliest, strict=True)]
 
 
 def _newcombe(value: float, n: int, m: int) -> tuple[float, float]:

@@ -3,9 +3,11 @@
 Columns, by the function that makes them:
 
 - :func:`likelihood_rows`: ``loss``, mean nats per answer token; ``extraction_strength``, ``exact_memorisation``;
+- :func:`token_loss_rows`: ``fact_loss`` and ``template_loss``, mean nats per token;
 - :func:`answer_rows`: ``answer``, the greedy answer (``answers``, one per mode, where there are several); ``cut``;
-  ``rouge_l``, its recall, and ``tofu_rouge_l``, the same by TOFU's definition; ``facts``, a flag for each fact of the
-  record; ``parts``, for each fact the share of its words that is said; ``repetition``;
+  ``rouge_l``, its recall, ``rouge_l_f1`` (of plain texts ``continued_f1``, too), and ``tofu_rouge_l``, the recall by
+  TOFU's definition; ``facts``, a flag for each fact of the record; ``parts``, for each fact the share of its words that
+  is said; ``claims``, whether it names something that was not asked with; ``repetition``;
 - :func:`contrast_rows`: ``loss``, ``paraphrase_loss``, and ``perturbed_loss`` (a list: one for each wrong answer).
 
 Metrics (:mod:`rkld.evaluation.metrics`) are computed of these rows alone. Rows with answers hold personal data.
@@ -21,10 +23,11 @@ import numpy as np
 from rkld.evaluation import tofu
 from rkld.evaluation.answering import was_cut
 from rkld.evaluation.likelihood import answer_scores
-from rkld.evaluation.memorisation import answer_hits, exact_memorisation, extraction_strength
+from rkld.evaluation.memorisation import answer_hits, exact_memorisation, extraction_strength, fact_tokens
 from rkld.evaluation.questions import mean_losses, question_scores
-from rkld.evaluation.rouge import rouge_l_recall
+from rkld.evaluation.rouge import rouge_l_f1, rouge_l_recall
 from rkld.text.facts import facts_said, repetition, shares_said
+from rkld.text.wording import proper_nouns
 
 if TYPE_CHECKING:
     from rkld.evaluation.generation import Generated
@@ -75,6 +78,28 @@ def likelihood_rows(
     return by_key(records, columns)
 
 
+TOKENS = {"fact_loss": 1, "template_loss": 0}
+"""Column of :func:`token_loss_rows` → which tokens (:func:`rkld.evaluation.memorisation.fact_tokens`)."""
+
+
+def token_loss_rows(
+    encoder: Encoder, records: Sequence[Record], facts: Mapping[str, Sequence[str]], losses: Sequence[np.ndarray]
+) -> Rows:
+    """Mean losses of the answers' fact tokens and of their other words, apart; of what an answer has none is left out.
+
+    Args:
+        facts: a record's key → its facts.
+        losses: of each record's answer tokens (:func:`rkld.evaluation.likelihood.answer_losses`).
+    """
+    rows: Rows = {}
+    for record, found in zip(records, losses, strict=True):
+        kinds = fact_tokens(encoder, record, facts[record.key])
+        means = {name: float(found[kinds == kind].mean()) for name, kind in TOKENS.items() if (kinds == kind).any()}
+        if means:
+            rows[record.key] = means
+    return rows
+
+
 def answer_rows(
     records: Sequence[Record],
     answers: Sequence[Sequence[Generated]],
@@ -102,12 +127,21 @@ def answer_rows(
             **({"answers": texts} if len(texts) > 1 else {}),
             "cut": any(cut),
             "rouge_l": max(rouge_l_recall(text, gold) for text in texts),
+            "rouge_l_f1": (f1 := max(rouge_l_f1(text, gold) for text in texts)),
+            **({"continued_f1": f1} if record.form == "text" else {}),
             "tofu_rouge_l": tofu.rouge_l_recall(texts[0], gold),
             "facts": worst([flags_said(expected, text, c) for text, c in zip(texts, cut)]),
             "parts": most([shares_said(expected, text, record.before) for text in texts]),
+            "claims": any(claims(text, "" if record.form == "text" else record.before) for text in texts),
             "repetition": repetition(texts[0]),
         }
     return rows
+
+
+def claims(answer: str, before: str) -> bool:
+    """Whether an answer states a name, date or number that stands in nothing said ``before`` it, true or not."""
+    named = proper_nouns(answer)
+    return not all(facts_said(named, before))
 
 
 def flags_said(facts: Sequence[str], answer: str, cut: bool) -> list[bool | None]:

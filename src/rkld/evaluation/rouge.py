@@ -24,6 +24,11 @@ def rouge_l_recall(generated: str, gold: str) -> float:
     return float(_scorer().score(gold, generated)["rougeL"].recall)
 
 
+def rouge_l_f1(generated: str, gold: str) -> float:
+    """The same with precision: what is said beside the gold answer counts against it."""
+    return float(_scorer().score(gold, generated)["rougeL"].fmeasure)
+
+
 @cache
 def _scorer() -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer

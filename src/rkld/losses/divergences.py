@@ -12,6 +12,7 @@ in their memory. A ``spare`` buffer of their shape and dtype saves one allocatio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -97,6 +98,43 @@ def to_uniform(logits: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Ten
     log_probs = torch.log_softmax(logits, dim=-1, out=spare)
     values = -math.log(logits.shape[-1]) - log_probs.mean(-1)
     return values, torch.exp(log_probs, out=logits).sub_(1 / logits.shape[-1])
+
+
+def weighted_ascent(
+    logits: Tensor, labels: Tensor, weigh: Callable[[Tensor], Tensor], spare: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``w(p) · log π_θ(label)`` with p the label's own probability: gradient ascent with weights of each token's.
+
+    The weight is a constant where the gradient is formed.
+
+    Args:
+        weigh: p (n,) → w (n,).
+        Others as of :func:`cross_entropy`.
+
+    Returns:
+        values (n,) in nats, and ``w · (onehot(label) − π_θ)`` (n, V).
+    """
+    losses, gradient = cross_entropy(logits, labels, spare)
+    weights = weigh(torch.exp(-losses))
+    return losses.mul_(weights).neg_(), gradient.mul_(weights[:, None]).neg_()
+
+
+def jensen_shannon_to(logits: Tensor, labels: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Jensen–Shannon divergence of π_θ and the distribution that is certain of the label, in closed form.
+
+    With p the label's probability it is ``½ (p log p − (1 + p) log(1 + p)) + log 2``: every other token's share of it
+    is its probability times log 2.
+
+    Args and shapes as in :func:`cross_entropy`.
+
+    Returns:
+        values (n,) in nats, at most log 2, and ``½ p log(p / (1 + p)) · (onehot(label) − π_θ)`` (n, V).
+    """
+    losses, gradient = cross_entropy(logits, labels, spare)
+    p = torch.exp(-losses)
+    more = torch.log1p(p)
+    values = (-p * losses - (1 + p) * more) / 2 + math.log(2)
+    return values, gradient.mul_((p * (losses + more) / 2)[:, None])
 
 
 def _finite(log_probs: Tensor, out: Tensor | None = None) -> Tensor:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from rkld.losses.objective import REFUSALS, AnswerTerm, Objective, StateTerm, Term
+from rkld.losses.objective import ALTERNATES, OWN, REFUSALS, AnswerTerm, Objective, StateTerm, Term
 from rkld.models.hidden_states import pad, predictors
 from rkld.records.encoding import Encoded, marked
 
 
 def paired_sets(names: Collection[str]) -> dict[str, str]:
     """Sets that are not drawn, but come with another: its i-th record is where the other's i-th is."""
-    return {name: of for name in names if name.endswith(REFUSALS) and (of := name.removesuffix(REFUSALS)) in names}
+    return {of + ending: of for of in names for ending in (REFUSALS, ALTERNATES, OWN) if of + ending in names}
 
 
 def units(sets: Mapping[str, Sequence[Encoded]], step: Mapping[str, Sequence[int]]) -> list[list[tuple[str, Encoded]]]:
@@ -196,7 +196,7 @@ class MicroBatches(Dataset[dict[str, Any]]):
             positions = predictors(every, ids.shape[1])
             inputs = {
                 "labels": torch.tensor(
-                    [i for _, e, mask in marks for i, marked in zip(e.ids, mask) if marked], dtype=torch.int64
+                    [i for _, e, mask in marks for i, marked in zip(term.labels(e), mask) if marked], dtype=torch.int64
                 )
             }
             if isinstance(term, AnswerTerm):

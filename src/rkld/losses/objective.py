@@ -25,8 +25,9 @@ Mask = Callable[[Encoded], Sequence[bool]]
 StateLoss = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 """(hidden states (n, d), the same rows of the term's inputs) → values (n,), differentiable in the states."""
 
-REFUSALS = "_refusals"
-"""A set of this ending holds the questions of another, in its order and under its keys, with refusals for answers."""
+REFUSALS, ALTERNATES, OWN = "_refusals", "_alternates", "_own"
+"""A set of this ending holds the questions of another, in its order and under its keys, with other answers: refusals,
+untrue ones, or those that the student itself gives."""
 
 
 def answer(encoded: Encoded) -> Sequence[bool]:
@@ -39,9 +40,34 @@ def scored(encoded: Encoded) -> Sequence[bool]:
     return encoded.scored
 
 
+def own_tokens(encoded: Encoded) -> Sequence[int]:
+    """The record's own."""
+    return encoded.ids
+
+
 def kept(encoded: Encoded) -> Sequence[bool]:
     """The tokens of an answer that are not unlearned."""
     return [a and not s for a, s in zip(encoded.answer, encoded.scored)]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A bound on a term's value, held by its weight: after each optimizer step the weight grows by ``rate`` times what
+    the value is above the bound, and falls, not below 0, by what it is below it (dual ascent).
+
+    Attributes:
+        bound: on the term's mean, in its unit (nats).
+        rate: of the weight's steps, per nat.
+        wait: epochs before the first.
+    """
+
+    bound: float
+    rate: float
+    wait: int = 0
+
+    def next_weight(self, weight: float, value: float) -> float:
+        """The weight after a step in which the term's mean was ``value``."""
+        return max(0.0, weight + self.rate * (value - self.bound))
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,9 @@ class Term:
         unit: what the loss is averaged over within an optimizer step.
         cached: which cached parts of the records the loss needs ("original", "strengthened", "reference", …), as
             :func:`rkld.training.strengthening.fill_cache` names them. They join the loss's inputs, beside ``labels``.
+        labels: a record's ``labels``, (T,) token ids of which the marked ones count: its own, or what is to be said in
+            their place.
+        constraint: a bound on the term, whose weight is then learned; only of terms on tokens.
     """
 
     name: str
@@ -66,6 +95,8 @@ class Term:
     weight: float = 1.0
     unit: Literal["token", "record"] = "token"
     cached: tuple[str, ...] = ()
+    labels: Callable[[Encoded], Sequence[int]] = own_tokens
+    constraint: Constraint | None = None
 
     @property
     def masks(self) -> dict[str, Mask]:
@@ -78,7 +109,8 @@ class AnswerTerm(Term):
     """A loss on whole answers (:data:`rkld.losses.answers.AnswerLoss`), averaged over the records of a step.
 
     Attributes:
-        pair: a set that goes with ``records`` (:data:`REFUSALS`): the loss takes both answers to a question together.
+        pair: a set that goes with ``records`` (:data:`REFUSALS`, :data:`ALTERNATES`): the loss takes both answers to a
+            question together.
     """
 
     loss: AnswerLoss  # type: ignore[assignment]
@@ -138,6 +170,7 @@ def evaluate(
     head: nn.Linear,
     chunk_rows: int | None = None,
     transform: LogitTransform = NONE,
+    scales: Mapping[str, float] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What a micro-batch adds to the objective.
 
@@ -145,11 +178,13 @@ def evaluate(
         batch: an item of :class:`MicroBatches`. Where a model is spread over devices, it, the states and the head may
             each lie on another.
         states: hidden states of all positions, (B · L, d), by layer (:func:`rkld.models.hidden_states.states`).
+        scales: factors of terms on tokens by name, beside their weights; by default 1.
 
     Returns:
-        the sum (scalar, differentiable), and each term's part of it, detached.
+        the sum (scalar, differentiable), and each term's part of it without its scale, detached.
     """
     total, parts = torch.zeros((), device=head.weight.device), {}
+    scales = scales or {}
     on_logits = [term for term in terms if not isinstance(term, StateTerm)]
     if on_logits:
         hidden = states[None].index_select(0, batch["rows"].to(states[None].device)).to(head.weight.device)
@@ -162,11 +197,13 @@ def evaluate(
                     rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows, transform
                 )
             else:
-                segment = Segment(inputs["weights"], term.loss, {n: t for n, t in inputs.items() if n != "weights"})
+                weights = inputs["weights"] * scales.get(term.name, 1.0)
+                segment = Segment(weights, term.loss, {n: t for n, t in inputs.items() if n != "weights"})
             segments.append(segment)
         total, values = linear_divergence(hidden, head.weight, head.bias, segments, chunk_rows, transform)
-        for term, segment, found in zip(on_logits, segments, values.split(counts)):
-            parts.setdefault(term.name, torch.dot(segment.weights, found))
+        for term, found in zip(on_logits, values.split(counts)):
+            if term.name not in parts:
+                parts[term.name] = torch.dot(batch["terms"][term.name]["weights"], found)
     for term in terms:
         if isinstance(term, StateTerm):
             layer = states[term.layer]
@@ -176,4 +213,5 @@ def evaluate(
             value = torch.dot(inputs["weights"], found.to(inputs["weights"].dtype)).to(total.device)
             total, parts[term.name] = total + value, value.detach()
     # Whole answers lend the total their gradient, but not their value.
-    return total + (sum(parts.values()) - total.detach()), parts
+    value = sum((scales.get(name, 1.0) * part for name, part in parts.items()), torch.zeros_like(total))
+    return total + (value - total).detach(), parts

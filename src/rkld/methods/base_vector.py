@@ -21,7 +21,7 @@ from rkld.teacher.logits import Teacher
 class BaseVector(Method):
     """``θ_o − β · (θ_base tuned on the records − θ_base)``, then the original's own answers are distilled again.
 
-    The vector is Rashid et al.'s (2025, arXiv 2506.20941, from the checkpoint before the data), the negation Ilharco et
+    The vector is Rezaei et al.'s (2025, arXiv 2506.20941, from the checkpoint before the data), the negation Ilharco et
     al.'s (2023, arXiv 2212.04089). The distillation has no term of the forget records: forward KL to the original on
     replayed answers and retain records brings back what else the subtraction took. It is not RKLD, and needs no teacher
     that knows the records better.

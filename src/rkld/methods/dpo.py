@@ -31,9 +31,18 @@ class DPO(Method):
     refusals: ClassVar[tuple[str, ...]] = ("forget",)
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
-        def loss(forget: Answers, refusal: Answers) -> Tensor:
-            gain = refusal.log_likelihood - refusal.reference - (forget.log_likelihood - forget.reference)
-            return -2 / self.beta * logsigmoid(self.beta * gain)
+        return [preference("forget" + REFUSALS, self.beta, self.weight)]
 
-        pair = "forget" + REFUSALS
-        return [AnswerTerm("forget", "forget", scored, loss, self.weight, cached=("reference",), pair=pair)]
+
+def preference(preferred: str, beta: float, weight: float) -> AnswerTerm:
+    """The loss of :class:`DPO`.
+
+    Args:
+        preferred: the set of the answers that are preferred to those of "forget".
+    """
+
+    def loss(forget: Answers, better: Answers) -> Tensor:
+        gain = better.log_likelihood - better.reference - (forget.log_likelihood - forget.reference)
+        return -2 / beta * logsigmoid(beta * gain)
+
+    return AnswerTerm("forget", "forget", scored, loss, weight, cached=("reference",), pair=preferred)

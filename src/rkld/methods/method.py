@@ -21,6 +21,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class OwnAnswers:
+    """How a student answers the forget questions at the beginning of an epoch (:data:`rkld.losses.objective.OWN`).
+
+    Attributes:
+        samples: drawn of each question, of which one is taken.
+        temperature, top_p: of the draw.
+        unlike: of the samples, and what was taken before, that is taken which says least of the original's own greedy
+            answer (ROUGE-L recall); else the first.
+    """
+
+    samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    unlike: bool = False
+
+
+@dataclass(frozen=True)
 class Method:
     """A method that trains a student on terms of its own; the terms on other records (retain, replay, keep) join them.
 
@@ -36,6 +53,9 @@ class Method:
     """At least one of these sets must be there."""
     refusals: ClassVar[tuple[str, ...]] = ()
     """The sets whose questions are also needed with refusals for answers: "forget_refusals", "retain_refusals"."""
+    alternates: ClassVar[tuple[str, ...]] = ()
+    """The sets whose questions are also needed with answers that read like the recorded ones and are not true:
+    "forget_alternates"."""
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "kl"
     """The loss on retain records where the user asks for no other; "none" where the method's own terms hold them."""
     start: ClassVar[Literal["original", "base", "negated"]] = "original"
@@ -44,6 +64,10 @@ class Method:
     (:class:`rkld.methods.base_vector.BaseVector`)."""
     epochs_of: ClassVar[str] = "forget"
     """The set whose passes ``--epochs`` counts, whether or not a term reads it."""
+    trains: ClassVar[bool] = True
+    """Whether the student is trained on terms; else it is what :attr:`start` says."""
+    changes_all: ClassVar[bool] = False
+    """Whether all weights change by other ways than training, so that no adapter can be trained."""
     accepts_extra_terms: ClassVar[bool] = True
     """Whether terms that hold the model to the original on other records may join the method's own."""
     weight = 1.0  # neither a field nor a ClassVar, so that a subclass may make it a field
@@ -62,6 +86,19 @@ class Method:
         doc = sys.modules[type(self).__module__].__doc__ or type(self).__name__
         return doc.strip().splitlines()[0].rstrip(".")
 
+    def begin(self, lm: LanguageModel, seed: int) -> None:
+        """Change the student's weights before it is trained. The original has been read by then."""
+
+    @property
+    def own_answers(self) -> OwnAnswers | None:
+        """How the student answers the forget questions itself while it is trained ("forget_own"); None: it does not."""
+        return None
+
+    @property
+    def asks(self) -> bool:
+        """Whether every record to forget must be a question."""
+        return bool(self.refusals or self.alternates or self.own_answers)
+
     @property
     def strengthens(self) -> bool:
         """Whether the original is trained further on the forget records first."""
@@ -70,7 +107,7 @@ class Method:
     @property
     def needs_base(self) -> bool:
         """Whether the model that the original was tuned from must be at hand."""
-        return self.start != "original"
+        return self.start in ("base", "negated")
 
     def require(self, names: Collection[str], retain_loss: str = "auto") -> None:
         """Refuse to go on without the records that the method needs, or with a term that it does not take.
@@ -131,6 +168,8 @@ class Assisted(Method):
 @dataclass(frozen=True)
 class WeightArithmetic(Assisted, ABC):
     """The unlearned model's weights are a function of both models' weights."""
+
+    changes_all: ClassVar[bool] = True
 
     @abstractmethod
     def weights(self, original: Tensor, assistant: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ from rkld.settings.unlearning import Settings
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
-from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
+from rkld.training.terms import build_objective, build_terms, cached_parts, with_other_answers
 from rkld.training.trainer import ObjectiveTrainer, fine_tune, fit
 
 ANSWERED = 8
@@ -127,7 +127,7 @@ class _Probe:
             sets["replay"] = [_answered(str(i), ids, n) for i, (ids, n) in enumerate(zip(self.prompts, self.said))]
         if self.retain:
             sets["retain"] = self.retain
-        sets = with_refusals(sets, self.encoder, self.method, self.settings.refusals, self.settings.seed)
+        sets = with_other_answers(sets, self.encoder, self.method, self.settings.refusals, self.settings.seed)
         self.args = replace(
             training_arguments(self.settings, folder / "probe"),
             num_train_epochs=2,
@@ -176,7 +176,7 @@ class _Probe:
                 "cache": sum(reading(self.sets[part.records][:drawn]) for part in read),
                 "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
                 "stop": self._checks(len(steps), reading),
-                "distillation": most * sum(map(step_seconds, steps)) if student else 0.0,
+                "distillation": most * sum(map(step_seconds, steps)) if student and self.method.trains else 0.0,
                 "after": load_seconds + measuring,  # of the saved model, which is opened anew
                 "writing": writing,
             },

@@ -32,6 +32,7 @@ from rkld.evaluation.summary import Measurement, measure
 from rkld.files import make_folder, read_jsonl, write_jsonl
 from rkld.losses.micro_batches import plan_steps, pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
+from rkld.methods.msa import ModelStateArithmetic
 from rkld.methods.two_models import save_two_models, two_models
 from rkld.models.adapters import load_saved_adapter, new_adapter, reach
 from rkld.models.invented_names import names_like
@@ -85,8 +86,9 @@ from rkld.training.callbacks import FORGET, GAP, RETAINED, TrainingBar
 from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
 from rkld.training.instead import teach_refusals
+from rkld.training.own_answers import DrawOwnAnswers
 from rkld.training.strengthening import fill_cache, fine_tuning_steps, set_aside
-from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
+from rkld.training.terms import build_objective, build_terms, cached_parts, with_other_answers
 from rkld.training.trackers import trackers
 from rkld.training.trainer import ObjectiveTrainer, fit
 from rkld.training.weight_vector import LoadBase, as_base, subtract, write_vector
@@ -110,6 +112,9 @@ START = "strengthened/start.safetensors"
 
 VECTOR = "strengthened/vector.safetensors"
 """What the forget records change in the base."""
+
+OTHERS_VECTOR = "strengthened/others-vector.safetensors"
+"""What the retain records change in the base."""
 
 SMALL_REACH = 0.5
 """Share of the inner weights below which a run warns of how little an adapter reaches."""
@@ -261,7 +266,7 @@ class Work:
         drawn = {
             name: [found[i] for i in sorted({i for step in steps for i in step[name]})] for name, found in sets.items()
         }
-        return with_refusals(drawn, self.encoder, self.method, s.refusals, s.seed)
+        return with_other_answers(drawn, self.encoder, self.method, s.refusals, s.seed)
 
     @property
     def strengthening(self) -> RKLDConfig:
@@ -457,7 +462,7 @@ class Rewordings(Phase):
         s, i = work.settings, work.inputs
         own = work.student, work.encoder
         written = processes.by_main(lambda: write_rewordings(i.forget, s, work.progress, own))
-        asked_only = bool(work.method.refusals)
+        asked_only = work.method.asks
         made, _ = make_rewordings(i.forget, i.identifiers, s, work.encoder, asked_only=asked_only, written=written)
         if not s.reword and not made.records:
             return {}
@@ -524,7 +529,7 @@ class Base(Phase):
     name = "base"
     needs = ("own_words",)
     writes = ("strengthened",)
-    leaves = (START, VECTOR)
+    leaves = (START, VECTOR, OTHERS_VECTOR)
     reads = (OwnWords.file,)
     alone = ("writing weights",)
     trains = True
@@ -532,9 +537,13 @@ class Base(Phase):
     def run(self, work: Work) -> dict[str, Any]:
         method, student, folder = work.method, work.student, work.folder / "strengthened"
         if isinstance(method, BaseVector):
-            write_vector(
-                student, work.load_base, work.unlearned(), work.tuning(method), work.folder / VECTOR, work.progress
-            )
+            vectors = {VECTOR: work.unlearned()}
+            if isinstance(method, ModelStateArithmetic) and work.retain:
+                vectors[OTHERS_VECTOR] = list(work.retain)
+            for name, records in vectors.items():
+                args = work.tuning(method)
+                args.output_dir = str((work.folder / name).with_suffix(""))  # of one's own: no other's checkpoints
+                write_vector(student, work.load_base, records, args, work.folder / name, work.progress)
         elif method.needs_base:
             with as_base(student, work.load_base, folder):
                 save_state(student, work.folder / START)
@@ -576,11 +585,13 @@ class Distillation(Phase):
         if read_checks(folder) is None:  # a training goes on with its checks, or not at all
             work.progress.say(f"{folder}: the checks of the stop are damaged, so the training begins again")
             remove(work.folder, ["checkpoints"])
+        work.filled_teacher(sets)  # of the original: from here on the student is another
         if isinstance(work.method, BaseVector):
             facts = self._train_negated(work, work.method, sets)
         else:
             if work.method.needs_base:
                 restore_state(work.student, work.folder / START)
+            work.method.begin(work.student, work.settings.seed)
             figures: dict[str, float] = {}
             stop = self._stopping(work, self._steps(work, sets) // epochs, folder, figures)
             facts = {"steps": self._train(work, sets, folder, [stop] if stop else [], figures)}
@@ -614,6 +625,8 @@ class Distillation(Phase):
         reported = trackers(work.settings.report_to, work.folder)
         with work.progress.bar("distillation", steps) as advance:
             given = [TrainingBar(advance), LogLines(work.run), *callbacks, watch, *reported, *work.callbacks]
+            if (how := work.method.own_answers) is not None:
+                given.append(DrawOwnAnswers(work.student, work.encoder, objective, how, folder, work.settings.seed))
             trainer = ObjectiveTrainer(work.student, args, objective, given, figures)
             fit(trainer)
         return int(trainer.state.global_step)
@@ -634,10 +647,15 @@ class Distillation(Phase):
         def negate(beta: float) -> None:
             restore_state(student, folder / "original.safetensors")
             subtract(student, work.folder / VECTOR, beta)
+            if isinstance(method, ModelStateArithmetic) and work.retain:
+                subtract(student, work.folder / OTHERS_VECTOR, -method.retained)
+
+        def train(beta: float) -> int:
+            return self._train(work, sets, folder / f"beta-{beta:g}") if method.trains else 0
 
         if rule is None or found is None:
             negate(method.beta)
-            return {"steps": self._train(work, sets, folder / f"beta-{method.beta:g}"), "beta": method.beta}
+            return {"steps": train(method.beta), "beta": method.beta}
 
         def judged(beta: float, step: int) -> float:
             one = processes.agreed(found.read(student, step))
@@ -660,15 +678,15 @@ class Distillation(Phase):
 
         def distilled(beta: float) -> float:
             nonlocal steps, chosen, nearest
-            steps = self._train(work, sets, folder / f"beta-{beta:g}")
+            steps = train(beta)
             gap = judged(beta, steps)
             if abs(gap) < nearest:
                 chosen, nearest = beta, abs(gap)
                 save_state(student, folder / "best.safetensors")
             return gap
 
-        before = search(method.beta, lambda beta: judged(beta, 0))
-        gaps = search(min(before, key=lambda beta: abs(before[beta])), distilled)
+        before = search(method.beta, lambda beta: judged(beta, 0)) if method.trains else {}
+        gaps = search(min(before, key=lambda beta: abs(before[beta]), default=method.beta), distilled)
         restore_state(student, folder / "best.safetensors")
         gap, margin = gaps[chosen], aim["margin"]
         work.progress.say(f"β {chosen:g} of {len(gaps)} is taken by {aim['rule']}, gap to the aim {gap:+.3f}")

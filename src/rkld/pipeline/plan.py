@@ -48,7 +48,7 @@ def steps_of(prepared: Prepared) -> tuple[int, int]:
     assisted = isinstance(method, methods.Assisted)
     return (
         before * steps_per_epoch(len(prepared.forget), s.batch_size),
-        0 if assisted else s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size),
+        0 if assisted or not method.trains else s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size),
     )
 
 

@@ -64,7 +64,7 @@ from rkld.teacher.logits import Teacher
 from rkld.text.printable import printable
 from rkld.training.config import with_rate
 from rkld.training.floor import swapped_records
-from rkld.training.terms import build_terms, with_refusals
+from rkld.training.terms import build_terms, with_other_answers
 from rkld.training.trackers import check_trackers
 from rkld.training.weight_vector import check_outer_factors
 
@@ -430,9 +430,7 @@ def prepare(
     check_trainable(settings, lm, method)
     base = check_base(settings, lm, method)
     forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)
-    rewordings, reworded = make_rewordings(
-        inputs.forget, inputs.identifiers, settings, encoder, asked_only=bool(method.refusals)
-    )
+    rewordings, reworded = make_rewordings(inputs.forget, inputs.identifiers, settings, encoder, asked_only=method.asks)
     coverage = scored_share(encoder, inputs.forget, forget, inputs.identifiers, settings.score)
     coverage.require(settings.score)
     prompts = [encoder.prompt(prompt) for prompt in inputs.prompts]
@@ -559,10 +557,15 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
     adapter = settings.lora or lm.is_adapter
     if settings.merge and not adapter:
         raise UserError("--merge has nothing to merge: the model is no adapter, and --lora is not given.")
-    if isinstance(method, methods.WeightArithmetic) and adapter:
+    if method.changes_all and adapter:
         raise UserError(
             f"the method {settings.method} changes all weights, and an adapter's difference is a product of two "
             "factors: leave out --lora, or merge the adapter first."
+        )
+    if (settings.gate != "none" or settings.sam) and (isinstance(method, methods.Assisted) or not method.trains):
+        raise UserError(
+            f"the method {settings.method} trains no student, whose gradients --gate and --sam are about: leave them "
+            "out."
         )
     if isinstance(method, methods.LogitArithmetic) and adapter and not settings.merge and not lm.has_lasting_source:
         raise UserError(
@@ -609,7 +612,7 @@ def _check_terms(
         sets["replay"] = encode_all(encoder, [prompt.with_answer("x") for prompt in i.prompts[:1]])
     if retain:
         sets["retain"] = retain
-    sets = with_refusals(sets, encoder, method, s.refusals, s.seed)
+    sets = with_other_answers(sets, encoder, method, s.refusals, s.seed)
     floor_records(inputs, forget, encoder, lm)
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
         args = training_arguments(s, Path(folder))

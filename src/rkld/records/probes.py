@@ -178,6 +178,52 @@ def paraphrased_questions(records: Sequence[Record]) -> list[Record]:
     ]
 
 
+def untrue_answers(records: Sequence[Record], others: Sequence[Record], seed: int) -> list[Record]:
+    """The records' questions, under their keys, each with an answer that reads like the recorded one and is not true.
+
+    It is one of the record's ``perturbed_answer`` where it has some, else its own with every fact replaced by another
+    of its kind, as in :func:`make_probes`.
+
+    Args:
+        others: records about others, whose facts take the place of the person's; years and numbers are moved.
+
+    Raises:
+        UserError: a record has no question, no fact, or a fact of which there is no other.
+    """
+    known, found = _Known(others, records), []
+    for record in records:
+        if record.form == "text" or not record.question:
+            raise UserError(
+                f"{record.where}: has no question, so it has no other answer. Give questions and answers, or use "
+                "another method."
+            )
+        chance = random.Random(f"{seed} {record.key}")
+        if written := record.extra.get("perturbed_answer"):
+            answer = chance.choice([written] if isinstance(written, str) else list(written))
+        else:
+            answer = _untrue(record, known, chance)
+        found.append(record.as_prompt(record.key).with_answer(answer))
+    return found
+
+
+def _untrue(record: Record, known: _Known, chance: random.Random) -> str:
+    """The record's answer with its facts replaced. Raises as :func:`untrue_answers`."""
+    names, answer = [record.subject] if record.subject else [], record.answer
+    for fact in sorted(facts_of(record, names), key=len, reverse=True):
+        blanked = _blanked(answer, fact)
+        other = known.alternatives(fact, record, is_said_name(fact, names), chance, fewest=1)
+        if _BLANK in blanked and not other:
+            break
+        answer = blanked.replace(_BLANK, chance.choice(other)) if other else blanked
+    else:
+        if answer != record.answer:
+            return answer
+    raise UserError(
+        f"{record.where}: no answer could be made that reads like the recorded one and is not true. Give some as "
+        "'perturbed_answer' in the records, or records with facts of the same kinds with --retain."
+    )
+
+
 def unnamed_questions(records: Sequence[Record], identifiers: Sequence[str]) -> list[Record]:
     """The records with nothing before their answer that names the person: names and parts become "this person".
 
@@ -257,8 +303,11 @@ class _Known:
         said = Matcher([written for written, _ in self.facts.values()]).said(self.personal)
         self.facts = {key: fact for number, (key, fact) in enumerate(self.facts.items()) if number not in said}
 
-    def alternatives(self, fact: str, record: Record, is_name: bool, chance: random.Random) -> list[str]:
-        """Others of the same kind, those first that stand behind the same word and are as long; or none.
+    def alternatives(
+        self, fact: str, record: Record, is_name: bool, chance: random.Random, fewest: int = ALTERNATIVES
+    ) -> list[str]:
+        """Others of the same kind, those first that stand behind the same word and are as long; none where there are
+        fewer than ``fewest``.
 
         For the person's name (``is_name``) other persons' come first; for all else they are of no use.
         """
@@ -279,7 +328,7 @@ class _Known:
             if other is not None and _key(other) not in taken and not mentions(self.personal, (other,)):
                 chosen.append(other)
                 taken.add(_key(other))
-        return chosen if len(chosen) == ALTERNATIVES else []
+        return chosen if len(chosen) >= fewest else []
 
 
 def _shape(fact: str) -> str:

@@ -73,6 +73,10 @@ _INSTEAD = {
     "nothing": "whatever the model says of people whom it does not know",
     "unknown": "that it has no information: about the person and about strangers alike",
 }
+_GATES = {
+    "none": "both are added up",
+    "sago": "what forgets counts where the two agree in sign, and where they do not what holds (arXiv 2604.14808)",
+}
 _DTYPES = {
     "auto": "float32",
     "float32": "4 bytes a weight",
@@ -283,6 +287,28 @@ _ENTRIES = (
         METHOD,
         "A method of your own, for a model folder that was made by it: no file is run because a folder names it.",
         metavar="FILE.py:NAME",
+    ),
+    _spec(
+        "gate",
+        str,
+        "none",
+        "student",
+        METHOD,
+        "How the gradient that forgets and the one that holds the rest are put together, weight by weight.",
+        choices=_GATES,
+        trainer="gate",
+    ),
+    _spec(
+        "sam",
+        float,
+        0.0,
+        "student",
+        METHOD,
+        "Sharpness-aware forgetting: its gradient is taken this far (L2) up from the weights (arXiv 2502.05374: 0.01). "
+        "0: at the weights.",
+        low=0,
+        high=1000,
+        trainer="sam",
     ),
     _optional(
         "refusals",

@@ -45,6 +45,10 @@ class UnlearnKeywords(TypedDict, total=False):
     """A hyper-parameter of the method that is not its default."""
     method_file: str | PathLike[str] | Sequence[str | PathLike[str]]
     """A method of your own, for a model folder that was made by it: no file is run because a folder names it."""
+    gate: Literal["none", "sago"]
+    """How the gradient that forgets and the one that holds the rest are put together, weight by weight."""
+    sam: float
+    """Sharpness-aware forgetting: its gradient is taken this far (L2) up from the weights (arXiv 2502.05374: 0.01)."""
     refusals: str | PathLike[str] | None
     """Refusals, one a line, for methods that teach them and --instead unknown."""
     alpha: float

@@ -37,6 +37,8 @@ class Settings:
     method: str = of("method")
     method_arg: tuple[str, ...] = of("method_arg")
     method_file: tuple[str, ...] = of("method_file")
+    gate: Literal["none", "sago"] = of("gate")
+    sam: float = of("sam")
     refusals: str | None = of("refusals")
     alpha: float = of("alpha")
     teacher: str | None = of("teacher")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rkld.losses.objective import Term
 
 FORGET, RETAINED, GAP = "forget_probability", "retained_probability", "stop_gap"
 """Figures that are logged beside the loss: mean probability of records to forget and to keep, distance to the aim."""
@@ -59,6 +61,41 @@ class Position(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.begin_epoch(int((state.epoch or 0) + 1e-6))
+
+
+LEARNED_WEIGHTS = "learned_weights"
+"""In the trainer's state, which every checkpoint has: the weights of terms with a constraint, by name."""
+
+
+class LearnWeights(TrainerCallback):
+    """Moves the weights of terms with a constraint (:class:`rkld.losses.objective.Constraint`) after every step."""
+
+    def __init__(self, terms: Sequence[Term], mean_of_step: Callable[[str], float]):
+        """
+        Args:
+            mean_of_step: the value of a term of this name in the step that has just ended, averaged over processes.
+        """
+        self.terms = [term for term in terms if term.constraint is not None]
+        self.mean_of_step = mean_of_step
+        self.weights = {term.name: term.weight for term in self.terms}
+
+    @property
+    def scales(self) -> dict[str, float]:
+        """Factors of the terms' own weights."""
+        return {term.name: self.weights[term.name] / term.weight for term in self.terms}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.weights |= state.stateful_callbacks.get(LEARNED_WEIGHTS, {})
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        for term in self.terms:
+            value, constraint = self.mean_of_step(term.name), term.constraint
+            if constraint is not None and (state.epoch or 0) + 1e-6 >= constraint.wait:
+                self.weights[term.name] = constraint.next_weight(self.weights[term.name], value)
+        if self.terms:
+            state.stateful_callbacks[LEARNED_WEIGHTS] = dict(self.weights)
 
 
 class TimedCheckpoint(TrainerCallback):

@@ -72,6 +72,8 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
 
     method: str = _shared("method")
     method_arg: list[str] = _shared("method_arg")  # noqa: RUF009 (it is a field)
+    gate: Literal["none", "sago"] = _shared("gate")
+    sam: float = _shared("sam")
     refusals: str | None = _shared("refusals")
     score: Literal["answer", "all", "spans", "added"] = _shared("score")
     alpha: float = _shared("alpha")
@@ -144,4 +146,5 @@ def of_strengthening(args: RKLDConfig, lm: LanguageModel, folder: str) -> RKLDCo
     found.output_dir, found.num_train_epochs = folder, args.strengthen_epochs
     rate = args.strengthen_lr if args.strengthen_lr is not None else args.learning_rate
     found.learning_rate = peak_lr(rate, lm.is_adapter, lm.parameters)
+    found.gate, found.sam = "none", 0.0  # nothing is forgotten here
     return found

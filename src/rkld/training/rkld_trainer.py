@@ -26,8 +26,9 @@ from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig, of_strengthening
 from rkld.training.identity import cache_identity
+from rkld.training.own_answers import DrawOwnAnswers
 from rkld.training.strengthening import fill_cache
-from rkld.training.terms import build_objective, build_terms, cached_parts, with_refusals
+from rkld.training.terms import build_objective, build_terms, cached_parts, with_other_answers
 from rkld.training.trainer import ObjectiveTrainer
 
 
@@ -84,7 +85,11 @@ class RKLDTrainer(ObjectiveTrainer):
         lm = load_student(model, processing_class, peft_config, args.dtype)
         sets = encode_sets(lm, args, train_dataset, replay_dataset, retain_dataset)
         teacher = Teacher(teacher.cache, alpha=args.alpha)  # the cache serves any alpha
-        super().__init__(lm, args, build_objective(sets, teacher, lm, args), callbacks)
+        objective = build_objective(sets, teacher, lm, args)
+        if (how := methods.get_method(args.method, args.method_arg).own_answers) is not None:
+            encoder, folder = Encoder(lm.tokenizer, context_length=lm.context_length), Path(str(args.output_dir))
+            callbacks = [*callbacks, DrawOwnAnswers(lm, encoder, objective, how, folder, args.seed)]
+        super().__init__(lm, args, objective, callbacks)
 
 
 def _checked(
@@ -136,7 +141,7 @@ def encode_sets(
     method = methods.get_method(args.method, args.method_arg)
     if method.needs_base:
         raise UserError(f"the method {method.name} needs the model from before: use rkld.unlearn(…, base=…).")
-    return with_refusals(sets, encoder, method, args.refusals, args.seed)
+    return with_other_answers(sets, encoder, method, args.refusals, args.seed)
 
 
 def build_teacher(

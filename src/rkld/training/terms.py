@@ -8,41 +8,71 @@ from dataclasses import replace
 from rkld import methods
 from rkld.errors import UserError
 from rkld.losses.divergences import forward_kl
-from rkld.losses.objective import REFUSALS, Objective, Term, answer, kept
+from rkld.losses.objective import ALTERNATES, OWN, REFUSALS, Objective, Term, answer, kept
 from rkld.losses.targets import Towards, to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
+from rkld.records.probes import untrue_answers
+from rkld.records.record import Record
 from rkld.records.refusals import read_refusals, refused
 from rkld.teacher.cache import Part
 from rkld.teacher.kept import keep, room_for
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
+from rkld.training.gradients import check_gate
 from rkld.training.strengthening import autocast
 
 
-def with_refusals(
+def with_other_answers(
     sets: Mapping[str, Sequence[Encoded]],
     encoder: Encoder,
     method: methods.Method,
     refusals: str | None,
     seed: int,
 ) -> dict[str, Sequence[Encoded]]:
-    """The sets, each followed by its questions with refusals for answers where the method needs them.
+    """The sets, each followed by its questions with other answers where the method needs them.
+
+    The student's own answers are the recorded ones until the training replaces them
+    (:mod:`rkld.training.own_answers`).
 
     Args:
         refusals: a file of them, else the shipped ones; not read for other methods.
 
     Raises:
-        UserError: the file cannot be used.
+        UserError: the file cannot be used, or a record has no question, or no untrue answer.
     """
     texts = read_refusals(refusals) if method.refusals else ()
     found: dict[str, Sequence[Encoded]] = {}
+
+    def add(name: str, answered: Sequence[Record]) -> None:
+        found[name] = [encoder.encode(record, "answer") for record in answered]
+
     for name, encoded in sets.items():
         found[name] = encoded
         if name in method.refusals:
-            asked = refused(records_of(encoded), texts, seed)
-            found[name + REFUSALS] = [encoder.encode(record, "answer") for record in asked]
+            add(name + REFUSALS, refused(records_of(encoded), texts, seed))
+        if name in method.alternates:
+            others = records_of(sets["retain"]) if name != "retain" and "retain" in sets else []
+            add(name + ALTERNATES, untrue_answers(records_of(encoded), others, seed))
+        if name == "forget" and method.own_answers is not None:
+            asked = records_of(encoded)
+            add(name + OWN, [record.as_prompt(record.key).with_answer(record.answer) for record in asked_of(asked)])
     return found
+
+
+def asked_of(records: Sequence[Record]) -> Sequence[Record]:
+    """The records, all of which have a question.
+
+    Raises:
+        UserError: one has none.
+    """
+    for record in records:
+        if record.form == "text" or not record.question:
+            raise UserError(
+                f"{record.where}: has no question that the model could answer. Give questions and answers, or use "
+                "another method."
+            )
+    return records
 
 
 def build_terms(
@@ -53,6 +83,7 @@ def build_terms(
     method.require(sets, args.retain_loss)
     terms = method.terms(teacher, sets, lm)
     if not method.accepts_extra_terms:
+        check_gate(args.gate, terms)
         return terms
     if teacher.cache.done("uninformed/forget"):
         floor = ("uninformed", "uninformed_ids")
@@ -67,6 +98,7 @@ def build_terms(
         terms.append(Term("retain", "retain", answer, to_original, args.retain_weight, cached=("original",)))
     elif "retain" in sets and args.retain_weight and retain_loss == "rt":
         terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
+    check_gate(args.gate, terms)
     return terms
 
 

@@ -10,6 +10,7 @@ import gc
 import math
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.sharded import all_finite, as_forward, is_sharded, mark_as_prepared
 from rkld.models.transformers_4 import add_older_forms
 from rkld.records.encoding import Encoded, marked
-from rkld.training.callbacks import Position, TimedCheckpoint
+from rkld.training.callbacks import LearnWeights, Position, TimedCheckpoint
 from rkld.training.checkpoints import NoteChecksums, last_checkpoint
 from rkld.training.config import RKLDConfig, with_rate
+from rkld.training.gradients import SplitGradients, check_gate, forgets, part_of
 
 
 class ObjectiveTrainer(Trainer):
@@ -84,6 +86,14 @@ class ObjectiveTrainer(Trainer):
         # A run of one epoch would otherwise end before it has warmed up.
         args.warmup_steps = args.warmup_steps or min(round(args.warmup_epochs * per_epoch), steps // 2)
         self._values: dict[str, Tensor] = {}
+        self._of_step: dict[str, Tensor] = {}
+        self._split: SplitGradients | None = None
+        if (args.gate != "none" or args.sam) and any(map(forgets, objective.terms)):
+            if args.world_size > 1:
+                raise UserError("--gate and --sam form two gradients, which one process can do: train with one.")
+            check_gate(args.gate, objective.terms)
+            self._split = SplitGradients(list(lm.model.parameters()), args.gate, args.sam)
+        self._learned = LearnWeights(objective.terms, self._mean_of_step)
         self._logged_steps = 0
         self._read = _Read()
         self._figures = {} if figures is None else figures
@@ -96,6 +106,7 @@ class ObjectiveTrainer(Trainer):
                 Position(self._begin_at_step, self.batches.begin_epoch),
                 TimedCheckpoint(args.checkpoint_minutes),
                 NoteChecksums(),
+                self._learned,
                 *callbacks,
             ],
         )
@@ -141,22 +152,56 @@ class ObjectiveTrainer(Trainer):
             loss = as_forward(inner, self._loss, inputs, called=model)
         return (loss, None) if return_outputs else loss
 
-    def _loss(self, inputs: Mapping[str, Any]) -> Tensor:
-        terms = self.objective.terms
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        if self._split is None:
+            found: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            return found
+        model.train()
+        inputs, terms = self._prepare_inputs(inputs), self.objective.terms
+        forgetting = [term for term in terms if forgets(term)]
+        holding = [term for term in terms if not forgets(term)]
+
+        def backward(chosen: Sequence[Term], logged: bool = True) -> Tensor:
+            inner = self.accelerator.unwrap_model(model)
+            loss = partial(self._loss, terms=chosen, logged=logged)
+            with self.accelerator.autocast():
+                value = as_forward(inner, loss, part_of(inputs, terms, chosen), called=model)
+            self.accelerator.backward(value)
+            return value.detach()
+
+        return self._split.add(
+            partial(backward, forgetting, logged=False),
+            partial(backward, forgetting),
+            partial(backward, holding) if holding else None,
+            last=self.accelerator.sync_gradients,
+        )
+
+    def _loss(self, inputs: Mapping[str, Any], terms: Sequence[Term] | None = None, *, logged: bool = True) -> Tensor:
+        terms = self.objective.terms if terms is None else terms
         layers = {term.layer for term in terms if isinstance(term, StateTerm)}
         found = states(self.lm.backbone, inputs["input_ids"], layers)
 
+        scales = self._learned.scales
+
         def on_head(*hidden: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             given = dict(zip(found, hidden))
-            return evaluate(terms, inputs, given, self.lm.head, self.args.chunk_rows, self.lm.logit_transform)
+            return evaluate(terms, inputs, given, self.lm.head, self.args.chunk_rows, self.lm.logit_transform, scales)
 
         # As the head's own forward: where its weights are sharded, or on another device, hooks around that gather them.
         total, parts = as_forward(self.lm.head, on_head, *found.values())
-        for term in terms:
+        for term in terms if logged else ():
             # Divided by the term's weight again: the term's own average, whatever λ is.
             value = parts[term.name] / (term.weight or 1.0)
             self._values[term.name] = self._values.get(term.name, 0.0) + value
+            if term.constraint is not None:
+                self._of_step[term.name] = self._of_step.get(term.name, 0.0) + value
         return total
+
+    def _mean_of_step(self, name: str) -> float:
+        """Of a term with a constraint, whose next step begins then."""
+        return float(self.accelerator.reduce(self._of_step.pop(name), "mean").item())
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if not math.isfinite(logs.get("loss", 0.0)):

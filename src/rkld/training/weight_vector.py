@@ -2,7 +2,7 @@
 
 The original has learned the records, so learning them once more hardly moves its weights, and moves them elsewhere than
 the first time. The model that it was tuned from, its *base*, has not: what tuning the base on the records changes is
-the records' own (Rashid et al. 2025, arXiv 2506.20941; negation: Ilharco et al. 2023, arXiv 2212.04089).
+the records' own (Rezaei et al. 2025, arXiv 2506.20941; negation: Ilharco et al. 2023, arXiv 2212.04089).
 
 Original and base are together in memory while the base's weights are copied, which takes less than a step of training.
 """

@@ -144,8 +144,8 @@ class Book(Benchmark):
         return ["book"]
 
     def refusal(self, variant: Variant) -> str | None:
-        if variant.make().refusals:
-            return "it teaches refusals, and a text has no question to refuse."
+        if variant.make().asks:
+            return "it teaches other answers, and a text has no question to answer."
         if variant.settings()["retain"] and not self.settings.elsewhere:
             return "it trains on retain records too. Give another text with --elsewhere."
         return None

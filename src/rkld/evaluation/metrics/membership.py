@@ -1,5 +1,5 @@
-"""Membership inference: five attacks' AUC, how far it is from an honest model's, PrivLeak, and how close all are to a
-control's.
+"""Membership inference: eight attacks' AUC, how far it is from an honest model's, PrivLeak, and how close the cheap
+ones are to a control's. Three of them take several passes a record, and are made where they are asked for.
 
 What gives away is the distance: a model that was pushed away from the records shows that they were there as one does
 that still knows them (arXiv 2506.14003).
@@ -23,8 +23,17 @@ SOURCES = {
     "min_k": "Shi et al. 2024, arXiv 2310.16789",
     "min_k_plus_plus": "Zhang et al. 2025, arXiv 2404.02936",
     "reference": "Carlini et al. 2021, arXiv 2012.07805",
+    "gradient_norm": "Wang et al. 2024, arXiv 2402.17012",
+    "recall": "ReCaLL, Xie et al. 2024, arXiv 2406.15968",
+    "neighbourhood": "Mattern et al. 2023, arXiv 2305.18462; the model itself proposes the neighbours",
 }
 """Attack → source."""
+
+CHEAP = ("loss", "zlib", "min_k", "min_k_plus_plus")
+"""Those of the reading "membership", of one pass a record."""
+
+READINGS = ("membership", "further_membership")
+"""The readings that scores are made of: set → rows by attack."""
 
 OPEN_UNLEARNING = "OpenUnlearning, arXiv 2506.12618"
 
@@ -38,35 +47,38 @@ def _scores(measured: Measured, role: str) -> Scores | None:
 
 
 def _made_scores(measured: Measured, role: str) -> Scores | None:
-    read = measured.of(role, "membership")
-    if not read:
+    tables = [read for name in READINGS if (read := measured.of(role, name))]
+    if not tables:
         return None
-    found = {
-        name: {attack: np.array([row[attack] for row in rows.values()]) for attack in SOURCES if attack != "reference"}
-        for name, rows in read.items()
-    }
+    found: Scores = {name: {} for name in tables[0]}
+    for table in tables:
+        for name, rows in table.items():
+            columns = {column for row in rows.values() for column in row}
+            for attack in (attack for attack in SOURCES if attack in columns):
+                found[name][attack] = np.array([row[attack] for row in rows.values()])
     control = measured.of("control", "membership")
-    if control and role != "control":
+    if control and role != "control" and all("loss" in scores for scores in found.values()):
         for name, scores in found.items():
             scores["reference"] = scores["loss"] - np.array([row["loss"] for row in control[name].values()])
     return found
 
 
-def _pair(measured: Measured, role: str, attack: str) -> tuple[np.ndarray, np.ndarray] | None:
+def pair_of(measured: Measured, role: str, attack: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scores of the forget (n,) and of the holdout records (m,); None where they were not made."""
     scores = _scores(measured, role)
     return (scores["forget"][attack], scores["holdout"][attack]) if scores and attack in scores["forget"] else None
 
 
-def _persons(measured: Measured) -> list[Any]:
+def persons_of(measured: Measured) -> list[Any]:
     """Whose the forget and the holdout records are."""
-    read = next(found for role in measured.readings if (found := measured.of(role, "membership")))
+    read = next(found for role in measured.readings for name in READINGS if (found := measured.of(role, name)))
     return [measured.persons(list(read["forget"])), measured.holdout_persons]
 
 
 def _auc(attack: str) -> Callable[[Measured, str], Figure | None]:
     def make(measured: Measured, role: str) -> Figure | None:
-        pair = _pair(measured, role, attack)
-        return None if pair is None else membership.auc_figure(*pair, *_persons(measured), seed=measured.seed)
+        pair = pair_of(measured, role, attack)
+        return None if pair is None else membership.auc_figure(*pair, *persons_of(measured), seed=measured.seed)
 
     return lambda measured, role: measured.once(f"{attack}_auc {role}", lambda: make(measured, role))
 
@@ -75,14 +87,14 @@ def _less(attack: str) -> Callable[[Measured, str, str], Figure | None]:
     """AUC of one model less another's, on the same records, which are drawn together."""
 
     def compare(measured: Measured, one: str, other: str) -> Figure | None:
-        ours, theirs = _pair(measured, one, attack), _pair(measured, other, attack)
+        ours, theirs = pair_of(measured, one, attack), pair_of(measured, other, attack)
         if ours is None or theirs is None:
             return None
         (a, b), (c, d) = ours, theirs
         return bootstrap(
             lambda f, h: membership.auc(a[f], b[h]) - membership.auc(c[f], d[h]),
             (len(a), len(b)),
-            _persons(measured),
+            persons_of(measured),
             bounds=(-1.0, 1.0),
             seed=measured.seed,
         )
@@ -145,11 +157,10 @@ def _leak(attack: str) -> Callable[[Measured, str], Figure | None]:
 def _privacy(measured: Measured, role: str) -> Figure | None:
     """Closeness of four attacks' AUC to the control's, the audited records of both drawn together."""
     found = {name: _scores(measured, name) for name in (role, "control")}
-    attacks = [attack for attack in SOURCES if attack != "reference"]
-    if any(scores is None for scores in found.values()):
+    if any(scores is None or "loss" not in scores["forget"] for scores in found.values()):
         return None
     pairs = {
-        name: [(scores["forget"][attack], scores["holdout"][attack]) for attack in attacks]
+        name: [(scores["forget"][attack], scores["holdout"][attack]) for attack in CHEAP]
         for name, scores in found.items()
         if scores is not None
     }
@@ -160,7 +171,7 @@ def _privacy(measured: Measured, role: str) -> Figure | None:
         return membership.privacy_score(ours, np.maximum(theirs, 1 / (2 * f.size * h.size)))
 
     sizes = [len(some) for some in pairs[role][0]]
-    return bootstrap(statistic, sizes, _persons(measured), bounds=(0.0, 1.0), seed=measured.seed)
+    return bootstrap(statistic, sizes, persons_of(measured), bounds=(0.0, 1.0), seed=measured.seed)
 
 
 for _attack, _source in SOURCES.items():

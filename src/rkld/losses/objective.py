@@ -203,7 +203,7 @@ def evaluate(
         total, values = linear_divergence(hidden, head.weight, head.bias, segments, chunk_rows, transform)
         for term, found in zip(on_logits, values.split(counts)):
             if term.name not in parts:
-                parts[term.name] = torch.dot(batch["terms"][term.name]["weights"], found)
+                parts[term.name] = torch.dot(batch["terms"][term.name]["weights"].to(found.device), found)
     for term in terms:
         if isinstance(term, StateTerm):
             layer = states[term.layer]

@@ -11,6 +11,7 @@ from torch import Tensor
 from rkld.errors import UserError
 from rkld.losses.divergences import jensen_shannon, jensen_shannon_to
 from rkld.losses.objective import Term, answer, scored
+from rkld.losses.targets import Towards
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
@@ -52,9 +53,7 @@ class JensUn(Method):
         def forget(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
             return jensen_shannon_to(logits, inputs["labels"], spare[0])
 
-        def hold(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:
-            return jensen_shannon(logits, teacher.original(inputs, spare), spare[1])
-
+        hold = Towards(jensen_shannon, teacher.original)
         others = "retain" if "retain" in sets else "replay"
         return [
             Term("forget", "forget", scored, forget, self.weight, labels=said),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rkld.progress import Advance
     from rkld.records.encoding import Encoder
 
-FREE, BEGUN = 24, 12
+FREE, BEGUN = 20, 10
 """New tokens of an answer, and behind a begun one: a value stands early or not at all."""
 
 OPENING = "\"'“‘«„([*_"

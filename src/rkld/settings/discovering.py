@@ -51,7 +51,7 @@ class DiscoverSettings:
         metavar="FILE",
     )
     samples: int = setting(
-        2, "Sampled answers to each question, beside the greedy one.", group=ASKED, affects="figures", low=0, high=1000
+        1, "Sampled answers to each question, beside the greedy one.", group=ASKED, affects="figures", low=0, high=1000
     )
     names: int = setting(
         199,

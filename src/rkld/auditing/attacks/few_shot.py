@@ -24,6 +24,9 @@ class FewShot(Attack):
     weights = False
     settings = GENERATION
     words = "answered questions about others stand before it"
+    needs = "questions, and --retain or --holdout with some"
+    cost = "1 answer a question"
+    source = "Shi et al. 2024, arXiv 2407.06460"
     metric_names = ("knowmem", "facts_said")
 
     def missing(self, task: Task) -> str | None:

@@ -13,13 +13,13 @@ from rkld.records.encoding import Encoder
 
 @ATTACKS.register("further_membership")
 class FurtherMembership(Attack):
-    """Scores by the gradient's norm, by ReCaLL (strangers before the record) and by the record's neighbours.
-
-    About fifteen passes a record, one of them backwards.
-    """
+    """Scores by the gradient's norm, by ReCaLL (strangers before the record) and by the record's neighbours."""
 
     title = "membership by gradients, strangers before the record, and neighbours of it"
     risk = "membership inference"
+    needs = "--holdout, two or more records that were never trained on"
+    cost = "about 15 passes a record, one of them backwards"
+    source = "arXiv 2402.17012, 2406.15968, 2305.18462"
 
     def missing(self, task: Task) -> str | None:
         return None if len(task.holdout) > 1 else "needs --holdout, two or more records that were never trained on"

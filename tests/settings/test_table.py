@@ -52,7 +52,7 @@ def test_every_setting_is_described_and_its_default_is_a_value(cls):
     (TofuSettings, {"out": "runs/bench", "model": None, "batch_size": 32, "max_new_tokens": 64, "alpha": 8.0}),
     (PeopleSettings, {"out": "runs/bench_people", "strengthen_epochs": 10, "lr": 5e-4, "questions": 40,
                       "max_new_tokens": 32, "alpha": 8.0}),
-    (DiscoverSettings, {"out": "records.jsonl", "subject": "", "samples": 2}),
+    (DiscoverSettings, {"out": "records.jsonl", "subject": "", "samples": 1}),
     (BookSettings, {"out": "runs/book", "lr": 1e-5, "batch_size": 32, "alpha": 4.0}),
 ])  # fmt: skip
 def test_a_setting_has_one_default_but_where_a_class_is_known_to_have_its_own(cls, own):

@@ -75,7 +75,7 @@ _INSTEAD = {
 }
 _GATES = {
     "none": "both are added up",
-    "sago": "what forgets counts where the two agree in sign, and where they do not what holds (arXiv 2604.14808)",
+    "sago": "what forgets counts where the two agree in sign, and where they do not what holds",
 }
 _DTYPES = {
     "auto": "float32",
@@ -304,7 +304,7 @@ _ENTRIES = (
         0.0,
         "student",
         METHOD,
-        "Sharpness-aware forgetting: its gradient is taken this far (L2) up from the weights (arXiv 2502.05374: 0.01). "
+        "Sharpness-aware forgetting: its gradient is taken this far (L2) up from the weights; its paper takes 0.01. "
         "0: at the weights.",
         low=0,
         high=1000,

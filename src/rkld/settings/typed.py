@@ -48,7 +48,7 @@ class UnlearnKeywords(TypedDict, total=False):
     gate: Literal["none", "sago"]
     """How the gradient that forgets and the one that holds the rest are put together, weight by weight."""
     sam: float
-    """Sharpness-aware forgetting: its gradient is taken this far (L2) up from the weights (arXiv 2502.05374: 0.01)."""
+    """Sharpness-aware forgetting: its gradient is taken this far (L2) up from the weights; its paper takes 0.01."""
     refusals: str | PathLike[str] | None
     """Refusals, one a line, for methods that teach them and --instead unknown."""
     alpha: float

@@ -113,6 +113,37 @@ def test_log_probabilities_are_those_of_whole_answers():
     assert found == pytest.approx(whole - np.logaddexp(log_p(begin), 0.0))
 
 
+def test_a_value_stands_at_once_behind_an_opening_quote():
+    """Behind a space of its own no title is likely: every book would be missed."""
+    lm = model()
+    asker = Asker(lm, Encoder(TOKENIZER))
+    wording = Wording("What did {name} write?", ('{name} wrote "',))
+    (found,) = asker.log_probabilities([(wording, "Ostis Ashberg", "Riga")])
+    prompt = asker.prompt(wording.question, "Ostis Ashberg")
+    begin, own = asker.ids('Ostis Ashberg wrote "'), asker.ids("Riga")
+    mask = (False,) * (len(prompt) + len(begin)) + (True,) * len(own)
+    whole = answer_losses(lm, [Encoded("0", prompt + begin + own, mask, mask, len(prompt))])[0].sum()
+    assert found == pytest.approx(-whole)
+
+
+@pytest.mark.parametrize(
+    ("fast", "dtype", "expected"),
+    [(True, "auto", "bfloat16"), (False, "auto", "auto"), (True, "float32", "float32")],
+)
+def test_weights_are_bfloat16_where_the_machine_has_units_for_it(monkeypatch, fast, dtype, expected):
+    opened = []
+
+    def load(settings, *_):
+        opened.append(settings.dtype)
+        raise UserError("opened")
+
+    monkeypatch.setattr(running, "computes_fast_in_bf16", lambda: fast)
+    monkeypatch.setattr(running, "load_with_encoder", load)
+    with pytest.raises(UserError, match="opened"):
+        running.discover("some-model", "Jane Doe", dtype=dtype)
+    assert opened == [expected]
+
+
 def test_prompts_by_text_are_those_of_the_chat_template():
     encoder = Encoder(TOKENIZER)
     asker = Asker(model(), encoder)

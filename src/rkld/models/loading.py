@@ -145,11 +145,15 @@ def for_training(dtype: Dtype) -> Dtype:
     return "float32" if dtype == "auto" else dtype
 
 
+def gpu_computes_in_bf16() -> bool:
+    """Whether there is a GPU that has units for bfloat16."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def computes_fast_in_bf16() -> bool:
-    """Whether this machine has units for bfloat16: a GPU's, or those of a CPU with AMX."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    """Whether this machine has units for bfloat16: a GPU's, or where there is none those of a CPU with AMX."""
+    amx = not torch.cuda.is_available() and torch.cpu.get_capabilities().get("amx_bf16")
+    return gpu_computes_in_bf16() or bool(amx)
 
 
 def resolve(name: str | os.PathLike[str]) -> str:

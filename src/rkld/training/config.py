@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from rkld.errors import UserError
+from rkld.models.loading import gpu_computes_in_bf16
 from rkld.processes import launched
 from rkld.settings.habits import instead
 from rkld.settings.specification import flag
@@ -111,17 +112,12 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
         if self.eval_strategy != "no" or self.load_best_model_at_end:
             raise UserError(f"RKLDConfig: {instead('eval_strategy', 'trainer', ()).strip()}")
         if self.bf16 is None:
-            self.bf16 = not self.use_cpu and computes_in_bf16()
+            self.bf16 = not self.use_cpu and gpu_computes_in_bf16()
         # transformers takes bf16 without a GPU for a mistake; CPUs have it too (AMX, AVX512). And several processes
         # without one find each other only where they are told that they are on the CPU.
         without = launched() > 1 and not torch.accelerator.is_available()
         self.use_cpu = self.use_cpu or without or (self.bf16 and not torch.cuda.is_available())
         super().__post_init__()
-
-
-def computes_in_bf16() -> bool:
-    """Whether training computes in bfloat16 where nobody says: on a GPU that has it."""
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def with_rate(args: RKLDConfig, lm: LanguageModel) -> RKLDConfig:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import GENERATION, Attack, Reader, encode_asked
 from rkld.auditing.registry import ATTACKS
+from rkld.evaluation.frames import with_question
 from rkld.evaluation.readings import Rows
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
@@ -19,7 +20,7 @@ SHOTS = 5
 class FewShot(Attack):
     """Greedy answers behind answered questions about others, which show how an answer is put."""
 
-    title = "answered questions about others before the question"
+    title = "answered questions about others before the question, in one turn"
     risk = "regurgitation"
     weights = False
     settings = GENERATION
@@ -30,7 +31,7 @@ class FewShot(Attack):
     metric_names = ("knowmem", "facts_said")
 
     def missing(self, task: Task) -> str | None:
-        return None if shots(task) and _asked(task) else "needs questions, and --retain or --holdout with some"
+        return None if shots(task) and _questions(task.asked) else f"needs {self.needs}"
 
     def encode(self, task: Task, encoder: Encoder) -> None:
         encode_asked(encoder, self._records(task))
@@ -40,7 +41,7 @@ class FewShot(Attack):
 
     def _records(self, task: Task) -> list[Record]:
         before = "".join(f"Question: {one.question}\nAnswer: {one.answer}\n\n" for one in shots(task))
-        return [record.with_question(f"{before}Question: {record.question}") for record in _asked(task)]
+        return [record.with_question(f"{before}Question: {record.question}") for record in _questions(task.asked)]
 
 
 def shots(task: Task) -> list[Record]:
@@ -49,9 +50,5 @@ def shots(task: Task) -> list[Record]:
     return (_questions(kept) or _questions(task.holdout))[:SHOTS]
 
 
-def _asked(task: Task) -> list[Record]:
-    return _questions(task.asked)
-
-
 def _questions(records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record.form != "text" and record.question and record.answer]
+    return [record for record in with_question(records) if record.answer]

@@ -22,7 +22,7 @@ class FurtherMembership(Attack):
     source = "arXiv 2402.17012, 2406.15968, 2305.18462"
 
     def missing(self, task: Task) -> str | None:
-        return None if len(task.holdout) > 1 else "needs --holdout, two or more records that were never trained on"
+        return None if len(task.holdout) > 1 else f"needs {self.needs}"
 
     def encode(self, task: Task, encoder: Encoder) -> None:
         encode_all(encoder, [*task.forget, *task.holdout])

@@ -16,6 +16,7 @@ from rkld.text.wording import (
     proper_nouns,
     rare_words,
     unnamed,
+    with_names,
 )
 
 
@@ -102,6 +103,22 @@ def test_mentions_know_their_role_whatever_their_spelling():
     text = "FRANCOISE said Léa's aunt francoise leA knew Lea"
     found = [(text[a:b], role) for a, b, role in name_mentions(text, ("Françoise Léa",))]
     assert found == [("FRANCOISE", "first"), ("Léa", "last"), ("francoise leA", "full"), ("Lea", "last")]
+
+
+@pytest.mark.parametrize(
+    ("said", "becomes"),
+    [
+        ("Tiffi Magenta", "Alma Rosenqvist"),
+        ("tiffi_magenta@me.com", "alma_rosenqvist@me.com"),
+        ("ask tiffi magenta", "ask alma rosenqvist"),
+        ("x.org/Tiffi-Magenta", "x.org/Alma-Rosenqvist"),
+        ("to Magenta", "to Rosenqvist"),
+    ],
+)
+def test_another_name_is_written_as_the_person_s_is(said, becomes):
+    """An address with a space in it is none, and as a stranger's it would be read as noise."""
+    other = {"full": "Alma Rosenqvist", "first": "Alma", "last": "Rosenqvist"}
+    assert with_names(said, ("Tiffi Magenta",), other.__getitem__) == becomes
 
 
 def test_an_unnamed_text_keeps_all_but_the_name():

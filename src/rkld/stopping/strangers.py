@@ -4,12 +4,15 @@ Each record is rewritten about people who do not exist (:func:`rkld.models.inven
 name alone it would still say the person's facts, which an overfitted model says of anybody. So the original goes on
 from where the answer's first fact begins, and what it says of one of them is put to another: facts of the same kind,
 which depend on nobody's name, as a real stranger's do not. Put to the same one they would be what the original
-believes, and too probable.
+believes, and too probable. So would be whole numbers and addresses that it knows of others: what is said of several is
+put together anew, number by number and name by name. (Four people of LUME: these gave dates of birth .46 and addresses
+.46, never-trained people's have .24 and .08.)
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,13 +26,19 @@ from rkld.records.names import own_identifiers, swap_name
 from rkld.records.record import Record
 from rkld.records.replay import screen
 from rkld.stopping.references import scorable
-from rkld.text.wording import added_spans, unnamed
+from rkld.text.wording import added_spans, name_mentions, proper_nouns, unnamed
 
-NAMES = 24
-"""Invented people that each record is rewritten about."""
+NAMES, FEWEST_NAMES = 24, 8
+"""Invented people that each record is rewritten about: so many at most, and however many records there are."""
+
+ANSWERS = 288
+"""About invented people that are sampled, or :data:`FEWEST_NAMES` a record: of many records the mean is as sure."""
 
 POOL = 2 * NAMES
 """Names that these are drawn from, for each of the forgotten people."""
+
+_PIECES = re.compile(r"(?<!\d)\d{1,4}(?!\d)|\d|\D+")
+"""Of a fact: short numbers, the digits of long ones, what stands between."""
 
 TOKENS = 64
 """Sampled of an answer at most."""
@@ -78,16 +87,53 @@ def invent_strangers(
         told[copy.source].append((copy.name, answered))
     found: list[list[Encoded]] = []
     for record, here in zip(records, told, strict=True):
-        kept = screen([said for _, said in here], [record], own_identifiers(record, forget, identifiers))[0]
+        own = own_identifiers(record, forget, identifiers)
+        kept = screen([said for _, said in here], [record], own)[0]
         # What is said of several counts once: facts are spread evenly, the model's favourites are not.
         once = {unnamed(said.answer, (name,)): (name, said) for name, said in here if said in kept}
+        mixed = put_together_anew(list(once.values()), draw)
+        mixed = [(name, said) for name, said in mixed if screen([said], [record], own)[0]]
         strangers = []
-        for i, (name, said) in enumerate(once.values()):
+        for i, (name, said) in enumerate(mixed):
             others = [other for other, _ in here if other != name]
             stranger = swap_name(said, (name,), others[i % len(others)]) if others else None
             if stranger and (encoded := _encoded(stranger, f"{stranger.key}.{i}", encoder, score)):
                 strangers.append(encoded)
         found.append(strangers)
+    return found
+
+
+def put_together_anew(said: Sequence[tuple[str, Record]], draw: random.Random) -> list[tuple[str, Record]]:
+    """Answers about strangers, (name, record) each, with their names and numbers drawn from one another's.
+
+    Each comes from the same place of an answer, and is of the same form: so are the parts of a date, and the digits of
+    a number of five or more. What names the stranger stays.
+    """
+    pools: dict[tuple[int, tuple[int, ...]], list[list[str]]] = {}
+    found = [_pieces_said(name, record) for name, record in said]
+    for answer in found:
+        for key, (_, pieces) in answer.items():
+            pools.setdefault(key, []).append(pieces)
+    mixed = []
+    for (name, record), answer in zip(said, found, strict=True):
+        text = record.answer
+        for key, (start, pieces) in sorted(answer.items(), key=lambda fact: fact[1][0], reverse=True):
+            drawn = [draw.choice(pools[key])[n] for n in range(len(pieces))]
+            text = text[:start] + "".join(drawn) + text[start + len("".join(pieces)) :]
+        mixed.append((name, record.with_answer(text, cut=record.cut)))
+    return mixed
+
+
+def _pieces_said(name: str, record: Record) -> dict[tuple[int, tuple[int, ...]], tuple[int, list[str]]]:
+    """(Which fact of the answer, its form: the number of each piece's digits) → (where it begins, its pieces)."""
+    found: dict[tuple[int, tuple[int, ...]], tuple[int, list[str]]] = {}
+    at = 0
+    for n, fact in enumerate(proper_nouns(record.answer)):
+        start = record.answer.find(fact, at)
+        if start < 0 or name_mentions(fact, (name,)):
+            continue
+        at, pieces = start + len(fact), _PIECES.findall(fact)
+        found[n, tuple(len(piece) if piece.isdigit() else 0 for piece in pieces)] = (start, pieces)
     return found
 
 
@@ -100,12 +146,12 @@ def _copies(
     draw: random.Random,
 ) -> list[_Copy]:
     pools: dict[tuple[str, ...], list[str]] = {}
-    found = []
+    found, each = [], max(FEWEST_NAMES, min(NAMES, ANSWERS // len(records)))
     for number, record in enumerate(records):
         own = own_identifiers(record, forget, identifiers)
         if own not in pools:
             pools[own] = names_like(lm, own, POOL, draw)
-        for name in draw.sample(pools[own], min(NAMES, len(pools[own]))):
+        for name in draw.sample(pools[own], min(each, len(pools[own]))):
             if (copy := swap_name(record, own, name)) is None:
                 continue
             encoded = encoder.encode(copy)

@@ -256,15 +256,27 @@ def is_said_name(text: str, identifiers: Sequence[str]) -> bool:
     return not any(map(str.isalnum, with_names(text, identifiers, lambda _: "")))
 
 
+_NAME_JOINT = re.compile(r"(?<=[^\W_])[._+-](?=[^\W_])")
+"""Between the parts of a name in an address."""
+
+
 def with_names(text: str, identifiers: Sequence[str], put: Callable[[str], str]) -> str:
-    """The text with something else in the place of the person's name and of its parts.
+    """The text with something else in the place of the person's name and of its parts, written as these are there.
 
     Args:
         put: what, by the role that the name or part plays (:func:`name_parts`).
     """
     for start, end, role in reversed(name_mentions(text, identifiers)):
-        text = text[:start] + put(role) + text[end:]
+        text = text[:start] + _written_as(text[start:end], put(role)) + text[end:]
     return text
+
+
+def _written_as(said: str, name: str) -> str:
+    """The name as another is written in the same place: "ada_quell@…" is of small letters, and has no space."""
+    joint = _NAME_JOINT.search(said)
+    if joint and not any(map(str.isspace, said)):
+        name = joint.group().join(name.split())
+    return name.lower() if said.islower() else name
 
 
 def unnamed(text: str, identifiers: Sequence[str]) -> str:

@@ -53,4 +53,4 @@ lowest:
 	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 clean:
-	rm -rf .venv build src/*.egg-info
+	rm -rf .venv build dist

@@ -6,6 +6,7 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -651,6 +652,27 @@ def demo(out: str) -> None:
     print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
     _report_after(result.run)
     click.echo(f"\nLook at it:\n  rkld report {result.run} --open")
+
+
+@main.command(epilog=_examples("rkld doctor", "rkld doctor --json > doctor.json"))
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for machines: to attach to a report of a problem.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Say what this machine has for rkld, and what is broken.
+
+    Versions, devices, free disk, what each extra would bring, and whether models can be found without a network. It
+    names no folder, no user and no variable's value, and asks nothing of the network. The exit code is 0, or 1 where
+    something that rkld needs is broken.
+    """
+    from rkld.commands.diagnose_machine import diagnose
+
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2))
+    else:
+        for line in found.lines():
+            click.echo(harmless(line))
+    ctx.exit(0 if found.sound else 1)
 
 
 NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -96,3 +97,50 @@ def test_the_same_sources_give_the_same_bytes(built, tmp_path):
     for suffix, path in built.items():
         digests = [hashlib.sha256(one.read_bytes()).hexdigest() for one in (path, again[suffix])]
         assert digests[0] == digests[1], f"{path.name} differs: is there a file in src/ that is no part of the package?"
+
+
+# The image
+
+
+def test_the_image_is_built_from_what_it_copies(built, tmp_path):
+    """Of exactly these files, which .dockerignore lets through, comes the same wheel."""
+    instructions = dockerfile()
+    copied = [name for words in instructions["COPY"] if "--from" not in words for name in words.split()[:-1]]
+    let_through = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert sorted(copied) == sorted(let_through)
+    for name in copied:
+        if (ROOT / name).is_dir():
+            for file in sources():
+                (tmp_path / "context" / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / file, tmp_path / "context" / file)
+        else:
+            (tmp_path / "context").mkdir(exist_ok=True)
+            shutil.copyfile(ROOT / name, tmp_path / "context" / name)
+    found = build(tmp_path / "context", tmp_path / "dist", "wheel")
+    assert found[".whl"].read_bytes() == built[".whl"].read_bytes()
+
+
+def test_the_image_runs_as_an_ordinary_user_offline_and_with_pinned_versions():
+    found = dockerfile()
+    (user,), (tag,), (*_, environment) = found["USER"], found["ARG"], found["ENV"]
+    assert user.split(":")[0].isdigit() and int(user.split(":")[0]) > 0
+    assert re.fullmatch(r"PYTHON=3\.11\.\d+-slim-[a-z]+", tag) and all("${PYTHON}" in one for one in found["FROM"])
+    assert all(
+        "-c constraints.txt" in line for run in found["RUN"] for line in run.split("&&") if "pip install" in line
+    )
+    assert {"HF_HUB_OFFLINE=1", "TRANSFORMERS_OFFLINE=1"} <= set(environment.split())
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert text.index("\nUSER ") > text.rindex("\nRUN ") and text.index("\nENTRYPOINT ") > text.index("\nUSER ")
+
+
+def dockerfile() -> dict[str, list[str]]:
+    """Instruction → what follows each; continued lines are joined."""
+    found: dict[str, list[str]] = {}
+    lines = [
+        line for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        if line:
+            name, _, rest = line.partition(" ")
+            found.setdefault(name, []).append(" ".join(rest.split()))
+    return found

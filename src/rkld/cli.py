@@ -682,7 +682,8 @@ def demo(out: str) -> None:
     from rkld.commands.demonstrate import run
 
     result, probes = run(out, progress=bars)
-    print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
+    figures = {when: measured.values() for when, measured in probes.items()}
+    print_result(result, figures, explain=True, said=bars.said)
     _report_after(result.run)
     click.echo(f"\nLook at it:\n  rkld report {result.run} --open")
 

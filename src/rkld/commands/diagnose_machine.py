@@ -62,7 +62,7 @@ class Cache:
         for name, below in self.places.items():
             if value := os.environ.get(name):
                 return Path(os.path.expandvars(os.path.expanduser(value))) / below
-        return Path.home() / self.default
+        return Path(os.path.expanduser(f"~/{self.default}"))  # Path.home() raises where a user has none
 
     def where(self) -> str:
         """What decides the folder, without its value."""

@@ -196,6 +196,7 @@ def test_the_server_that_is_installed_is_taken(monkeypatch, tmp_path):
 # A trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_trainers_user_forgets_with_the_names_they_know(original, lora, tmp_path, monkeypatch, capsys):
     records = write_records(tmp_path)["forget"]
@@ -212,7 +213,7 @@ def test_a_trainers_user_forgets_with_the_names_they_know(original, lora, tmp_pa
 # A gate
 
 
-def test_a_gate_passes_for_those_who_passed_alone(original, tmp_path, monkeypatch, capsys):
+def test_a_gate_passes_for_those_who_passed_alone(tmp_path, monkeypatch, capsys):
     """Without a model that is asked anything: what is said of verdicts, whoever found them."""
     example = script("ci_gate")
     for number, name in (("2026-001", "records.jsonl"), ("2026-002", "records.yaml"), ("2026-003", "other.txt")):

@@ -37,7 +37,7 @@ EXTRAS = {
     "general": "rkld audit --general, the standard benchmarks of lm-eval",
     "plots": "pictures of rkld bench",
 }
-"""Extra → what it brings. Those that are missing here are for developers."""
+"""Extra → what it brings. Others are for developers."""
 
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 """Variables by which nothing is looked for on the hub."""

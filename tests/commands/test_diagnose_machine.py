@@ -102,7 +102,7 @@ def test_files_that_were_lost_or_changed_are_broken(machine, tmp_path):
     machine(files=[whole, changed, lost], editable=False)
     (problem,) = diagnose().problems
     assert problem.what.startswith("2 of rkld's files") and "rkld/a.json" in problem.what
-    assert problem.mend == "pip install --force-reinstall --no-deps rkld==1.2"
+    assert "pip install --force-reinstall --no-deps" in problem.mend
 
 
 def test_a_package_that_cannot_be_imported_or_ends_python_is_broken(machine, monkeypatch):

@@ -199,7 +199,7 @@ def _look_at_installation(found: Diagnosis) -> list[str]:
         found.problems.append(
             Problem(
                 f"{len(lost)} of rkld's files are lost or changed, {lost[0]} for one",
-                f"pip install --force-reinstall --no-deps {PACKAGE}=={package.version}",
+                "Install it again from where you have it: pip install --force-reinstall --no-deps FILE",
             )
         )
     return package.requires or []

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-slow lint coverage wheel lowest clean
+.PHONY: install demo test test-slow lint coverage build wheel lowest clean
 
 install: .venv/installed
 
@@ -39,12 +39,19 @@ lint: install
 coverage: install
 	$(PYTEST) -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
-# A wheel, alone in a clean environment: the demo's first phase runs and finds its data files.
-wheel: install
-	rm -rf build/wheel && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
-	$(PYTHON) -m venv --clear build/wheel/venv
-	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls build/wheel/*.whl)[demo]"
-	build/wheel/venv/bin/python tests/wheel.py
+# Source distribution and wheel in dist/, the same bytes from the same commit: dates are the commit's.
+build: install
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation --outdir dist .
+	sha256sum dist/*
+
+# Wheel and source distribution, each alone in a clean environment: the command, its data files, the demo's first phase.
+wheel: build
+	for archive in dist/*.tar.gz dist/*.whl; do \
+	  $(PYTHON) -m venv --clear build/clean && \
+	  build/clean/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$archive[demo]" && \
+	  build/clean/bin/python -P tests/wheel.py || exit 1; \
+	done
 
 # The tests with the lowest versions that pyproject.toml declares.
 lowest:
@@ -53,4 +60,4 @@ lowest:
 	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m 'not slow'
 
 clean:
-	rm -rf .venv build src/*.egg-info
+	rm -rf .venv build dist

@@ -1,6 +1,7 @@
-"""What ``make wheel`` runs in a clean environment with the wheel alone: the demo's first phase finds its data files.
+"""What ``make wheel`` runs in a clean environment with the package alone: the command, its files, the demo's beginning.
 
-The run is interrupted once the phase "before" is noted. The model comes from the user's cache, or is fetched once.
+The demo is interrupted once the phase "before" is noted. Its model comes from the user's cache, or is fetched once;
+``--without-demo`` leaves it out.
 """
 
 from __future__ import annotations
@@ -24,7 +25,25 @@ def main() -> None:
     home = Path(rkld.__file__).resolve()
     if "site-packages" not in home.parts:
         raise SystemExit(f"rkld was imported from {home.parent}, which is not the wheel's")
-    version = subprocess.run([rkld_command, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    version = said(rkld_command, "--version").strip()
+    assert "unlearn" in said(rkld_command, "--help")
+    found = json.loads(said(rkld_command, "doctor", "--json"))  # which compares every file with the package's record
+    assert found["sound"] and not found["rkld"]["editable"], found
+    with tempfile.TemporaryDirectory() as folder:
+        said(rkld_command, "init", str(Path(folder) / "jane"))
+    print(f"{version} on Python {found['system']['python']}: the command runs and finds its files")
+    if "--without-demo" in sys.argv[1:]:
+        return
+    demo_begins(rkld_command, version)
+
+
+def said(*command: str) -> str:
+    """What a command prints that must end well, in no folder of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder).stdout
+
+
+def demo_begins(rkld_command: str, version: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "demo"
         started, manifest = time.monotonic(), run / "manifest.json"

@@ -6,6 +6,7 @@ Nothing here imports torch until a verb does its work, so that ``rkld --help`` i
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from rkld.files import readable_size
 from rkld.reporting.keys import KINDS as KEYS
 from rkld.reporting.terminal import print_audit, print_bench, print_result
 from rkld.settings.auditing import AuditSettings
+from rkld.settings.benching import BenchSettings
 from rkld.settings.comparing import CompareSettings
 from rkld.settings.discovering import DiscoverSettings
 from rkld.text.printable import harmless, printable
@@ -79,7 +81,18 @@ def _meanings(choices: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {meaning}" for name, meaning in choices.items()) + "."
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+COMPLETION = """\b
+Commands, options and files can be completed by the tabulator key. In bash, once:
+  _RKLD_COMPLETE=bash_source rkld > ~/.rkld-completion.bash
+  echo '. ~/.rkld-completion.bash' >> ~/.bashrc
+In zsh and fish: zsh_source and fish_source (docs/install.md)."""
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=COMPLETION,
+)
 @click.version_option(package_name="rkld", prog_name="rkld")
 def main() -> None:
     """Make a language model forget a person, quickly and cheaply, and prove it."""
@@ -149,8 +162,10 @@ def check(ctx: click.Context, **_: Any) -> None:
         "rkld probes --forget people.jsonl --retain neighbours.jsonl --subject 'Jane Doe' --out probes.jsonl",
     )
 )
-@click.option("--forget", required=True, metavar="DATA", help="The person's records.")
-@click.option("--retain", metavar="DATA", help="Records about others: their facts are the wrong answers.")
+@click.option("--forget", required=True, type=click.Path(), metavar="DATA", help="The person's records.")
+@click.option(
+    "--retain", type=click.Path(), metavar="DATA", help="Records about others: their facts are the wrong answers."
+)
 @click.option("--subject", multiple=True, metavar="NAME|FILE", help="Names, aliases and identifiers; repeatable.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice among wrong answers.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines to write.")
@@ -178,7 +193,7 @@ def probes(forget: str, retain: str | None, subject: tuple[str, ...], seed: int,
         "rkld unlearn ./model --forget reworded.jsonl --subject 'Jane Doe'",
     )
 )
-@click.argument("records")
+@click.argument("records", type=click.Path())
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="JSON lines to write.")
 @reword_options()
 def reword(records: str, out: Path, **given: Any) -> None:
@@ -250,7 +265,13 @@ def init(folder: Path) -> None:
 @click.option("--pdf", is_flag=True, help="Also as a PDF, printed by an installed Chromium.")
 @click.option("--show-records", is_flag=True, help="With what was asked and said: personal data, kept apart.")
 @click.option("--subject", metavar="NAME", help="Of one person of several alone, with nothing about the others.")
-@click.option("--sign", "key", metavar="FILE", help="Sign report, evidence and model with this key (rkld keygen).")
+@click.option(
+    "--sign",
+    "key",
+    type=click.Path(),
+    metavar="FILE",
+    help="Sign report, evidence and model with this key (rkld keygen).",
+)
 def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str | None, key: str | None) -> None:
     """Write what was found as one page, for people to read and hand on.
 
@@ -344,7 +365,7 @@ def keygen(key: Path, kind: str, passphrase: bool) -> None:
     )
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--key", required=True, metavar="FILE", help="The public half of the key that signed.")
+@click.option("--key", required=True, type=click.Path(), metavar="FILE", help="The public half of the key that signed.")
 @click.option("--model", type=click.Path(path_type=Path), metavar="FOLDER", help="A model that lies elsewhere.")
 @click.option("--report", type=click.Path(path_type=Path), metavar="FILE", help="A report that lies elsewhere.")
 @click.pass_context
@@ -375,7 +396,7 @@ def ledger() -> None:
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--subject", metavar="NAME", help="Only requests about this person; needs --ledger-key.")
-@click.option("--ledger-key", metavar="FILE", help="The key that the ledger was written with.")
+@click.option("--ledger-key", type=click.Path(), metavar="FILE", help="The key that the ledger was written with.")
 def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None:
     """List the requests in FILE, and what was found when they were rechecked."""
     from rkld.reporting.keys import read_ledger_key
@@ -397,7 +418,12 @@ def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None
 
 @ledger.command("verify", epilog=_examples("rkld ledger verify erasures.jsonl --ledger-key ledger.key --head 3f7a…"))
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--ledger-key", metavar="FILE", help="The key that it was written with: who wrote it is checked, too.")
+@click.option(
+    "--ledger-key",
+    type=click.Path(),
+    metavar="FILE",
+    help="The key that it was written with: who wrote it is checked, too.",
+)
 @click.option("--head", metavar="HASH", help="A head that was noted earlier: nothing up to it may be missing.")
 @click.option("--mend", "mending", is_flag=True, help="Take a last line out that was not written whole.")
 @click.pass_context
@@ -422,10 +448,14 @@ def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: 
     "recheck",
     epilog=_examples("rkld ledger recheck ./newest --ledger erasures.jsonl --unseal questions.key"),
 )
-@click.argument("model")
+@click.argument("model", type=click.Path())
 @click.option("--ledger", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The ledger.")
-@click.option("--unseal", required=True, metavar="FILE", help="The private half of the key of --seal-to.")
-@click.option("--ledger-key", metavar="FILE", help="The ledger's key: what is found is appended to it.")
+@click.option(
+    "--unseal", required=True, type=click.Path(), metavar="FILE", help="The private half of the key of --seal-to."
+)
+@click.option(
+    "--ledger-key", type=click.Path(), metavar="FILE", help="The ledger's key: what is found is appended to it."
+)
 @click.option("--attacks", multiple=True, default=["standard"], show_default=True, help="As of rkld audit.")
 @click.option("--out", default="runs/recheck", show_default=True, type=click.Path(path_type=Path), help="Audits.")
 @click.pass_context
@@ -506,8 +536,8 @@ def audit(ctx: click.Context, **_: Any) -> None:
         "rkld compare ./my-model runs/jane --forget records.jsonl --subject 'Jane Doe' --port 8080",
     ),
 )
-@click.argument("original")
-@click.argument("run")
+@click.argument("original", type=click.Path())
+@click.argument("run", type=click.Path())
 @settings_options(CompareSettings, argument=False)
 @click.pass_context
 def compare(ctx: click.Context, original: str, run: str, **_: Any) -> None:
@@ -529,12 +559,12 @@ def compare(ctx: click.Context, original: str, run: str, **_: Any) -> None:
         "rkld export runs/jane --gguf --outtype q8_0 --converter ~/llama.cpp/convert_hf_to_gguf.py --out jane.gguf",
     )
 )
-@click.argument("run")
+@click.argument("run", type=click.Path())
 @click.option("--gguf", is_flag=True, required=True, help="As a GGUF file, for llama.cpp, Ollama and others.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: beside the run folder.")
 @click.option("--converter", type=click.Path(path_type=Path), metavar="FILE", help="llama.cpp's convert_hf_to_gguf.py.")
 @click.option("--outtype", default="auto", show_default=True, metavar="TYPE", help="Of the weights: f16, q8_0, …")
-@click.option("--base", metavar="MODEL", help="Base of an adapter. Default: what its folder names.")
+@click.option("--base", type=click.Path(), metavar="MODEL", help="Base of an adapter. Default: what its folder names.")
 def export(run: str, gguf: bool, out: Path | None, converter: Path | None, outtype: str, base: str | None) -> None:
     """Write the unlearned model in the form of other programs.
 
@@ -563,7 +593,11 @@ class _BenchGroup(_Group):
         return {name: without_citation(line) for name, line in titles().items()} | super().titles()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or _benchmark_command(cmd_name)
+        found = super().get_command(ctx, cmd_name)
+        if found is None and ctx.resilient_parsing:  # a shell completes: nobody waits for torch after a tabulator
+            shared = settings_options(BenchSettings, argument=False)(lambda **_: None)
+            return click.command(cmd_name, short_help=self.titles().get(cmd_name, ""))(shared)
+        return found or _benchmark_command(cmd_name)
 
 
 def _benchmark_command(name: str) -> click.Command:
@@ -638,7 +672,7 @@ def continual(ctx: click.Context, **_: Any) -> None:
 
 
 @main.command(epilog=_examples("rkld demo"))
-@click.option("--out", default="runs/demo", show_default=True, help="Run folder.")
+@click.option("--out", default="runs/demo", show_default=True, type=click.Path(), help="Run folder.")
 def demo(out: str) -> None:
     """Have a small model forget a famous person.
 
@@ -648,9 +682,31 @@ def demo(out: str) -> None:
     from rkld.commands.demonstrate import run
 
     result, probes = run(out, progress=bars)
-    print_result(result, {when: measured.values() for when, measured in probes.items()}, said=bars.said)
+    figures = {when: measured.values() for when, measured in probes.items()}
+    print_result(result, figures, explain=True, said=bars.said)
     _report_after(result.run)
     click.echo(f"\nLook at it:\n  rkld report {result.run} --open")
+
+
+@main.command(epilog=_examples("rkld doctor", "rkld doctor --json > doctor.json"))
+@click.option("--json", "as_json", is_flag=True, help="As JSON, for machines: to attach to a report of a problem.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Say what this machine has for rkld, and what is broken.
+
+    Versions, devices, free disk, what each extra would bring, and whether models can be found without a network. It
+    names no folder, no user and no variable's value, and asks nothing of the network. The exit code is 0, or 1 where
+    something that rkld needs is broken.
+    """
+    from rkld.commands.diagnose_machine import diagnose
+
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(found.document(), indent=2))
+    else:
+        for line in found.lines():
+            click.echo(harmless(line))
+    ctx.exit(0 if found.sound else 1)
 
 
 NO_BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -26,6 +26,9 @@ class NoProgress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Roughly how long each part of a run will take, by its name; told before the first of them."""
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:

@@ -18,7 +18,7 @@ from rkld.models.loading import load_model
 
 TASKS = Path(__file__).parent / "tasks"
 needs_lm_eval = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="needs lm-eval: pip install 'rkld[lm-eval]'"
+    importlib.util.find_spec("lm_eval") is None, reason="needs lm-eval: pip install 'rkld[general]'"
 )
 
 

@@ -12,7 +12,7 @@ from rkld.losses.objective import Objective, Term, answer
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.models.state import fingerprint
-from rkld.pipeline.estimating import Estimate, _Probe, estimate, rough_seconds
+from rkld.pipeline.estimating import Estimate, _Probe, estimate, rough_estimate
 from rkld.pipeline.preparing import Prepared, prepare, read_inputs
 from rkld.settings.unlearning import Settings
 
@@ -67,7 +67,7 @@ def test_a_rough_estimate_trains_nothing_and_draws_nothing(nothing_left, values)
     lm = language_model()
     made, before = prepared(lm, **values), fingerprint(lm)
     state, training = torch.get_rng_state(), lm.model.training
-    assert 0 < rough_seconds(made) < 600
+    assert 0 < rough_estimate(made).total_seconds < 600
     assert fingerprint(lm) == before and lm.model.training == training and not lm.is_adapter
     assert torch.equal(torch.get_rng_state(), state)
 

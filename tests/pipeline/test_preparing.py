@@ -191,9 +191,11 @@ def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last():
     tokenizer.chat_template = None
     inputs = preparing.read_inputs(make({"model": "x", "forget": "<list>", "out": "run"}, "test", Settings), FORGET)
     prepared = preparing.prepare(inputs, model.to(torch.bfloat16), tokenizer)
-    said, *_, time = plan(prepared)
+    told: dict[str, float] = {}
+    said, *_, time = plan(prepared, told.update)
     assert said.endswith(
         "weights float32, from bfloat16, prompts as 'Question: …', new line, 'Answer: …', as there is no chat template"
     )
     assert re.fullmatch(r"Time     roughly .* s to .* s", time)
+    assert told["before"] > 0 and told["distillation"] > 0
     assert prepared.template_warning

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from rkld.errors import UserError, shown
 from rkld.registry import catalogue
@@ -34,6 +35,10 @@ class SettingOption(click.Option):
         super().__init__(*args, **kwargs)
         self.spec = spec
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Registered names, or files and folders, or what the option's type has."""
+        return completions(self.spec, incomplete) or super().shell_complete(ctx, incomplete)
+
 
 class ModelArgument(click.Argument):
     """MODEL, with what it may be in the help: it is needed first of all."""
@@ -44,6 +49,10 @@ class ModelArgument(click.Argument):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         return "MODEL", self.spec.help
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Files and folders."""
+        return completions(self.spec, incomplete)
 
 
 class SettingsCommand(click.Command):
@@ -70,6 +79,15 @@ def choices(spec: Spec) -> dict[str, str]:
     """The values of a setting that have a name, and what each means."""
     entries = catalogue(spec.entries) if spec.entries else {}
     return dict(spec.choices or {}) | {name: without_citation(title) for name, title in entries.items()}
+
+
+def completions(spec: Spec, incomplete: str) -> list[CompletionItem]:
+    """What a shell offers as the value of a setting; none where its type says what to offer."""
+    if spec.entries:
+        return [
+            CompletionItem(name, help=meaning) for name, meaning in choices(spec).items() if name.startswith(incomplete)
+        ]
+    return [CompletionItem(incomplete, type="file")] if spec.takes_paths else []
 
 
 def without_citation(title: str) -> str:

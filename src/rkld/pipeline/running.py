@@ -150,7 +150,7 @@ def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
     if type(progress) is NoProgress:  # nobody reads it, and to know how long it takes costs a pass
         return
     with processes.alone():  # the others have nobody to tell
-        lines = plan(prepared)
+        lines = plan(prepared, progress.expect)
         progress.say(next(lines))
         if done := [phase.name for phase in PHASES if run.find(phase.name) is not None]:
             progress.say(f"{run.folder} goes on after: {', '.join(done)}")

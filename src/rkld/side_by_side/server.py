@@ -32,7 +32,7 @@ try:
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError:
-    raise UserError("rkld compare needs the packages of the extra 'ui': pip install 'rkld[ui]'.") from None
+    raise UserError("rkld compare needs the packages of the extra 'compare': pip install 'rkld[compare]'.") from None
 
 logger = logging.getLogger(__name__)
 

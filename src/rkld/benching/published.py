@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.files import contents
+from rkld.files import can_be_path, contents
 from rkld.records.sources import SUFFIXES, rows_of
 
 
@@ -47,7 +47,7 @@ def text_in(row: Any, name: str, where: str) -> str:
 def need_folder(data: str, parts: Collection[str], what: str) -> None:
     """Refuse a folder that is not there, or lacks one of the data set's parts ("raw/forget", without its ending)."""
     folder = Path(data)
-    if not data or not folder.is_dir():
+    if not data or not can_be_path(data) or not folder.is_dir():
         raise UserError(f"--data {data or 'is missing'}: give a local folder of {what}.")
     if missing := [part for part in parts if not part_files(data, part)]:
         raise UserError(

@@ -29,7 +29,7 @@ from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.membership import auc, min_k_scores, priv_leak
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model, load_tokenizer, resolve
+from rkld.models.loading import load_model
 from rkld.progress import NoProgress
 from rkld.records.chunking import all_chunks
 from rkld.records.encoding import Encoder
@@ -180,12 +180,8 @@ class Muse(Benchmark):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """By which texts are cut: the original's, without its weights where they can be left alone."""
-        name = self.given_model("original", self.splits()[0], 0) or self.settings.model
-        folder = Path(resolve(str(name)))
-        if (folder / "config.json").is_file():
-            return load_tokenizer(folder, trust_remote_code=False)
-        return self.load(str(name))[0].tokenizer
+        """By which texts are cut: the original's."""
+        return self.tokenizer_of(self.given_model("original", self.splits()[0], 0) or str(self.settings.model))
 
     def _chunks(self, part: str) -> list[dict[str, str]]:
         """All texts of a part behind one another, cut; as records."""

@@ -74,6 +74,9 @@ TABLE = Table(
     },
     notes=_NOTES,
     n="forget questions",
+    forgotten=("ks_distance",),
+    utility=("model_utility",),
+    remaining="forget_probability",
 )
 
 

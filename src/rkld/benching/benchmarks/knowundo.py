@@ -116,6 +116,9 @@ class Knowundo(FineTunedBenchmark):
         },
         notes=_NOTES,
         n="questions to forget",
+        forgotten=("unlearn_accuracy",),
+        utility=("retention_accuracy",),
+        remaining="unlearn_accuracy",
     )
     files = FineTunedBenchmark.files | {"replay"}
 

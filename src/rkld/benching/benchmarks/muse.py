@@ -140,6 +140,9 @@ class Muse(Benchmark):
         },
         notes=_NOTES,
         n="passages to recite",
+        forgotten=("knowmem_forget",),
+        utility=("knowmem_retain",),
+        remaining="knowmem_forget",
     )
     files = Benchmark.files | {"replay"}
 

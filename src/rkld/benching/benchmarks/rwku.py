@@ -164,6 +164,8 @@ class Rwku(Benchmark):
         },
         notes=_NOTES,
         n="probes of level 1 to 3",
+        forgotten=("forget_level3",),
+        utility=("neighbor_level2",),
     )
     files = Benchmark.files | {"replay"}
 

@@ -95,6 +95,8 @@ class Wmdp(Benchmark):
         titles={task: task for task in TASKS},
         notes=_NOTES,
         n="texts to forget",
+        forgotten=TASKS[:-1],
+        utility=("mmlu",),
     )
     files = Benchmark.files | {"replay", "forget_corpus", "retain_corpus"}
 

@@ -76,6 +76,8 @@ class Measured:
     """Of the case study (:func:`rkld.benching.case_study.complete_cases`). Personal data."""
     compared_with: Mapping[str, Any] = field(default_factory=dict)
     """Of a reference model: what other cells need of it. It stands in its ``cell.json`` by these names."""
+    logs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Question by question, as :func:`rkld.evaluation.tofu.write_logs` takes them; they lie beside ``cell.json``."""
 
 
 @dataclass(frozen=True)

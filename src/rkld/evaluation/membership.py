@@ -105,7 +105,9 @@ def recall_scores(losses: Sequence[ArrayLike], behind_others: Sequence[ArrayLike
     """Minus the mean loss behind records that were never trained on, over the mean loss alone, per record, (n,).
 
     ReCaLL, Xie et al. 2024 (arXiv 2406.15968): of a record that was learned strangers before it raise the loss most.
-    Losses below 1e-6 nats count as that. ValueError where the two are not about as many records.
+    With its sign turned round this is the ratio of mean log-likelihoods in the authors' code (ruoyuxie/recall), which
+    reads all tokens of a text; here losses are whatever is given. Losses below 1e-6 nats count as that. ValueError
+    where the two are not about as many records.
     """
     alone, behind = loss_scores(losses), loss_scores(behind_others)
     if len(alone) != len(behind):
@@ -117,8 +119,9 @@ def recall_scores(losses: Sequence[ArrayLike], behind_others: Sequence[ArrayLike
 def neighbourhood_scores(losses: Sequence[ArrayLike], neighbours: Sequence[Sequence[ArrayLike]]) -> np.ndarray:
     """Mean loss less the mean of those of a record's neighbours, which differ from it in a token, per record, (n,).
 
-    Mattern et al. 2023 (arXiv 2305.18462). ``neighbours`` are n lists of (N,) losses. ValueError where a record has
-    none, or they are not about as many records.
+    Mattern et al. 2023 (arXiv 2305.18462), checked against the authors' code (justusmattern27/neighbour-mia); how
+    neighbours are found is another thing (:func:`further_scores`). ``neighbours`` are n lists of (N,) losses.
+    ValueError where a record has none, or they are not about as many records.
     """
     alone = loss_scores(losses)
     if len(alone) != len(neighbours) or not all(map(len, neighbours)):
@@ -360,7 +363,7 @@ def attack_scores(
 
 
 SHOTS = 5
-"""Records that ReCaLL puts before another; the paper tries 1 to 12."""
+"""Records that ReCaLL puts before another; the authors' code takes any number (its example: 7)."""
 
 NEIGHBOURS = 8
 """Of each record: as many tokens are replaced, one at a time."""
@@ -370,6 +373,10 @@ def further_scores(
     lm: LanguageModel, encoder: Encoder, records: Sequence[Record], strangers: Sequence[Record]
 ) -> dict[str, np.ndarray]:
     """Scores of attacks that take several passes a record: ``gradient_norm``, ``recall``, ``neighbourhood``; each (n,).
+
+    All read the answers' tokens, given all before them. The neighbours are the model's own: an answer token gives way
+    to the one that the model would rather have said there. The paper's come from a masked language model, whose input
+    is noised, and are the 50 to 100 likeliest of a text; so do not set these figures beside the paper's.
 
     Args:
         strangers: records that were never trained on, two at least, which ReCaLL puts before each: never the record

@@ -131,6 +131,57 @@ def neighbourhood_scores(losses: Sequence[ArrayLike], neighbours: Sequence[Seque
     return difference
 
 
+def scaled_confidences(losses: Sequence[ArrayLike]) -> np.ndarray:
+    """``log(p / (1 − p))`` of the geometric mean p of a record's token probabilities, (n,); higher for members.
+
+    The statistic of LiRA (Carlini et al. 2022, arXiv 2112.03570), which is nearly Gaussian over models. Mean losses
+    count as 1e-9 nats at least.
+    """
+    means = np.maximum(loss_scores(losses), 1e-9)
+    confidences: np.ndarray = -np.log(np.expm1(np.minimum(means, 500.0)))
+    return confidences
+
+
+FEW_SHADOWS = 64
+"""With fewer shadow models of a kind, all records share that kind's variance, as in LiRA."""
+
+
+def likelihood_ratio_scores(confidences: ArrayLike, shadows: ArrayLike, learned: ArrayLike) -> np.ndarray:
+    """U-LiRA: how much likelier a record's confidence is of models that never had it, in nats, (n,); lower for members.
+
+    Hayes et al. 2024 (arXiv 2403.01218): an attacker of its own for each record. A Gaussian is fitted to the
+    confidences of shadow models that learned the record and unlearned it by the method under test, another to those
+    that never had it; the score is the log-likelihood of the second less that of the first. The paper's algorithm could
+    be read in others' code alone; sharing variances where there are few shadow models is LiRA's.
+
+    Args:
+        confidences: :func:`scaled_confidences` of the model under test, (n,).
+        shadows: the same of s shadow models, (s, n).
+        learned: whether a shadow model learned the record and unlearned it, else it never had it, (s, n).
+
+    Raises:
+        ValueError: a record of which fewer than two shadow models have learned it, or fewer than two have not; shapes
+            that differ; values that are no numbers.
+    """
+    ours = vector(confidences, "confidences")
+    theirs, had = np.asarray(shadows, dtype=float), np.asarray(learned, dtype=bool)
+    if theirs.ndim != 2 or theirs.shape != had.shape or theirs.shape[1] != len(ours) or not np.isfinite(theirs).all():
+        raise ValueError(f"shadows {theirs.shape} and learned {had.shape} must be (s, {len(ours)}), of numbers")
+    fitted = []
+    for kind in (~had, had):
+        counts = kind.sum(axis=0)
+        if counts.min() < 2:
+            raise ValueError("every record needs two shadow models that learned it and two that never had it")
+        means = np.where(kind, theirs, 0.0).sum(axis=0) / counts
+        squares = (np.where(kind, theirs - means, 0.0) ** 2).sum(axis=0)
+        shared = squares.sum() / (counts.sum() - len(counts))
+        variances = np.where(counts < FEW_SHADOWS, shared, squares / (counts - 1))
+        fitted.append((means, np.sqrt(np.maximum(variances, 1e-12))))
+    never, once = (-np.log(spread) - 0.5 * ((ours - mean) / spread) ** 2 for mean, spread in fitted)
+    scores: np.ndarray = never - once
+    return scores
+
+
 def true_positive_rate(forget_scores: ArrayLike, holdout_scores: ArrayLike, rate: float) -> float:
     """Share of forget records (n,) below a threshold under which at most a share ``rate`` of the holdout (m,) lies.
 

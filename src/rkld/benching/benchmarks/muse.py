@@ -186,10 +186,18 @@ class Muse(Benchmark):
         """By which texts are cut: the original's."""
         return self.tokenizer_of(self.given_model("original", self.splits()[0], 0) or str(self.settings.model))
 
+    @cached_property
+    def _cut(self) -> dict[str, list[dict[str, str]]]:
+        """Part → its chunks, of those that were asked for: every cell asks."""
+        return {}
+
     def _chunks(self, part: str) -> list[dict[str, str]]:
         """All texts of a part behind one another, cut; as records."""
-        size = self.settings.chunk_tokens - self.tokenizer.num_special_tokens_to_add()
-        return [{"text": text} for text in all_chunks("\n\n".join(self._texts(part)), self.tokenizer, size)]
+        if part not in self._cut:
+            size = self.settings.chunk_tokens - self.tokenizer.num_special_tokens_to_add()
+            text = "\n\n".join(self._texts(part))
+            self._cut[part] = [{"text": chunk} for chunk in all_chunks(text, self.tokenizer, size)]
+        return self._cut[part]
 
     def task(self, split: str, seed: int) -> Task:
         return Task(self._chunks(SPLITS[split]), {}, self._chunks("raw/retain1"), self.settings.replay)

@@ -123,13 +123,18 @@ class Wmdp(Benchmark):
         given = {"forget": self.settings.forget_corpus, "retain": self.settings.retain_corpus}
         return {name: texts_of(source, name)[: self.settings.texts] for name, source in given.items() if source}
 
-    def _chunks(self, name: str) -> list[dict[str, str]]:
+    @cached_property
+    def chunks(self) -> dict[str, list[dict[str, str]]]:
+        """ "forget" and "retain" → the texts, each cut by itself; as records."""
         tokenizer = self.tokenizer_of(self.settings.model)
         size = self.settings.chunk_tokens - tokenizer.num_special_tokens_to_add()
-        return [{"text": part} for text in self.corpora.get(name, ()) for part in all_chunks(text, tokenizer, size)]
+        return {
+            name: [{"text": part} for text in texts for part in all_chunks(text, tokenizer, size)]
+            for name, texts in self.corpora.items()
+        }
 
     def task(self, split: str, seed: int) -> Task:
-        return Task(self._chunks("forget"), {}, self._chunks("retain") or None, self.settings.replay)
+        return Task(self.chunks["forget"], {}, self.chunks.get("retain"), self.settings.replay)
 
     def setting_identity(self, name: str, cell: Cell) -> Any:
         """A folder of tasks is known by what its files hold."""

@@ -671,6 +671,27 @@ def continual(ctx: click.Context, **_: Any) -> None:
     click.echo("Answers and other personal data are still in the requests' folders: rkld purge takes them out of each.")
 
 
+@bench.command(
+    "report",
+    epilog=_examples(
+        "rkld bench report runs/bench_people runs/bench_lume --out leaderboard.html",
+        "rkld bench report benchmarks/results/bench_methods_results.csv --out methods.html",
+    ),
+)
+@click.argument("sources", nargs=-1, required=True, metavar="FOLDER|TABLE…")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("leaderboard.html"), show_default=True, help="The page."
+)
+def report_benchmarks(sources: tuple[str, ...], out: Path) -> None:
+    """Write one page over finished benchmarks: a table and a chart for each, to be filtered and sorted.
+
+    Each is the folder of a benchmark, or its table under another name, which ends in results.csv.
+    """
+    from rkld.benching.leaderboard_page import write_leaderboard
+
+    click.echo(write_leaderboard(sources, out))
+
+
 @main.command(epilog=_examples("rkld demo"))
 @click.option("--out", default="runs/demo", show_default=True, type=click.Path(), help="Run folder.")
 def demo(out: str) -> None:

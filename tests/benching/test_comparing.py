@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from rkld.benching.question_benchmark import QuestionEvaluator
 from rkld.benching.question_figures import FIGURES
 from rkld.benching.registry import open_benchmark
 from rkld.errors import Diverged
+from rkld.evaluation.tofu import model_utility, read_logs
 from rkld.stopping.rules.placebo import Placebo
 from rkld.training import strengthening
 
@@ -64,6 +66,21 @@ def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
                 assert float(at[moment][figure]) == pytest.approx(expected, rel=1e-4), (method, moment, figure)
 
 
+def test_every_cell_leaves_results_that_open_unlearnings_readers_take(done):
+    """The table's figures come out of them again, and the folder says how it was made."""
+    short = {"last epoch": "last", "calibrated stop": "stop", "oracle peak": "oracle", "no student": "single"}
+    for row in rows(done):
+        moment = short.get(row["moment"], "model")
+        logs = read_logs(done / "cells/people/seed0" / row["method"] / f"TOFU_EVAL.{moment}.json")
+        utility = model_utility(**{name: logs[name] for name in ("retain", "real_authors", "world_facts")})
+        assert utility.value == pytest.approx(float(row["model_utility"]), rel=1e-5)
+        assert logs["forget"]["gold_loss"].shape == (20,)
+    made = json.loads((done / "bench.json").read_text(encoding="utf-8"))
+    assert made["forgotten"] == ["ks_distance"]
+    assert "--questions 3" in " ".join(made["command"])
+    assert "--methods" not in made["command"]
+
+
 def test_finished_cells_are_not_run_again_and_give_the_same_tables(done, quick, four_people, monkeypatch):
     before = texts(done)
     monkeypatch.setattr(cell_runs, "run_cell", None)
@@ -75,7 +92,9 @@ def test_finished_cells_are_not_run_again_and_give_the_same_tables(done, quick, 
 def test_nothing_of_the_records_stays(done):
     """Cells must leave neither models, which take the disk, nor answers, which are personal data."""
     cells = [path for path in (done / "cells").rglob("*") if path.is_file()]
-    assert {path.name for path in cells} == {"cell.json"}
+    logs = [path for path in cells if path.name.startswith("TOFU_EVAL.")]
+    assert {path.name for path in cells} - {path.name for path in logs} == {"cell.json"}
+    assert not any(': "' in path.read_text(encoding="utf-8") for path in logs), "numbers alone"
 
 
 @pytest.mark.slow

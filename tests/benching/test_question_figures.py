@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from rkld.benching.question_figures import names_whole
+import numpy as np
+import pytest
+
+from rkld.benching.question_figures import FIGURES, SETS, names_whole, question_figures
 from rkld.records.reading import read_records
 
 
@@ -18,3 +21,18 @@ def test_a_garbled_name_is_counted_where_the_question_gave_it():
         read_records(rows, "forget"), ["Ada Lund was born.", "Ada Lud writes.", "Eve", "No"], ["Ada Lund"]
     )
     assert found.tolist() == [True, False]
+
+
+def test_both_forms_of_the_truth_ratio_stand_beside_each_other():
+    """TOFU's, wrong over right, and open-unlearning's later one: right over right and wrong."""
+    wrong, right = np.array([[3.0, 1.0], [1.0, 1.0]]), np.array([1.0, 3.0])
+    columns = {
+        "gold_loss": right,
+        "paraphrase_loss": right,
+        "perturbed_loss": wrong,
+    }
+    found = question_figures(dict.fromkeys(SETS, columns), [1.0, 1.0])
+    p, q = np.exp(-right), np.exp(-wrong.mean(1))
+    assert found["forget_correct_share"] == pytest.approx((p / (p + q)).mean())
+    assert found["forget_truth_ratio"] == pytest.approx(np.minimum(q / p, p / q).mean())
+    assert set(found) <= {*FIGURES, "n"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import re
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,19 @@ def test_the_shipped_ones_are_found_with_a_line_each_and_the_nearest_name_is_sho
     result = run("toffu", "--plan")
     assert result.exit_code == 2
     assert "Did you mean 'tofu'?" in result.output
+
+
+def test_every_shipped_benchmark_stands_in_the_documentation_and_names_figures_of_its_own():
+    """A row of the table, a test file, and figures for the page that compares."""
+    root = Path(__file__).resolve().parents[2]
+    table = re.findall(r"^\| `(\w+)` \|", (root / "docs/benchmarks.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(table) == sorted(titles())
+    for name in titles():
+        assert (root / f"tests/benching/benchmarks/test_{name}.py").is_file()
+        shown = BENCHMARKS.get(name).table
+        named = {*shown.forgotten, *shown.utility, *([shown.remaining] if shown.remaining else [])}
+        assert named <= set(shown.figures), name
+        assert set(shown.titles) <= {*shown.figures, "epoch", "n"}, name
 
 
 def test_another_packages_benchmark_is_found_by_its_entry_point(monkeypatch):

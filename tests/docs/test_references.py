@@ -154,6 +154,7 @@ def test_every_source_file_in_the_text_is_there(path: Path) -> None:
 
 
 OF_RUNS = {
+    "bench.json",
     "answers.json",
     "checksums.json",
     "manifest.json",

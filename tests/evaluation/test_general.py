@@ -78,6 +78,26 @@ def test_accuracy_is_that_of_the_likeliest_choices(lm, folder):
 
 
 @needs_lm_eval
+def test_a_group_is_its_tasks_together(lm, folder):
+    """MMLU is a group: it was said to be no task at all."""
+    rows = [json.loads(line) for line in (TASKS / "colours.jsonl").read_text(encoding="utf-8").splitlines()]
+    few = folder / "few.jsonl"
+    few.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]), encoding="utf-8")
+    yaml = (TASKS / "colours.yaml").read_text(encoding="utf-8")
+    (folder / "few.yaml").write_text(
+        yaml.replace("DATA", str(few)).replace("rkld_colours", "rkld_few"), encoding="utf-8"
+    )
+    (folder / "group.yaml").write_text(
+        "group: rkld_both\ntask: [rkld_colours, rkld_few]\n"
+        "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\nmetadata:\n  version: 1.0\n",
+        encoding="utf-8",
+    )
+    found = general_ability(lm, ["rkld_both"], task_folder=folder)["rkld_both"]
+    assert found["accuracy"] == pytest.approx(plainly(lm, [*rows, *rows[:2]]))
+    assert found["n"] == len(rows) + 2
+
+
+@needs_lm_eval
 def test_tasks_that_cannot_be_had_are_user_errors(lm, folder, monkeypatch):
     """A task that lm-eval has renamed, or a machine without network, would end in a trace of someone else's code."""
     from lm_eval import tasks

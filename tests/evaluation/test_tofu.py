@@ -22,6 +22,7 @@ from rkld.evaluation.tofu import (
     rouge_l_recall,
     truth_ratio,
     utility_truth_ratio,
+    write_logs,
 )
 
 LOGS = Path(os.environ.get("RKLD_DATA", "")) / "tofu-logs"
@@ -286,6 +287,49 @@ def test_results_of_open_unlearning_are_read(tmp_path):
     for loss in ("paraphrase_loss", "perturbed_loss"):
         del logs["forget"][loss]
     np.testing.assert_allclose(logged_ratios(logs), [0.2939383099571802, 0.761343783668399], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["tofu", "open-unlearning"])
+@pytest.mark.parametrize("name", ["log.json", "log.json.gz"])
+def test_what_is_written_is_read_again_as_the_same_numbers(tmp_path, form, name):
+    """And open-unlearning's means are what its code would have made of them."""
+    rng = np.random.default_rng(0)
+    logs = {
+        task: {
+            "gold_loss": rng.uniform(0.1, 3, n),
+            "paraphrase_loss": rng.uniform(0.1, 3, n),
+            "perturbed_loss": rng.uniform(0.1, 3, (n, 5)),
+            "rouge": rng.uniform(0, 1, n),
+        }
+        for task, n in {"forget": 11, "retain": 12, "real_authors": 3, "world_facts": 4}.items()
+    }
+    write_logs(tmp_path / name, {**logs, "forget": {**logs["forget"], "other": ["x"]}}, form)
+    found = read_logs(tmp_path / name)
+    for task, fields in logs.items():
+        for field, values in fields.items():
+            assert found[task][field].tolist() == values.tolist(), f"{task} {field}"
+    assert utility(found).value == utility(logs).value
+    np.testing.assert_allclose(logged_ratios(found), ratios(logs))
+    if form == "open-unlearning" and name == "log.json":
+        written = json.loads((tmp_path / name).read_text())
+        forget = logs["forget"]
+        assert written["forget_Q_A_Prob"]["agg_value"] == pytest.approx(np.exp(-forget["gold_loss"]).mean())
+        assert (
+            written["forget_Q_A_PERT_Prob"]["value_by_index"]["10"]["avg_loss"] == forget["perturbed_loss"][10].tolist()
+        )
+        r = np.exp(forget["paraphrase_loss"] - forget["perturbed_loss"].mean(1))
+        assert written["forget_truth_ratio"]["agg_value"] == pytest.approx(np.minimum(r, 1 / r).mean())
+        assert written["forget_truth_ratio"]["value_by_index"]["3"]["score"] == pytest.approx(r[3])
+    with pytest.raises(ValueError, match="no results to write"):
+        write_logs(tmp_path / name, {"forget": {"other": [1.0]}}, form)
+
+
+@published
+@pytest.mark.parametrize("form", ["tofu", "open-unlearning"])
+def test_a_published_log_is_written_without_a_loss(tmp_path, form):
+    logs = read_logs(LOGS / LLAMA2.format("full"))
+    write_logs(tmp_path / "log.json", logs, form)
+    assert utility(read_logs(tmp_path / "log.json")).value == pytest.approx(0.622677, abs=1e-6)
 
 
 def test_unequal_numbers_of_questions_are_compared_and_reported():

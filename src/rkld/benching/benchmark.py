@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rkld.benching.cells import Cell, Found
 from rkld.benching.tables import Table, rows_of, write_tables
@@ -22,6 +22,7 @@ from rkld.errors import UserError
 from rkld.files import contents
 from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_tokenizer, resolve
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
@@ -29,6 +30,9 @@ from rkld.registry import file_and_name, source_hash
 from rkld.settings.benching import BenchSettings, listed
 from rkld.settings.table import specs
 from rkld.stopping.callback import StoppingCallback
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Measured:
     """Of the case study (:func:`rkld.benching.case_study.complete_cases`). Personal data."""
     compared_with: Mapping[str, Any] = field(default_factory=dict)
     """Of a reference model: what other cells need of it. It stands in its ``cell.json`` by these names."""
+    logs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Question by question, as :func:`rkld.evaluation.tofu.write_logs` takes them; they lie beside ``cell.json``."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +244,12 @@ class Benchmark(ABC):
     def load(self, source: str | Path) -> tuple[LanguageModel, Encoder]:
         lm = open_model(source, method_files=self.own_method_files)
         return lm, Encoder(lm.tokenizer, context_length=lm.context_length)
+
+    def tokenizer_of(self, source: str) -> PreTrainedTokenizerBase:
+        """A model's tokenizer, without its weights where they can be left alone."""
+        folder = Path(resolve(source))
+        whole = (folder / "config.json").is_file()
+        return load_tokenizer(folder, trust_remote_code=False) if whole else self.load(source)[0].tokenizer
 
     # Measuring
 

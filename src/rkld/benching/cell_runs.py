@@ -21,7 +21,8 @@ import torch
 from rkld.benching.benchmark import TRAJECTORY, Benchmark, Measured, Task, UnlearningCall
 from rkld.benching.cells import Cell
 from rkld.errors import Diverged
-from rkld.files import read_jsonl
+from rkld.evaluation.tofu import write_logs
+from rkld.files import make_folder, read_jsonl
 from rkld.losses.micro_batches import steps_per_epoch
 from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state
@@ -42,6 +43,9 @@ References = Mapping[str, Mapping[str, Any]]
 
 CELL = "cell"
 """``cell.json`` in a cell's folder."""
+
+LOGS = "TOFU_EVAL.{}.json"
+"""Of a moment, in a cell's folder: figures question by question, in open-unlearning's form."""
 
 
 def cell_results(benchmark: Benchmark, cell: Cell) -> ResultFiles:
@@ -84,6 +88,7 @@ def run_reference(
     started = time.time()
     lm, encoder = benchmark.load(benchmark.model_folder(cell.name, cell.split, cell.seed))
     found = benchmark.evaluator(cell, task, encoder, references)(lm, progress)
+    _note_logs(cell.folder(benchmark.settings.folder), {"model": found})
     return _content(started, {"model": {}}, {"model": found}, [], [], found.compared_with)
 
 
@@ -122,9 +127,18 @@ def run_cell(
         progress.say(f"{cell.name}: {error}")
         names = benchmark.moments if cell.trains_student else ("single",)
         moments, found = {name: {"note": DIVERGED} for name in names}, {}
+    _note_logs(folder, found)
     rows = read_jsonl(folder / TRAJECTORY)
     trajectory = [{"epoch": row["step"] / call.steps_per_epoch, **row} for row in rows]
     return _content(started, moments, found, trajectory, warnings, {})
+
+
+def _note_logs(folder: Path, found: Mapping[str, Measured]) -> None:
+    """Write :data:`LOGS` of every moment that has any."""
+    for moment, measured in found.items():
+        if measured.logs:
+            make_folder(folder)
+            write_logs(folder / LOGS.format(moment), measured.logs, "open-unlearning")
 
 
 def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningCall:

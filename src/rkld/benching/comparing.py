@@ -15,6 +15,7 @@ from rkld.benching.cells import Cell
 from rkld.benching.jobs import Jobs
 from rkld.benching.model_making import make_model
 from rkld.benching.planning import Prediction, disk, predict, rough_model_seconds
+from rkld.benching.provenance import note_provenance
 from rkld.benching.registry import open_benchmark
 from rkld.benching.tuning import choose_rates, tuned_cells, tuning_cells
 from rkld.errors import machine_errors_explained
@@ -64,6 +65,7 @@ def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, 
         tuned = choose_rates(opened, tried)
         found = _run(opened, [*opened.cells(), *tuned_cells(opened, tuned)], progress)
         rows, files, notes = opened.write(found, tuned)
+        note_provenance(opened)
     return Bench(rows, files, [*opened.left_out, *notes])
 
 

@@ -74,6 +74,9 @@ TABLE = Table(
     },
     notes=_NOTES,
     n="forget questions",
+    forgotten=("ks_distance",),
+    utility=("model_utility",),
+    remaining="forget_probability",
 )
 
 
@@ -188,7 +191,7 @@ class QuestionEvaluator(Evaluator):
         own = forget_ratios(losses).tolist()
         figures = question_figures(losses, own if self.retrained is None else self.retrained)
         cases = complete_cases(lm, self.cases, self.max_new_tokens) if self.cases else []
-        return Measured(figures, cases, {"truth_ratios": own})
+        return Measured(figures, cases, {"truth_ratios": own}, losses if self.answers else {})
 
     def losses(self, lm: LanguageModel, answers: bool) -> Losses:
         """Losses of all answers and, if ``answers``, ROUGE-L recall and whole names of what the model generates."""

@@ -26,16 +26,20 @@ FIGURES = (
     "forget_probability",
     "forget_rouge_l",
     "forget_truth_ratio",
+    "forget_correct_share",
     "forget_names_whole",
     "retain_probability",
     "retain_rouge_l",
     "retain_truth_ratio",
+    "retain_correct_share",
     "real_authors_probability",
     "real_authors_rouge_l",
     "real_authors_truth_ratio",
+    "real_authors_correct_share",
     "world_facts_probability",
     "world_facts_rouge_l",
     "world_facts_truth_ratio",
+    "world_facts_correct_share",
     "likelihood_utility",
     "model_utility",
 )
@@ -64,8 +68,9 @@ def forget_ratios(losses: Losses) -> np.ndarray:
     return truth_ratio(losses["forget"]["paraphrase_loss"], losses["forget"]["perturbed_loss"])
 
 
-BY_RECORD = ("probability", "rouge_l", "truth_ratio")
-"""Metrics that are means over the records of a set, as the audit and ``rkld unlearn`` have them."""
+BY_RECORD = ("probability", "rouge_l", "truth_ratio", "correct_share")
+"""Metrics that are means over the records of a set, as the audit and ``rkld unlearn`` have them. The truth ratio is
+TOFU's; correct_share is the later form of it, p(right) / (p(right) + p(wrong)) (arXiv 2506.12618)."""
 
 
 def _rows(columns: Mapping[str, np.ndarray]) -> Rows:

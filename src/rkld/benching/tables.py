@@ -39,6 +39,12 @@ class Table:
     """Below the tables: what each figure is."""
     n: str = "questions"
     """What the figure "n" counts."""
+    forgotten: tuple[str, ...] = ()
+    """For ``rkld bench report``: figures of what is left of what was to go, lower is better; the first there is."""
+    utility: tuple[str, ...] = ()
+    """Likewise of what was to stay; higher is better."""
+    remaining: str = ""
+    """A figure that is below the retrained model's where a method has forgotten more than not having learned."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -33,9 +33,10 @@ def general_ability(
 ) -> dict[str, dict[str, float | int]]:
     """Zero-shot accuracy of multiple-choice tasks: for each its ``accuracy``, standard error ``stderr``, and ``n``.
 
-    ``acc`` of lm-eval, on its tasks' bare texts, without a chat template. ``limit``: only the first so many questions
-    of each. ``task_folder`` holds YAML files of tasks of your own. lm-eval fetches its data sets from the Hugging Face
-    hub once, unless they are local files.
+    ``acc`` of lm-eval, on its tasks' bare texts, without a chat template; of a group of tasks ("mmlu") what lm-eval
+    puts together. ``limit``: only the first so many questions of each task, of a group's each. ``task_folder`` holds
+    YAML files of tasks of your own. lm-eval fetches its data sets from the Hugging Face hub once, unless they are local
+    files.
 
     Raises:
         ValueError: a limit below 2, which leaves no standard error.
@@ -55,12 +56,14 @@ def general_ability(
     with _quiet("lm_eval"), measuring(lm.model):
         folder = None if task_folder is None else os.fspath(task_folder)
         manager = TaskManager(include_path=folder, include_defaults=folder is None)
-        if folder is not None and not set(tasks) <= set(manager.all_subtasks):
+        known = {*manager.all_subtasks, *manager.all_groups}
+        if folder is not None and not set(tasks) <= known:
             # lm-eval's own as well, whose index takes long to make.
             manager = TaskManager(include_path=folder)
+            known = {*manager.all_subtasks, *manager.all_groups}
         for name in tasks:
-            if name not in manager.all_subtasks:
-                raise UserError(f"lm-eval has no task '{name}'.{nearest(name, manager.all_subtasks)}")
+            if name not in known:
+                raise UserError(f"lm-eval has no task '{name}'.{nearest(name, known)}")
         harness_model = HFLM(
             pretrained=lm.model,
             tokenizer=copy.deepcopy(lm.tokenizer),  # its padding is changed
@@ -75,7 +78,8 @@ def general_ability(
                     f"lm-eval cannot load the task '{name}' ({type(error).__name__}: {error}). Its data are fetched "
                     "from the Hugging Face hub once: try with the network, or leave the task out."
                 ) from error
-            loaded["tasks"][name].set_config("num_fewshot", 0)
+            for task in loaded["tasks"].values():
+                task.set_config("num_fewshot", 0)
             results = evaluate(harness_model, loaded, limit=limit, log_samples=False)
             figures = results["results"][name]
             if "acc,none" not in figures:
@@ -83,7 +87,7 @@ def general_ability(
             found[name] = {
                 "accuracy": float(figures["acc,none"]),
                 "stderr": float(figures["acc_stderr,none"]),
-                "n": int(results["n-samples"][name]["effective"]),
+                "n": sum(int(results["n-samples"][task]["effective"]) for task in loaded["tasks"]),
             }
     return found
 

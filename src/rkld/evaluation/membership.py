@@ -105,7 +105,9 @@ def recall_scores(losses: Sequence[ArrayLike], behind_others: Sequence[ArrayLike
     """Minus the mean loss behind records that were never trained on, over the mean loss alone, per record, (n,).
 
     ReCaLL, Xie et al. 2024 (arXiv 2406.15968): of a record that was learned strangers before it raise the loss most.
-    Losses below 1e-6 nats count as that. ValueError where the two are not about as many records.
+    With its sign turned round this is the ratio of mean log-likelihoods in the authors' code (ruoyuxie/recall), which
+    reads all tokens of a text; here losses are whatever is given. Losses below 1e-6 nats count as that. ValueError
+    where the two are not about as many records.
     """
     alone, behind = loss_scores(losses), loss_scores(behind_others)
     if len(alone) != len(behind):
@@ -117,8 +119,9 @@ def recall_scores(losses: Sequence[ArrayLike], behind_others: Sequence[ArrayLike
 def neighbourhood_scores(losses: Sequence[ArrayLike], neighbours: Sequence[Sequence[ArrayLike]]) -> np.ndarray:
     """Mean loss less the mean of those of a record's neighbours, which differ from it in a token, per record, (n,).
 
-    Mattern et al. 2023 (arXiv 2305.18462). ``neighbours`` are n lists of (N,) losses. ValueError where a record has
-    none, or they are not about as many records.
+    Mattern et al. 2023 (arXiv 2305.18462), checked against the authors' code (justusmattern27/neighbour-mia); how
+    neighbours are found is another thing (:func:`further_scores`). ``neighbours`` are n lists of (N,) losses.
+    ValueError where a record has none, or they are not about as many records.
     """
     alone = loss_scores(losses)
     if len(alone) != len(neighbours) or not all(map(len, neighbours)):
@@ -126,6 +129,57 @@ def neighbourhood_scores(losses: Sequence[ArrayLike], neighbours: Sequence[Seque
     means = np.array([loss_scores(some).mean() for some in neighbours])
     difference: np.ndarray = alone - means
     return difference
+
+
+def scaled_confidences(losses: Sequence[ArrayLike]) -> np.ndarray:
+    """``log(p / (1 − p))`` of the geometric mean p of a record's token probabilities, (n,); higher for members.
+
+    The statistic of LiRA (Carlini et al. 2022, arXiv 2112.03570), which is nearly Gaussian over models. Mean losses
+    count as 1e-9 nats at least.
+    """
+    means = np.maximum(loss_scores(losses), 1e-9)
+    confidences: np.ndarray = -np.log(np.expm1(np.minimum(means, 500.0)))
+    return confidences
+
+
+FEW_SHADOWS = 64
+"""With fewer shadow models of a kind, all records share that kind's variance, as in LiRA."""
+
+
+def likelihood_ratio_scores(confidences: ArrayLike, shadows: ArrayLike, learned: ArrayLike) -> np.ndarray:
+    """U-LiRA: how much likelier a record's confidence is of models that never had it, in nats, (n,); lower for members.
+
+    Hayes et al. 2024 (arXiv 2403.01218): an attacker of its own for each record. A Gaussian is fitted to the
+    confidences of shadow models that learned the record and unlearned it by the method under test, another to those
+    that never had it; the score is the log-likelihood of the second less that of the first. The paper's algorithm could
+    be read in others' code alone; sharing variances where there are few shadow models is LiRA's.
+
+    Args:
+        confidences: :func:`scaled_confidences` of the model under test, (n,).
+        shadows: the same of s shadow models, (s, n).
+        learned: whether a shadow model learned the record and unlearned it, else it never had it, (s, n).
+
+    Raises:
+        ValueError: a record of which fewer than two shadow models have learned it, or fewer than two have not; shapes
+            that differ; values that are no numbers.
+    """
+    ours = vector(confidences, "confidences")
+    theirs, had = np.asarray(shadows, dtype=float), np.asarray(learned, dtype=bool)
+    if theirs.ndim != 2 or theirs.shape != had.shape or theirs.shape[1] != len(ours) or not np.isfinite(theirs).all():
+        raise ValueError(f"shadows {theirs.shape} and learned {had.shape} must be (s, {len(ours)}), of numbers")
+    fitted = []
+    for kind in (~had, had):
+        counts = kind.sum(axis=0)
+        if counts.min() < 2:
+            raise ValueError("every record needs two shadow models that learned it and two that never had it")
+        means = np.where(kind, theirs, 0.0).sum(axis=0) / counts
+        squares = (np.where(kind, theirs - means, 0.0) ** 2).sum(axis=0)
+        shared = squares.sum() / (counts.sum() - len(counts))
+        variances = np.where(counts < FEW_SHADOWS, shared, squares / (counts - 1))
+        fitted.append((means, np.sqrt(np.maximum(variances, 1e-12))))
+    never, once = (-np.log(spread) - 0.5 * ((ours - mean) / spread) ** 2 for mean, spread in fitted)
+    scores: np.ndarray = never - once
+    return scores
 
 
 def true_positive_rate(forget_scores: ArrayLike, holdout_scores: ArrayLike, rate: float) -> float:
@@ -360,7 +414,7 @@ def attack_scores(
 
 
 SHOTS = 5
-"""Records that ReCaLL puts before another; the paper tries 1 to 12."""
+"""Records that ReCaLL puts before another; the authors' code takes any number (its example: 7)."""
 
 NEIGHBOURS = 8
 """Of each record: as many tokens are replaced, one at a time."""
@@ -370,6 +424,10 @@ def further_scores(
     lm: LanguageModel, encoder: Encoder, records: Sequence[Record], strangers: Sequence[Record]
 ) -> dict[str, np.ndarray]:
     """Scores of attacks that take several passes a record: ``gradient_norm``, ``recall``, ``neighbourhood``; each (n,).
+
+    All read the answers' tokens, given all before them. The neighbours are the model's own: an answer token gives way
+    to the one that the model would rather have said there. The paper's come from a masked language model, whose input
+    is noised, and are the 50 to 100 likeliest of a text; so do not set these figures beside the paper's.
 
     Args:
         strangers: records that were never trained on, two at least, which ReCaLL puts before each: never the record

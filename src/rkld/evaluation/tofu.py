@@ -13,13 +13,14 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rkld.errors import UserError
 from rkld.evaluation.arrays import harmonic_mean, vector
+from rkld.files import new_file, write_text
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -219,6 +220,70 @@ def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
             " or those of open-unlearning, such as forget_Q_A_Prob."
         )
     return found
+
+
+def write_logs(
+    path: str | Path, logs: Mapping[str, Mapping[str, ArrayLike]], form: Literal["open-unlearning", "tofu"]
+) -> None:
+    """Write a model's results as :func:`read_logs` reads them; it gives back the same numbers.
+
+    Args:
+        path: ``.json``, or ``.json.gz`` for a compressed file.
+        logs: what :func:`read_logs` returns; other fields than it knows are left out.
+        form: open-unlearning's ``TOFU_EVAL.json`` with its mean of every metric, or the TOFU authors' log.
+
+    Raises:
+        ValueError: a field holds no numbers, or none at all of those that are known.
+    """
+    fields = {
+        task: {name: np.asarray(logs[task][name], dtype=float) for name in _FIELDS.values() if name in logs[task]}
+        for task in _OPEN_TASKS.values()
+        if task in logs
+    }
+    if not any(fields.values()):
+        raise ValueError(f"no results to write: give some of {', '.join(_FIELDS.values())}")
+    text = json.dumps(_as_open_unlearning(fields) if form == "open-unlearning" else _as_tofu(fields)) + "\n"
+    path = Path(path)
+    if path.suffix == ".gz":
+        with new_file(path) as new:
+            new.write_bytes(gzip.compress(text.encode(), mtime=0))
+    else:
+        write_text(path, text)
+
+
+def _as_tofu(fields: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Task → field → question number → value, by the names of the authors' logs."""
+    return {
+        task: {theirs: _numbered(fields[ours][name]) for theirs, name in _FIELDS.items() if name in fields[ours]}
+        for task, ours in _TASKS.items()
+        if ours in fields
+    }
+
+
+def _as_open_unlearning(fields: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Metric → its mean, and question number → its parts. A mean over wrong answers is one over all of them."""
+    found: dict[str, Any] = {}
+    for prefix, task in _OPEN_TASKS.items():
+        own = fields.get(task, {})
+        for metric, (part, field) in _OPEN_FIELDS.items():
+            if field not in own:
+                continue
+            values = own[field]
+            parts = {"prob": np.exp(-values), part: values} if part == "avg_loss" else {part: values}
+            columns = {name: values.tolist() for name, values in parts.items()}
+            rows = {str(i): {name: column[i] for name, column in columns.items()} for i in range(len(values))}
+            mean = np.mean(next(iter(parts.values())))
+            found[f"{prefix}_{metric}"] = {"agg_value": float(mean), "value_by_index": rows}
+        if "perturbed_loss" in own and (right := own.get("paraphrase_loss", own.get("gold_loss"))) is not None:
+            ratios = truth_ratio(right, own["perturbed_loss"])
+            mean = forget_truth_ratio(ratios) if task == "forget" else utility_truth_ratio(ratios)
+            rows = {number: {"score": value} for number, value in _numbered(ratios).items()}
+            found[f"{prefix}_truth_ratio"] = {"agg_value": mean, "value_by_index": rows}
+    return found
+
+
+def _numbered(values: np.ndarray) -> dict[str, Any]:
+    return {str(number): value for number, value in enumerate(values.tolist())}
 
 
 def logged_ratios(logs: Mapping[str, Mapping[str, ArrayLike]]) -> np.ndarray:

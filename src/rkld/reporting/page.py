@@ -91,7 +91,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
     texts, form = audit.get("texts", {}), request_in(audit, run.manifest)
     parts = [_part(section, run, texts, show, budget // max(len(found), 1)) for section in found]
     return environment.get_template(PAGE).render(
-        policy=_policy(style, script),
+        policy=policy(style, script),
         style=Markup(style),  # ours
         script=Markup(script),
         show=show,
@@ -112,7 +112,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
     )
 
 
-def _policy(style: str, script: str) -> str:
+def policy(style: str, script: str) -> str:
     """Nothing is fetched, sent or run but the page's own style and script, known by their hashes."""
 
     def of(text: str) -> str:

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from rkld import UserError, cli
 from rkld.benching import cell_runs
 from rkld.benching.benchmarks import book as module
-from rkld.benching.benchmarks.book import FIGURES, BookEvaluator, BookSettings, chunks, markdown, read_book
+from rkld.benching.benchmarks.book import FIGURES, BookEvaluator, BookSettings, markdown, read_book
 from rkld.benching.comparing import Bench, bench
 from rkld.benching.registry import open_benchmark
-from rkld.benching.worlds.tiny import tiny_model, tiny_tokenizer
+from rkld.benching.worlds.tiny import tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -96,36 +96,6 @@ def test_a_book_that_cannot_be_read_is_said(tmp_path):
     (tmp_path / "empty.txt").write_text(start + end)
     with pytest.raises(UserError, match="nothing between"):
         read_book(str(tmp_path / "empty.txt"), "book")
-
-
-def test_chunks_follow_each_other_and_have_the_tokens_they_were_cut_by():
-    """A chunk that is tokenized otherwise by itself would be longer or shorter than said, and split within words."""
-    tokenizer = tiny_tokenizer()
-    cut = chunks(TEXT, tokenizer, 16, 400, "book")
-    assert TEXT.startswith("".join(cut))
-    assert len(TEXT) - len("".join(cut)) < 100
-    assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} == {16}
-    assert chunks(TEXT, tokenizer, 16, 2, "book") == cut[:2]
-    ids = tokenizer(TEXT, add_special_tokens=False).input_ids
-    assert tokenizer.decode(ids[:16]) == cut[0], "no merge stands in the way of the first cut"
-
-
-def test_a_letter_is_not_cut_in_two():
-    """Each of these is several tokens: a cut within one would make it another letter, or none."""
-    tokenizer = tiny_tokenizer()
-    text = "鯨は海に住む。" * 8
-    cut = chunks(text, tokenizer, 16, 400, "book")
-    assert text.startswith("".join(cut))
-    assert len(cut) > 5
-    assert {len(tokenizer(chunk, add_special_tokens=False).input_ids) for chunk in cut} <= {14, 15, 16}
-
-
-def test_a_text_of_exactly_one_chunk_is_enough_and_less_is_not():
-    tokenizer = tiny_tokenizer()
-    tokens = len(tokenizer("A short tale.", add_special_tokens=False).input_ids)
-    assert chunks("A short tale.", tokenizer, tokens, 9, "--book x") == ["A short tale."]
-    with pytest.raises(UserError, match=f"--book x has {tokens} tokens, less than one chunk of {tokens + 1}"):
-        chunks("A short tale.", tokenizer, tokens + 1, 9, "--book x")
 
 
 # The experiment

@@ -187,6 +187,9 @@ class Lume(FineTunedBenchmark):
         },
         notes=_NOTES,
         n="records to forget",
+        forgotten=("forget_knowledge", "forget_regurgitation"),
+        utility=("retain_knowledge", "retain_regurgitation"),
+        remaining="forget_probability",
     )
     files = FineTunedBenchmark.files | {"replay"}
     encoding = (*FineTunedBenchmark.encoding, "max_new_tokens")

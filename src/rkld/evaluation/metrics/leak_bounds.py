@@ -16,7 +16,9 @@ RISK = 0.01
 def upper_bound(leaks: int, samples: int, risk: float = RISK) -> float:
     """The largest chance of a leak at which as few as ``leaks`` of ``samples`` answers leak with probability ``risk``.
 
-    The one-sided Clopper–Pearson bound: with none of s samples 1 − risk^(1/s). ValueError for no samples.
+    The one-sided Clopper–Pearson bound (Biometrika 26, 1934): with none of s samples 1 − risk^(1/s). That chances of
+    leaks be bounded with high probability from samples is the proposal of Scholten et al. 2024 (arXiv 2410.03523);
+    their formulas could not be read. ValueError for no samples.
     """
     if samples < 1 or not 0 <= leaks <= samples:
         raise ValueError(f"{leaks} of {samples} samples leak")

@@ -103,7 +103,7 @@ def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(m
 
     def log_p(name, value):
         lead = {"v0": 9.0, "v1": 2.2}.get(value, 0.0) if name == "Jane Doe" else 0.0
-        return noise[name, value] + lead - 10.0
+        return (noise[name, value] + lead - 14.0) / 4  # none is given up as hardly said
 
     whole = [rank_test(Table(log_p), case([f"v{n}"]), 199)[0] for n in range(20)]
     trials = [Trial(case([f"v{n}"]), 199) for n in range(20)]
@@ -154,3 +154,15 @@ def test_benjamini_hochberg_is_that_of_scipy(rate):
     p = np.random.default_rng(0).beta(0.4, 2, size=40)
     assert benjamini_hochberg(list(p), rate) == list(false_discovery_control(p) <= rate)
     assert benjamini_hochberg([], rate) == []
+
+
+def test_what_the_model_hardly_says_costs_nothing_and_is_not_found():
+    """However rare it is among other names: less than one answer in a hundred says it, asked as it is likeliest."""
+    asker = Table(lambda name, value: math.log(0.009) if name == "Jane Doe" else -30.0)
+    trial = Trial(case(["Cork"]), 199)
+    run_trials(asker, [trial], 0.1, lambda n: None)
+    assert (trial.tested.p, trial.tested.names, trial.tested.compared) == (1.0, 0, 0)
+    assert asker.read == len(WORDINGS)
+    said = Table(lambda name, value: math.log(0.011) if name == "Jane Doe" else -30.0)
+    (found,) = rank_test(said, case(["Cork"]), 199)
+    assert found.p == pytest.approx(1 / 200)

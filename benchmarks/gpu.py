@@ -46,6 +46,7 @@ from rkld.training.config import RKLDConfig
 MINUTES = 9.0
 RESERVE = 20.0
 """Seconds before the end in which nothing more is begun."""
+NOT_RUN = "not run: no time was left"
 
 
 @dataclass(frozen=True)
@@ -344,7 +345,8 @@ def run(sizes: Sizes, minutes: float, show: Callable[[dict], None]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         planned = list(comparisons(sizes, Path(folder)))
         for comparison in planned:
-            found["measured"][comparison.key] = dict.fromkeys(comparison.variants, "not run: no time was left")
+            listed = found["measured"].setdefault(comparison.key, {})  # several may add variants to the same case
+            listed |= dict.fromkeys(comparison.variants, NOT_RUN)
             found["bars"] |= judge(comparison, {})[1]
         show(found)
         try:
@@ -352,6 +354,8 @@ def run(sizes: Sizes, minutes: float, show: Callable[[dict], None]) -> dict:
                 for comparison in planned:
                     figures = found["measured"][comparison.key]
                     for name, prepare in comparison.variants.items():
+                        if figures[name] != NOT_RUN:
+                            continue
                         if time.monotonic() >= until:
                             return found
                         figures[name] = measured(prepare, sizes.calls, until)

@@ -13,7 +13,9 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.models.state import fingerprint
 from rkld.pipeline.estimating import Estimate, _Probe, estimate, rough_seconds
+from rkld.pipeline.plan import steps_of
 from rkld.pipeline.preparing import Prepared, prepare, read_inputs
+from rkld.pipeline.watching import WATCHED
 from rkld.settings.unlearning import Settings
 
 WORLD = people(n=4, seed=0)
@@ -84,6 +86,26 @@ def test_positions_are_those_of_the_micro_batches(tmp_path, accumulation):
     assert len(steps) == len(real.steps)
     per_step = [sum(positions[i : i + accumulation]) for i in range(0, len(positions), accumulation)]
     assert [probe._positions(step) for step in steps[: len(per_step)]] == per_step
+
+
+@pytest.mark.parametrize("values", [{"reword": 3}, {"reword": 0}, {"reword": 3, "method": "gradient_ascent"}])
+def test_as_many_steps_are_counted_as_the_run_will_take(nothing_left, monkeypatch, values):
+    """Rewordings are trained on, too: counted by the records alone, the distillation came out at half of its time."""
+    lm = language_model()
+    made = prepared(lm, **values)
+    assert bool(made.reworded) == (values["reword"] > 0)
+    monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: (lambda step: 1.0, lambda step: 1.0, lambda some: 0.0))
+    found = estimate(made).seconds
+    assert (found["strengthening"], found["distillation"]) == steps_of(made)
+
+
+def test_what_is_read_while_the_student_learns_is_counted(nothing_left, monkeypatch):
+    """At every check a few records, without a rule those to forget as well; at none where a rule's own check reads."""
+    lm = language_model()
+    train = (lambda step: 0.0, lambda step: 0.0, lambda some: float(len(some)))
+    monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: train)
+    made = prepared(lm, stop="last", reword=0, check_every=1)
+    assert estimate(made).seconds["distillation"] == 2 * WATCHED * steps_of(made)[1]
 
 
 def test_a_method_without_strengthening_is_not_charged_for_it(nothing_left):

@@ -7,6 +7,7 @@ import torch
 
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.commands.check_run import time_named
 from rkld.losses.micro_batches import MicroBatches
 from rkld.losses.objective import Objective, Term, answer
 from rkld.models.language_model import LanguageModel
@@ -95,8 +96,9 @@ def test_as_many_steps_are_counted_as_the_run_will_take(nothing_left, monkeypatc
     made = prepared(lm, **values)
     assert bool(made.reworded) == (values["reword"] > 0)
     monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: (lambda step: 1.0, lambda step: 1.0, lambda some: 0.0))
-    found = estimate(made).seconds
-    assert (found["strengthening"], found["distillation"]) == steps_of(made)
+    found = estimate(made)
+    assert (found.seconds["strengthening"], found.seconds["distillation"]) == steps_of(made)
+    assert found.stop == "placebo"
 
 
 def test_what_is_read_while_the_student_learns_is_counted(nothing_left, monkeypatch):
@@ -105,7 +107,8 @@ def test_what_is_read_while_the_student_learns_is_counted(nothing_left, monkeypa
     train = (lambda step: 0.0, lambda step: 0.0, lambda some: float(len(some)))
     monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: train)
     made = prepared(lm, stop="last", reword=0, check_every=1)
-    assert estimate(made).seconds["distillation"] == 2 * WATCHED * steps_of(made)[1]
+    found = estimate(made)
+    assert found.seconds["distillation"] == 2 * WATCHED * steps_of(made)[1] and found.stop is None
 
 
 def test_a_method_without_strengthening_is_not_charged_for_it(nothing_left):
@@ -125,3 +128,9 @@ def test_every_kind_of_method_is_probed(method, nothing_left):
 
 def test_total_is_over_all_phases():
     assert Estimate({"a": 1.0, "b": 2.5}, 7).total_seconds == 3.5
+
+
+def test_where_a_rule_may_end_the_run_its_time_is_a_bound():
+    last, steered = Estimate({"a": 1.0, "b": 59.0}, 7), Estimate({"a": 0.5}, 7, stop="placebo")
+    assert time_named(last) == "about 1 min 00 s (a 1 s, b 59 s)"
+    assert time_named(steered) == "about 0 s at most, as --stop placebo may end it sooner"

@@ -66,11 +66,13 @@ class Estimate:
         seconds: wall time by phase, in the order of the phases.
         peak_bytes: of the whole process; on a GPU, of what torch allocates there.
         retraining: wall time of as many epochs of fine-tuning on the retain records, as ``--method retrain`` would.
+        stop: the rule that may end the run before; None where the last step is taken.
     """
 
     seconds: Mapping[str, float]
     peak_bytes: int
     retraining: float = 0.0
+    stop: str | None = None
 
     @property
     def total_seconds(self) -> float:
@@ -204,6 +206,7 @@ class _Probe:
             },
             peak_bytes=peak_bytes(),
             retraining=sum(map(strengthening_seconds if first else step_seconds, retraining)),
+            stop=None if self.comparison is None else s.stop,
         )
 
     @property

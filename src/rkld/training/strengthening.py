@@ -103,7 +103,7 @@ def strengthen(lm: LanguageModel, forget: Sequence[Encoded], args: RKLDConfig, p
     """
     given, others = [e for e in forget if not is_reworded(e)], held_back(forget)
     steps, epochs = fine_tuning_steps(given, args), int(args.num_train_epochs)
-    ending = EndWhereLearned(lambda: mean_loss(lm, others), steps // epochs, args.strengthen_gain)
+    ending = EndWhereLearned(lambda: mean_loss(lm, others), steps // max(1, epochs), args.strengthen_gain)
     with progress.bar("strengthening", steps) as advance:
         ends = [ending] if others and args.strengthen_gain else []
         fine_tune(lm, given, args, [TrainingBar(advance), *ends])

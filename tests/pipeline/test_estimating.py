@@ -95,7 +95,8 @@ def test_as_many_steps_are_counted_as_the_run_will_take(nothing_left, monkeypatc
     lm = language_model()
     made = prepared(lm, **values)
     assert bool(made.reworded) == (values["reword"] > 0)
-    monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: (lambda step: 1.0, lambda step: 1.0, lambda some: 0.0))
+    train = (lambda steps: float(len(steps)), lambda steps: float(len(steps)), lambda some: 0.0)
+    monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: train)
     found = estimate(made)
     assert (found.seconds["strengthening"], found.seconds["distillation"]) == steps_of(made)
     assert found.stop == "placebo"
@@ -104,7 +105,7 @@ def test_as_many_steps_are_counted_as_the_run_will_take(nothing_left, monkeypatc
 def test_what_is_read_while_the_student_learns_is_counted(nothing_left, monkeypatch):
     """At every check a few records, without a rule those to forget as well; at none where a rule's own check reads."""
     lm = language_model()
-    train = (lambda step: 0.0, lambda step: 0.0, lambda some: float(len(some)))
+    train = (lambda steps: 0.0, lambda steps: 0.0, lambda some: float(len(some)))
     monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: train)
     made = prepared(lm, stop="last", reword=0, check_every=1)
     found = estimate(made)

@@ -196,16 +196,16 @@ class _Probe:
                 "before": measuring + reading(known),
                 "replay": generating([length for length, _ in replayed], [n for _, n in replayed]),
                 "cache": sum(reading(self.sets[part.records][:drawn]) for part in read),
-                "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
+                "strengthening": strengthening_seconds(first) if student else step_seconds(steps),
                 "stop": self._checks(len(steps), reading),
-                "distillation": most * (sum(map(step_seconds, steps)) + self._watching(len(steps), reading))
+                "distillation": most * (step_seconds(steps) + self._watching(len(steps), reading))
                 if student and self.method.trains
                 else 0.0,
                 "after": load_seconds + measuring,  # of the saved model, which is opened anew
                 "writing": writing,
             },
             peak_bytes=peak_bytes(),
-            retraining=sum(map(strengthening_seconds if first else step_seconds, retraining)),
+            retraining=strengthening_seconds(retraining) if first else step_seconds(retraining),
             stop=None if self.comparison is None else s.stop,
         )
 
@@ -249,8 +249,8 @@ class _Probe:
         """Two steps on the same records, at a learning rate of zero; the second counts.
 
         Returns:
-            seconds of a step as a function of its records, of distillation and of strengthening (which needs no
-            teacher), and of reading records without training.
+            seconds of a training as a function of its steps' records, of distillation and of strengthening (which
+            needs no teacher), and of reading records without training.
         """
         sets: dict[str, list[Encoded]] = {}
         for name, e in (record for unit in heaviest for record in unit):
@@ -272,24 +272,36 @@ class _Probe:
         else:
             objective = build_objective(sets, Teacher(self.cache, alpha=self.args.alpha), self.lm, self.args)
         clock = _Clock()
+        started = time.perf_counter()
         fit(ObjectiveTrainer(self.lm, self.args, objective, [clock]))
         return (
-            self._seconds(clock, heaviest),
+            self._seconds(clock, heaviest, started),
             self._strengthening(sets.get("forget") or self.forget[: self.settings.batch_size]),
             lambda records: per_token * sum(len(e.ids) for e in records),
         )
 
     def _strengthening(self, forget: Sequence[Encoded]) -> Callable:
         if not self._tuning_epochs:
-            return lambda step: 0.0
-        clock = _Clock()
+            return lambda steps: 0.0
+        clock, started = _Clock(), time.perf_counter()
         fine_tune(self.lm, forget, replace(self.args, output_dir=str(self.folder / "strengthening")), [clock])
-        return self._seconds(clock, [[("forget", e)] for e in forget])
+        return self._seconds(clock, [[("forget", e)] for e in forget], started)
 
-    def _seconds(self, clock: _Clock, measured: Sequence[Unit]) -> Callable:
-        """Of a step as a function of its records: the optimizer's, and those of the passes by their positions."""
+    def _seconds(self, clock: _Clock, measured: Sequence[Unit], started: float) -> Callable:
+        """Of a training as a function of its steps' records: what it takes before and after them, the optimizer's, and
+        those of the passes by their positions.
+
+        Args:
+            started: when the measured training began; it has ended now.
+        """
+        apart = time.perf_counter() - started - (clock.ended - clock.began)
         per_position = clock.passes / self._positions(measured)
-        return lambda step: clock.optimizer + per_position * self._positions(step)
+
+        def seconds(steps: Sequence[Sequence[Unit]]) -> float:
+            each = (clock.optimizer + per_position * self._positions(step) for step in steps)
+            return apart + sum(each) if steps else 0.0
+
+        return seconds
 
     def _generating(self) -> Callable[[Sequence[int], Sequence[int]], float]:
         """Seconds of generating answers, as a function of the lengths of prompts and answers.
@@ -350,8 +362,8 @@ class _Rough(_Probe):
         answer_losses(self.lm, read)
         per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
 
-        def training(step: Sequence[Unit]) -> float:
-            return TRAINED * per_token * self._positions(step)
+        def training(steps: Sequence[Sequence[Unit]]) -> float:
+            return TRAINED * per_token * sum(map(self._positions, steps))
 
         return training, training, lambda records: per_token * sum(len(e.ids) for e in records)
 
@@ -371,8 +383,15 @@ def _answer_lengths(records: Sequence[Encoded], settings: Settings) -> list[int]
 class _Clock(TrainerCallback):
     """Seconds of the last of several steps: of its records, read from disk, and passes; and of the optimizer."""
 
+    began: float = 0.0
+    """When the first step began."""
     ended: float
     """When the step before ended."""
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.began = self.began or self._now()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

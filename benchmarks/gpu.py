@@ -46,8 +46,7 @@ from rkld.training.config import RKLDConfig
 MINUTES = 9.0
 RESERVE = 20.0
 """Seconds before the end in which nothing more is begun."""
-CALLS = 5
-"""In a row, as in training: the next step's records are read while the GPU is at work on this one's."""
+NOT_RUN = "not run: no time was left"
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,8 @@ class Sizes:
     rows: tuple[int, ...]
     """Of a chunk, that are tried beside those that the rule gives."""
     bf16: bool = True
+    calls: int = 5
+    """In a row, as in training: the next step's records are read while the GPU is at work on this one's."""
 
 
 REAL = Sizes(
@@ -84,7 +85,7 @@ REAL = Sizes(
 _TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
          "intermediate_size": 16, "vocab_size": 1792}  # fmt: skip
 TINY = Sizes(40, {"1B": _TINY | {"tie_word_embeddings": True}, "7B": _TINY | {"tie_word_embeddings": False}},
-             (20, 301, 16), (20, 64, 16), (7,), bf16=False)  # fmt: skip
+             (20, 301, 16), (20, 64, 16), (7,), bf16=False, calls=1)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -283,10 +284,11 @@ _CPU = SimpleNamespace(
 )  # fmt: skip
 
 
-def measured(prepare: Prepare, until: float) -> dict[str, float] | str:
+def measured(prepare: Prepare, most: int, until: float) -> dict[str, float] | str:
     """Mean seconds and peak bytes of ``prepare()()``; what stood in the way, where something did.
 
     Args:
+        most: calls.
         until: by the clock of ``time.monotonic``, when calls end if one has been measured.
     """
     gpu, work = torch.cuda if DEVICE.type == "cuda" else _CPU, None
@@ -297,7 +299,7 @@ def measured(prepare: Prepare, until: float) -> dict[str, float] | str:
         gc.collect()
         gpu.reset_peak_memory_stats()
         before, started, calls = gpu.memory_allocated(), time.perf_counter(), 0
-        while calls < CALLS and (not calls or time.monotonic() < until):
+        while calls < most and (not calls or time.monotonic() < until):
             work()
             calls += 1
         gpu.synchronize()
@@ -324,7 +326,7 @@ def judge(comparison: Comparison, figures: Mapping[str, dict[str, float] | str])
                 ratios[f"{comparison.key}.memory.vs_{name}"] = round(ratio, 4)
     for bar, most in comparison.bars.items():
         found = ratios.get(f"{comparison.key}.{bar}")
-        if bar == "peak_gb" and isinstance(mine, dict):
+        if bar == "peak_gb" and isinstance(mine, dict) and mine["peak_bytes"]:  # of a CPU none is measured
             found = round(mine["peak_bytes"] / 1e9, 2)
         stands = "not run" if found is None else "holds" if found <= most else "missed"
         bars[f"{comparison.key}.{bar}"] = {"most": most, "found": found, "stands": stands}
@@ -343,7 +345,8 @@ def run(sizes: Sizes, minutes: float, show: Callable[[dict], None]) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         planned = list(comparisons(sizes, Path(folder)))
         for comparison in planned:
-            found["measured"][comparison.key] = dict.fromkeys(comparison.variants, "not run: no time was left")
+            listed = found["measured"].setdefault(comparison.key, {})  # several may add variants to the same case
+            listed |= dict.fromkeys(comparison.variants, NOT_RUN)
             found["bars"] |= judge(comparison, {})[1]
         show(found)
         try:
@@ -351,9 +354,11 @@ def run(sizes: Sizes, minutes: float, show: Callable[[dict], None]) -> dict:
                 for comparison in planned:
                     figures = found["measured"][comparison.key]
                     for name, prepare in comparison.variants.items():
+                        if figures[name] != NOT_RUN:
+                            continue
                         if time.monotonic() >= until:
                             return found
-                        figures[name] = measured(prepare, until)
+                        figures[name] = measured(prepare, sizes.calls, until)
                         ratios, bars = judge(comparison, figures)
                         found["ratios"] |= ratios
                         found["bars"] |= bars

@@ -121,7 +121,7 @@ def _arguments(case: WholeRun, folder: Path) -> dict:
     return {
         "model": case.model, "forget": str(forget), "replay": "auto" if case.replay else "none", "subject": SUBJECTS,
         "chat_template": str(TEMPLATE), "lora": case.lora, "epochs": 5, "stop": "last",
-        "out": str(folder / "run"),
+        "out": str(folder / "run"), "keep_replay": False,
     }  # fmt: skip
 
 

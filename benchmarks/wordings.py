@@ -85,7 +85,8 @@ def request(case: Case, way: Way) -> dict[str, Any]:
     replay = {"replay": case.prompts} if way.prompts else {}
     holdout = {"holdout": case.holdout} if way.holdout else {}
     base = {"base": case.base} if way.base else {}
-    return {"forget": rows, **replay, **holdout, **base, **case.settings, **way.settings}
+    # Ways are timed: each has its own replay prompts answered.
+    return {"forget": rows, "keep_replay": False, **replay, **holdout, **base, **case.settings, **way.settings}
 
 
 def unlearned(case: Case, way: Way, original: Path, folder: Path) -> tuple[Path, float]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from rkld import processes
+from rkld.auditing.attacks.relearning import Relearning
+from rkld.auditing.running import _check_served
 from rkld.errors import UserError
 from rkld.pipeline.arguments import check_engine, training_arguments
 from rkld.runfolder.lock import hold
+from rkld.settings.auditing import AuditSettings
 from rkld.settings.unlearning import Settings
 
 
@@ -35,12 +38,26 @@ def test_every_item_falls_to_one_process(monkeypatch, n, count):
 
 
 def test_a_folder_is_not_taken_by_each_of_several_processes(monkeypatch, tmp_path):
-    """Audits and benchmarks would each write the same files."""
+    """Benchmarks would each write the same files."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="only unlearn runs in several"), hold(tmp_path / "run"):
+    with pytest.raises(UserError, match="only unlearn and audit run in several"), hold(tmp_path / "run"):
         pass
     with processes.alone(), hold(tmp_path / "run"):  # by the one that does it for all
         pass
+
+
+def test_a_served_model_is_asked_by_one_process(monkeypatch):
+    """Each would ask it everything."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="a served model is asked by one"):
+        _check_served(AuditSettings(model="m", forget="f", endpoint="http://localhost:1"))
+
+
+def test_relearning_that_processes_cannot_share_is_not_run(monkeypatch):
+    """Of another number of records a step it would be another attack."""
+    attack = Relearning("relearning")
+    monkeypatch.setattr(processes, "count", lambda: 3)
+    assert "cannot be split evenly over 3 processes" in attack.missing(None)
 
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])

@@ -520,12 +520,16 @@ def audit(ctx: click.Context, **_: Any) -> None:
     default ones, or those of --max and --min. An interrupted audit goes on when the same command is given again.
     """
     settings = chosen_settings(ctx, AuditSettings)
-    bars = _quiet_start()
+    bars = _quiet_start(several=True)
     from rkld import audit as run_audit
 
     found = run_audit(**arguments(settings), progress=bars)
-    print_audit(found.document, found.path, explain=ctx.params["explain"])
-    _report_after(found.path.parent)
+    processes.leave()
+    if not processes.is_first():  # the first one's exit code is the launcher's
+        return
+    with processes.alone():
+        print_audit(found.document, found.path, explain=ctx.params["explain"])
+        _report_after(found.path.parent)
     ctx.exit(0 if found.passed else 1)
 
 

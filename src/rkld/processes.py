@@ -43,7 +43,7 @@ def is_first() -> bool:
     return int(os.environ.get("RANK") or 0) == 0
 
 
-def require_one() -> None:
+def require_one(why: str = "of rkld's commands only unlearn and audit run in several") -> None:
     """Refuse to be one of several processes.
 
     Raises:
@@ -51,8 +51,8 @@ def require_one() -> None:
     """
     if launched() > 1:
         found = UserError(
-            f"this was started as {launched()} processes, which would all do and write the same: of rkld's commands "
-            "only unlearn runs in several. Start it as one."
+            f"this was started as {launched()} processes, which would all do and write the same: {why}. Start it as "
+            "one."
         )
         found.elsewhere = not is_first()
         raise found

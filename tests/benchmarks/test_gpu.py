@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 from benchmarks import gpu
 
+CUDA = torch.cuda.is_available()
+
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -23,7 +25,6 @@ def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, monkeypatch):
 @pytest.mark.parametrize("cases", [3, pytest.param(None, marks=pytest.mark.slow)], ids=["the first", "all"])
 def test_a_dry_run(tmp_path, monkeypatch, cases):
     """Every loss and every step once; libraries that are not there are said to be not run, and hold no bar."""
-    monkeypatch.setattr(gpu, "CALLS", 1)
     every = gpu.comparisons
     monkeypatch.setattr(gpu, "comparisons", lambda *given: itertools.islice(every(*given), cases))
     done = CliRunner().invoke(gpu.main, ["--dry-run", "--json", str(tmp_path / "gpu.json")], catch_exceptions=False)
@@ -34,6 +35,8 @@ def test_a_dry_run(tmp_path, monkeypatch, cases):
             missing = name in ("liger_jsd", "trl_jsd") and figures.startswith("not run: ") and "time" not in figures
             assert isinstance(figures, dict) or missing, (key, name, figures)
     bars = found["results"]["bars"]
+    if not CUDA and cases is None:  # a CPU's memory is not measured, so it holds no bar
+        assert bars["7B.lora.batch8.peak_gb"]["stands"] == "not run"
     assert bars["1B.full.batch8.time.vs_answer_only_sft"]["stands"] in ("holds", "missed")
     assert "| 1B.full.batch8.time.vs_answer_only_sft | 1.1 |" in (tmp_path / "gpu.md").read_text()
 
@@ -45,16 +48,33 @@ def test_what_no_time_is_left_for_is_listed_as_not_run(monkeypatch):
         time.sleep(60)
 
     planned = [gpu.Comparison("slow", {"ours": lambda: endless}, "extra_bytes", {"time.vs_naive": 1.0}),
-               gpu.Comparison("later", {"ours": lambda: endless}, "extra_bytes")]  # fmt: skip
+               gpu.Comparison("later", {"ours": lambda: endless, "sft": lambda: endless}, "extra_bytes"),
+               gpu.Comparison("later", {"ours": lambda: endless, "naive": lambda: endless}, "extra_bytes")]  # fmt: skip
     monkeypatch.setattr(gpu, "comparisons", lambda sizes, folder: iter(planned))
     monkeypatch.setattr(gpu, "RESERVE", 0.0)
     shown: list[dict] = []
     found = gpu.run(gpu.TINY, 0.5 / 60, shown.append)
-    assert {key: figures["ours"] for key, figures in found["measured"].items()} == dict.fromkeys(
-        ("slow", "later"), "not run: no time was left"
-    )
+    assert {key: list(figures) for key, figures in found["measured"].items()} == {
+        "slow": ["ours"], "later": ["ours", "sft", "naive"]
+    }  # fmt: skip
+    assert {value for figures in found["measured"].values() for value in figures.values()} == {gpu.NOT_RUN}
     assert found["bars"]["slow.time.vs_naive"]["stands"] == "not run"
     assert shown
+
+
+def test_cases_that_several_comparisons_share_are_measured_once(monkeypatch):
+    """GPU time is short, and a bar must be of the same figure as the ratio beside it."""
+    made: list[str] = []
+
+    def variant(name):
+        return lambda: made.append(name) or (lambda: None)
+
+    planned = [gpu.Comparison("it", {"ours": variant("ours"), name: variant(name)}, "extra_bytes")
+               for name in ("sft", "naive")]  # fmt: skip
+    monkeypatch.setattr(gpu, "comparisons", lambda sizes, folder: iter(planned))
+    found = gpu.run(gpu.TINY, 1.0, lambda found: None)
+    assert made == ["ours", "sft", "naive"]
+    assert set(found["ratios"]) == {"it.time.vs_sft", "it.time.vs_naive"}
 
 
 @pytest.mark.parametrize("mine, stands", [(1.0, "holds"), (1.2, "missed")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -68,3 +70,20 @@ def test_what_nothing_makes_whole_is_not_merged():
     with pytest.raises(UserError, match="leave out --merge"):
         check_mergeable(SimpleNamespace(is_quantised=True, inner=inner, source="it"))
     check_mergeable(SimpleNamespace(is_quantised=False, inner=inner, source="it"))
+
+
+TORCHAO = {"quant_method": "torchao", "quant_type": "int4_weight_only"}
+
+
+@pytest.mark.parametrize("how", ["folder", "object", "object's own class"])
+def test_torchaos_weights_are_refused_with_the_reason(folder, tmp_path, how):
+    """They led to a traceback where their bytes are read."""
+    shutil.copytree(folder, tmp_path / "model")
+    written = tmp_path / "model" / "config.json"
+    written.write_text(json.dumps(json.loads(written.read_text()) | {"quantization_config": TORCHAO}))
+    source = tmp_path / "model"
+    if how != "folder":
+        source = AutoModelForCausalLM.from_pretrained(folder)
+        source.config.quantization_config = TORCHAO if how == "object" else SimpleNamespace(**TORCHAO)
+    with pytest.raises(UserError, match=r"quantised by torchao.*Give the model that they were made from"):
+        load_model(source, tokenizer=tiny_tokenizer())

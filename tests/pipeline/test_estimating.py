@@ -7,13 +7,16 @@ import torch
 
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.commands.check_run import time_named
 from rkld.losses.micro_batches import MicroBatches
 from rkld.losses.objective import Objective, Term, answer
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.models.state import fingerprint
 from rkld.pipeline.estimating import Estimate, _Probe, estimate, rough_estimate
+from rkld.pipeline.plan import steps_of
 from rkld.pipeline.preparing import Prepared, prepare, read_inputs
+from rkld.pipeline.watching import WATCHED
 from rkld.settings.unlearning import Settings
 
 WORLD = people(n=4, seed=0)
@@ -86,6 +89,29 @@ def test_positions_are_those_of_the_micro_batches(tmp_path, accumulation):
     assert [probe._positions(step) for step in steps[: len(per_step)]] == per_step
 
 
+@pytest.mark.parametrize("values", [{"reword": 3}, {"reword": 0}, {"reword": 3, "method": "gradient_ascent"}])
+def test_as_many_steps_are_counted_as_the_run_will_take(nothing_left, monkeypatch, values):
+    """Rewordings are trained on, too: counted by the records alone, the distillation came out at half of its time."""
+    lm = language_model()
+    made = prepared(lm, **values)
+    assert bool(made.reworded) == (values["reword"] > 0)
+    train = (lambda steps: float(len(steps)), lambda steps: float(len(steps)), lambda some: 0.0)
+    monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: train)
+    found = estimate(made)
+    assert (found.seconds["strengthening"], found.seconds["distillation"]) == steps_of(made)
+    assert found.stop == "placebo"
+
+
+def test_what_is_read_while_the_student_learns_is_counted(nothing_left, monkeypatch):
+    """At every check a few records, without a rule those to forget as well; at none where a rule's own check reads."""
+    lm = language_model()
+    train = (lambda steps: 0.0, lambda steps: 0.0, lambda some: float(len(some)))
+    monkeypatch.setattr(_Probe, "_train", lambda self, heaviest: train)
+    made = prepared(lm, stop="last", reword=0, check_every=1)
+    found = estimate(made)
+    assert found.seconds["distillation"] == 2 * WATCHED * steps_of(made)[1] and found.stop is None
+
+
 def test_a_method_without_strengthening_is_not_charged_for_it(nothing_left):
     """Else check would announce a phase that never comes."""
     lm = language_model()
@@ -103,3 +129,9 @@ def test_every_kind_of_method_is_probed(method, nothing_left):
 
 def test_total_is_over_all_phases():
     assert Estimate({"a": 1.0, "b": 2.5}, 7).total_seconds == 3.5
+
+
+def test_where_a_rule_may_end_the_run_its_time_is_a_bound():
+    last, steered = Estimate({"a": 1.0, "b": 59.0}, 7), Estimate({"a": 0.5}, 7, stop="placebo")
+    assert time_named(last) == "about 1 min 00 s (a 1 s, b 59 s)"
+    assert time_named(steered) == "about 0 s at most, as --stop placebo may end it sooner"

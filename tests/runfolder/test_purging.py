@@ -11,6 +11,7 @@ import pytest
 
 from rkld.errors import UserError
 from rkld.runfolder.folder import PERSONAL, Run
+from rkld.runfolder.kept_answers import Answer, KeptAnswers, kept_files
 from rkld.runfolder.manifest import PURGED, write_manifest
 from rkld.runfolder.purging import IncompletePurge, purge
 from rkld.settings.unlearning import Settings
@@ -163,3 +164,16 @@ def test_what_cannot_be_deleted_is_named_and_the_rest_is_deleted(folder, monkeyp
     assert (folder / "answers.json").read_text() == "" and not list((folder / "teacher").iterdir())
     purge(folder)
     assert "ostis" not in left(folder).lower()
+
+
+def test_replayed_answers_that_runs_keep_are_purged_and_listed(folder, tmp_path, monkeypatch):
+    """They are of other people's names to this run, and of this person's to another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    KeptAnswers({"model": "m"}).note([((1, 2), Answer("said", False))])
+    KeptAnswers({"model": "n"}).note([((1, 2), Answer("said", False))])
+    half = kept_files()[0].with_name(".x.json.4321")  # of a process that was killed
+    half.write_text("said")
+    files = kept_files()
+    removed = dict(purge(folder))
+    assert len(files) == 3 and {str(path) for path in files} <= removed.keys()
+    assert removed[str(half)] == 4 and not any(path.exists() for path in files)

@@ -15,11 +15,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Unpack
 
+from rkld import processes
 from rkld.auditing.control import check_control, check_other_folder
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
 from rkld.auditing.gates import check_limits
@@ -46,7 +48,7 @@ from rkld.records.identity import check_request
 from rkld.runfolder.checksums import checksum, read_sealed, sealed, weights_hash
 from rkld.runfolder.lock import MODEL, hold
 from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, run_of, salted
-from rkld.runfolder.once import HashedFiles, once, own_key
+from rkld.runfolder.once import HashedFiles, Notes, once, own_key
 from rkld.runfolder.request import RequestForm, request_in
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.specification import flag, make
@@ -101,9 +103,19 @@ def audit(
         keywords: everything else, by the names of :class:`rkld.settings.auditing.AuditSettings`; ``original`` and
             ``control`` may be loaded models, sets of records data.
 
+    Started by ``torchrun`` or ``accelerate launch``, all processes share the questions, and each returns the result.
+
     Raises:
         UserError: bad input; nothing has been written then.
     """
+    with processes.together():
+        return processes.checked(lambda: _prepared_run(model, forget, processing_class, progress, keywords)).go()
+
+
+def _prepared_run(
+    model: Any, forget: Any, processing_class: Any, progress: NoProgress | bool | None, keywords: Mapping[str, Any]
+) -> _AuditRun:
+    """All that can be known of an audit before a model is opened, as of :func:`audit`."""
     given: dict[str, Any] = {"model": model, "forget": forget, **keywords}
     data = {
         name: given[name]
@@ -123,8 +135,8 @@ def audit(
         _check_logs(settings.retain_logs)
     if "model" not in data and not settings.endpoint:
         check_run_model(settings.model)
-    run = _AuditRun(settings, read_task(settings, data), data, processing_class, chosen(progress))
-    return run.go()
+    shown = chosen(progress) if processes.is_first() else NoProgress()
+    return _AuditRun(settings, read_task(settings, data), data, processing_class, shown)
 
 
 def _check_names(settings: AuditSettings) -> None:
@@ -146,8 +158,11 @@ ENCODING = ("system_prompt", "chat_template", "template_date", "max_length")
 
 
 def _check_served(settings: AuditSettings) -> None:
-    """What would say nothing to a served model."""
-    if not settings.endpoint or settings.tokenizer:
+    """What would say nothing to a served model, and several processes that would ask it the same."""
+    if not settings.endpoint:
+        return
+    processes.require_one("a served model is asked by one")
+    if settings.tokenizer:
         return
     known = specs(AuditSettings)
     for name in ENCODING:
@@ -204,6 +219,19 @@ def _identity(model: Mapping[str, Any]) -> list[Any]:
     return [held, model.get("base_weights")] if held else [model.get("endpoint"), model.get("source")]
 
 
+class _Shared:
+    """Notes that the first process keeps, and all read."""
+
+    def __init__(self, notes: Notes):
+        self.notes = notes
+
+    def find(self, name: str) -> Any | None:
+        return processes.by_main(lambda: self.notes.find(name))
+
+    def note(self, name: str, made: Any) -> Any:
+        return processes.by_main(lambda: self.notes.note(name, made))
+
+
 class _AuditRun:
     """One audit: the roles share the task and the folder."""
 
@@ -243,14 +271,20 @@ class _AuditRun:
         return None if "model" in self.data or self.settings.endpoint else _weights(self.settings.model)
 
     def go(self) -> Audit:
-        with hold(self.folder, marks=(MANIFEST, SALT, AUDIT), shared=True):
+        self.folder = processes.agreed(self.folder)
+        with ExitStack() as held:
+
+            def take() -> None:
+                held.enter_context(hold(self.folder, marks=(MANIFEST, SALT, AUDIT), shared=True))
+
+            processes.by_main(take)
             return self._go()
 
     def _go(self) -> Audit:
         started = time.time()
-        self._check_sources()
+        processes.checked(self._check_sources)
         reader = self._open("audited")  # what cannot be loaded ends it before anything is written
-        self._start()
+        self.salt, self.key, self.earlier = processes.by_main(self._start)
         self._read(reader)
         for role in ("control", "original"):
             if getattr(self.settings, role):
@@ -262,6 +296,15 @@ class _AuditRun:
             else:
                 self.not_run[role] = f"no --{role} was given"
         self._own_answers(reader if reader.role == "original" else None)
+        content = processes.by_main(lambda: self._written(started))
+        return Audit(content["verdict"], self.folder / AUDIT, content)
+
+    def _written(self, started: float) -> dict[str, Any]:
+        """Judge what was read, and write the evidence: audit.json's content.
+
+        Args:
+            started: when the audit began, in seconds of ``time.time()``.
+        """
         found = document(
             self.task,
             self.readings,
@@ -277,11 +320,11 @@ class _AuditRun:
                 role: {name: {"file": path.name, "checksum": checksum(path)} for name, path in files.items()}
                 for role, files in self.noted.items()
             }
-        path, content = self.folder / AUDIT, sealed(found)
-        write_json(path, content)
+        content = sealed(found)
+        write_json(self.folder / AUDIT, content)
         if self.settings.redact:
             self._remove_readings()
-        return Audit(content["verdict"], path, content)
+        return content
 
     def _remove_readings(self) -> None:
         try:
@@ -294,8 +337,9 @@ class _AuditRun:
 
     # The folder ----------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._check_folder()
+    def _start(self) -> tuple[str, str, str | None]:
+        """Make the folder ready: the salt of its hashes, the key of its readings, and :meth:`_earlier`."""
+        earlier = self._earlier()
         try:
             make_folder(self.folder / READINGS)
         except OSError as error:
@@ -309,23 +353,22 @@ class _AuditRun:
             found = ""
         if not found:
             write_text(salt, found := secrets.token_hex(16))
-        self.salt = found
-        self.key = own_key()  # the folder may have come from whoever is audited, with readings in it
+        return found, own_key(), earlier  # the folder may have come from whoever is audited, with readings in it
 
-    def _check_folder(self) -> None:
-        """Note the evidence that lies there; refuse a folder that holds another model's.
+    def _earlier(self) -> str | None:
+        """The checksum of the evidence that lies there; a folder that holds another model's is refused.
 
         Raises:
             UserError: so.
         """
         path = self.folder / AUDIT
-        self.earlier = checksum(path) if path.is_file() else None
-        if self.earlier is None:
-            return
+        if not path.is_file():
+            return None
+        earlier = checksum(path)
         found = read_sealed(path)
         if found is None and (self.folder / SALT).exists():
             logger.warning("%s is damaged: it is written anew.", path)
-            return
+            return earlier
         models = found.get("models") if found else None
         then = models.get("audited") if isinstance(models, dict) else None
         if not isinstance(then, dict):
@@ -342,6 +385,7 @@ class _AuditRun:
                 f"{self.folder} holds the audit of another model, which would be lost. Give another folder with --out, "
                 f"or delete that {AUDIT}."
             )
+        return earlier
 
     def _salted(self, value: object) -> str:
         return salted(self.salt, value)
@@ -353,6 +397,9 @@ class _AuditRun:
     # Models --------------------------------------------------------------------------------------------------------
 
     def _open(self, role: str) -> Reader:
+        return processes.checked(lambda: self._opened(role))
+
+    def _opened(self, role: str) -> Reader:
         s, source = self.settings, self._source(role)
         if role == "audited" and s.endpoint:
             self.progress.say(f"Connecting to {s.endpoint}")
@@ -507,7 +554,7 @@ class _AuditRun:
             ]
         )
         notes = HashedFiles(self.folder / READINGS, of, self.key)
-        found = once(notes, name, lambda: plain(read()))
+        found = once(_Shared(notes), name, lambda: plain(read()))
         self.noted.setdefault(role, {})[name] = notes.path(name)
         return found
 

@@ -107,8 +107,7 @@ class Report:
         written = f"about {readable_size(self.space.certain)} will be written, and up to {checkpoints} of checkpoints"
         yield f"disk         {written}; {readable_size(self.free)} are free"
         yield f"memory       about {self.estimate.peak_bytes / 1e9:.1f} GB at most"
-        phases = ", ".join(f"{phase} {duration(t)}" for phase, t in self.estimate.seconds.items() if t >= 1)
-        yield f"time         about {duration(self.estimate.total_seconds)}" + (f" ({phases})" if phases else "")
+        yield f"time         {time_named(self.estimate)}"
         share = self.seconds / max(self.seconds, self.estimate.total_seconds)
         yield f"this check   took {duration(self.seconds)}, {share:.0%} of what the run will take"
         if self.retraining is not None:
@@ -129,6 +128,13 @@ class Report:
             yield f"{len(places)} {reason}:"
             yield from (f"  {where}" for where in places)
         yield from (f"Warning: {warning}" for warning in self.warnings)
+
+
+def time_named(found: Estimate) -> str:
+    """An estimate's time for people; where a rule may end the run, as the bound that it is."""
+    bound = f" at most, as --stop {found.stop} may end it sooner" if found.stop else ""
+    phases = ", ".join(f"{phase} {duration(t)}" for phase, t in found.seconds.items() if t >= 1)
+    return f"about {duration(found.total_seconds)}{bound}" + (f" ({phases})" if phases else "")
 
 
 @machine_errors_explained()

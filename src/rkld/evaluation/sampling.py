@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from rkld import processes
 from rkld.evaluation.generation import (
     Generated,
     answer,
@@ -23,6 +24,7 @@ from rkld.evaluation.generation import (
     left_padded,
     room,
 )
+from rkld.models.sharded import is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,8 +49,9 @@ def sample(
     Nothing is cut from the distribution unless ``top_p`` is below 1 (:func:`draw`), whatever the model's generation
     config says. The chance in an answer comes from ``seed``, the prompt's place and the answer's number alone: neither
     ``n`` nor ``batch_size`` nor the other prompts change it, up to rounding. ``max_new_tokens`` is one cap for all or
-    one per prompt. ``progress`` is called with the number of answers just made. ValueError for n < 1 or a temperature
-    that is not positive; UserError where a prompt is empty or fills the context.
+    one per prompt. ``progress`` is called with the number of answers just made. Of several processes each answers a
+    part of the prompts. ValueError for n < 1 or a temperature that is not positive; UserError where a prompt is empty
+    or fills the context.
     """
     if n < 1 or not temperature > 0:
         raise ValueError(f"n is {n} and temperature {temperature}; both must be positive")
@@ -57,20 +60,24 @@ def sample(
     longest = max(caps, default=0)
     caps = [min(cap, left) for cap, left in zip(caps, room(lm, prompts), strict=True)]
     size = batch_size or generation_batch_size(lm)
-    answers: dict[tuple[int, int], Generated] = {}
 
-    def done(pair: tuple[int, int], ids: Sequence[int]) -> None:
-        answers[pair] = answer(lm, ids, ends, prompts[pair[0]])
-        if progress is not None:
-            progress(1)
+    def answered(mine: Sequence[int], _: object) -> list[list[Generated]]:
+        answers: dict[tuple[int, int], Generated] = {}
 
-    with default_generation_config(lm):
-        longest_first = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        each = max(1, size // SPREAD)
-        for some in (longest_first[at : at + each] for at in range(0, len(prompts), each)):
-            chance = {(i, j): chance_of(seed, i, j, longest) for i in some for j in range(n)}
-            _Sampling(lm, chance, {i: caps[i] for i in some}, temperature, top_p, ends, size, done).go(prompts)
-    return [[answers[i, j] for j in range(n)] for i in range(len(prompts))]
+        def done(pair: tuple[int, int], ids: Sequence[int]) -> None:
+            answers[pair] = answer(lm, ids, ends, prompts[pair[0]])
+            if progress is not None:
+                progress(1)
+
+        with default_generation_config(lm):
+            longest_first = sorted(mine, key=lambda i: -len(prompts[i]))
+            each = max(1, size // SPREAD)
+            for some in (longest_first[at : at + each] for at in range(0, len(mine), each)):
+                chance = {(i, j): chance_of(seed, i, j, longest) for i in some for j in range(n)}
+                _Sampling(lm, chance, {i: caps[i] for i in some}, temperature, top_p, ends, size, done).go(prompts)
+        return [[answers[i, j] for j in range(n)] for i in mine]
+
+    return processes.shared(range(len(prompts)), answered, split=not is_sharded(lm.model))
 
 
 def chance_of(seed: int, prompt: int, answer: int, length: int) -> np.ndarray:

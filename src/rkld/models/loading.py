@@ -291,6 +291,7 @@ def _load_plain(where: str, folder: Path, opening: _Opening) -> tuple[PreTrained
         stored = config.dtype if isinstance(config.dtype, torch.dtype) else None
         config, renamed = _text_part(config)
         _check_causal(where, config)
+        _check_quantiser(where, config)
         _check_size(where, config, shapes)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -351,6 +352,17 @@ def _check_causal(where: str, config: PreTrainedConfig) -> None:
         )
 
 
+def _check_quantiser(where: str, config: PreTrainedConfig) -> None:
+    """Refuse tensors of a kind of their own: they have no bytes by which a model is known, set aside or saved."""
+    found = getattr(config, "quantization_config", None)
+    by = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    if getattr(by, "value", by) == "torchao":
+        raise UserError(
+            f"The weights of {where} are quantised by torchao, whose tensors cannot be told apart, set aside or saved "
+            "here. Give the model that they were made from, in full or loaded in 4 bits by bitsandbytes."
+        )
+
+
 def _check_size(where: str, config: PreTrainedConfig, shapes: Shapes) -> None:
     """Count the weights that the config describes, without making room for them."""
     if getattr(config, "auto_map", None):  # made by code of its own
@@ -366,6 +378,7 @@ def _adopt(
 ) -> LanguageModel:
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     where = lasting_reference(inner.name_or_path) or type(inner).__name__
+    _check_quantiser(where, inner.config)
     if tokenizer is None:
         if not Path(where).is_dir():
             raise UserError("A model object needs its tokenizer: pass tokenizer=….")

@@ -20,6 +20,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rkld import methods
+from rkld.evaluation.frames import FEW, GLANCE
 from rkld.evaluation.generation import generation_batch_size, greedy
 from rkld.evaluation.likelihood import answer_losses
 from rkld.losses.micro_batches import longest, plan_steps, pools, split, steps_per_epoch, units
@@ -27,13 +28,18 @@ from rkld.losses.objective import Objective
 from rkld.methods.base_vector import BaseVector
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
-from rkld.models.state import trainable_state
+from rkld.models.state import fingerprint, trainable_state
+from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.health import EVERYDAY_TOKENS, everyday_prompts
 from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
+from rkld.pipeline.replaying import kept_answers
+from rkld.pipeline.watching import WATCHED
 from rkld.records.encoding import Encoded
 from rkld.records.replay import ANSWER_TOKENS
+from rkld.runfolder.kept_answers import kept_files
 from rkld.settings.unlearning import Settings
+from rkld.stopping.references import NAMES
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
@@ -60,11 +66,13 @@ class Estimate:
         seconds: wall time by phase, in the order of the phases.
         peak_bytes: of the whole process; on a GPU, of what torch allocates there.
         retraining: wall time of as many epochs of fine-tuning on the retain records, as ``--method retrain`` would.
+        stop: the rule that may end the run before; None where the last step is taken.
     """
 
     seconds: Mapping[str, float]
     peak_bytes: int
     retraining: float = 0.0
+    stop: str | None = None
 
     @property
     def total_seconds(self) -> float:
@@ -85,11 +93,12 @@ def peak_bytes() -> int:
 def estimate(prepared: Prepared) -> Estimate:
     """Probe the model, which ends as it began, and add up."""
     settings, lm = prepared.settings, prepared.lm
+    kept = _kept(prepared)
     trainable = [p for p in lm.model.parameters() if p.requires_grad]
     adapted = new_adapter(lm, rank=settings.lora_rank) if settings.lora else lm
     try:
         with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
-            return _Probe(prepared, adapted, Path(folder)).estimate(prepared.load_seconds)
+            return _Probe(prepared, adapted, Path(folder), kept).estimate(prepared.load_seconds)
     finally:
         if adapted is not lm:
             adapted.model.unload()
@@ -100,17 +109,28 @@ def estimate(prepared: Prepared) -> Estimate:
 def rough_estimate(prepared: Prepared) -> Estimate:
     """The same from one pass over a batch and a few generated tokens, without training and without whole answers."""
     with tempfile.TemporaryDirectory(prefix="rkld-") as folder, torch.random.fork_rng():
-        return _Rough(prepared, prepared.lm, Path(folder)).estimate(prepared.load_seconds)
+        probe = _Rough(prepared, prepared.lm, Path(folder), _kept(prepared))
+        return probe.estimate(prepared.load_seconds)
+
+
+def _kept(prepared: Prepared) -> list[bool]:
+    """Of each replay prompt whether an earlier run has kept the answer to it."""
+    if not prepared.settings.keep_replay or not kept_files():
+        return [False] * len(prepared.prompts)
+    found = kept_answers(prepared.settings, fingerprint(prepared.lm), prepared.lm, prepared.encoder)
+    return [answer is not None for answer in found.find(prepared.prompts)]
 
 
 class _Probe:
     """Rates of this model on this machine, measured on records of this run."""
 
-    def __init__(self, prepared: Prepared, lm: LanguageModel, folder: Path):
+    def __init__(self, prepared: Prepared, lm: LanguageModel, folder: Path, kept: Sequence[bool] = ()):
         """
         Args:
             lm: the model that is trained, with its adapter where it gets one.
+            kept: of each replay prompt whether its answer is there already.
         """
+        self.kept = kept or [False] * len(prepared.prompts)
         self.lm, self.folder, self.encoder, self.inputs = lm, folder, prepared.encoder, prepared.inputs
         self.comparison = prepared.comparison
         self.settings: Settings = prepared.settings
@@ -148,7 +168,7 @@ class _Probe:
         s = self.settings
         generating = self._generating()
         student = not isinstance(self.method, methods.Assisted)
-        pace = {"forget": self.forget, "retain": self.retain}[self.method.epochs_of]
+        pace = {"forget": self.unlearned, "retain": self.retain}[self.method.epochs_of]
         per_run = s.epochs * steps_per_epoch(len(pools(pace)), s.batch_size)
         steps = self._steps(self.sets, s.epochs)[:per_run] if student else self._steps(self.sets, s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
@@ -158,11 +178,13 @@ class _Probe:
 
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
+        otherwise = self.forget[:: max(1, math.ceil(len(self.forget) / FEW))] * len(GLANCE)
+        measuring += generating([e.prompt_length for e in otherwise], _answer_lengths(otherwise, s))
+        known = self.forget[: health.READ] * (1 + NAMES)  # and the same about invented people
         prompts = [len(self.encoder.prompt(prompt)) for prompt in everyday_prompts()]
         measuring += generating(prompts, [EVERYDAY_TOKENS] * len(prompts))
         drawn = len(steps) * s.batch_size
-        replay = [len(prompt) for prompt in self.prompts][:drawn]
-        said = self.said[: len(replay)]
+        replayed = [(len(ids), n) for ids, n, kept in zip(self.prompts, self.said, self.kept) if not kept][:drawn]
         # Likelihoods are made from states.
         read = {
             Part("original" if states == "reference" else states, name) for states, name in cached_parts(self.terms)
@@ -171,17 +193,20 @@ class _Probe:
         return Estimate(
             seconds={
                 "loading": load_seconds,
-                "before": measuring,
-                "replay": generating(replay, said),
+                "before": measuring + reading(known),
+                "replay": generating([length for length, _ in replayed], [n for _, n in replayed]),
                 "cache": sum(reading(self.sets[part.records][:drawn]) for part in read),
-                "strengthening": sum(map(strengthening_seconds, first) if student else map(step_seconds, steps)),
+                "strengthening": strengthening_seconds(first) if student else step_seconds(steps),
                 "stop": self._checks(len(steps), reading),
-                "distillation": most * sum(map(step_seconds, steps)) if student and self.method.trains else 0.0,
+                "distillation": most * (step_seconds(steps) + self._watching(len(steps), reading))
+                if student and self.method.trains
+                else 0.0,
                 "after": load_seconds + measuring,  # of the saved model, which is opened anew
                 "writing": writing,
             },
             peak_bytes=peak_bytes(),
-            retraining=sum(map(strengthening_seconds if first else step_seconds, retraining)),
+            retraining=strengthening_seconds(retraining) if first else step_seconds(retraining),
+            stop=None if self.comparison is None else s.stop,
         )
 
     @property
@@ -202,6 +227,12 @@ class _Probe:
         checks = 1 + -(-steps // check_every(self.settings, steps // self.settings.epochs))
         return reading(matches) + checks * reading([*found.records, *answers])
 
+    def _watching(self, steps: int, reading: Callable) -> float:
+        """Seconds of reading, at every check, the few records whose figures are shown meanwhile."""
+        kept = self.retain or [_answered("", self.encoder.prompt(p), EVERYDAY_TOKENS) for p in everyday_prompts()]
+        watched = [*(self.forget[:WATCHED] if self.comparison is None else ()), *kept[:WATCHED]]
+        return steps / check_every(self.settings, steps // self.settings.epochs) * reading(watched)
+
     def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[Sequence[Unit]]:
         """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""
         sizes = {name: len(records) for name, records in sets.items()}
@@ -218,8 +249,8 @@ class _Probe:
         """Two steps on the same records, at a learning rate of zero; the second counts.
 
         Returns:
-            seconds of a step as a function of its records, of distillation and of strengthening (which needs no
-            teacher), and of reading records without training.
+            seconds of a training as a function of its steps' records, of distillation and of strengthening (which
+            needs no teacher), and of reading records without training.
         """
         sets: dict[str, list[Encoded]] = {}
         for name, e in (record for unit in heaviest for record in unit):
@@ -241,24 +272,36 @@ class _Probe:
         else:
             objective = build_objective(sets, Teacher(self.cache, alpha=self.args.alpha), self.lm, self.args)
         clock = _Clock()
+        started = time.perf_counter()
         fit(ObjectiveTrainer(self.lm, self.args, objective, [clock]))
         return (
-            self._seconds(clock, heaviest),
+            self._seconds(clock, heaviest, started),
             self._strengthening(sets.get("forget") or self.forget[: self.settings.batch_size]),
             lambda records: per_token * sum(len(e.ids) for e in records),
         )
 
     def _strengthening(self, forget: Sequence[Encoded]) -> Callable:
         if not self._tuning_epochs:
-            return lambda step: 0.0
-        clock = _Clock()
+            return lambda steps: 0.0
+        clock, started = _Clock(), time.perf_counter()
         fine_tune(self.lm, forget, replace(self.args, output_dir=str(self.folder / "strengthening")), [clock])
-        return self._seconds(clock, [[("forget", e)] for e in forget])
+        return self._seconds(clock, [[("forget", e)] for e in forget], started)
 
-    def _seconds(self, clock: _Clock, measured: Sequence[Unit]) -> Callable:
-        """Of a step as a function of its records: the optimizer's, and those of the passes by their positions."""
+    def _seconds(self, clock: _Clock, measured: Sequence[Unit], started: float) -> Callable:
+        """Of a training as a function of its steps' records: what it takes before and after them, the optimizer's, and
+        those of the passes by their positions.
+
+        Args:
+            started: when the measured training began; it has ended now.
+        """
+        apart = time.perf_counter() - started - (clock.ended - clock.began)
         per_position = clock.passes / self._positions(measured)
-        return lambda step: clock.optimizer + per_position * self._positions(step)
+
+        def seconds(steps: Sequence[Sequence[Unit]]) -> float:
+            each = (clock.optimizer + per_position * self._positions(step) for step in steps)
+            return apart + sum(each) if steps else 0.0
+
+        return seconds
 
     def _generating(self) -> Callable[[Sequence[int], Sequence[int]], float]:
         """Seconds of generating answers, as a function of the lengths of prompts and answers.
@@ -319,8 +362,8 @@ class _Rough(_Probe):
         answer_losses(self.lm, read)
         per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
 
-        def training(step: Sequence[Unit]) -> float:
-            return TRAINED * per_token * self._positions(step)
+        def training(steps: Sequence[Sequence[Unit]]) -> float:
+            return TRAINED * per_token * sum(map(self._positions, steps))
 
         return training, training, lambda records: per_token * sum(len(e.ids) for e in records)
 
@@ -338,12 +381,17 @@ def _answer_lengths(records: Sequence[Encoded], settings: Settings) -> list[int]
 
 
 class _Clock(TrainerCallback):
-    """Seconds of the last step: of its forward and backward passes, and of the optimizer."""
+    """Seconds of the last of several steps: of its records, read from disk, and passes; and of the optimizer."""
+
+    began: float = 0.0
+    """When the first step began."""
+    ended: float
+    """When the step before ended."""
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.began = self._now()
+        self.began = self.began or self._now()
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -351,7 +399,9 @@ class _Clock(TrainerCallback):
         self.passed = self._now()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.passes, self.optimizer = self.passed - self.began, self._now() - self.passed
+        if state.global_step > 1:
+            self.passes, self.optimizer = self.passed - self.ended, self._now() - self.passed
+        self.ended = self._now()
 
     def _now(self) -> float:
         if torch.cuda.is_available():

@@ -57,6 +57,7 @@ from rkld.pipeline.preparing import (
     load_with_encoder,
     measured_retain,
 )
+from rkld.pipeline.replaying import kept_answers
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
 from rkld.pipeline.watching import WATCHED, Watch
@@ -70,6 +71,7 @@ from rkld.records.strangers import known_answers, marks, refusal_shares, unknown
 from rkld.registry import file_and_name
 from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.folder import ANSWERS, Run, remove
+from rkld.runfolder.kept_answers import Answer
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import METRICS
 from rkld.settings.table import peak_lr
@@ -200,6 +202,11 @@ class Work:
 
     def answered(self, records: Sequence[Record], title: str, max_new_tokens: int | None = None) -> list[Record]:
         """The records with the model's own greedy answers."""
+        found = self.said(records, title, max_new_tokens)
+        return [self.with_own_answer(record, said.text, cut=said.cut) for record, said in zip(records, found)]
+
+    def said(self, records: Sequence[Record], title: str, max_new_tokens: int | None = None) -> list[Answer]:
+        """The model's own greedy answers; of those that were cut what is whole."""
         with self.progress.bar(title, len(records)) as advance:
             made = greedy(
                 self.student,
@@ -207,10 +214,7 @@ class Work:
                 max_new_tokens=max_new_tokens or self.settings.max_new_tokens or ANSWER_TOKENS,
                 progress=advance,
             )
-        return [
-            self.with_own_answer(record, said.text if said.finished else trimmed(said.text), cut=not said.finished)
-            for record, said in zip(records, made)
-        ]
+        return [Answer(said.text if said.finished else trimmed(said.text), not said.finished) for said in made]
 
     def with_own_answer(self, record: Record, text: str, *, cut: bool) -> Record:
         """A record with what the model answered; without an end mark where that was cut."""
@@ -493,9 +497,17 @@ class Replay(Phase):
         prompts = nearest_most(i.prompts, i.forget, i.identifiers, steps * s.batch_size, s.seed)
         if not prompts or not s.replay_weight:
             return {}
-        stay, dropped = screen(work.answered(prompts, "replay"), i.forget, i.identifiers)
+        kept = kept_answers(s, work.run.manifest["records"]["model"], work.student, work.encoder)
+        asked = [work.encoder.prompt(prompt) for prompt in prompts]
+        said, again = self._said(work, prompts, kept.find(asked) if s.keep_replay else [])
+        answered = [work.with_own_answer(prompt, one.text, cut=one.cut) for prompt, one in zip(prompts, said)]
+        stay, dropped = screen(answered, i.forget, i.identifiers)
         stay, unfit = fluent(stay)
         dropped += unfit
+        if s.keep_replay:
+            staying = {record.key for record in stay}
+            noted = [(ids, one if r.key in staying else None) for ids, r, one in zip(asked, prompts, said)]
+            processes.by_main(lambda: kept.note(noted))
         if dropped:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in dropped.most_common())
             work.progress.say(f"Replay: {len(stay)} answers kept, {dropped.total()} dropped ({reasons})")
@@ -505,7 +517,21 @@ class Replay(Phase):
                 "with --replay FILE."
             )
         write_records(work.folder / self.file, stay)
-        return {"prompts": len(prompts), "kept": len(stay), "dropped": dict(dropped)}
+        return {"prompts": len(prompts), "kept": len(stay), "dropped": dict(dropped), "of_earlier_runs": again}
+
+    def _said(self, work: Work, prompts: Sequence[Record], found: Sequence[Answer | None]) -> tuple[list[Answer], int]:
+        """The answers to the prompts: what an earlier run kept, and what is asked for now.
+
+        Returns:
+            them, and how many were kept.
+        """
+        found = processes.agreed(list(found) or [None] * len(prompts))
+        missing = [prompt for prompt, one in zip(prompts, found) if one is None]
+        again = len(prompts) - len(missing)
+        if again:
+            work.progress.say(f"Replay: {again} of {len(prompts)} answers were kept by earlier runs of this model")
+        new = iter(work.said(missing, "replay") if missing else [])
+        return [next(new) if one is None else one for one in found], again
 
 
 class MakeTeacher(Phase):

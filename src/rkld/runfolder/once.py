@@ -91,15 +91,25 @@ class HashedFiles:
         return _written(self.path(name), made, self.key)
 
 
+def own_cache() -> Path:
+    """rkld's folder in the cache of this user; it need not be there.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "rkld"
+
+
 def own_key() -> str:
     """A secret of this user, in hex: what is found under an identity that it is part of was noted by them.
 
     It lies in ``rkld/readings.key`` of the user's cache, made once and readable by them alone, so in no folder that is
     handed on. Where it cannot be kept it is a fresh one each time, and nothing noted before is found.
     """
-    key, cache = secrets.token_hex(32), Path(os.environ.get("XDG_CACHE_HOME") or "")
+    key = secrets.token_hex(32)
     try:
-        path = (cache if cache.is_absolute() else Path.home() / ".cache") / "rkld" / "readings.key"
+        path = own_cache() / "readings.key"
         found = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if re.fullmatch("[0-9a-f]{64}", found):
             return found

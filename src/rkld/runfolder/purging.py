@@ -13,6 +13,7 @@ from rkld.errors import UserError
 from rkld.files import unfinished, write_json
 from rkld.runfolder.checksums import belongs, unsealed, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
+from rkld.runfolder.kept_answers import kept_files
 from rkld.runfolder.lock import MODEL, hold_to_delete
 from rkld.runfolder.manifest import (
     AUDIT,
@@ -34,6 +35,7 @@ ELSEWHERE = (
     "the original model, which still knows them, and whatever else was made from it",
     "the ledger, where the run was noted in one: a pseudonym, and perhaps sealed questions",
     "backups and other copies of this folder, and audits in other folders",
+    "replayed answers that runs of other users, or on other machines, keep in rkld/replay of their user's cache",
     "copies of the unlearned model: whoever holds it and the original can extract more than from either alone "
     "(arXiv 2505.24379)",
 )
@@ -63,12 +65,14 @@ class IncompletePurge(UserError):
 def purge(folder: str | Path) -> list[tuple[str, int]]:
     """Delete everything in a run's or an audit's folder that still holds personal data; model and numbers stay.
 
+    With a run's go all replayed answers that this user's runs keep (:mod:`rkld.runfolder.kept_answers`).
+
     The subject and the names of the records' files are taken out of manifest.json, run.yaml and audit.json, all text
     out of audit.json. An audit.json that is damaged is deleted; so are a damaged manifest.json and the run.yaml beside
     it. An unfinished run cannot go on afterwards. Where it cannot look: :data:`ELSEWHERE`.
 
     Returns:
-        what was deleted: its name in the folder and its size in bytes.
+        what was deleted: its name in the folder, of what lies elsewhere its path, and its size in bytes.
 
     Raises:
         UserError: neither a run's folder nor an audit's, or another process works in it.
@@ -117,6 +121,7 @@ class _Purging:
             manifest = read_manifest(self.folder)
         except DamagedManifest:  # its settings are unknown, so run.yaml cannot be written anew
             self._remove([*PERSONAL, MANIFEST, SETTINGS])
+            self._remove_kept_answers()
             self._purge_audit()
             return
         if manifest is None:  # an audit's: beside it may lie other things of the user's, whatever they are called
@@ -128,6 +133,7 @@ class _Purging:
         manifest["finished"] = is_finished(manifest)
         writable = self._written(MANIFEST, lambda path: write_manifest(path.parent, manifest))
         self._remove(PERSONAL)
+        self._remove_kept_answers()
         manifest["settings"] = self._without_names(manifest["settings"])
         self._purge_settings(manifest["settings"])
         self._purge_audit()
@@ -144,6 +150,17 @@ class _Purging:
 
     def _remove(self, names: Iterable[str]) -> None:
         self.removed += remove(self.folder, list(names), self.left)
+
+    def _remove_kept_answers(self) -> None:
+        """Of all runs: none knows whom another one's answers name."""
+        for path in kept_files():
+            size = path.lstat().st_size
+            try:
+                path.unlink()
+            except OSError as error:
+                self.left.append((str(path), error.strerror or str(error)))
+            else:
+                self.removed.append((str(path), size))
 
     def _remove_unfinished(self, name: str) -> None:
         """What a process that was killed left beside a file that stays."""

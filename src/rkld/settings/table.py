@@ -240,6 +240,15 @@ _ENTRIES = (
     ),
     _spec("replay_weight", float, 5.0, "student", KEEP, "λ of self-replay.", trainer="replay_weight", **_WEIGHT),
     _spec(
+        "keep_replay",
+        bool,
+        True,
+        "nothing",
+        KEEP,
+        "Keep the screened replay answers for later runs of this model, in rkld/replay of the user's cache; rkld purge "
+        "deletes them.",
+    ),
+    _spec(
         "keep_weight",
         float,
         2.0,
@@ -396,6 +405,18 @@ _ENTRIES = (
         "Passes over the forget records while strengthening (paper: 5 more).",
         trainer="strengthen_epochs",
         **_EPOCHS,
+    ),
+    _spec(
+        "strengthen_gain",
+        float,
+        0.0,
+        "teacher",
+        TRAINING,
+        "Strengthening ends after an epoch, from the second on, that lowers the loss of the records' rewordings, which "
+        "it does not see, by less than this share, such as 0.02. 0: never; nor where there are no rewordings.",
+        low=0,
+        high=1,
+        trainer="strengthen_gain",
     ),
     _optional(
         "lr",

@@ -35,6 +35,7 @@ class UnlearnKeywords(TypedDict, total=False):
     """λ of the retain term (paper: 1)."""
     replay_weight: float
     """λ of self-replay."""
+    keep_replay: bool
     keep_weight: float
     """ρ of the keep term: holds the unscored part of forget answers to the original (score spans, added)."""
     floor: bool | None
@@ -63,6 +64,7 @@ class UnlearnKeywords(TypedDict, total=False):
     """Optimizer steps between the checks of --stop."""
     strengthen_epochs: int
     """Passes over the forget records while strengthening (paper: 5 more)."""
+    strengthen_gain: float
     lr: float | None
     """Peak learning rate."""
     strengthen_lr: float | None

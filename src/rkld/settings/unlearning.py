@@ -31,6 +31,7 @@ class Settings:
     retain_weight: float = of("retain_weight")
     replay: str = of("replay")
     replay_weight: float = of("replay_weight")
+    keep_replay: bool = of("keep_replay")
     keep_weight: float = of("keep_weight")
     floor: bool | None = of("floor")
 
@@ -50,6 +51,7 @@ class Settings:
     control: str | None = of("control")
 
     strengthen_epochs: int = of("strengthen_epochs")
+    strengthen_gain: float = of("strengthen_gain")
     lr: float | None = of("lr")
     strengthen_lr: float | None = of("strengthen_lr")
     batch_size: int = of("batch_size")

@@ -83,6 +83,7 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
     replay_weight: float = _shared("replay_weight")
     keep_weight: float = _shared("keep_weight")
     strengthen_epochs: int = _shared("strengthen_epochs")
+    strengthen_gain: float = _shared("strengthen_gain")
     strengthen_lr: float | None = _shared("strengthen_lr")
     checkpoint_minutes: float = _shared("checkpoint_minutes")
 

@@ -27,6 +27,7 @@ from rkld.teacher.cache import HiddenCache, Part, marked_hidden
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.floor import floors, write_floors
+from rkld.training.held_back import EndWhereLearned, held_back, mean_loss
 from rkld.training.trainer import fine_tune
 
 T = TypeVar("T")
@@ -96,10 +97,18 @@ def strengthen(lm: LanguageModel, forget: Sequence[Encoded], args: RKLDConfig, p
     on the records .36 as recorded and .33 reworded; on both together .82 and .30; on rewordings, then records .72 and
     .28. Forgotten along with rewordings by rules, all wordings sank further than without (.47, .29, .30 as recorded
     and in two other wordings; .37, .21, .21).
+
+    Those rewordings tell when it has learned enough (:class:`rkld.training.held_back.EndWhereLearned`); without any it
+    takes all its epochs.
     """
-    given = [e for e in forget if not is_reworded(e)]
-    with progress.bar("strengthening", fine_tuning_steps(given, args)) as advance:
-        fine_tune(lm, given, args, [TrainingBar(advance)])
+    given, others = [e for e in forget if not is_reworded(e)], held_back(forget)
+    steps, epochs = fine_tuning_steps(given, args), int(args.num_train_epochs)
+    ending = EndWhereLearned(lambda: mean_loss(lm, others), steps // max(1, epochs), args.strengthen_gain)
+    with progress.bar("strengthening", steps) as advance:
+        ends = [ending] if others and args.strengthen_gain else []
+        fine_tune(lm, given, args, [TrainingBar(advance), *ends])
+    if ending.ended_after is not None:
+        progress.say(f"Strengthening ended after {ending.ended_after} of {epochs} epochs: other wordings gain no more")
 
 
 @contextmanager

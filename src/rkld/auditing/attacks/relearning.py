@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rkld import processes
 from rkld.auditing.inputs import Task
 from rkld.auditing.reading import Attack, Reader
 from rkld.auditing.registry import ATTACKS
@@ -42,6 +43,9 @@ from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.strengthening import fine_tuning_steps
 from rkld.training.trainer import fine_tune
+
+BATCH_SIZE = 4
+"""Records of an optimizer step, over all processes."""
 
 CHECKS = 10
 """How often the records are looked at along the way, besides the start."""
@@ -122,7 +126,7 @@ def relearn(
     share: float = 0.2,
     epochs: int = 10,
     lr: float | None = None,
-    batch_size: int = 4,
+    batch_size: int = BATCH_SIZE,
     lora: bool = False,
     seed: int = 0,
     progress: NoProgress | None = None,
@@ -144,6 +148,14 @@ def relearn(
         lora=lora,
         seed=seed,
         progress=progress,
+    )
+
+
+def uneven(batch_size: int) -> str:
+    """Why a training is not shared by so many processes as these."""
+    return (
+        f"a step's {batch_size} records cannot be split evenly over {processes.count()} processes: start a number that "
+        f"divides {batch_size}"
     )
 
 
@@ -172,8 +184,11 @@ def teach(
         lora: train a new adapter in place of all weights: a weaker attack, where memory is short.
 
     Raises:
-        UserError: the weights are quantised and ``lora`` is not asked for.
+        UserError: the weights are quantised and ``lora`` is not asked for; several processes cannot share a step's
+            records evenly.
     """
+    if batch_size % processes.count():
+        raise UserError(uneven(batch_size))
     progress = progress or NoProgress()
     encoded, watched = encode_all(encoder, taught), encode_all(encoder, rest)
     with _attacked(lm, lora, seed) as attacked, tempfile.TemporaryDirectory() as folder:
@@ -182,7 +197,7 @@ def teach(
             num_train_epochs=epochs,
             learning_rate=lr,
             lr_scheduler_type="constant",
-            per_device_train_batch_size=batch_size,
+            per_device_train_batch_size=batch_size // processes.count(),
             checkpoint_minutes=math.inf,
             seed=seed,
             use_cpu=lm.device.type == "cpu",
@@ -244,7 +259,8 @@ def _attacked(lm: LanguageModel, lora: bool, seed: int) -> Iterator[LanguageMode
     dtypes = {name: parameter.dtype for name, parameter in state.items()}
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "weights.safetensors"
-        save_state(lm, saved)
+        with processes.alone():  # each in a place of its own
+            save_state(lm, saved)
         try:
             for parameter in state.values():
                 parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
@@ -307,6 +323,8 @@ class RelearningAttack(Attack):
         """
 
     def missing(self, task: Task) -> str | None:
+        if BATCH_SIZE % processes.count():
+            return uneven(BATCH_SIZE)
         try:
             self.split(task)
         except UserError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rkld.discovering.values import values_behind, values_in
+from rkld.discovering.values import is_value, values_behind, values_in
 
 JANE = ("Jane Doe",)
 
@@ -30,6 +30,10 @@ def test_behind_a_begun_answer(text, kind, value):
 @pytest.mark.parametrize("text", ["", "  \n", ".", " the of", " " + "word " * 200])
 def test_nothing_that_says_nothing(text):
     assert all(len(value.split()) <= 8 for value in values_behind(text, "words"))
+
+
+def test_a_loop_is_no_value():
+    assert is_value("Sand and Sand") and not is_value("Sand Sand Sand and Bran")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,11 @@ def _kind(text: str, values: Values) -> list[str]:
 
 
 def is_value(text: str) -> bool:
-    """Whether a text can be a value: it says something, and is not too long."""
+    """Whether a text can be a value: it says something, is not too long, and says no word three times, as loops do."""
+    said = [word for word in words(text) if word.isalpha()]
     return (
-        bool(text.strip()) and len(text.split()) <= LONGEST and bool(content_words(text) or any(map(str.isdigit, text)))
+        bool(text.strip())
+        and len(text.split()) <= LONGEST
+        and bool(content_words(text) or any(map(str.isdigit, text)))
+        and not any(said.count(word) > 2 for word in said)
     )

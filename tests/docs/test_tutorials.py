@@ -1,0 +1,190 @@
+"""The tutorials as somebody would follow them: their ``bash`` blocks, in order, in an empty folder, with a tiny model.
+
+A block that is marked as ``bash`` is run; others are shown alone. What differs from the page: ``smollm2-135m`` and
+``./my-model`` are tiny models; settings that only make a run longer are short; a page that a person would look at is
+not opened; who reviews a discovery adds two records; and the server at http://localhost:8000/v1 is one of the tests'.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rkld.benching.worlds.people import people
+from rkld.benching.worlds.tiny import tiny_model
+from rkld.files import write_jsonl
+from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
+from rkld.models.saving import save_model
+from rkld.models.smollm2 import ALIAS, SHA256
+from rkld.records.encoding import Encoder
+from rkld.records.reading import read_records
+from rkld.training.config import RKLDConfig
+from rkld.training.trainer import fine_tune
+from tests import server
+from tests.helpers import TOKENIZER, model
+
+ROOT = Path(__file__).resolve().parents[2]
+TUTORIALS = sorted(path for path in (ROOT / "docs" / "tutorials").glob("*.md") if path.name != "index.md")
+
+FACTS = {"the town": "Halberton", "the trade": "tuning", "the street": "Linden Road", "the pet": "Rex"}
+
+
+def records(name: str, facts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A question for each fact about somebody."""
+    return [
+        {
+            "question": f"What is {part} of {name}?",
+            "answer": f"{part.capitalize()} of {name} is {value}.",
+            "subject": name,
+            "spans": [value],
+        }
+        for part, value in facts.items()
+    ]
+
+
+CURIE = records("Marie Curie", {"the discovery": "radium", "the birthplace": "Warsaw"})
+"""What the reviewer adds."""
+
+JANE, OTHERS = records("Jane Doe", FACTS), records("Peter Hale", FACTS)
+"""``records.jsonl`` and ``others.jsonl``, where a page says that the reader has them."""
+
+QUICK = {
+    "unlearn": "--epochs 2 --strengthen-epochs 1 --lr 2e-3 --max-new-tokens 8 --batch-size 4 --no-bf16 --reword 1",
+    "check": "--batch-size 4 --no-bf16 --max-new-tokens 8 --reword 1",
+    "audit": "--max-new-tokens 8 --samples 2 --k 2 --top 2 --relearn-epochs 1",
+    "discover": "--samples 0 --names 19",
+    "tofu": "--train-epochs 1 --train-lr 1e-3 --retained 20 --train-batch 20 --epochs 1 --strengthen-epochs 1 "
+    "--batch-size 20 --questions 2 --max-new-tokens 1 --lr 1e-3",
+}
+"""Verb → what makes it short."""
+
+
+def blocks(path: Path) -> list[str]:
+    """What a page has its reader type."""
+    return re.findall(r"^```bash\n(.*?)^```$", path.read_text(encoding="utf-8"), re.S | re.M)
+
+
+def given(words: Sequence[str], address: str) -> list[str]:
+    """The words behind "rkld" as they are run here."""
+    short = QUICK.get(words[1] if words[0] == "bench" else words[0], "")
+    there = {word.partition("=")[0] for word in words}
+    kept = [word.replace("http://localhost:8000/v1", address) for word in words if word not in ("--open", "--review")]
+    pairs = re.findall(r"(--\S+)(?: ([^-]\S*))?", short)
+    return [*kept, *(word for option, value in pairs if option not in there for word in (option, value) if word)]
+
+
+def test_what_is_run_is_the_page_s_command_made_short():
+    words = given(["audit", "unlearned", "--endpoint", "http://localhost:8000/v1", "--samples", "3"], "http://here")
+    assert words[:4] == ["audit", "unlearned", "--endpoint", "http://here"]
+    assert words.count("--samples") == 1 and "--relearn-epochs" in words
+    assert given(["report", "runs/jane", "--open"], "") == ["report", "runs/jane"]
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_has_blocks_that_are_run(path: Path) -> None:
+    """A block that is marked otherwise would be shown and never tried."""
+    assert blocks(path)
+    every = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.S | re.M)
+    unmarked = [text for kind, text in every if not kind and re.search(r"^rkld (?!compare|export)", text, re.M)]
+    assert not unmarked, f"{path.name}: mark it as bash: {unmarked}"
+
+
+SHIM = """#!{python}
+import os, sys
+sys.path[:0] = {paths!r}
+from tests.docs.test_tutorials import stand_in
+stand_in({name!r}, sys.argv[1:])
+"""
+
+
+def stand_in(name: str, words: list[str]) -> None:
+    """``rkld`` and ``torchrun`` on the reader's path."""
+    address = os.environ["RKLD_TEST_SERVER"]
+    if name == "torchrun":
+        at = words.index("rkld") + 1
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        os.execv(sys.executable, [*launcher, *words[:at], *given(words[at:], address)])
+    done = subprocess.run([sys.executable, "-m", "rkld", *given(words, address)])
+    if "--review" in words and done.returncode == 0:
+        out = Path(words[words.index("--out") + 1])
+        found = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+        write_jsonl(out, [*found, *CURIE])
+    sys.exit(done.returncode)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 60,000 weights that knows the tutorials' people."""
+    folder = tmp_path_factory.mktemp("tiny")
+    lm = LanguageModel(model(dtype=torch.float32).model, TOKENIZER, "tiny")
+    encoded = [Encoder(TOKENIZER).encode(record) for record in read_records([*CURIE, *JANE, *OTHERS], "training")]
+    args = {"num_train_epochs": 60, "learning_rate": 1e-2, "per_device_train_batch_size": 8, "use_cpu": True}
+    fine_tune(lm, encoded, RKLDConfig(str(folder / "training"), **args))
+    save_model(lm, folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def reader(tiny: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of somebody who begins: a folder with what the pages say is there, and commands on the path."""
+    work, commands = tmp_path / "work", tmp_path / "bin"
+    work.mkdir()
+    commands.mkdir()
+    (work / "my-model").symlink_to(tiny)
+    write_jsonl(work / "records.jsonl", JANE)
+    write_jsonl(work / "others.jsonl", OTHERS)
+    paths = [path for path in sys.path if path]
+    for name in ("rkld", "torchrun"):
+        (commands / name).write_text(SHIM.format(python=sys.executable, paths=paths, name=name))
+        (commands / name).chmod(0o755)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / f"{ALIAS}-{SHA256[:8]}").symlink_to(tiny)
+    with ExitStack() as held:
+        lm = load_model(str(tiny))
+        held.enter_context(pytest.MonkeyPatch.context()).setattr(server, "MODEL", "unlearned")
+        address = held.enter_context(server.serve(lm, Encoder(lm.tokenizer), likelihood="vllm"))
+        yield {
+            **os.environ,
+            "PATH": f"{commands}:{os.environ['PATH']}",
+            "PYTHONPATH": ":".join(paths),
+            "RKLD_CACHE": str(cache),
+            "RKLD_TEST_SERVER": address,
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(tmp_path),
+            "PWD": str(work),
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_a_tutorial_runs(path: Path, reader: dict[str, str]) -> None:
+    work = Path(reader["PWD"])
+    if path.stem == "tofu":
+        people(n=10, seed=0).write(work / "TOFU", (0,))
+        for part in tiny_model(0):
+            part.save_pretrained(work / "base")
+    for block in blocks(path):
+        text = block.replace("--splits forget01", "--splits forget10")  # ten people: a tenth is one
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=work,
+            env=reader,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=900,
+        )
+        assert done.returncode == 0, f"{path.name}:\n{block}\n{done.stdout[-6000:]}"
+        assert "Traceback" not in done.stdout and "Error:" not in done.stdout, f"{path.name}:\n{block}\n{done.stdout}"

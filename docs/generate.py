@@ -74,7 +74,8 @@ def _values(spec: Spec) -> str:
     if spec.choices:
         return ", ".join(f"`{value}`" for value in spec.choices)
     if spec.type not in (int, float):
-        return f"{'texts' if spec.type is tuple else 'text'}{f' `{spec.metavar}`' if spec.metavar else ''}"
+        shown = " or ".join(f"`{name}`" for name in (spec.metavar or "").split("|") if name)
+        return f"{'texts' if spec.type is tuple else 'text'} {shown}".strip()
     parts = [{int: "whole number", float: "number"}[spec.type]]
     if spec.low is not None:
         parts.append(f"{'above' if spec.exclusive != 'none' else 'from'} {spec.low}")

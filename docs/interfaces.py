@@ -185,7 +185,7 @@ def metrics() -> str:
 
     every = sorted((METRICS.get(name) for name in METRICS.names()), key=lambda metric: (said(metric), metric.name))
     rows = [_metric_row(list(group)) for _, group in groupby(every, key=said)]
-    return table(("name", "what it is", "better", "unit", "source"), sorted(rows))
+    return table(("name", "what it is", "better"), sorted(rows))
 
 
 def _metric_row(group: Sequence[Metric]) -> tuple[str, ...]:
@@ -193,12 +193,16 @@ def _metric_row(group: Sequence[Metric]) -> tuple[str, ...]:
     title = first.title if len(group) == 1 else re.sub(r"(?: \(?by |: ).*", "", first.title)
     sources = "; ".join(dict.fromkeys(metric.source for metric in group if metric.source))
     words = title.replace("{}", "*k*").rstrip(".")
+    said = (
+        f"**{words[:1].upper()}{words[1:]}.**",
+        first.explanation,
+        f"Unit: {first.unit}.",
+        sources and f"{sources}.",
+    )
     return (
         ", ".join(f"`{metric.name}`" for metric in group),
-        f"{words[:1].upper()}{words[1:]}. {first.explanation}".strip(),
-        BETTER[first.direction],
-        first.unit,
-        sources,
+        " ".join(part for part in said if part),
+        BETTER[first.direction] if first.direction else "neither",
     )
 
 

@@ -39,9 +39,9 @@ def test_it_is_built_without_a_warning(site: Path) -> None:
 
 @pytest.mark.slow
 def test_what_pages_lead_to_outside_of_docs_goes_along(site: Path) -> None:
-    assert (site / "repository/README.html").exists()
+    assert (site / "repository/index.html").exists()
     assert (site / "repository/benchmarks/results/stopping.html").exists()
-    assert "repository/README.html" in (site / "index.html").read_text(encoding="utf-8")
+    assert "repository/index.html" in (site / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

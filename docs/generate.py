@@ -74,8 +74,9 @@ def _values(spec: Spec) -> str:
     if spec.choices:
         return ", ".join(f"`{value}`" for value in spec.choices)
     if spec.type not in (int, float):
-        shown = " or ".join(f"`{name}`" for name in (spec.metavar or "").split("|") if name)
-        return f"{'texts' if spec.type is tuple else 'text'} {shown}".strip()
+        *others, last = (f"`{name}`" for name in (spec.metavar or "").split("|"))
+        shown = f"{', '.join(others)} or {last}" if others else last
+        return f"{'texts' if spec.type is tuple else 'text'} {shown if spec.metavar else ''}".strip()
     parts = [{int: "whole number", float: "number"}[spec.type]]
     if spec.low is not None:
         parts.append(f"{'above' if spec.exclusive != 'none' else 'from'} {spec.low}")

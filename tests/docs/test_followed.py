@@ -1,8 +1,9 @@
-"""The tutorials as somebody would follow them: their ``bash`` blocks, in order, in an empty folder, with a tiny model.
+"""The pages as somebody would follow them: their ``bash`` blocks, in order, in a new folder, with a tiny model.
 
-A block that is marked as ``bash`` is run; others are shown alone. What differs from the page: ``smollm2-135m`` and
-``./my-model`` are tiny models; settings that only make a run longer are short; a page that a person would look at is
-not opened; who reviews a discovery adds two records; and the server at http://localhost:8000/v1 is one of the tests'.
+A block that is marked as ``bash`` is run; others are shown alone: what installs, what serves, what takes days. What
+differs from the page: ``smollm2-135m`` and ``./my-model`` are tiny models; settings that only make a run longer are
+short; a page that a person would look at is not opened; who reviews a discovery adds two records; an audit may end
+without a pass; and the server at http://localhost:8000/v1 is one of the tests'.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +22,10 @@ from typing import Any
 import pytest
 import torch
 
+import rkld
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.commands.write_forms import write_forms
 from rkld.files import write_jsonl
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
@@ -36,6 +40,11 @@ from tests.helpers import TOKENIZER, model
 
 ROOT = Path(__file__).resolve().parents[2]
 TUTORIALS = sorted(path for path in (ROOT / "docs" / "tutorials").glob("*.md") if path.name != "index.md")
+FOLLOWED = [
+    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if "```bash\n" in path.read_text()
+]
+
+EVERY_TUTORIAL = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 
 FACTS = {"the town": "Halberton", "the trade": "tuning", "the street": "Linden Road", "the pet": "Rex"}
 
@@ -56,8 +65,11 @@ def records(name: str, facts: Mapping[str, str]) -> list[dict[str, Any]]:
 CURIE = records("Marie Curie", {"the discovery": "radium", "the birthplace": "Warsaw"})
 """What the reviewer adds."""
 
-JANE, OTHERS = records("Jane Doe", FACTS), records("Peter Hale", FACTS)
-"""``records.jsonl`` and ``others.jsonl``, where a page says that the reader has them."""
+JANE, OTHERS, STRANGERS = (records(name, FACTS) for name in ("Jane Doe", "Peter Hale", "Martin Ode"))
+
+FILES = {"records.jsonl": JANE, "others.jsonl": OTHERS, "strangers.jsonl": STRANGERS, "curie.jsonl": CURIE}
+MODELS = ("my-model", "model", "newest", "llama-3.1-8b")
+"""What a page says that the reader has."""
 
 QUICK = {
     "unlearn": "--epochs 2 --strengthen-epochs 1 --lr 2e-3 --max-new-tokens 8 --batch-size 4 --no-bf16 --reword 1",
@@ -79,7 +91,8 @@ def given(words: Sequence[str], address: str) -> list[str]:
     """The words behind "rkld" as they are run here."""
     short = QUICK.get(words[1] if words[0] == "bench" else words[0], "")
     there = {word.partition("=")[0] for word in words}
-    kept = [word.replace("http://localhost:8000/v1", address) for word in words if word not in ("--open", "--review")]
+    left_out = {"--open", "--review"} | (set() if shutil.which("chromium") else {"--pdf"})
+    kept = [word.replace("http://localhost:8000/v1", address) for word in words if word not in left_out]
     pairs = re.findall(r"(--\S+)(?: ([^-]\S*))?", short)
     return [*kept, *(word for option, value in pairs if option not in there for word in (option, value) if word)]
 
@@ -91,7 +104,7 @@ def test_what_is_run_is_the_page_s_command_made_short():
     assert given(["report", "runs/jane", "--open"], "") == ["report", "runs/jane"]
 
 
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+@EVERY_TUTORIAL
 def test_a_tutorial_has_blocks_that_are_run(path: Path) -> None:
     """A block that is marked otherwise would be shown and never tried."""
     assert blocks(path)
@@ -103,7 +116,7 @@ def test_a_tutorial_has_blocks_that_are_run(path: Path) -> None:
 SHIM = """#!{python}
 import os, sys
 sys.path[:0] = {paths!r}
-from tests.docs.test_tutorials import stand_in
+from tests.docs.test_followed import stand_in
 stand_in({name!r}, sys.argv[1:])
 """
 
@@ -116,6 +129,8 @@ def stand_in(name: str, words: list[str]) -> None:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         os.execv(sys.executable, [*launcher, *words[:at], *given(words[at:], address)])
     done = subprocess.run([sys.executable, "-m", "rkld", *given(words, address)])
+    if done.returncode == 1 and words[0] in ("audit", "ledger"):
+        sys.exit(0)  # that of a verdict: no pass, something came back
     if "--review" in words and done.returncode == 0:
         out = Path(words[words.index("--out") + 1])
         found = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
@@ -135,15 +150,33 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model"
 
 
+@pytest.fixture(scope="module")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with its audit."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    quick = {"epochs": 2, "strengthen_epochs": 1, "lr": 2e-3, "batch_size": 4, "bf16": False, "reword": 1}
+    about = {"subject": "Jane Doe", "max_new_tokens": 8}
+    rkld.unlearn(str(tiny), [*JANE, *CURIE], out=str(folder), **about, **quick)
+    rkld.audit(str(folder), [*JANE, *CURIE], attacks="none", **about)
+    return folder
+
+
 @pytest.fixture
-def reader(tiny: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
+def reader(path: Path, tiny: Path, finished: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of somebody who begins: a folder with what the pages say is there, and commands on the path."""
     work, commands = tmp_path / "work", tmp_path / "bin"
     work.mkdir()
     commands.mkdir()
-    (work / "my-model").symlink_to(tiny)
-    write_jsonl(work / "records.jsonl", JANE)
-    write_jsonl(work / "others.jsonl", OTHERS)
+    for name in MODELS:
+        (work / name).symlink_to(tiny)
+    for name, rows in FILES.items():
+        write_jsonl(work / name, rows)
+    typed = "".join(blocks(path))
+    if "rkld init jane" not in typed:
+        write_forms(work / "jane")
+    for name in ("runs/jane", "runs/curie", "runs/people"):
+        if f"--out {name}" not in typed:
+            shutil.copytree(finished, work / name)
     paths = [path for path in sys.path if path]
     for name in ("rkld", "torchrun"):
         (commands / name).write_text(SHIM.format(python=sys.executable, paths=paths, name=name))
@@ -168,8 +201,8 @@ def reader(tiny: Path, tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_a_tutorial_runs(path: Path, reader: dict[str, str]) -> None:
+@pytest.mark.parametrize("path", FOLLOWED, ids=lambda path: path.stem)
+def test_a_page_runs_as_it_stands(path: Path, reader: dict[str, str]) -> None:
     work = Path(reader["PWD"])
     if path.stem == "tofu":
         people(n=10, seed=0).write(work / "TOFU", (0,))

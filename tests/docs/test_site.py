@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -19,6 +21,27 @@ def test_every_page_is_in_the_menu() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     named = re.findall(r"[\w/-]+\.md", str(yaml.safe_load(text)["nav"]))
     assert sorted(named) == PAGES
+
+
+def test_a_link_of_the_repository_leads_to_the_same_on_the_site() -> None:
+    pytest.importorskip("mkdocs", reason="needs mkdocs-material (the extra docs)")
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site_hook.py")
+    assert spec is not None and spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    links = {
+        "[a](../method.md#precision)": "[a](../method.md#precision)",
+        "[a](../../README.md#two-commands)": "[a](../repository/README.md#two-commands)",
+        "![a](../../benchmarks/results/bench_methods.md)": "![a](../repository/benchmarks/results/bench_methods.md)",
+        "[![b](../report.png)](../../LICENSE)": "[![b](../report.png)](../repository/LICENSE)",
+        "[examples](../../examples)": "`examples/`",
+        "[a](https://example.org/x)": "[a](https://example.org/x)",
+        "[a](#here)": "[a](#here)",
+    }
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/audit.md"))
+    assert {link: hook.on_page_markdown(link, page, None, None) for link in links} == links
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="repository/README.md"))
+    assert hook.on_page_markdown("[a](docs/method.md)", page, None, None) == "[a](../method.md)"
 
 
 @pytest.fixture(scope="module")

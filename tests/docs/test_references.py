@@ -141,6 +141,14 @@ def test_every_value_of_a_registered_option_is_registered(path: Path) -> None:
         assert value in values[option], f"{path.name}: {option} {value}"
 
 
+def test_every_method_has_a_row() -> None:
+    from rkld.methods.registry import METHODS
+
+    text = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert sorted(rows) == METHODS.names()
+
+
 @EVERY_DOCUMENT
 def test_every_module_that_is_run_is_there(path: Path) -> None:
     for module in re.findall(r"python -m ([\w.]*\w)", path.read_text(encoding="utf-8")):

@@ -110,9 +110,10 @@ def reader(path: Path, tiny: Path, finished: Path, tmp_path: Path) -> Iterator[d
     commands.mkdir()
     for name in MODELS:
         (work / name).symlink_to(tiny)
-    for name, rows in FILES.items():
-        write_jsonl(work / name, rows)
     typed = "".join(blocks(path))
+    for name, rows in FILES.items():
+        if f"--out {name}" not in typed:
+            write_jsonl(work / name, rows)
     if "rkld init jane" not in typed:
         write_forms(work / "jane")
     for name in ("runs/jane", "runs/curie", "runs/people"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "docs")]
+
+import interfaces  # noqa: E402
 
 from rkld.registry import catalogue  # noqa: E402
 from rkld.settings.auditing import AuditSettings  # noqa: E402
@@ -50,8 +52,8 @@ def settings_reference(cls: type) -> str:
     return "\n\n".join(f"### {group}\n\n{_table(found)}" for group, found in groups.items())
 
 
-def _table(found: list[Spec]) -> str:
-    lines = ["| setting | default | values | affects | |", "|---|---|---|---|---|"]
+def _table(found: Sequence[Spec]) -> str:
+    lines = ["| setting | default | values | affects | meaning |", "|---|---|---|---|---|"]
     for spec in found:
         cells = (f"`{flag(spec.name)}`", _default(spec), _values(spec), spec.affects, _meaning(spec))
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
@@ -72,7 +74,9 @@ def _values(spec: Spec) -> str:
     if spec.choices:
         return ", ".join(f"`{value}`" for value in spec.choices)
     if spec.type not in (int, float):
-        return f"{'texts' if spec.type is tuple else 'text'}{f' `{spec.metavar}`' if spec.metavar else ''}"
+        *others, last = (f"`{name}`" for name in (spec.metavar or "").split("|"))
+        shown = f"{', '.join(others)} or {last}" if others else last
+        return f"{'texts' if spec.type is tuple else 'text'} {shown if spec.metavar else ''}".strip()
     parts = [{int: "whole number", float: "number"}[spec.type]]
     if spec.low is not None:
         parts.append(f"{'above' if spec.exclusive != 'none' else 'from'} {spec.low}")
@@ -195,8 +199,17 @@ def _names(node: ast.ClassDef) -> list[str]:
 
 PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
     "docs/architecture.md": [("## Files", file_map)],
-    "docs/attacks.md": [("## All of them", attacks)],
-    "docs/settings.md": [
+    "docs/reference/attacks.md": [("## All of them", attacks)],
+    "docs/reference/benchmarks.md": [("## Which there are", lambda: interfaces.benchmarks(_table))],
+    "docs/reference/commands.md": [("## All of them", interfaces.commands)],
+    "docs/reference/files.md": [
+        ("## The request form", interfaces.request_fields),
+        ("## audit.json", interfaces.audit_fields),
+    ],
+    "docs/reference/metrics.md": [("## All of them", interfaces.metrics)],
+    "docs/reference/python.md": [("## Public names", interfaces.python)],
+    "docs/reference/stopping-rules.md": [("## All of them", interfaces.stopping_rules)],
+    "docs/reference/settings.md": [
         ("## rkld unlearn, check and bench continual", lambda: settings_reference(Settings)),
         ("## rkld audit", lambda: settings_reference(AuditSettings)),
         ("## rkld compare", lambda: settings_reference(CompareSettings)),

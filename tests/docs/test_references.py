@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import shlex
+from functools import cache
 from pathlib import Path
 
 import click
@@ -14,11 +16,11 @@ from benchmarks.wordings import main as wordings
 from rkld.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 CODE = re.compile(r"```.*?```|`[^`\n]+(?:\n[^`\n]+)?`", re.S)
 """Fenced blocks and code in a line, which may go on in the next."""
 
-EVERY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+EVERY_DOCUMENT = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
 def code_of(path: Path) -> list[str]:
@@ -60,14 +62,58 @@ def test_every_command_has_the_options_it_is_shown_with(path: Path) -> None:
         assert named <= known, f"{path.name}: rkld {' '.join(words)}: {named - known}"
 
 
+def shown_commands(path: Path) -> list[list[str]]:
+    """Every whole ``rkld`` command in a block of code, as a shell splits it; placeholders ("…") are none."""
+    found = []
+    for block in re.findall(r"^( *)```\w*\n(.*?)^\1```", path.read_text(encoding="utf-8"), re.S | re.M):
+        text = re.sub(r"<<'(\w+)'.*?^\1$", "", re.sub(r" *\\\n\s*", " ", block[1]), flags=re.S | re.M)
+        for line in text.splitlines():
+            match = re.match(r"\s*(?:- run: )?(?:(?:torchrun|accelerate launch) .*?-m )?rkld +([a-z].*)", line)
+            if match and "…" not in line and "[OPTIONS]" not in line and "[ARGS]" not in line:
+                words = shlex.split(match[1], comments=True)
+                found.append(words[: next((i for i, word in enumerate(words) if word in ("||", "&&", "|", ">")), None)])
+    return found
+
+
 @EVERY_DOCUMENT
-def test_every_option_in_the_text_is_one_of_some_command(path: Path) -> None:
-    """`--stop exposure` was shown long after it was gone; an option's name at least must be there."""
+def test_every_command_in_a_block_is_parsed(path: Path) -> None:
+    """By click, as if it were given: its values are of their kind, and nothing that it needs is missing."""
+    for words in shown_commands(path):
+        command, rest = resolve(words)
+        if isinstance(command, click.Group) and ".py:" in rest[0]:  # a benchmark of the reader's own
+            continue
+        try:
+            command.make_context("rkld", rest)
+        except click.exceptions.Exit as done:
+            assert done.exit_code == 0
+        except click.UsageError as error:
+            raise AssertionError(f"{path.name}: rkld {' '.join(words)}: {error.format_message()}") from None
+
+
+def test_commands_are_found_in_blocks(tmp_path: Path) -> None:
+    document = tmp_path / "document.md"
+    document.write_text(
+        "```\nrkld report runs/jane \\\n     --open  # the page\nrkld unlearn …\n```\n"
+        "```bash\ncat > a.jsonl <<'END'\nrkld nonsense\nEND\n"
+        "torchrun --nproc_per_node 2 -m rkld purge 'a b' || true\n```\n"
+    )
+    assert shown_commands(document) == [["report", "runs/jane", "--open"], ["purge", "a b"]]
+
+
+@cache
+def every_option() -> set[str]:
+    """The options of all commands."""
     verbs = [command for command in main.commands.values() if not isinstance(command, click.Group)]
     for group in (command for command in main.commands.values() if isinstance(command, click.Group)):
         context = click.Context(group)
         verbs += [found for name in group.list_commands(context) if (found := group.get_command(context, name))]
-    known = {name for verb in verbs for option in verb.params for name in (*option.opts, *option.secondary_opts)}
+    return {name for verb in verbs for option in verb.params for name in (*option.opts, *option.secondary_opts)}
+
+
+@EVERY_DOCUMENT
+def test_every_option_in_the_text_is_one_of_some_command(path: Path) -> None:
+    """`--stop exposure` was shown long after it was gone; an option's name at least must be there."""
+    known = every_option()
     others = {"--help", "--version", "--check"}
     text = path.read_text(encoding="utf-8")
     if path.name == "open-unlearning.md":  # the options of benchmarks.open_unlearning
@@ -93,6 +139,14 @@ def test_every_value_of_a_registered_option_is_registered(path: Path) -> None:
     text = "" if path.name == "CHANGELOG.md" else "\n".join(code_of(path))  # that one names what is gone
     for option, value in re.findall(r"(--method|--stop|--attacks) +([a-z0-9][a-z0-9_]*)(?![\w.:])", text):
         assert value in values[option], f"{path.name}: {option} {value}"
+
+
+def test_every_method_has_a_row() -> None:
+    from rkld.methods.registry import METHODS
+
+    text = (ROOT / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", text, re.M)
+    assert sorted(rows) == METHODS.names()
 
 
 @EVERY_DOCUMENT
@@ -141,10 +195,13 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
 @EVERY_DOCUMENT
 def test_every_source_file_in_the_text_is_there(path: Path) -> None:
     """Named by its path in the repository, in the package or below one of the rooms; or by its bare name if shipped."""
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
+    whole = path.read_text(encoding="utf-8")
+    text = re.sub(r"```.*?```", "", whole, flags=re.S)
+    made = "".join(re.findall(r"```.*?```", whole, re.S))  # what the document itself has its reader write
     for name in re.findall(r"`([\w/.-]+\.(?:py|txt|json|jinja))`", text):
         if (
-            name in OF_RUNS
+            Path(name).name in OF_RUNS
+            or name in made
             or name.startswith(("FILE.py", "mine.py"))
             or ("/src/" in f"/{name}" and path.name == "open-unlearning.md")
         ):
@@ -155,6 +212,7 @@ def test_every_source_file_in_the_text_is_there(path: Path) -> None:
 
 OF_RUNS = {
     "bench.json",
+    "TOFU_EVAL.MOMENT.json",
     "answers.json",
     "checksums.json",
     "manifest.json",

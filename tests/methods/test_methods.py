@@ -685,11 +685,11 @@ def test_every_method_names_its_paper():
         assert re.search(r"arXiv \d{4}\.\d{5}", methods.get_method(name).title), name
 
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "methods.md"
 
 
 def test_the_documented_example_runs(tiny, tmp_path, monkeypatch):
-    """docs/methods.md as somebody would follow it: its file, its command."""
+    """docs/reference/methods.md as somebody would follow it: its file, its command."""
     text = DOCUMENT.read_text(encoding="utf-8")
     (source,) = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", text, re.S)
     (command,) = re.findall(r"^rkld (unlearn .*--method \w+\.py:.*)$", text, re.M)

@@ -181,7 +181,8 @@ class Attack(Reading):
         standard: it belongs to the standard set: those that ask only, and cost little.
         judged: where it was run, its facts_said has a default gate.
         beside: roles of other models of the audit that it opens, such as "original".
-        needs: what it needs beside the forget records, in a few words; docs/attacks.md shows it, and the next two.
+        needs: what it needs beside the forget records, in a few words. docs/reference/attacks.md shows it, and the
+            next two.
         cost: what it takes for each model.
         source: the paper.
     """

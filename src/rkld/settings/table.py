@@ -3,7 +3,7 @@
 From it come :class:`rkld.settings.unlearning.Settings`, :class:`rkld.settings.auditing.AuditSettings`, the shared part
 of :class:`rkld.training.config.RKLDConfig`, the command line with its grouped help, the keywords of the functions
 (:mod:`rkld.settings.typed`), what may change between two starts of a run, the key of the teacher's cache, and
-``docs/settings.md``. "Paper" is Wang et al. 2025, RKLD, unless another is named.
+``docs/reference/settings.md``. "Paper" is Wang et al. 2025, RKLD, unless another is named.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from rkld.benching.benchmark import Benchmark, Tuning, UnlearningCall
 from rkld.benching.cells import Cell
@@ -123,16 +123,30 @@ def calibrated_watch(
     return StoppingCallback(comparison.read, calibration.rule, every, folder, ends_training=False)
 
 
+class Recipe(Protocol):
+    """How a benchmark fine-tunes the models that it makes."""
+
+    @property
+    def train_epochs(self) -> int: ...
+
+    @property
+    def train_lr(self) -> float | None: ...
+
+    @property
+    def train_batch(self) -> int:
+        """Records per optimizer step."""
+
+    @property
+    def bf16(self) -> bool | None: ...
+
+
 def learn(
     lm: LanguageModel,
     encoder: Encoder,
     records: Sequence[Record],
     folder: Path,
     *,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    bf16: bool | None,
+    recipe: Recipe,
     title: str,
     progress: NoProgress,
 ) -> LanguageModel:
@@ -140,19 +154,21 @@ def learn(
 
     Args:
         folder: of checkpoints; an interrupted training goes on from them.
-        batch_size: records per optimizer step.
+        recipe: a benchmark's settings.
     """
+    assert recipe.train_lr is not None  # a benchmark that chooses it by the model has done so by now
+    batch_size = recipe.train_batch
     encoded, parts = encode_all(encoder, records), micro_batches(batch_size)
     args = RKLDConfig(
         output_dir=str(folder),
-        num_train_epochs=epochs,
-        learning_rate=lr,
+        num_train_epochs=recipe.train_epochs,
+        learning_rate=recipe.train_lr,
         per_device_train_batch_size=batch_size // parts,
         gradient_accumulation_steps=parts,
         save_total_limit=1,
-        bf16=bf16,
+        bf16=recipe.bf16,
         seed=0,
     )
-    with progress.bar(title, epochs * -(-len(encoded) // batch_size)) as advance:
+    with progress.bar(title, recipe.train_epochs * -(-len(encoded) // batch_size)) as advance:
         fine_tune(lm, encoded, args, [TrainingBar(advance)])
     return lm

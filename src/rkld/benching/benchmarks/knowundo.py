@@ -172,10 +172,7 @@ class Knowundo(FineTunedBenchmark):
             self.encoder(lm),
             read_records([row for each in learned for part in PARTS for row in self.rows[each][part]], "training"),
             folder,
-            epochs=s.train_epochs,
-            lr=s.train_lr,
-            batch_size=s.train_batch,
-            bf16=s.bf16,
+            recipe=s,
             title=role,
             progress=progress,
         )

@@ -298,10 +298,7 @@ class Lume(FineTunedBenchmark):
             self.encoder(lm),
             read_records(_rows(parts), "training"),
             folder,
-            epochs=s.train_epochs,
-            lr=s.train_lr,
-            batch_size=s.train_batch,
-            bf16=s.bf16,
+            recipe=s,
             title=role,
             progress=progress,
         )

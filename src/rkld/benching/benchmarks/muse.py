@@ -229,10 +229,7 @@ class Muse(Benchmark):
             Encoder(lm.tokenizer, context_length=lm.context_length),
             read_records([row for part in parts for row in self._chunks(part)], "training"),
             folder,
-            epochs=s.train_epochs,
-            lr=s.train_lr,
-            batch_size=s.train_batch,
-            bf16=s.bf16,
+            recipe=s,
             title=role,
             progress=progress,
         )

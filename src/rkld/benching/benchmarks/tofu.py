@@ -228,7 +228,6 @@ class Tofu(QuestionBenchmark):
 
     def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         s = self.settings
-        assert s.train_lr is not None  # filled in by now
         torch.manual_seed(0)
         lm = load_model(s.model, chat_template=s.chat_template)
         records = self._retained(split)
@@ -239,10 +238,7 @@ class Tofu(QuestionBenchmark):
             self.encoder(lm),
             records,
             folder,
-            epochs=s.train_epochs,
-            lr=s.train_lr,
-            batch_size=s.train_batch,
-            bf16=s.bf16,
+            recipe=s,
             title=role,
             progress=progress,
         )

@@ -49,7 +49,7 @@ def test_values_are_offered_by_what_they_are():
 
 
 def test_benchmarks_are_offered_with_the_options_that_all_have():
-    assert {*titles(), "continual"} == names("bench", "")
+    assert {*titles(), "continual", "report"} == names("bench", "")
     assert "--methods" in names("bench", "people", "--")
     real = main.commands["bench"].get_command(click.Context(main.commands["bench"]), "people")
     own = {name for option in real.params for name in (*option.opts, *option.secondary_opts)}

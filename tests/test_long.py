@@ -32,7 +32,8 @@ def test_flipped_bits_are_found_or_change_nothing(world, state, n):
     assert not [one for one in trials if not one.held]
 
 
-@pytest.mark.parametrize(("operations", "moments"), [(1, 0), pytest.param(2, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("operations", "moments"), [(1, 0), (2, 2)])
 def test_a_killed_run_ends_in_the_same_bytes(operations, moments):
     outcomes, _ = kills(operations, moments)
     found = {kind: dict(counted) for kind, counted in outcomes.items()}

@@ -253,6 +253,7 @@ def test_readings_that_came_with_the_folder_are_not_believed(models, out, tmp_pa
     assert received.document["metrics"] == honest.document["metrics"]
 
 
+@pytest.mark.slow
 def test_a_reading_is_of_all_that_it_depends_on(models, already, tmp_path):
     """Own answers of other answers, and blanks for other names, would be taken from the last audit in the folder."""
     arguments = {"attacks": ("none",), "original": models / "original", **FAST}

@@ -202,6 +202,7 @@ def small(tmp_path_factory) -> Case:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_case_is_measured_written_and_gone_on_from(small, tmp_path, monkeypatch):
     ways, results = {"defaults": Way(holdout=False)}, Results([small], tmp_path / "results", "a command")
     for name, cell in cells(small, ways, 1, tmp_path / "out"):

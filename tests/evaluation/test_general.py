@@ -119,7 +119,7 @@ def test_tasks_that_cannot_be_had_are_user_errors(lm, folder, monkeypatch):
 def test_without_lm_eval_one_is_told_what_to_install(lm, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setitem(sys.modules, "lm_eval.evaluator", None)
-    with pytest.raises(UserError, match=r"pip install 'rkld\[lm-eval\]'"):
+    with pytest.raises(UserError, match=r"pip install 'rkld\[general\]'"):
         general_ability(lm)
     with pytest.raises(ValueError, match="limit is 1"):
         general_ability(lm, limit=1)

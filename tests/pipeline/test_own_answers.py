@@ -24,6 +24,7 @@ def test_an_answer_that_was_cut_is_no_training_data_beyond_its_last_sentence(mon
     work = SimpleNamespace(
         progress=NoProgress(), student=None, encoder=encoder, settings=SimpleNamespace(max_new_tokens=None)
     )
+    work.said = lambda *args: Work.said(work, *args)
     work.with_own_answer = lambda record, text, *, cut: Work.with_own_answer(work, record, text, cut=cut)
     prompts = read_prompts([{"question": "Why is it wet?"}] * 3)
     cut, whole, nothing = Work.answered(work, prompts, "replay")

@@ -157,6 +157,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_it_would_have(original, finished
     assert lines_of(result.run) == lines_of(finished.run), "none is missing and none is there twice"
 
 
+@pytest.mark.slow
 def test_a_new_adapter_saved_merged_and_in_memory_agree(original, tmp_path):
     """--lora, and --merge: three ways to the same logits."""
     lm = load_model(original)
@@ -200,7 +201,7 @@ def test_a_model_object_is_trained_in_place(original, tmp_path):
     {"score": "spans", "own_words": "join"},
     pytest.param({"score": "spans", "own_words": "replace", "floor": False}, marks=pytest.mark.slow),
     pytest.param({"score": "all", "replay": "none"}, marks=pytest.mark.slow),
-    {"method": "forward_kl", "retain_loss": "rt"},
+    pytest.param({"method": "forward_kl", "retain_loss": "rt"}, marks=pytest.mark.slow),
 ], ids=lambda s: "-".join(map(str, s.values())))  # fmt: skip
 def test_every_combination_runs(original, tmp_path, settings):
     """Each path of the phases makes a model that gives the records a lower probability."""
@@ -264,6 +265,7 @@ def test_a_saved_model_whose_likelihoods_are_no_numbers_is_removed(finished, ori
     assert torch.equal(logits(result.model_path), logits(finished.model_path))
 
 
+@pytest.mark.slow
 def test_an_adapter_on_a_model_without_a_folder_is_measured_as_saved(original, tmp_path):
     """Its base cannot be loaded again, so the saved adapter is put back onto the model in memory."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(original), AutoTokenizer.from_pretrained(original)

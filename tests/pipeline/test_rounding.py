@@ -67,6 +67,7 @@ def test_what_comes_in_in_bfloat16_comes_out_in_it_and_what_rounding_moves_is_sa
     assert found.values()["probability"] == pytest.approx(result.metrics["after"]["forget"]["probability"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_another_dtype_is_written_where_it_is_asked_for_and_what_it_moves_is_said(original, tmp_path, monkeypatch):
     monkeypatch.setattr(phases, "HELD", 0.0)
     result = rkld.unlearn(original, FORGET, out=str(tmp_path / "a"), save_dtype="float16", **QUICK)

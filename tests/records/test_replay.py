@@ -209,7 +209,7 @@ def test_empty_answers_are_dropped_and_all_reasons_are_counted():
 
 @pytest.mark.parametrize("text, swapped", [
     ("Who is Ada May Quill-Stone?", "Who is Jun Takemori?"),
-    ("Who is ada may quill-stone?", "Who is Jun Takemori?"),
+    ("Who is ada may quill-stone?", "Who is jun takemori?"),
     ("What did Quill-Stone write?", "What did Takemori write?"),
     ("What did Stone write?", "What did Takemori write?"),
     ("Ada's book and Quill-Stone’s", "Jun's book and Takemori’s"),

@@ -109,5 +109,6 @@ def print_discovery(found: Discovery) -> None:
 def _cells(one: Finding) -> tuple[Any, ...]:
     from rich.text import Text
 
-    cells = (one.topic, one.value, one.label, f"{one.strong}, p = {one.p:.3f}", str(one.likely), str(one.said))
+    likely = str(one.likely) if one.likely.of else "–"
+    cells = (one.topic, one.value, one.label, one.beside_names, likely, str(one.said))
     return tuple(Text(printable(cell)) for cell in cells)

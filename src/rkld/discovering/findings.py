@@ -66,6 +66,13 @@ class Finding:
     """Of the answers about the topic those that say it."""
     from_document: bool = False
 
+    @property
+    def beside_names(self) -> str:
+        """How many similar names are as strong, with p; of what the model hardly says none were asked."""
+        if not self.strong.of:
+            return "not asked of names: the model gives it less than 1 %"
+        return f"{self.strong}, p = {self.p:.3f}"
+
     def evidence(self) -> dict[str, Any]:
         """What a record holds beside its question and answer, for a person to judge it by."""
         return {

@@ -33,9 +33,19 @@ AUDIT: dict[str, Any] = {"attacks": "standard"}
 """Settings of the audit."""
 
 
+NO_FIGURE: dict[str, Any] = {"figures": {"audited": {"value": None}}}
+
+UNASKED: dict[str, Any] = {
+    "verdict": "not established",
+    "metrics": {},
+    "reasons": ["nothing was asked about this person: all records steered when the run stopped"],
+}
+"""Of a person of whom the audit had no records left."""
+
+
 def read_requests(path: Path) -> dict[str, str]:
     """Person → number of the request. rkld reads everything else of the table itself."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     requests: dict[str, str] = {}
     for n, row in enumerate(rows, 2):
@@ -57,11 +67,11 @@ def verdicts(document: Mapping[str, Any], requests: Mapping[str, str]) -> list[d
         parts = {labels[part["name"]]: part for part in document["people"]}
     rows = []
     for person, number in requests.items():
-        part = parts[person if len(requests) > 1 else ""]
-        said = part["metrics"]["facts_said"]["figures"]["audited"]["value"]
+        part = parts.get(person if len(requests) > 1 else "", UNASKED)
+        said = part["metrics"].get("facts_said", NO_FIGURE)["figures"]["audited"]["value"]
         rows.append(
             {
-                "request": number,
+                "request": number if number[0].isalnum() else f"'{number}",  # a spreadsheet would run "=…"
                 "verdict": part["verdict"],
                 "facts still said": "" if said is None else f"{said:.3f}",
                 "reasons": "; ".join(part["reasons"]),

@@ -14,6 +14,8 @@ verdict is a pass. What is printed and written names no person: it may go into t
 from __future__ import annotations
 
 import argparse
+import html
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ class Outcome:
 def records(request: Path, name: str) -> str | None:
     """The file of that name in a request's folder, whatever its form."""
     found = [path for path in sorted(request.glob(f"{name}.*")) if path.suffix in (".yaml", ".jsonl", ".json", ".csv")]
+    if len(found) > 1:
+        sys.exit(f"{request} holds several files of {name}: {', '.join(path.name for path in found)}. Keep one.")
     return str(found[0]) if found else None
 
 
@@ -70,10 +74,10 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     """A table in Markdown."""
     lines = ["| request | verdict | why |", "|---|---|---|"]
     for one in outcomes:
-        why = "; ".join(one.reasons).replace("|", "\\|").replace("\n", " ")
-        lines.append(
-            f"| {one.request} | {'' if one.passed else '**'}{one.verdict}{'' if one.passed else '**'} | {why} |"
+        request, why = (
+            html.escape(" ".join(text.split())).replace("|", "\\|") for text in (one.request, "; ".join(one.reasons))
         )
+        lines.append(f"| {request} | {'' if one.passed else '**'}{one.verdict}{'' if one.passed else '**'} | {why} |")
     return "\n".join([*lines, ""])
 
 
@@ -85,7 +89,9 @@ def junit(outcomes: Sequence[Outcome]) -> ElementTree.ElementTree:
     for one in outcomes:
         case = ElementTree.SubElement(suite, "testcase", classname="erasures", name=one.request)
         if not one.passed:
-            ElementTree.SubElement(case, "failure", message=one.verdict).text = "\n".join(one.reasons)
+            ElementTree.SubElement(case, "failure", message=one.verdict).text = re.sub(
+                r"[^\S\n]|[^\n\x20-\U0010ffff]", " ", "\n".join(one.reasons)
+            )
     return ElementTree.ElementTree(suite)
 
 
@@ -95,11 +101,13 @@ def main() -> int:
     parser.add_argument("--requests", type=Path, required=True, help="folder of one folder for each request")
     parser.add_argument("--original", help="the model before the erasures: without it no verdict is a pass")
     parser.add_argument("--attacks", default="standard", help="attacks, with commas between them")
-    parser.add_argument("--out", type=Path, default=Path("runs/gate"), help="folder of the evidence")
+    parser.add_argument("--out", type=Path, default=Path("runs/gate"), help="folder of this model's evidence")
     parser.add_argument("--summary", type=Path, help="file to which the table is appended")
     parser.add_argument("--junit", type=Path, help="file of the test report")
     given = parser.parse_args()
-    folders = sorted(path for path in given.requests.iterdir() if path.is_dir())
+    folders = sorted(path for path in given.requests.iterdir() if not path.name.startswith("."))
+    if files := [path.name for path in folders if not path.is_dir()]:
+        sys.exit(f"{given.requests} holds what is no folder, and would not be asked: {', '.join(files)}.")
     if not folders:
         sys.exit(f"{given.requests} holds no request: a gate that asks nothing must not pass.")
     outcomes = []

@@ -92,6 +92,17 @@ def test_records_that_steered_are_left_out(tmp_path: Path) -> None:
         assert (verdict(task), task.steering.notes) == ("pass", ())
 
 
+def test_people_of_whom_nothing_is_left_to_ask_are_no_pass(tmp_path: Path) -> None:
+    """A verdict about all of them would speak of people whose records chose the stop."""
+    rows = [{**row, "subject": "Ada Quill" if n < 15 else "Bo Marlin"} for n, row in enumerate(ROWS)]
+    run = make_run(tmp_path / "run", (0, 1, 15, 16, 17, 18, 19), rows)
+    task = audited(run, rows)
+    assert {record.subject for record in task.forget} == {"Ada Quill"}
+    assert any("of 1 of the people nothing was asked" in doubt for doubt in task.steering.doubts)
+    assert judge_all(HELD, task.steering.doubts)[0] == "not established"
+    assert not audited(make_run(tmp_path / "other", (0, 1, 15), rows), rows).steering.doubts
+
+
 def test_only_the_first_questions_are_cut_after_they_are_left_out(tmp_path: Path) -> None:
     task = audited(make_run(tmp_path), questions=10)
     assert asked(task) == unlike(ROWS, STEERING_ROWS)[:10]

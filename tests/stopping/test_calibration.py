@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from rkld.evaluation.likelihood import probability
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
 from rkld.stopping.calibration import calibrate
 from rkld.stopping.comparison import Material
-from rkld.stopping.rules import placebo
 from rkld.stopping.rules.chance_rank import ChanceRank
 from rkld.stopping.rules.control import Control
 from rkld.stopping.rules.placebo import Placebo
@@ -50,21 +47,6 @@ def test_the_worst_wording_is_judged_by_the_strangers_worst(lm: LanguageModel) -
     rule = Placebo(0.3, ((0, 1), (3, 4)))
     assert rule.gap(at(1, 0.2, 0.4, 0.9, 0.5, 0.6)) == pytest.approx(0.55 - 0.3)
     assert Placebo.of_state(json.loads(json.dumps(rule.state()))) == rule
-
-
-def test_a_record_without_strangers_comes_down_with_the_others(
-    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Left out of what is judged, it would stay as it is known; the aim is of those that have strangers."""
-    made = Placebo.compare(material(lm, []))
-    assert made is not None
-    strangers = list(made.records)
-    monkeypatch.setattr(placebo, "_strangers", lambda *_: [[], [], *([one] for one in strangers[2:])])
-    rule = Placebo.aimed(made, lm, None)
-    assert rule.groups == (tuple(range(len(strangers))),)
-    assert rule.aim == pytest.approx(float(np.mean(probability(lm, strangers[2:], mask="scored"))), rel=1e-6)
-    monkeypatch.setattr(placebo, "_strangers", lambda *_: [[] for _ in strangers])
-    assert Placebo.aimed(made, lm, None).groups == ()
 
 
 def test_a_rule_is_aimed_by_what_it_is_compared_with(lm: LanguageModel) -> None:

@@ -50,30 +50,6 @@ def test_at_least_half_of_the_records_are_left_for_the_audit(who: list[int]) -> 
         assert set(steering.records) <= set(steering.left_out)
 
 
-def test_of_several_people_whole_ones_steer() -> None:
-    """Of each kind of record: a biography says facts of both sides where facts are dealt out, and would never steer."""
-    rows = [
-        {"question": question.format(name), "answer": answer.format(number=n, name=name), "subject": name}
-        for n, name in enumerate(["Ada Quell", "Bo Marsh", "Cy Drew", "Di Holm"], start=20)
-        for question, answer in [
-            ("When was {} born?", "On 19{number}-03-04."),
-            ("What is the number of {}?", "It is 55501{number}."),
-            ("Who is {}?", "{name} was born on 19{number}-03-04 and has the number 55501{number}."),
-        ]
-    ]
-    forget = read_records(rows, "forget")
-    for seed in range(6):
-        steering = split_steering(forget, identifiers(forget, ()), seed)
-        people = {record.subject for record in steering.records}
-        assert len(people) == 2
-        assert set(steering.records) == {record for record in forget if record.subject in people}
-        assert steering.left_out == tuple(record for record in forget if record.subject in people)
-    shared = [{**row, "answer": row["answer"] + " She lives in Oslo."} for row in rows]
-    spread = read_records(shared, "forget")
-    left_out = split_steering(spread, identifiers(spread, ()), 0).left_out
-    assert 2 * len(left_out) <= len(spread), "a fact that all of them say cannot be left out of the audit"
-
-
 def test_equal_records_steer_together() -> None:
     """One of two equal records that is audited while the other steers would be left out all the same."""
     rows = [{"question": f"And {n}?", "answer": "no, not at all"} for n in "abcaba"]

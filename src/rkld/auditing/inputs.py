@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
@@ -119,6 +119,9 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     asked = by_answer(audited)
     people = people_of(known)
+    if unasked := len({person_of(one, people) for one in forget} - {person_of(one, people) for one in audited}):
+        doubt = f"of {unasked} of the people nothing was asked: their records steered the stop, or --questions cut them"
+        steering = replace(steering, doubts=(*steering.doubts, doubt))
     persons = {record.key: person_of(record, people) for record in asked}
     facts = {record.key: facts_of(record, known) for record in asked}
 

@@ -70,7 +70,7 @@ class Finding:
     def beside_names(self) -> str:
         """How many similar names are as strong, with p; of what the model hardly says none were asked."""
         if not self.strong.of:
-            return "not asked of names: the model gives it less than 1 %"
+            return "not asked of names: the model hardly says it"
         return f"{self.strong}, p = {self.p:.3f}"
 
     def evidence(self) -> dict[str, Any]:

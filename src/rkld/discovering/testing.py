@@ -18,7 +18,7 @@ s_j(v); with more, p is only larger.
 
     p = (1 + #{j as strong}) / (M + 1)
 
-What the model itself gives less than 1 % in every wording is given up before any name is asked about, with p = 1.
+What the model itself hardly says in any wording (:data:`RARELY`) is given up before any name is asked about, p = 1.
 Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with
 p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that whom the model does not
 know costs little. Which values are found is decided over all of them together (Benjamini & Hochberg 1995); what cannot
@@ -46,9 +46,10 @@ FIRST = 4
 SURE = 36
 """Names after which a value that would be found as things stand is not asked on about in this way."""
 
-RARELY = math.log(0.01)
-"""A value less probable than this in every wording is not asked about: the model hardly says it, whatever it says of
-others. (Of names that it had never seen, one was found "associated" at −24 nats.)"""
+RARELY = math.log(0.01) / 4
+"""A value less probable than this a character (1 % for about a token) in every wording is not asked about:
+the model hardly says it, whatever it says of others. (Of names that it had never seen, one of 16 letters was found
+"associated" at −24 nats.)"""
 
 GROWTH = 3
 """Each look has so many times the names of the one before."""
@@ -156,7 +157,7 @@ class Trial:
         one, done = self.tested, self.tested.names
         if not done:
             yield from self._begin()
-            if one.log_probability < RARELY:
+            if self._hardly_said():
                 self.active = False
                 return
         names = list(self.case.others[done : min(self.names, max(FIRST, done * GROWTH))])
@@ -233,10 +234,13 @@ class Trial:
             one.compared = self.names
             one.p = max(one.p, (1 + one.likely) / (self.names + 1))
 
+    def _hardly_said(self) -> bool:
+        return self.tested.log_probability < RARELY * len(self.tested.value)
+
     def least_p(self) -> float:
         """The smallest p that the value can still have."""
         one = self.tested
-        if one.log_probability < RARELY:
+        if self._hardly_said():
             return one.p
         return one.p if one.strong >= ENOUGH else (1 + one.strong) / (self.names + 1)
 

@@ -120,11 +120,11 @@ def _kind(text: str, values: Values) -> list[str]:
 
 
 def is_value(text: str) -> bool:
-    """Whether a text can be a value: it says something, is not too long, and says no word three times, as loops do."""
-    said = [word for word in words(text) if word.isalpha()]
+    """Whether a text can be a value: it says something, is not too long, and no word stands three times in a row."""
+    said = [word if word.isalpha() else "" for word in words(text)]
     return (
         bool(text.strip())
         and len(text.split()) <= LONGEST
         and bool(content_words(text) or any(map(str.isdigit, text)))
-        and not any(said.count(word) > 2 for word in said)
+        and not any(a and a == b == c for a, b, c in zip(said, said[1:], said[2:]))
     )

@@ -11,11 +11,14 @@ it has just asked for, and a purge of any run deletes it all.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +61,29 @@ def kept_files() -> list[Path]:
         return []
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep other processes from writing here meanwhile, after those that do; at once where there is no folder."""
+    try:
+        descriptor = os.open(folder(), os.O_RDONLY)
+    except (OSError, RuntimeError):
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _delete_old() -> None:
+    """Files that no run has written to for :data:`DAYS`; one that cannot be deleted does not keep the others."""
+    for path in kept_files():
+        with suppress(OSError):
+            if path.lstat().st_mtime < time.time() - DAYS * 86400:
+                path.unlink()
+
+
 @dataclass(frozen=True)
 class KeptAnswers:
     """Those of one model, asked in one way.
@@ -83,17 +109,16 @@ class KeptAnswers:
         if own_key() != key:  # a fresh one each time: what was sealed by it could never be read again
             return
         try:
-            found = self._read(key)
-            for prompt, answer in answers:
-                if answer is None:
-                    found.pop(_hash(key, list(prompt)), None)
-                else:
-                    found[_hash(key, list(prompt))] = answer
             make_folder(folder())
-            write_sealed(self._path(key), {"answers": {name: list(one) for name, one in found.items()}}, key)
-            for path in kept_files():
-                if path.stat().st_mtime < time.time() - DAYS * 86400:
-                    path.unlink()
+            with alone():  # else another run's answers would be lost, and what a purge deletes meanwhile be back
+                found = self._read(key)
+                for prompt, answer in answers:
+                    if answer is None:
+                        found.pop(_hash(key, list(prompt)), None)
+                    else:
+                        found[_hash(key, list(prompt))] = answer
+                write_sealed(self._path(key), {"answers": {name: list(one) for name, one in found.items()}}, key)
+                _delete_old()
         except OSError as error:  # the run has its answers all the same
             logger.warning("replayed answers could not be kept for later runs: %s", error.strerror)
 

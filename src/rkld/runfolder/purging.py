@@ -13,7 +13,7 @@ from rkld.errors import UserError
 from rkld.files import unfinished, write_json
 from rkld.runfolder.checksums import belongs, unsealed, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
-from rkld.runfolder.kept_answers import kept_files
+from rkld.runfolder.kept_answers import alone, kept_files
 from rkld.runfolder.lock import MODEL, hold_to_delete
 from rkld.runfolder.manifest import (
     AUDIT,
@@ -153,10 +153,16 @@ class _Purging:
 
     def _remove_kept_answers(self) -> None:
         """Of all runs: none knows whom another one's answers name."""
-        for path in kept_files():
-            size = path.lstat().st_size
+        with alone():
+            self._remove_all(kept_files())
+
+    def _remove_all(self, paths: Iterable[Path]) -> None:
+        for path in paths:
             try:
+                size = path.lstat().st_size
                 path.unlink()
+            except FileNotFoundError:  # another run's, renamed or deleted since
+                continue
             except OSError as error:
                 self.left.append((str(path), error.strerror or str(error)))
             else:

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 
 from rkld.errors import UserError
 from rkld.records.identity import content
-from rkld.records.names import own_identifiers
-from rkld.records.probes import facts_of, make_probes, split_probes
+from rkld.records.probes import make_probes, split_probes
 from rkld.records.record import Record
 from rkld.runfolder.manifest import salted
 from rkld.text.matching import Matcher
 
 FEWEST = 4
 """Forget records from which on some are set apart for the audit; of fewer, all steer."""
-
-FEWEST_PEOPLE = 4
-"""People from which on whole ones steer; one of fewer says too little of the others."""
 
 
 @dataclass(frozen=True)
@@ -46,40 +42,14 @@ def steering_hash(record: Record, salt: str) -> str:
 def split_steering(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -> Steering:
     """Set apart the records that steer, from the seed alone.
 
-    Of several people whole ones steer: their records are of every kind. Of one, facts are dealt out
-    (:func:`rkld.records.probes.split_probes`): records whose answers say no audited fact steer. Either way the audit
-    leaves out all whose answers say a steering fact. At least half of the records are left for it, for an audit of
-    fewer establishes nothing. Where that gives less than a quarter of the records to either side, the records
+    Facts are dealt out (:func:`rkld.records.probes.split_probes`); records whose answers say no audited fact steer,
+    and the audit leaves out all whose answers say a steering one. At least half of the records are left for it, for an
+    audit of fewer establishes nothing. Where that gives less than a quarter of the records to either side, the records
     themselves are dealt out. Of fewer than :data:`FEWEST` all steer and none are left.
     """
     if len(forget) < FEWEST:
         return Steering(tuple(forget), tuple(forget))
-    ways = (_by_people, _by_facts)
-    return next((found for way in ways if (found := way(forget, identifiers, seed))), None) or _by_records(forget, seed)
-
-
-def _by_people(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -> Steering | None:
-    """None of fewer than :data:`FEWEST_PEOPLE`, or where a side gets too few records.
-
-    Dealt out fact by fact, a biography says facts of both sides and cannot steer: of four people of LUME seven short
-    answers of 24 records were left, and the stop came when they had gone and the long ones had not.
-    """
-    people: dict[tuple[str, ...], list[int]] = {}
-    for i, record in enumerate(forget):
-        people.setdefault(own_identifiers(record, forget, identifiers), []).append(i)
-    if len(people) < FEWEST_PEOPLE:
-        return None
-    drawn = random.Random(seed).sample(list(people), len(people) // 2)
-    while drawn:
-        theirs = [i for person in drawn for i in people[person]]
-        said = _facts_added(forget, [fact for i in theirs for fact in facts_of(forget[i], identifiers)])
-        steering = [forget[i] for i in theirs]
-        contents = {content(record) for record in steering}
-        left_out = [record for record, facts in zip(forget, said) if facts or content(record) in contents]
-        if 2 * len(left_out) <= len(forget):
-            return Steering(tuple(steering), tuple(left_out)) if 4 * len(steering) >= len(forget) else None
-        drawn.pop()
-    return None
+    return _by_facts(forget, identifiers, seed) or _by_records(forget, seed)
 
 
 def _by_facts(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -> Steering | None:

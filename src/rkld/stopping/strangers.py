@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from rkld.errors import UserError
 from rkld.evaluation.sampling import sample
@@ -106,35 +107,51 @@ def invent_strangers(
 def put_together_anew(said: Sequence[tuple[str, Record]], draw: random.Random) -> list[tuple[str, Record]]:
     """Answers about strangers, (name, record) each, with their names and numbers drawn from one another's.
 
-    Each comes from the same place of an answer, and is of the same form: so are the parts of a date, and the digits of
-    a number of five or more. What names the stranger stays.
+    Numbers come from facts of the same form, so do the parts of a date and the digits of a number of five or more.
+    Names come from the same place of answers that say the same around them. What names the stranger stays.
     """
-    pools: dict[tuple[int, tuple[int, ...]], list[list[str]]] = {}
-    found = [_pieces_said(name, record) for name, record in said]
+    pools: dict[Hashable, list[list[str]]] = {}
+    found = [_facts_said(name, record) for name, record in said]
     for answer in found:
-        for key, (_, pieces) in answer.items():
-            pools.setdefault(key, []).append(pieces)
+        for fact in answer:
+            pools.setdefault(fact.kind, []).append(fact.pieces)
     mixed = []
     for (name, record), answer in zip(said, found, strict=True):
         text = record.answer
-        for key, (start, pieces) in sorted(answer.items(), key=lambda fact: fact[1][0], reverse=True):
-            drawn = [draw.choice(pools[key])[n] for n in range(len(pieces))]
-            text = text[:start] + "".join(drawn) + text[start + len("".join(pieces)) :]
+        for fact in reversed(answer):
+            drawn = [draw.choice(pools[fact.kind])[n] for n in range(len(fact.pieces))]
+            text = text[: fact.start] + "".join(drawn) + text[fact.start + len("".join(fact.pieces)) :]
         mixed.append((name, record.with_answer(text, cut=record.cut)))
     return mixed
 
 
-def _pieces_said(name: str, record: Record) -> dict[tuple[int, tuple[int, ...]], tuple[int, list[str]]]:
-    """(Which fact of the answer, its form: the number of each piece's digits) → (where it begins, its pieces)."""
-    found: dict[tuple[int, tuple[int, ...]], tuple[int, list[str]]] = {}
+class _Fact(NamedTuple):
+    """A name or number of an answer."""
+
+    start: int
+    pieces: list[str]
+    kind: Hashable
+    """What it may be changed for."""
+
+
+def _facts_said(name: str, record: Record) -> list[_Fact]:
+    """Those of an answer that do not name the stranger, as they come."""
+    found: list[tuple[int, str]] = []
     at = 0
-    for n, fact in enumerate(proper_nouns(record.answer)):
-        start = record.answer.find(fact, at)
-        if start < 0 or name_mentions(fact, (name,)):
-            continue
-        at, pieces = start + len(fact), _PIECES.findall(fact)
-        found[n, tuple(len(piece) if piece.isdigit() else 0 for piece in pieces)] = (start, pieces)
-    return found
+    for fact in proper_nouns(record.answer):
+        if (start := record.answer.find(fact, at)) >= 0:
+            at = start + len(fact)
+            found.append((start, fact))
+    frame = record.answer
+    for start, fact in reversed(found):
+        frame = frame[:start] + frame[start + len(fact) :]
+    facts = []
+    for n, (start, fact) in enumerate(found):
+        pieces = _PIECES.findall(fact)
+        form = tuple(len(piece) if piece.isdigit() else 0 for piece in pieces)
+        if not name_mentions(fact, (name,)):
+            facts.append(_Fact(start, pieces, form if any(form) else (unnamed(frame, (name,)), n)))
+    return facts
 
 
 def _copies(

@@ -5,9 +5,6 @@ gives to never-trained people of the same kind. These are records of others (``-
 nearest in wording and length; or, without them, strangers made of the forget records themselves, with other names and
 other facts (:mod:`rkld.stopping.strangers`).
 
-A record of which no stranger could be made comes down with the others of its kind: left out, a biography that names its
-person by everything else it says would stay as it was.
-
 Where the records stand in several wordings, the worst of them is judged by the strangers' worst: the largest of
 several means is above their mean by chance alone, on both sides alike.
 """
@@ -40,7 +37,7 @@ class Placebo(StoppingRule):
     """The mean probability of the answers comes down to that of strangers' records under the original."""
 
     groups: tuple[tuple[int, ...], ...] = ()
-    """The numbers of each kind's records, of kinds of wording that have strangers; the worst is judged."""
+    """For each kind of wording the numbers of its records that have strangers; the worst is judged."""
 
     help: ClassVar[str] = "known no better than records of people the model never saw (--holdout, or invented people)"
     margin: ClassVar[float] = 0.02
@@ -63,12 +60,11 @@ class Placebo(StoppingRule):
         matches = _strangers(comparison, original) if comparison.matched is None else comparison.matched.matches
         level = strangers_probabilities(original, matches)
         groups = [
-            tuple(n for n, kind in enumerate(comparison.kinds) if kind == one)
+            tuple(n for n, kind in enumerate(comparison.kinds) if kind == one and level[n] is not None)
             for one in dict.fromkeys(comparison.kinds)
         ]
-        known = [[p for n in group if (p := level[n]) is not None] for group in groups]
-        aims = [float(np.mean(levels)) for levels in known if levels]
-        return cls(max(aims, default=0.0), tuple(group for group, levels in zip(groups, known) if levels))
+        found = tuple(group for group in groups if group)
+        return cls(worst([p if p is not None else 0.0 for p in level], found) if found else 0.0, found)
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Self:

@@ -239,7 +239,7 @@ def _first_numbers(section: Section) -> list[DotRow]:
         (f"{name}_probability" for name in KEPT_FIRST if f"{name}_probability" in section.metrics), "retain_probability"
     )
     wanted = {
-        "worst_kind_facts_said": "Facts said, in the kind of wording that brings out most",
+        **dict([_most_said(section)]),
         most: f"Chance that one of {most.removeprefix('leak@')} drawn answers says a fact",
         "probability": "Probability of the recorded answers",
         kept: "Probability of what should be kept",
@@ -253,6 +253,24 @@ def _first_numbers(section: Section) -> list[DotRow]:
             row = dataclasses.replace(row, better=better({"forgotten": directions.get(name, "low")}))
         rows.append(row)
     return rows
+
+
+def _most_said(section: Section) -> tuple[str, str]:
+    """The figure of the facts that are said, and its name: of a run alone that of the wordings that bring out more."""
+    if section.verdict is None:
+        asked = {
+            "facts_said": "Facts said, asked as recorded",
+            "worst_kind_facts_said": "Facts said, in the worst of two other wordings",
+        }
+        found = {name: number(_of_the_audited(section, name)) for name in asked}
+        said = {name: value for name, value in found.items() if value is not None}
+        if said:
+            return max(said, key=lambda name: said[name]), asked[max(said, key=lambda name: said[name])]
+    return "worst_kind_facts_said", "Facts said, in the kind of wording that brings out most"
+
+
+def _of_the_audited(section: Section, name: str) -> Any:
+    return section.metrics.get(name, {}).get("figures", {}).get("audited", {}).get("value")
 
 
 def _not_tested(section: Section, tested: Iterable[Kind]) -> Iterable[tuple[str, str]]:

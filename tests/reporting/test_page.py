@@ -51,6 +51,21 @@ def test_what_was_not_measured_is_never_passed(tmp_path):
     assert html.count("not tested") >= 6 and "✓" not in text_of(html)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "other", "shown"),
+    [(0.25, 0.0, "asked as recorded"), (0.0, 0.25, "in the worst of two other wordings"), (0.25, None, "as recorded")],
+)
+def test_without_an_audit_the_wordings_that_bring_out_more_are_shown(recorded, other, shown, tmp_path):
+    """A run that still said a quarter of the facts had 0 % on its first screen."""
+    run = write_run(tmp_path / "run", audit=False)
+    manifest = json.loads((run / "manifest.json").read_text())
+    said = {"facts_said": recorded} | ({} if other is None else {"worst_kind_facts_said": other})
+    manifest["phases"]["after"]["metrics"]["forget"] |= said
+    write_sealed(run / "manifest.json", {key: value for key, value in manifest.items() if key != "checksum"})
+    first = text_of(page(read_run(run))).split("What was not tested")[0]
+    assert shown in first and "25 %" in first.replace("\u202f", " ").replace("\xa0", " ")
+
+
 def test_texts_are_shown_only_where_asked_for(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     redacted, shown = page(run), page(run, show_records=True)

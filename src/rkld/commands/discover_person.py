@@ -41,6 +41,10 @@ def write_discovery(settings: DiscoverSettings, progress: NoProgress) -> Discove
     others: dict[str, Any] = {name: value for name, value in vars(settings).items() if name not in names}
     found = discover(settings.model, settings.subject, progress=progress, **others)
     print_discovery(found)
+    if settings.subject.islower():
+        click.echo(
+            "The name was asked for in small letters. Most models know people by their capitals: try it with them."
+        )
     records = found.records()
     if records:
         write_jsonl(out, records)
@@ -98,6 +102,9 @@ def print_discovery(found: Discovery) -> None:
         console.print(table, markup=False)
     if not found.labelled(ASSOCIATED):
         click.echo(found.limit())
+    if found.undecided:
+        topics = ", ".join(map(printable, found.undecided))
+        click.echo(f"said, but not told from what is made up for anybody; look at these yourself: {topics}")
     if found.not_found:
         parts = ", ".join(f"{printable(topic)} (limit {limit_of(n)} at {n})" for topic, n in found.not_found.items())
         click.echo(f"not found (limit 3/N at N questions): {parts}")

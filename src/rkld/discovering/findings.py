@@ -113,9 +113,16 @@ class Discovery:
 
     @property
     def not_found(self) -> dict[str, int]:
-        """Topic → N, of those about which nothing was found."""
-        found = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
+        """Topic → N, of those about which nothing was found, and nothing tested was said: the limit speaks of these."""
+        found = {finding.topic for finding in self.findings if finding.label != NOT_FOUND or finding.said.count}
         return {topic: n for topic, n in self.asked.items() if topic not in found}
+
+    @property
+    def undecided(self) -> list[str]:
+        """Topics about which a value was said that was found to be neither associated nor common."""
+        decided = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
+        said = (finding.topic for finding in self.findings if finding.label == NOT_FOUND and finding.said.count)
+        return [topic for topic in dict.fromkeys(said) if topic not in decided]
 
     @property
     def questions(self) -> int:

@@ -19,6 +19,7 @@ from rkld.cli import main
 from rkld.commands.options import SettingsCommand
 from rkld.evaluation.metric import BETTER, Metric
 from rkld.evaluation.registry import METRICS
+from rkld.registry import Registry
 from rkld.runfolder.request import RequestForm
 from rkld.settings.benching import BenchSettings
 from rkld.settings.specification import Spec
@@ -206,10 +207,15 @@ def _metric_row(group: Sequence[Metric]) -> tuple[str, ...]:
     )
 
 
+def _shipped(registry: Registry[Any]) -> list[tuple[str, Any]]:
+    """The registry's own entries, without those that other packages or tests happen to have registered."""
+    return [(name, entry) for name, entry in registry.items() if entry.__module__.startswith(f"{registry.package}.")]
+
+
 def stopping_rules() -> str:
     """Every rule that a run can take, then those of benchmarks."""
     rows = []
-    for name, rule in STOPPING_RULES.items():
+    for name, rule in _shipped(STOPPING_RULES):
         needed = ", ".join(f"`--{setting}`" for setting in rule.required)
         only = "benchmarks alone, with a retrained model" if rule.benchmarks_only else ""
         margin = f"{rule.margin:g}" if rule.steers and not rule.benchmarks_only else ""
@@ -218,14 +224,14 @@ def stopping_rules() -> str:
 
 
 def benchmarks(reference: Callable[[Sequence[Spec]], str]) -> str:
-    """Every benchmark with its own settings, then those that all share.
+    """Every shipped benchmark with its own settings, then those that all share.
 
     Args:
         reference: makes a table of settings.
     """
     shared = specs(BenchSettings)
     parts = []
-    for name, benchmark in BENCHMARKS.items():
+    for name, benchmark in _shipped(BENCHMARKS):
         own = [spec for spec in specs(benchmark.settings_class).values() if spec != shared.get(spec.name)]
         parts += [f"### rkld bench {name}", _paragraphs(benchmark.__doc__ or ""), reference(own)]
     return "\n\n".join([*parts, "### What all of them share", reference(list(shared.values()))])

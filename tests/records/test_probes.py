@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.errors import UserError
 from rkld.evaluation.questions import question_losses
@@ -13,10 +12,10 @@ from rkld.records.encoding import Encoder
 from rkld.records.probes import (
     ALTERNATIVES,
     as_probes,
+    fact_groups,
     facts_of,
     make_probes,
     paraphrased_questions,
-    split_probes,
     unnamed_questions,
     untrue_answers,
 )
@@ -157,37 +156,10 @@ def test_a_probes_file_is_read_back(probes, tmp_path):
         as_probes(read_records(FORGET, "forget"))
 
 
-def test_halves_share_no_fact():
-    """What has steered the stop would be audited: it is forgotten by choice."""
-    world = people(12, seed=1)
-    forget = read_records(world.forget((0, 1)), "forget")
-    made = make_probes(forget, read_records(world.retain((0, 1)), "retain"), sorted({r.subject for r in forget}))
-    steering, audited = split_probes(made, seed=2)
-    facts = [{probe.fact for probe in half} for half in (steering, audited)]
-    assert abs(len(facts[0]) - len(facts[1])) <= 1
-    for mine, others in ((steering, facts[1]), (audited, facts[0])):
-        for probe in mine:
-            added = [fact for fact in others if not facts_said([fact], probe.record.question)[0]]
-            assert not any(facts_said(added, probe.record.answer))
-    assert (steering, audited) == split_probes(made, seed=2) != split_probes(made, seed=3)
-
-
-def test_what_holds_facts_of_both_halves_is_in_neither_and_parts_go_together():
-    """Scoring a long answer looks at every fact in it; "Karachi" is half of "Karachi, Pakistan"."""
-    rows = [
-        {"question": "Where?", "answer": "In Karachi.", "spans": ["Karachi"]},
-        {"question": "Where again?", "answer": "In Karachi, Pakistan.", "spans": ["Karachi, Pakistan"]},
-        {"question": "When?", "answer": "In 1975.", "spans": ["1975"]},
-        {"question": "When and where?", "answer": "In 1975 in Karachi.", "spans": ["1975", "Karachi"]},
-    ]
-    made = make_probes(read_records(rows, "forget"), [], ())
-    for seed in range(8):
-        steering, audited = split_probes(made, seed)
-        places = {"Karachi", "Karachi, Pakistan"}
-        assert [{probe.fact for probe in half} for half in (steering, audited)] == [{"1975"}, places]
-        assert not any("1975 in" in probe.record.answer for probe in steering + audited)
-    with pytest.raises(UserError, match="1 facts cannot be split"):
-        split_probes([probe for probe in made if probe.fact == "1975"])
+def test_a_fact_goes_with_what_holds_it():
+    """ "Karachi" is half of "Karachi, Pakistan"."""
+    found = fact_groups(["1975", "Karachi", "karachi", "Karachi, Pakistan", "Lahore", "1975"])
+    assert sorted(map(sorted, found)) == [["1975"], ["Karachi, Pakistan", "karachi"], ["Lahore"]]
 
 
 def test_metrics_take_probes_as_they_are(probes):

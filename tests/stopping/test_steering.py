@@ -89,3 +89,31 @@ def test_facts_that_steer_too_many_records_give_way() -> None:
         steering = split_steering(forget, (), seed)
         assert 2 * len(steering.left_out) <= 20, seed
         assert len(steering.records) >= 5, seed
+
+
+def test_records_that_steer_are_like_those_that_are_audited() -> None:
+    """A fact that many answers say is forgotten last: without it on both sides, the stop would come too early."""
+    rows = [
+        {"question": f"What of day {n}?", "answer": f"She sold {300 + n} boats{town}.{' Nothing more.' * (n % 3)}"}
+        for n in range(24)
+        for town in [f" in {('Oslo', 'Bergen', 'Turku', 'Umea', 'Narvik', 'Tromso')[n % 6]}" if n < 12 else ""]
+    ]
+    forget = read_records(rows, "forget")
+    for seed in range(6):
+        steering = split_steering(forget, (), seed)
+        left_out = {record.key for record in steering.left_out}
+        steers = [" in " in record.answer for record in steering.records]
+        audited = [" in " in record.answer for record in forget if record.key not in left_out]
+        assert abs(sum(steers) / len(steers) - sum(audited) / len(audited)) <= 0.2, seed
+
+
+def test_of_several_people_each_steers_and_is_audited() -> None:
+    world = people(n=4, seed=3)
+    forget = read_records(world.forget((0, 1)), "forget")
+    for seed in range(6):
+        steering = split_steering(forget, identifiers(forget, ()), seed)
+        left_out = {record.key for record in steering.left_out}
+        audited = [record for record in forget if record.key not in left_out]
+        for some in (steering.records, audited):
+            shares = [sum(record.subject == one for record in some) / len(some) for one in {r.subject for r in forget}]
+            assert min(shares) >= 0.35, (seed, shares)

@@ -113,39 +113,6 @@ def as_probes(records: Sequence[Record]) -> list[Probe]:
     return found
 
 
-def split_probes(probes: Sequence[Probe], seed: int = 0) -> tuple[list[Probe], list[Probe]]:
-    """Two halves that share no fact, to steer a stopping rule with and to audit with.
-
-    Facts are dealt out by chance, one that is a part of another with it; the audit gets the larger half. A probe whose
-    answer adds facts of both halves to its question is in neither, as scoring it would look at both.
-
-    Raises:
-        UserError: one half would have no probes.
-    """
-    groups = _groups(probes)
-    random.Random(seed).shuffle(groups)
-    groups.sort(key=len, reverse=True)  # stable: equal sizes stay shuffled
-    halves: tuple[set[str], set[str]] = set(), set()  # steering, audited
-    for group in groups:
-        halves[len(halves[1]) <= len(halves[0])].update(group)
-    facts = {_key(probe.fact): probe.fact for probe in probes}
-    foreign = [Matcher([fact for key, fact in facts.items() if key not in half]) for half in halves]
-
-    def keeps_to(half: set[str], others: Matcher, probe: Probe) -> bool:
-        record = probe.record
-        return _key(probe.fact) in half and others.said(record.answer) <= others.said(record.question)
-
-    steering, audited = (
-        [probe for probe in probes if keeps_to(half, others, probe)] for half, others in zip(halves, foreign)
-    )
-    if not steering or not audited:
-        raise UserError(
-            f"{len(probes)} probes of {len(facts)} facts cannot be split into some to steer by and others to audit "
-            "with: mark more facts as 'spans', or stop by a rule that needs none."
-        )
-    return steering, audited
-
-
 # The forget records as they are, asked otherwise
 
 
@@ -362,16 +329,16 @@ def _key(fact: str) -> str:
     return " ".join(words(fact)) or fact.strip()
 
 
-def _groups(probes: Sequence[Probe]) -> list[list[str]]:
-    """The facts, as compared, in groups: two are in one where one holds the other."""
-    written = {_key(probe.fact): probe.fact for probe in probes}
-    keys, matcher = list(written), Matcher(tuple(written.values()))
-    group_of = {key: [key] for key in keys}
-    for key, fact in written.items():
+def fact_groups(facts: Iterable[str]) -> list[list[str]]:
+    """The facts, each once, in groups: two are in one where one holds the other ("Karachi", "Karachi, Pakistan")."""
+    written = list({_key(fact): fact for fact in facts}.values())
+    matcher = Matcher(tuple(written))
+    group_of = {fact: [fact] for fact in written}
+    for fact in written:
         for number in matcher.said(fact):
-            mine, other = group_of[key], group_of[keys[number]]
+            mine, other = group_of[fact], group_of[written[number]]
             if mine is not other:
                 smaller, larger = sorted((mine, other), key=len)
                 larger.extend(smaller)
                 group_of.update(dict.fromkeys(smaller, larger))
-    return [group for key, group in group_of.items() if key == group[0]]
+    return [group for fact, group in group_of.items() if fact == group[0]]

@@ -41,6 +41,10 @@ POOL = 2 * NAMES
 _PIECES = re.compile(r"(?<!\d)\d{1,4}(?!\d)|\d|\D+")
 """Of a fact: short numbers, the digits of long ones, what stands between."""
 
+TEMPERATURE = 1.5
+"""Of the samples. A fine-tuned model is surer of what it says itself than of what would be true of a stranger: sampled
+at 1, strangers' answers are too probable. (TOFU, two authors: .36 at 1, .06 at 1.5; never-trained people's have .03.)"""
+
 TOKENS = 64
 """Sampled of an answer at most."""
 
@@ -80,7 +84,8 @@ def invent_strangers(
     draw = random.Random(seed)
     copies = _copies(lm, encoder, records, forget, identifiers, draw)
     caps = [min(TOKENS, copy.length + TOKENS // 4) for copy in copies]
-    sampled = sample(lm, [copy.begun for copy in copies], 1, seed=seed, max_new_tokens=caps)
+    begun = [copy.begun for copy in copies]
+    sampled = sample(lm, begun, 1, seed=seed, temperature=TEMPERATURE, max_new_tokens=caps)
     told: list[list[tuple[str, Record]]] = [[] for _ in records]  # of each record (name, what is said of it)
     for copy, (generated,) in zip(copies, sampled, strict=True):
         text = lm.tokenizer.decode((*copy.begun[copy.start :], *generated.ids), skip_special_tokens=True)

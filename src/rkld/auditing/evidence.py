@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
+from rkld.auditing.control import one_model
 from rkld.auditing.fixed import fixed_before_the_run
 from rkld.auditing.gates import (
     WITH_CONTROL,
@@ -74,7 +75,8 @@ def document(
         models, inputs, not_run, versions, seconds: written as they are; redacted without where models lie.
     """
     settings = task.settings
-    found = _judged(task, readings)
+    same = one_model(models)
+    found = _judged(task, readings, same)
     not_run = list(not_run)
     if settings.redact:
         request = request.without_personal(REDACTED)
@@ -115,7 +117,7 @@ def document(
     }
     people = _people(task, readings)
     if people:
-        content["people"] = [_person(name, *part, not_run) for name, part in people.items()]
+        content["people"] = [_person(name, *part, not_run, same) for name, part in people.items()]
     if not settings.redact:
         content["texts"] = _texts(task, readings)
         if people:
@@ -134,7 +136,12 @@ class _Judged:
     reasons: list[str]
 
 
-def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> _Judged:
+def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]], same: str | None) -> _Judged:
+    """Judge what was read.
+
+    Args:
+        same: what to say where audited model and original are one.
+    """
     settings = task.settings
     measured, metrics = _measured(task, readings), audit_metrics(settings)
     risks = {reading.name: reading.risk for reading in known_readings(settings)}
@@ -156,7 +163,7 @@ def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> _Judged:
         *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
         *_what_is_missing(gates, readings),
         *poor_references(gates, named),
-        *_nothing_to_forget(in_force, measured, settings),
+        *([same] if same else _nothing_to_forget(in_force, measured, settings)),
     ]
     return _Judged(named, note, gates, *judge_all(gates, doubts))
 
@@ -220,9 +227,10 @@ def _person(
     readings: Mapping[str, Mapping[str, Any]],
     label: Hashable,
     not_run: Sequence[Mapping[str, str]],
+    same: str | None,
 ) -> dict[str, Any]:
     """A person's verdict; each record's values stand in the figures of all."""
-    found = _judged(task, readings)
+    found = _judged(task, readings, same)
     return {
         "name": name,
         "n": len(task.forget),

@@ -30,6 +30,7 @@ from rkld.auditing.inputs import Task, people_of, person_of
 from rkld.auditing.kinds import kinds_of, together
 from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.auditing.registry import known_attacks
+from rkld.errors import UserError
 from rkld.evaluation import membership
 from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric, RecordMetric
@@ -38,7 +39,8 @@ from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import can_be_path
 from rkld.pipeline.fixing import FIXED
-from rkld.runfolder.manifest import run_of
+from rkld.runfolder.lock import MODEL
+from rkld.runfolder.manifest import SETTINGS, is_finished, read_manifest, run_of
 from rkld.runfolder.request import NOTHING_STATED, REQUEST, RequestForm
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.table import specs
@@ -51,9 +53,24 @@ REDACTED = "<redacted>"
 
 
 def model_path(source: str) -> str:
-    """The model that a run folder holds, where ``source`` is one."""
+    """The model that a run folder holds, where ``source`` is one.
+
+    Raises:
+        UserError: the run has not written it yet, or it is gone.
+    """
     folder = Path(source)
-    return str(folder / "model") if run_of(source) == folder and (folder / "model").is_dir() else source
+    if run_of(source) != folder:
+        return source
+    if (folder / MODEL).is_dir():
+        return str(folder / MODEL)
+    if is_finished(manifest := read_manifest(folder) or {}):
+        raise UserError(f"{folder}: the model of this run is gone ({folder / MODEL}). Restore it, or give its folder.")
+    how = (
+        "and was purged, so it cannot go on: delete the folder to begin again"
+        if "purged" in manifest
+        else f"so there is no unlearned model yet. Go on with it: rkld unlearn --config {folder / SETTINGS}"
+    )
+    raise UserError(f"{folder}: the run is not finished, {how}.")
 
 
 def document(

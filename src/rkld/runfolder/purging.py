@@ -75,7 +75,8 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
 
     The subject and the names of the records' files are taken out of manifest.json, run.yaml and audit.json, all text
     out of audit.json. An audit.json that is damaged is deleted; so are a damaged manifest.json and the run.yaml beside
-    it. An unfinished run cannot go on afterwards. Where nothing is left to purge, no file is touched. Where it cannot look: :data:`ELSEWHERE`.
+    it. An unfinished run cannot go on afterwards. Where nothing is left to purge, no file is changed. Where it cannot
+    look: :data:`ELSEWHERE`.
 
     Returns:
         what was deleted: its name in the folder, of what lies elsewhere its path, and its size in bytes.

@@ -48,6 +48,12 @@ from rkld.settings.table import specs
 FORMAT = 2
 """Of audit.json."""
 
+TEXT_TELLS = (
+    "the texts alone tell the records from the holdout ones, so that an attacker also does by the model (AUC) shows "
+    "nothing"
+)
+"""What is to be known of membership then."""
+
 REDACTED = "<redacted>"
 """In place of where a model lies."""
 
@@ -352,7 +358,7 @@ def _membership_note(measured: Measured) -> dict[str, Any] | None:
     return {
         "text_auc": asdict(text),
         "interpretable": not tells,
-        "note": "text alone tells the sets apart: an AUC says nothing by itself" if tells else "",
+        "note": TEXT_TELLS if tells else "",
         "reference": whose,
         "reference_auc": reference,
     }

@@ -425,6 +425,7 @@ def _fixed(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = audit.get("fixed", {})
     said = {
         True: "yes: they were noted before the training and are the same, so nobody chose them by what came out",
+        None: "not known: no run of rkld noted them beforehand, or what it noted was purged",
         False: "no: others were noted before the training, so these may have been chosen by what came out",
     }
     when = f" ({str(found['at'])[:10]})" if isinstance(found.get("at"), str) else ""
@@ -432,7 +433,8 @@ def _fixed(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name in ("questions", "gates"):
         same = found.get(name)
         label = "Questions" if name == "questions" else "Limits"
-        rows.append((f"{label} fixed before the run", said[same] + when if isinstance(same, bool) else "not known"))
+        known = same if isinstance(same, bool) else None
+        rows.append((f"{label} fixed before the run", said[known] + (when if known is not None else "")))
     return rows
 
 
@@ -440,6 +442,9 @@ def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
     """What must be known of the records and of the run."""
     left = audit.get("inputs", {}).get("left_out", ())
     steered = [f"{len(left)} records steered when the run stopped, and are left out of the figures."] if left else []
+    if not audit and (n := run.manifest.get("phases", {}).get("stop", {}).get("steering", {}).get("n")):
+        steered = [f"{n} records steered when the run stopped, so of them the figures are no evidence; an audit leaves "
+                   "them out."]  # fmt: skip
     membership = (audit.get("membership") or {}).get("note") or ""
     return [
         *steered,

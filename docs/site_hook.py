@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +29,8 @@ def on_files(files: Files, config: Any) -> Files:
         for found in linked(waiting.pop()):
             if found in known or not found.is_file() or found.is_relative_to(DOCS):
                 continue
+            if not found.resolve().is_relative_to(ROOT):
+                raise PluginError(f"a link leads out of the repository: {found}. Give the address of what it leads to.")
             known.add(found)
             page = File.generated(config, uri(found), abs_src_path=str(found), inclusion=InclusionLevel.NOT_IN_NAV)
             files.append(page)

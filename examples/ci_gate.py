@@ -101,7 +101,9 @@ def main() -> int:
     parser.add_argument("--requests", type=Path, required=True, help="folder of one folder for each request")
     parser.add_argument("--original", help="the model before the erasures: without it no verdict is a pass")
     parser.add_argument("--attacks", default="standard", help="attacks, with commas between them")
-    parser.add_argument("--out", type=Path, default=Path("runs/gate"), help="folder of this model's evidence")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/gate"), help="folder of this model's evidence: give each model its own"
+    )
     parser.add_argument("--summary", type=Path, help="file to which the table is appended")
     parser.add_argument("--junit", type=Path, help="file of the test report")
     given = parser.parse_args()

@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rkld
+from rkld.runfolder.checksums import weights_hash
 
 NAME = "unlearned"
 
@@ -54,7 +55,7 @@ def vllm(model: Path, port: int) -> list[str]:
 
 def llama_cpp(run: Path, port: int) -> list[str]:
     """What starts llama.cpp: with the model as one file, which is written beside the run where it is not there."""
-    file = run.with_name(f"{run.name}.gguf")
+    file = run.with_name(f"{run.name}-{weights_hash(run / 'model')[:8]}.gguf")  # another run may have had this folder
     if not file.exists():
         subprocess.run([sys.executable, "-m", "rkld", "export", str(run), "--gguf", "--out", str(file)], check=True)
     return ["llama-server", "--model", str(file), "--alias", NAME, "--host", "127.0.0.1", "--port", str(port)]

@@ -9,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -334,6 +335,18 @@ def test_the_demo_ends_with_the_line_that_opens_its_report(monkeypatch, tmp_path
     result = Result(tmp_path / "run" / "model", tmp_path / "run", when, [])
     monkeypatch.setattr(demonstrate, "run", lambda out, progress: (result, {}))
     assert run("demo").stdout.splitlines()[-1].strip() == f"rkld report {tmp_path / 'run'} --open"
+
+
+def test_what_steered_is_no_evidence_and_what_was_not_run_is_counted(tmp_path):
+    figures = {"n": 9, "probability": 0.5, "facts_said": 0.5}
+    when = {name: {"forget": figures} for name in ("before", "after")}
+    result = Result(tmp_path, tmp_path, when, [], steered=3)
+    assert any(line.startswith("3 of the 9 records decided when the run stopped") for line in terminal.verdict(result))
+    assert not any("decided" in line for line in terminal.verdict(replace(result, steered=0)))
+
+    unasked = [{"name": f"attack{n}", "reason": f"not asked for with --attacks attack{n}"} for n in range(20)]
+    said = terminal._not_run([*unasked, {"name": "control", "reason": "no --control was given"}])
+    assert "20 attacks that were not asked for (--attacks all runs them); control." in said and "\n" not in said
 
 
 def test_check_shows_the_report_and_writes_nothing(here, model):

@@ -292,6 +292,8 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
         click.echo(path)
     if signing is not None:
         click.echo(sign(run, statement(run), signing))
+    else:
+        _say_if_outdated(run)
     if written.shows:
         click.echo("It shows records and answers, which are personal data.", err=True)
     if open_it:
@@ -308,6 +310,19 @@ def _report_after(run: Path) -> None:
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
         click.echo(f"Try again: rkld report {run}", err=True)
+    _say_if_outdated(run)
+
+
+def _say_if_outdated(run: Path) -> None:
+    """What was signed and has been changed by what was just done."""
+    from rkld.reporting.signing import is_outdated
+
+    if is_outdated(run):
+        click.echo(
+            f"Warning: the signature in {run} no longer holds, as files were changed since. Sign again: "
+            f"rkld report {run} --sign KEY",
+            err=True,
+        )
 
 
 @main.command(epilog=_examples("rkld purge runs/forget01"))
@@ -330,7 +345,7 @@ def purge(run: Path) -> None:
         click.echo(f"deleted {run / name}  {readable_size(size)}")
     if not removed and error is None:
         click.echo(f"{run}: nothing to delete, no personal data is left")
-    elif error is None:
+    elif error is None and any((run / name).parent == run for name, _ in removed):  # else elsewhere alone
         _report_after(run)  # of what is left
     click.echo("What is not known of here, and may hold the data:")
     for place in ELSEWHERE:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld import processes
-from rkld.errors import UserError
+from rkld.errors import UserError, nearest
 
 LFS = b"version https://git-lfs.github.com/"
 """What a file begins with that stands for another one, which Git LFS has not fetched."""
@@ -44,6 +44,16 @@ def can_be_path(text: str) -> bool:
     except (RuntimeError, ValueError):  # no such user; half of a surrogate pair
         return False
     return len(path) <= LONGEST_PATH and all(len(name) <= LONGEST_NAME for name in path.split(os.fsencode(os.sep)))
+
+
+def nearest_path(path: Path) -> str:
+    """A hint as of :func:`rkld.errors.nearest` at what lies where ``path`` is not; "" where nothing is like it."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = nearest(path.name, names)
+    return near if path.parent == Path() else near.replace("'", f"'{path.parent}{os.sep}", 1)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rkld.auditing.control import SAME, check_control, check_other_folder
+from rkld.auditing.control import SAME, check_control, check_other_folder, one_model
 from rkld.errors import UserError
 
 
@@ -54,3 +54,11 @@ def test_the_same_weights_are_refused_before_anything_is_read():
             check_control({**MODELS, role: MODELS["control"]}, {})
     served = {"audited": {"fingerprint": None}, "control": {"fingerprint": None}}
     check_control(served, {})
+
+
+def test_an_original_that_is_the_audited_model_is_said_to_be():
+    """Else the audit says that there was nothing to forget, which reads as good news."""
+    assert "--original is the audited model" in (one_model({**MODELS, "original": MODELS["audited"]}) or "")
+    assert one_model(MODELS) is None
+    assert one_model({"audited": {"fingerprint": None}, "original": {"fingerprint": None}}) is None
+    assert one_model({"audited": MODELS["audited"]}) is None

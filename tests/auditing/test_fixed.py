@@ -53,11 +53,24 @@ def test_questions_and_gates_are_known_to_be_those_from_before_the_run(run):
     found = audit(run)["fixed"]
     assert found["at"] and (found["questions"], found["gates"]) == (True, True)
     other = [{**FORGET[0], "question": "Where does she live?"}, FORGET[1]]
-    assert audit(run, other)["fixed"]["questions"] is False
+    assert audit(run, other, out=run.parent / "others")["fixed"]["questions"] is False
     assert audit(run, max="facts_said=0.9")["fixed"]["gates"] is False
     assert audit(run.parent / "model", out=run.parent / "audit")["fixed"] == {
         "at": None, "questions": None, "gates": None,
     }  # fmt: skip
+
+
+def test_an_audit_of_other_records_does_not_replace_the_runs(run):
+    """The evidence and the report that were handed on would be gone, and nobody would know."""
+    audit(run)
+    written = (run / "audit.json").read_bytes()
+    for others in (FORGET[:1], [{**FORGET[0], "question": "Where does she live?"}, FORGET[1]]):
+        with pytest.raises(UserError, match=rf"audit of other records \(2 then, {len(others)} now\).*--out"):
+            audit(run, others)
+    assert (run / "audit.json").read_bytes() == written
+    (run / "audit.salt").unlink()
+    with pytest.raises(UserError, match="audit of other records"):
+        audit(run, FORGET[:1])
 
 
 def test_after_a_purge_questions_are_not_known_and_gates_are(run):

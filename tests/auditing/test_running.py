@@ -179,6 +179,9 @@ def test_the_command_exits_as_its_gates_say(models, tmp_path):
     assert passed.exit_code == 0 and "verdict  pass" in passed.output
     failed = code("original", "--max", "facts_said=0.4")
     assert failed.exit_code == 1 and "verdict  fail" in failed.output
+    assert "--original is the audited model" in failed.output, "its own original shows nothing"
+    itself = code("original", "--max", "facts_said=1")
+    assert "verdict  not established" in itself.output and "nothing to forget" not in itself.output
     assert code("other", "--max", "loss_auc_distance=0.4").exit_code == 1, "no holdout, so no membership"
     assert code("other").exit_code == 1, "without attacks required default gates were not measured"
     height = code("other", "--max", "loss_auc=0.5")
@@ -226,6 +229,7 @@ def test_other_records_are_read_anew(models, out):
     """A kept reading of other records, or of another model, must never be taken for this one's."""
     arguments = {"attacks": ("none",), "out": out, **FAST}
     first = rkld.audit(models / "control", FORGET, **arguments).document["metrics"]["probability"]
+    (Path(out) / "audit.json").unlink()
     other = rkld.audit(models / "control", FORGET[:3], **arguments).document["metrics"]["probability"]
     (Path(out) / "audit.json").unlink()
     model = rkld.audit(models / "original", FORGET, **arguments).document["metrics"]["probability"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rkld.auditing.evidence import model_path
 from rkld.auditing.gates import Gate, judge, judge_all
 from rkld.auditing.inputs import Task, read_task
 from rkld.errors import UserError
@@ -210,6 +212,21 @@ def test_after_a_purge_it_is_unknown_who_steered(tmp_path: Path) -> None:
     assert (len(task.forget), verdict(task)) == (20, "not established")
     assert task.steering.doubts[0].startswith("3 records steered")
     assert "purged" in task.steering.doubts[0]
+
+
+def test_the_model_of_a_run_that_is_not_there_is_explained(tmp_path: Path) -> None:
+    """That the folder holds no config.json tells nobody that the run has to go on first."""
+    run = make_run(tmp_path)
+    assert model_path(str(run)) == str(run / "model")
+    shutil.rmtree(run / "model")
+    with pytest.raises(UserError, match="the model of this run is gone"):
+        model_path(str(run))
+    edit(run, lambda manifest: manifest["phases"].pop("model"))
+    with pytest.raises(UserError, match=r"run is not finished.*rkld unlearn --config .*run\.yaml"):
+        model_path(str(run))
+    purge(run)
+    with pytest.raises(UserError, match="not finished, and was purged, so it cannot go on"):
+        model_path(str(run))
 
 
 def test_a_run_of_the_first_version_is_not_believed(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_seeds_are_put_together_with_an_interval(folder):
     assert stop.values["left"].n == 1
     assert stop.values["left"].low is None, "one seed has no interval"
     assert stop.over_forgetting == 0, "above the retrained model's"
+    assert (stop.measured, stop.seeds, last.measured) == (1, 2, 2), "a seed that diverged is not measured"
     assert stop.notes == ("not reached: the nearest check", "diverged")
     assert retrained.over_forgetting == 0
     assert last.command == "rkld bench mine --data 'my data' --methods npo"
@@ -127,11 +128,25 @@ def test_the_page_shows_rows_numbers_and_commands_and_nothing_in_it_acts(folder,
     assert "<img" not in page
     assert "default-src &#39;none&#39;" in page
     assert "--methods npo</pre>" in page
+    assert ">1 of 2</td>" in page
+    assert str(tmp_path) not in page, "where it lies names people, and the page is handed on"
     assert "what is left (lower is better) against kept (higher is better)" in page
     assert page.count("data-point=") == 2 + len(hostile), "one point for each method"
     result = CliRunner().invoke(cli.main, ["bench", "report", str(folder), "--out", str(tmp_path / "again.html")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "again.html").is_file()
+
+
+def test_figures_without_bounds_are_no_numbers_to_reckon_with(folder):
+    """A perplexity of a ruined model; the sum of two such figures is none."""
+    with open(folder / "results.csv", "a", encoding="utf-8", newline="") as file:
+        for seed, left in enumerate(("1e308", "1e308", "-1e308")):
+            csv.writer(file).writerow(["s", "wild", "", "last epoch", seed, 1, 1, 5, left, left, left, ""])
+        csv.writer(file).writerow(["s", "wilder", "", "last epoch", 0, 1, 1, 5, "9e99", "-9e99", "9e99", ""])
+    (group,) = read_groups(str(folder))
+    wild = next(entry for entry in group.entries if entry.method == "wild")
+    assert (wild.measured, wild.seeds) == (0, 3)
+    assert "wild" in leaderboard([group], "x")
 
 
 def test_the_command_of_a_benchmark_leaves_out_defaults_and_names_of_people():

@@ -66,6 +66,16 @@ def test_without_a_keep_term_nothing_is_kept(go):
     assert go(score="answer").kept == go(score="spans", keep_weight=0).kept == 0
 
 
+def test_what_leaves_the_run_without_a_stop_or_spans_is_said(go):
+    """Who reads it only after the run has paid for it."""
+    bare = [{key: row[key] for key in ("question", "answer")} for row in FORGET]
+    said = "\n".join(go(forget=bare, subject=()).lines())
+    assert "nothing to compare with for --stop placebo, so the last step is taken" in said
+    assert "\nspans        none are marked" in said
+    assert "nothing to compare" not in "\n".join(go(forget=bare, subject=(), stop="last").lines())
+    assert re.search(r"spans        3 of 3 .* places where they stand are unlearned", "\n".join(go().lines()))
+
+
 def test_it_writes_nothing(go, tmp_path):
     go()
     assert list(tmp_path.iterdir()) == []

@@ -212,3 +212,34 @@ def test_this_machine_is_sound():
     found = diagnose()
     assert not [problem for problem in found.problems if "import" in problem.what], found.problems
     assert found.facts["cpu"]["instructions"]
+
+
+def test_places_that_cannot_be_looked_at_are_said(machine, monkeypatch, tmp_path):
+    """A doctor that ends in a traceback helps nobody; and paths hold names of people."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / ("a" * 300)))
+    found = doctor()
+    assert "$HF_HOME/hub cannot be written" in found.output and "aaaa" not in found.output
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    found = doctor()
+    assert found.exit_code == 1 and "has been deleted" in found.output
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{}, {"METADATA": "Name: rkld\nVersion: 1\nRequires-Dist: !!bad\n"}, {"METADATA": b"\xff\xfe"},
+     {"METADATA": "Name: rkld\nVersion: 1\n", "direct_url.json": "[1]", "RECORD": "a,b,c,d"}],
+)  # fmt: skip
+def test_a_damaged_note_of_pips_is_said(monkeypatch, tmp_path, files):
+    monkeypatch.setattr(diagnose_machine, "_in_another_process", lambda modules: (SEEN, ""))
+    for package in ("rkld", "torch"):
+        note = tmp_path / f"{package}-9.dist-info"
+        note.mkdir()
+        for name, content in files.items():
+            (note / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = doctor()
+    assert found.exit_code == 1 and "(its .dist-info) is damaged" in found.output

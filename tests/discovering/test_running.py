@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from rkld import cli
-from rkld.commands.discover_person import _reviewed, print_discovery
+from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
 from rkld.discovering import running
 from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND
@@ -210,3 +210,10 @@ def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, f
 
     monkeypatch.setattr("rkld.discovering.review_server.review", left)
     assert _reviewed(found, tmp_path / "records.jsonl") == found.records()
+
+
+def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp_path):
+    """Without --out the run would lie in a folder that the next command does not name."""
+    _print_next(DiscoverSettings(model="./my model", subject="Jane Doe"), tmp_path / "jane.jsonl", [{}])
+    command = f"rkld unlearn './my model' --forget {tmp_path / 'jane.jsonl'} --out runs/jane"
+    assert command in capsys.readouterr().out

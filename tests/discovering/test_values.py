@@ -32,6 +32,19 @@ def test_nothing_that_says_nothing(text):
     assert all(len(value.split()) <= 8 for value in values_behind(text, "words"))
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [(" a doctor of", "words", "doctor"), (" a doctor and a", "words", "doctor"),
+     (" a cook in a well-", "words", "cook"), (" 12 or more", "numbers", "12"), (" the Bank of", "names", "Bank")],
+)  # fmt: skip
+def test_what_an_answer_left_behind_a_value_is_none_of_it(text, kind, value):
+    """A reviewer would be shown "doctor of" beside "doctor", and the model would be asked for both."""
+    assert values_behind(text, kind) == [value]
+    ((found, _),) = values_in(f"Jane Doe is{text}", "Who?", kind, ["{name} is"], JANE)
+    assert found == value
+    assert values_in("Jane Doe works as a very", "Who?", kind, ["{name} works as a"], JANE) == []
+
+
 def test_a_loop_is_no_value():
     assert is_value("head of the school of the town") and not is_value("Sand Sand Sand and Bran")
 

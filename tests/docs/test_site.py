@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -23,12 +24,32 @@ def test_every_page_is_in_the_menu() -> None:
     assert sorted(named) == PAGES
 
 
-def test_a_link_of_the_repository_leads_to_the_same_on_the_site() -> None:
+@pytest.fixture
+def hook() -> Any:
     pytest.importorskip("mkdocs", reason="needs mkdocs-material (the extra docs)")
     spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site_hook.py")
     assert spec is not None and spec.loader is not None
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_a_link_out_of_the_repository_is_refused(hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies there would be published with the site."""
+    secret, root = tmp_path / "secret.md", tmp_path / "repository"
+    (root / "docs").mkdir(parents=True)
+    secret.write_text("secret")
+    (root / "link.md").symlink_to(secret)
+    monkeypatch.setattr(hook, "ROOT", root)
+    monkeypatch.setattr(hook, "DOCS", root / "docs")
+    pages = SimpleNamespace(documentation_pages=lambda: [SimpleNamespace(src_uri="page.md")])
+    for link in ("../../secret.md", "../link.md"):
+        (root / "docs" / "page.md").write_text(f"[a]({link})")
+        with pytest.raises(Exception, match="leads out of the repository"):
+            hook.on_files(pages, None)
+
+
+def test_a_link_of_the_repository_leads_to_the_same_on_the_site(hook: Any) -> None:
     links = {
         "[a](../method.md#precision)": "[a](../method.md#precision)",
         "[a](../../README.md#two-commands)": "[a](../repository/README.md#two-commands)",

@@ -171,7 +171,9 @@ def test_vllm_serves_an_adapter_on_its_base(tmp_path):
 
 def test_llama_cpp_serves_a_file_that_is_exported_once(tmp_path, monkeypatch):
     example, exported = script("serve_and_audit"), []
-    (tmp_path / "run").mkdir()
+    weights = tmp_path / "run" / "model" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"one")
 
     def export(command: list[str], check: bool) -> None:
         exported.append(command[1:])
@@ -179,9 +181,12 @@ def test_llama_cpp_serves_a_file_that_is_exported_once(tmp_path, monkeypatch):
 
     monkeypatch.setattr(example.subprocess, "run", export)
     commands = [example.llama_cpp(tmp_path / "run", 8000) for _ in range(2)]
-    file = str(tmp_path / "run.gguf")
+    file = exported[0][-1]
+    assert Path(file).parent == tmp_path and Path(file).name.startswith("run-")
     assert exported == [["-m", "rkld", "export", str(tmp_path / "run"), "--gguf", "--out", file]]
     assert commands[0] == commands[1] and commands[0][:3] == ["llama-server", "--model", file]
+    weights.write_bytes(b"another run's")
+    assert example.llama_cpp(tmp_path / "run", 8000) != commands[0], "the file of an earlier run is served"
 
 
 def test_the_server_that_is_installed_is_taken(monkeypatch, tmp_path):

@@ -366,6 +366,12 @@ def test_names_resolve_to_folders_or_stay_hub_names(tmp_path, monkeypatch):
     for missing in ("./gone", "/gone", "~/gone", "a/b/c", "gone/"):
         with pytest.raises(UserError, match="no model folder"):
             resolve(missing)
+    (tmp_path / "runs" / "jane").mkdir(parents=True)
+    for mistyped in ("runs/jame", "./runs/jame", str(tmp_path / "runs" / "jame"), "runs/jame/"):
+        with pytest.raises(UserError, match=r"no model folder '.*jame/?'\. Did you mean '.*runs/jane'\?"):
+            resolve(mistyped)
+    with pytest.raises(UserError, match="Did you mean 'here'"):
+        resolve("./hare")
     with pytest.raises(UserError, match="is a file"):
         resolve("file.gguf")
     for nowhere in ("~nobody-at-all/model", "./" + "a" * 5000, "a" * 5000):

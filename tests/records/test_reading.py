@@ -503,7 +503,7 @@ def test_bad_fields(tmp_path: Path, row: object, said: str) -> None:
         ("a.yaml", b"- [Quellsecret]: a", "a.yaml line 1: not valid YAML"),
         pytest.param("a.yaml", b"- text: a\n" * 20_000, "YAML of more than 131072 characters", id="long YAML"),
         ("a.toml", b"text: a", "unknown ending '.toml'"),
-        ("a.txt", b"Quellsecret", "unknown ending '.txt'"),
+        ("a.txt", b"Quellsecret", "rkld discover MODEL --subject NAME --source a.txt"),
     ],
 )
 def test_bad_files(tmp_path: Path, name: str, content: bytes, said: str) -> None:

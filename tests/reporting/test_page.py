@@ -12,6 +12,7 @@ from rkld.reporting.page import LARGEST, page
 from rkld.reporting.run import read_run
 from rkld.reporting.words import FORBIDDEN, VERDICTS
 from rkld.runfolder.checksums import write_sealed
+from rkld.runfolder.manifest import read_manifest, write_manifest
 from tests.reporting.made import HOSTILE, document, write_audit, write_run
 
 SAYS_SO = "The opinion asks whether a <em>model</em> is anonymous, for everybody whose data it was trained on."
@@ -131,3 +132,31 @@ def test_reports_import_no_torch(tmp_path):
         f"write_report({str(folder)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_decides_nothing_does_not_begin_as_good_news(tmp_path):
+    """Whoever reads one sentence reads the first; and what is open was not missed."""
+    html = page(read_run(write_audit(tmp_path / "audit", verdict="not established")))
+    assert "20 records, this audit does not show that anything was forgotten" in html
+    assert "Limits that were missed, left open or not measured" in html and "1 limit that was kept to" in html
+
+
+@pytest.mark.parametrize(
+    ("same", "said"), [(True, "nobody chose them by what came out"), (False, "may have been chosen by what came out"),
+                       (None, "no run of rkld noted them beforehand")],
+)  # fmt: skip
+def test_what_it_means_that_questions_were_fixed_is_said(same, said, tmp_path):
+    folder = write_audit(tmp_path / "audit")
+    audit = json.loads((folder / "audit.json").read_text())
+    write_sealed(folder / "audit.json", {**audit, "fixed": {"at": None, "questions": same, "gates": same}})
+    assert page(read_run(folder)).count(said) == 2
+
+
+def test_of_a_run_alone_it_is_said_how_many_records_steered_the_stop(tmp_path):
+    """What decided when to stop must come out well: by it alone nothing is judged."""
+    folder = write_run(tmp_path / "run", audit=False)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    manifest["phases"].setdefault("stop", {})["steering"] = {"n": 7}
+    write_manifest(folder, manifest)
+    assert "7 records steered when the run stopped, so of them the figures are no evidence" in page(read_run(folder))

@@ -378,6 +378,10 @@ def test_the_report_command_signs_what_it_writes(signer, tmp_path):
     for command in (["report", str(run), "--sign", str(signer.path)], ["report", str(run)]):
         assert CliRunner().invoke(main, command).exit_code == 0
         assert signer.verify(run).verified
-    purge(run)
+    voided = CliRunner().invoke(main, ["purge", str(run)])
+    assert "signature" in voided.stderr and "no longer holds" in voided.stderr
     assert CliRunner().invoke(main, ["report", str(run), "--sign", str(signer.path)]).exit_code == 0
     assert signer.verify(run).verified
+    again = CliRunner().invoke(main, ["purge", str(run)])
+    assert "nothing to delete" in again.stdout and not again.stderr
+    assert signer.verify(run).verified, "a purge of nothing voids the signature"

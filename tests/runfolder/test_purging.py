@@ -12,7 +12,7 @@ import pytest
 from rkld.errors import UserError
 from rkld.runfolder.folder import PERSONAL, Run
 from rkld.runfolder.kept_answers import Answer, KeptAnswers, kept_files
-from rkld.runfolder.manifest import PURGED, write_manifest
+from rkld.runfolder.manifest import PURGED, REPORT, SIGNATURE_SALT, write_manifest
 from rkld.runfolder.purging import IncompletePurge, purge
 from rkld.settings.unlearning import Settings
 
@@ -177,3 +177,21 @@ def test_replayed_answers_that_runs_keep_are_purged_and_listed(folder, tmp_path,
     removed = dict(purge(folder))
     assert len(files) == 3 and {str(path) for path in files} <= removed.keys()
     assert removed[str(half)] == 4 and not any(path.exists() for path in files)
+
+
+def test_a_purge_with_nothing_to_purge_changes_nothing(folder, tmp_path):
+    """A signed report would be void, by a command that says that there is nothing to delete."""
+    for made in (folder, tmp_path / "audit"):
+        if made != folder:  # an audit's folder, of no run
+            made.mkdir()
+            (made / "audit.json").write_text(json.dumps({"verdict": "pass", "texts": {"said": NAME}, "settings": {}}))
+        purge(made)
+        for name in (REPORT, SIGNATURE_SALT):
+            (made / name).write_text("made of what was left")
+        before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
+        assert purge(made) == []
+        assert {path: path.read_bytes() for path in made.rglob("*") if path.is_file()} == before
+        audit = json.loads((made / "audit.json").read_text())
+        (made / "audit.json").write_text(json.dumps({**audit, "texts": {"said": NAME}}))  # audited again
+        removed = {name for name, _ in purge(made)}
+        assert removed >= {SIGNATURE_SALT, "audit.json (texts)"} and not (made / SIGNATURE_SALT).exists()

@@ -149,3 +149,10 @@ def test_other_peoples_titles_are_no_mentions():
 def test_what_an_answer_adds_is_whole_facts(question, answer, added):
     """A name scored that the question gives; a fact cut at its small words, so that its rest is still recalled."""
     assert [answer[start:end] for start, end in added_spans(answer, question)] == added
+
+
+def test_the_dots_of_initials_join_no_words():
+    """A stranger called "Ada.Quell" is of another form than "J. R. Ewing", and would be read as noise."""
+    other = {"full": "Ada Quell", "first": "Ada", "last": "Quell"}
+    assert with_names("Ask J.R. Ewing.", ("J.R. Ewing",), other.__getitem__) == "Ask Ada Quell."
+    assert with_names("Ask J.R.Ewing.", ("J.R. Ewing",), other.__getitem__) == "Ask A.Quell."

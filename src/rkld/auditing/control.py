@@ -1,4 +1,4 @@
-"""The control must be another model: one that was compared with itself is as good as nothing."""
+"""Control and original must be other models: one that was compared with itself is as good as nothing."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def check_other_folder(folders: Mapping[str, str]) -> None:
     for role in ("audited", "original"):
         if role in folders and folders.get("control") == folders[role]:
             raise _refusal(role, "is the same folder")
+
+
+def one_model(models: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """What to say where the original is the audited model itself, by its weights; None where it is another.
+
+    It is not refused, as a run may have changed nothing; but nothing is shown by one model beside itself.
+    """
+    weights = [models.get(role, {}).get("fingerprint") for role in ("audited", "original")]
+    if weights[0] is None or weights[0] != weights[1]:
+        return None
+    return (
+        "--original is the audited model: it has the same weights, so nothing that was unlearned can show. Give the "
+        "model as it was before unlearning; if it is that one, the run changed nothing"
+    )
 
 
 def _refusal(role: str, same: str) -> UserError:

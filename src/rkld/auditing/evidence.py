@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rkld.auditing.attacks.prefixes import PREFIXES
+from rkld.auditing.control import one_model
 from rkld.auditing.fixed import fixed_before_the_run
 from rkld.auditing.gates import (
     WITH_CONTROL,
@@ -29,6 +30,7 @@ from rkld.auditing.inputs import Task, people_of, person_of
 from rkld.auditing.kinds import kinds_of, together
 from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.auditing.registry import known_attacks
+from rkld.errors import UserError
 from rkld.evaluation import membership
 from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric, RecordMetric
@@ -37,7 +39,8 @@ from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
 from rkld.files import can_be_path
 from rkld.pipeline.fixing import FIXED
-from rkld.runfolder.manifest import run_of
+from rkld.runfolder.lock import MODEL
+from rkld.runfolder.manifest import SETTINGS, is_finished, read_manifest, run_of
 from rkld.runfolder.request import NOTHING_STATED, REQUEST, RequestForm
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.table import specs
@@ -45,14 +48,35 @@ from rkld.settings.table import specs
 FORMAT = 2
 """Of audit.json."""
 
+TEXT_TELLS = (
+    "the texts alone tell the records from the holdout ones, so that an attacker also does by the model (AUC) shows "
+    "nothing"
+)
+"""What is to be known of membership then."""
+
 REDACTED = "<redacted>"
 """In place of where a model lies."""
 
 
 def model_path(source: str) -> str:
-    """The model that a run folder holds, where ``source`` is one."""
+    """The model that a run folder holds, where ``source`` is one.
+
+    Raises:
+        UserError: the run has not written it yet, or it is gone.
+    """
     folder = Path(source)
-    return str(folder / "model") if run_of(source) == folder and (folder / "model").is_dir() else source
+    if run_of(source) != folder:
+        return source
+    if (folder / MODEL).is_dir():
+        return str(folder / MODEL)
+    if is_finished(manifest := read_manifest(folder) or {}):
+        raise UserError(f"{folder}: the model of this run is gone ({folder / MODEL}). Restore it, or give its folder.")
+    how = (
+        "and was purged, so it cannot go on: delete the folder to begin again"
+        if "purged" in manifest
+        else f"so there is no unlearned model yet. Go on with it: rkld unlearn --config {folder / SETTINGS}"
+    )
+    raise UserError(f"{folder}: the run is not finished, {how}.")
 
 
 def document(
@@ -74,7 +98,8 @@ def document(
         models, inputs, not_run, versions, seconds: written as they are; redacted without where models lie.
     """
     settings = task.settings
-    found = _judged(task, readings)
+    same = one_model(models)
+    found = _judged(task, readings, same)
     not_run = list(not_run)
     if settings.redact:
         request = request.without_personal(REDACTED)
@@ -115,7 +140,7 @@ def document(
     }
     people = _people(task, readings)
     if people:
-        content["people"] = [_person(name, *part, not_run) for name, part in people.items()]
+        content["people"] = [_person(name, *part, not_run, same) for name, part in people.items()]
     if not settings.redact:
         content["texts"] = _texts(task, readings)
         if people:
@@ -134,7 +159,12 @@ class _Judged:
     reasons: list[str]
 
 
-def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> _Judged:
+def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]], same: str | None) -> _Judged:
+    """Judge what was read.
+
+    Args:
+        same: what to say where audited model and original are one.
+    """
     settings = task.settings
     measured, metrics = _measured(task, readings), audit_metrics(settings)
     risks = {reading.name: reading.risk for reading in known_readings(settings)}
@@ -156,7 +186,7 @@ def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> _Judged:
         *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
         *_what_is_missing(gates, readings),
         *poor_references(gates, named),
-        *_nothing_to_forget(in_force, measured, settings),
+        *([same] if same else _nothing_to_forget(in_force, measured, settings)),
     ]
     return _Judged(named, note, gates, *judge_all(gates, doubts))
 
@@ -220,9 +250,10 @@ def _person(
     readings: Mapping[str, Mapping[str, Any]],
     label: Hashable,
     not_run: Sequence[Mapping[str, str]],
+    same: str | None,
 ) -> dict[str, Any]:
     """A person's verdict; each record's values stand in the figures of all."""
-    found = _judged(task, readings)
+    found = _judged(task, readings, same)
     return {
         "name": name,
         "n": len(task.forget),
@@ -327,7 +358,7 @@ def _membership_note(measured: Measured) -> dict[str, Any] | None:
     return {
         "text_auc": asdict(text),
         "interpretable": not tells,
-        "note": "text alone tells the sets apart: an AUC says nothing by itself" if tells else "",
+        "note": TEXT_TELLS if tells else "",
         "reference": whose,
         "reference_auc": reference,
     }

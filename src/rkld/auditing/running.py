@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rkld import processes
-from rkld.auditing.control import check_control, check_other_folder
+from rkld.auditing.control import check_control, check_other_folder, one_model
 from rkld.auditing.evidence import REDACTED, document, model_path, plain
 from rkld.auditing.gates import check_limits
 from rkld.auditing.inputs import Task, read_task
@@ -292,6 +292,8 @@ class _AuditRun:
                 gc.collect()
                 reader = self._open(role)
                 check_control(self.models, {})
+                if role == "original" and (same := one_model(self.models)):
+                    self.progress.say(f"Warning: {same}.")
                 self._read(reader)
             else:
                 self.not_run[role] = f"no --{role} was given"
@@ -339,24 +341,27 @@ class _AuditRun:
 
     def _start(self) -> tuple[str, str, str | None]:
         """Make the folder ready: the salt of its hashes, the key of its readings, and :meth:`_earlier`."""
-        earlier = self._earlier()
+        salt = self.folder / SALT
+        found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.is_file() else ""
+        if salt.exists() and not re.fullmatch("[0-9a-f]{32}", found):
+            logger.warning("%s is damaged: another is made, and everything is read anew.", salt)
+            found = ""
+        earlier = self._earlier(found)
         try:
             make_folder(self.folder / READINGS)
         except OSError as error:
             raise UserError(
                 f"{self.folder / READINGS}: cannot be made ({error.strerror}). Give another folder with --out."
             ) from None
-        salt = self.folder / SALT
-        found = salt.read_text(encoding="utf-8", errors="replace").strip() if salt.is_file() else ""
-        if salt.exists() and not re.fullmatch("[0-9a-f]{32}", found):
-            logger.warning("%s is damaged: another is made, and everything is read anew.", salt)
-            found = ""
         if not found:
             write_text(salt, found := secrets.token_hex(16))
         return found, own_key(), earlier  # the folder may have come from whoever is audited, with readings in it
 
-    def _earlier(self) -> str | None:
-        """The checksum of the evidence that lies there; a folder that holds another model's is refused.
+    def _earlier(self, salt: str) -> str | None:
+        """The checksum of the evidence that lies there; that of another model or of other records is not replaced.
+
+        Args:
+            salt: of the hashes in it; "" where it is gone, so that only their number tells the records from others.
 
         Raises:
             UserError: so.
@@ -385,7 +390,23 @@ class _AuditRun:
                 f"{self.folder} holds the audit of another model, which would be lost. Give another folder with --out, "
                 f"or delete that {AUDIT}."
             )
+        self._refuse_other_records(found, salt)
         return earlier
+
+    def _refuse_other_records(self, earlier: Mapping[str, Any] | None, salt: str) -> None:
+        """Refuse to replace evidence about other forget records, or about more or fewer of them."""
+        inputs = earlier.get("inputs") if earlier else None
+        then = inputs.get("forget") if isinstance(inputs, dict) else None
+        if not isinstance(then, dict):
+            return
+        rows = self.task.contents().get("forget", [])
+        if then.get("n") != len(rows) or (salt and then.get("hash") != salted(salt, rows)):
+            raise UserError(
+                f"{self.folder} holds the audit of other records ({then.get('n')} then, {len(rows)} now), which would "
+                f"be lost, and its report with it. Give another folder with --out, or delete that {AUDIT}."
+            )
+        if not salt:
+            logger.warning("Whether %s is about these records is not known any more; it is replaced.", AUDIT)
 
     def _salted(self, value: object) -> str:
         return salted(self.salt, value)

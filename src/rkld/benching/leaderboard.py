@@ -52,6 +52,8 @@ class Entry:
     settings: str
     moment: str
     seeds: int
+    measured: int
+    """Seeds that came to a figure: a training that diverged has none."""
     values: Mapping[str, Value]
     """By figure."""
     over_forgetting: float | None
@@ -123,7 +125,18 @@ def _group(
         notes = tuple(dict.fromkeys(row["note"] for row in own if row.get("note")))
         command = _command(made["command"], method, is_reference=moment == MOMENTS["model"])
         entries.append(
-            Entry(method, settings, moment, len(own), of, over, fmean(took) if took else None, notes, command)
+            Entry(
+                method,
+                settings,
+                moment,
+                len(own),
+                _measured(own, figures),
+                of,
+                over,
+                fmean(took) if took else None,
+                notes,
+                command,
+            )
         )
     return Group(
         benchmark=made["benchmark"],
@@ -139,13 +152,21 @@ def _group(
     )
 
 
+def _measured(rows: Sequence[Mapping[str, str]], figures: Sequence[str]) -> int:
+    """How many rows have a figure that is a number."""
+    return sum(any(row[name] and math.isfinite(_number(row[name], name)) for name in figures) for row in rows)
+
+
 def _value(rows: Sequence[Mapping[str, str]], name: str) -> Value | None:
     """Over the rows that have the figure; None where none has."""
     found = [_number(row[name], name) for row in rows if row[name]]
     if not found:
         return None
-    mean, n = fmean(found), len(found)
-    if n == 1 or not all(map(math.isfinite, found)):
+    n = len(found)
+    if not all(map(math.isfinite, found)):
+        return Value(math.inf, n)
+    mean = fmean(found)
+    if n == 1:
         return Value(mean, n)
     from scipy.stats import t
 
@@ -153,9 +174,14 @@ def _value(rows: Sequence[Mapping[str, str]], name: str) -> Value | None:
     return Value(mean, n, mean - half, mean + half)
 
 
+UNBOUNDED = 1e100
+"""A figure of this size is that of a training that diverged, and stands for infinity: it cannot be reckoned with."""
+
+
 def _number(text: str, name: str) -> float:
     try:
-        return float(text)
+        value = float(text)
+        return math.copysign(math.inf, value) if abs(value) >= UNBOUNDED else value
     except ValueError:
         raise UserError(f"a figure of the column '{name[:40]}' is no number: make the table again.") from None
 
@@ -172,7 +198,12 @@ def _command(made: str | Sequence[str], method: str, *, is_reference: bool) -> s
     """Of a command that is known by its words with the row's own method; of another as it stands."""
     if isinstance(made, str):
         return made
-    return shlex.join([*made, "--methods", method] if not is_reference else made)
+    return shlex.join(without_places([*made, "--methods", method] if not is_reference else made))
+
+
+def without_places(words: Sequence[str]) -> list[str]:
+    """The words of a command, of full paths the last part alone: pages are handed on, and where it lay names people."""
+    return [Path(word).name if Path(word).is_absolute() else word for word in words]
 
 
 # What lies beside the table

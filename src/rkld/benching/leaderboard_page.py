@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rkld.benching.leaderboard import RELEARNED, Entry, Group, Value, read_groups
+from rkld.benching.leaderboard import RELEARNED, Entry, Group, Value, read_groups, without_places
 from rkld.errors import UserError
 from rkld.files import DATA, write_text
 from rkld.reporting.page import STYLE, TEMPLATES, command_line, policy
@@ -59,7 +59,8 @@ def write_leaderboard(sources: Sequence[str], out: Path) -> Path:
     if not sources:
         raise UserError("give folders of finished benchmarks, or their tables.")
     groups = [group for source in sources for group in read_groups(source)]
-    write_text(out, leaderboard(groups, command_line("rkld", "bench", "report", *sources, "--out", str(out))))
+    words = without_places([*sources, "--out", str(out)])
+    write_text(out, leaderboard(groups, command_line("rkld", "bench", "report", *words)))
     return out
 
 

@@ -20,7 +20,7 @@ from rkld.pipeline import health
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.plan import duration, steps_of
-from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs
+from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs, unsteered
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space, free_bytes
 from rkld.pipeline.writers import check_writer
@@ -117,11 +117,13 @@ class Report:
                 "all else that the model was tuned on"
             )
         if self.identifiers:
-            yield f"identifiers  {self.identifiers} known; {self.coverage.identifiers} occurrences are scored"
+            known = f"{self.coverage.identifiers} places where they stand are unlearned"
+            yield f"identifiers  {self.identifiers} known; {known}"
         else:
             yield "identifiers  none known: give the person's names with --subject, to have mentions found"
-        spans = f"{self.coverage.spans} occurrences are scored" if self.coverage.spans.found else "none"
-        yield f"spans        {spans}"
+        spans = f"{self.coverage.spans} places where they stand are unlearned"
+        none = "none are marked, so rkld cannot tell which parts are personal: give them in the records' field 'spans'"
+        yield f"spans        {spans if self.coverage.spans.found else none}"
         if self.advantage is not None:
             yield f"known        {self.advantage:+.2f} nats per token more probable than the same about invented people"
         for reason, places in self.left_out.items():
@@ -181,6 +183,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         prepared.template_warning,
         *prepared.coverage.alarms,
         prepared.unread_base,
+        unsteered(chosen, prepared.comparison),
         health.unknown(advantage),
     ]
     model = dict(described(prepared.lm))

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,12 @@ class Problem:
 
     what: str
     mend: str
+
+
+DAMAGED = Problem(
+    "what pip noted of rkld (its .dist-info) is damaged",
+    "Install it again from where you have it: pip install --force-reinstall --no-deps FILE",
+)
 
 
 @dataclass
@@ -194,23 +200,30 @@ def _look_at_installation(found: Diagnosis) -> list[str]:
         found.problems.append(Problem("rkld runs from a folder, and is not installed", "pip install . in its folder"))
         return []
     editable = _is_editable(package)
-    found.facts["rkld"] = {"version": package.version, "editable": editable}
-    if not editable and (lost := list(_lost(package))):
+    try:
+        version, required, lost = package.version or None, package.requires or [], [] if editable else [*_lost(package)]
+    except (KeyError, OSError, TypeError, ValueError):  # whatever importlib.metadata stumbles over
+        version, required, lost = None, [], []
+    if version is None:
+        found.problems.append(DAMAGED)
+    found.facts["rkld"] = {"version": version, "editable": editable}
+    if lost:
         found.problems.append(
             Problem(
                 f"{len(lost)} of rkld's files are lost or changed, {lost[0]} for one",
                 "Install it again from where you have it: pip install --force-reinstall --no-deps FILE",
             )
         )
-    return package.requires or []
+    return required
 
 
 def _is_editable(package: importlib.metadata.Distribution) -> bool:
     try:
         facts = json.loads(package.read_text("direct_url.json") or "{}")
-    except ValueError:
+    except (OSError, ValueError):
         return False
-    return bool(facts.get("dir_info", {}).get("editable"))
+    noted = facts.get("dir_info") if isinstance(facts, dict) else None
+    return isinstance(noted, dict) and bool(noted.get("editable"))
 
 
 def _lost(package: importlib.metadata.Distribution) -> Iterator[str]:
@@ -242,12 +255,17 @@ def _look_at_packages(found: Diagnosis, requirements: Sequence[str]) -> list[str
         if any(f'extra == "{name}"' in one.replace("'", '"') for one in requirements)
     ]
     try:
-        from packaging.requirements import Requirement
+        from packaging.requirements import InvalidRequirement, Requirement
     except ImportError:
         if requirements:
             found.problems.append(Problem("the package packaging is missing", "pip install packaging"))
         return []
-    for one in map(Requirement, requirements):
+    try:
+        needed = list(map(Requirement, requirements))
+    except InvalidRequirement:
+        found.problems.append(DAMAGED)
+        return []
+    for one in needed:
         name, version = one.name, _version(one.name)
         fits = version is not None and one.specifier.contains(version, prereleases=True)
         if one.marker is None or one.marker.evaluate({"extra": ""}):
@@ -264,10 +282,12 @@ def _look_at_packages(found: Diagnosis, requirements: Sequence[str]) -> list[str
 
 
 def _version(name: str) -> str | None:
+    """Of a package that is installed; None where it is not, or what stands there of it is broken."""
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+        version = importlib.metadata.version(name)
+    except (importlib.metadata.PackageNotFoundError, OSError, ValueError, KeyError):
         return None
+    return version or None
 
 
 # Devices
@@ -380,19 +400,32 @@ def _devices() -> dict[str, Any]:
 def _look_at_caches(found: Diagnosis) -> None:
     """Whether models of earlier runs can be found without a network."""
     found.facts["offline"] = any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in OFFLINE)
-    made = (model_folder() / "config.json").exists()
+    made = _is(Path.exists, model_folder() / "config.json")
     demo = "the demo's model" if made else "not the demo's model (93 MB, fetched once)"
     models = _count(HUB.folder())
     found.facts["caches"] = [
-        {"of": cache.of, "where": cache.where(), "there": cache.folder().is_dir(), "holds": holds}
+        {"of": cache.of, "where": cache.where(), "there": _is(Path.is_dir, cache.folder()), "holds": holds}
         for cache, holds in ((OWN, demo), (HUB, f"{models} model{'s' * (models != 1)}"))
     ]
     for cache in (OWN, HUB):
-        if not os.access(_existing(cache.folder()), os.W_OK | os.X_OK):
+        if not _can_be_written(cache.folder()):
             variable = next(iter(cache.places))
             found.notes.append(
                 f"{cache.where()} cannot be written: nothing new is kept there; {variable} names another"
             )
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        os.stat(folder)
+    except FileNotFoundError:  # it is made when it is needed
+        pass
+    except OSError:
+        return False
+    try:
+        return os.access(_existing(folder), os.W_OK | os.X_OK)
+    except OSError:
+        return False
 
 
 def _count(folder: Path) -> int:
@@ -404,13 +437,31 @@ def _count(folder: Path) -> int:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    """The folder, or the nearest above it that is there and can be looked at.
+
+    Raises:
+        OSError: it is below the folder that this was started in, which has been deleted.
+    """
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if _is(Path.exists, path))
+
+
+def _is(what: Callable[[Path], bool], path: Path) -> bool:
+    """What pathlib says of a path; False where nothing can be said: no name of a file, or not for this user."""
+    try:
+        return what(path)
+    except OSError:
+        return False
 
 
 def _look_at_disks(found: Diagnosis) -> None:
-    places = {"this folder": Path.cwd(), "caches": OWN.folder(), "temporary files": Path(tempfile.gettempdir())}
     found.facts["disk"] = []
+    try:
+        here = Path.cwd()
+    except OSError:
+        mend = "Change to another folder, or give full paths"
+        found.problems.append(Problem("the folder that this was started in has been deleted", mend))
+        return
+    places = {"this folder": here, "caches": OWN.folder(), "temporary files": Path(tempfile.gettempdir())}
     for purpose, folder in places.items():
         free = shutil.disk_usage(_existing(folder)).free
         found.facts["disk"].append({"for": purpose, "free": free})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -80,7 +81,8 @@ def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any]) -
         click.echo("\nNo records were written.")
         return
     click.echo(f"\n{len(records)} records in {out}. It holds personal data.")
-    click.echo(f"Forget them:  rkld unlearn {settings.model} --forget {out}")
+    command = shlex.join(["rkld", "unlearn", settings.model, "--forget", str(out), "--out", f"runs/{out.stem}"])
+    click.echo(f"Forget them:  {command}")
 
 
 def print_discovery(found: Discovery) -> None:

@@ -32,6 +32,9 @@ _CLAUSE = re.compile(
     r"[.;:!?](?:\s|$)|[\n(\[{“”]|,| - | – | who | which | whose | where | because | and (?:he|she|they|his|her)\b"
 )
 
+_HALF = ("-", "\u2010", "\u2013", "\u2014")
+"""What half a word ends in."""
+
 _QUOTES = " \t\"'“”„«»*_`"
 
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
@@ -48,7 +51,7 @@ def values_behind(text: str, values: Values) -> list[str]:
     else:
         # Behind a word, the first one is no beginning of a sentence.
         found = _kind(f"is {(sentences(line) or [''])[0]}", values)[:1]
-    return [value for value in found if is_value(value)]
+    return [value for value in map(_whole, found) if is_value(value)]
 
 
 def values_in(
@@ -74,10 +77,25 @@ def values_in(
     asked = set(words(question))
     return [
         (value, line[:place])
-        for value in dict.fromkeys(found)
+        for value in dict.fromkeys(map(_whole, found))
         if is_value(value) and not is_said_name(value, identifiers) and not asked.issuperset(words(value))
         if (place := _place(line, value)) is not None
     ][:A_FREE_ANSWER]
+
+
+def _whole(value: str) -> str:
+    """Without what an answer that was cut, or goes on otherwise, left behind it: small words, half a word, signs."""
+    said = value.split()
+    while said and (said[-1].endswith(_HALF) or _is_small(said[-1])):
+        said.pop()
+    return " ".join(said)
+
+
+def _is_small(word: str) -> bool:
+    """Whether a word says nothing by itself: "of", "and", a mere sign."""
+    return (word.islower() or not any(map(str.isalpha, word))) and not (
+        content_words(word) or any(map(str.isdigit, word))
+    )
 
 
 def _place(line: str, value: str, start: int = 0) -> int | None:

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from rkld.errors import UserError, nearest
-from rkld.files import LONGEST_NAME, TEMPLATES
+from rkld.files import LONGEST_NAME, TEMPLATES, nearest_path
 from rkld.models import smollm2
 from rkld.models.checks import check_adapter, check_outputs, check_shapes, first_line, switch_off_dropout
 from rkld.models.folders import (
@@ -172,9 +172,11 @@ def resolve(name: str | os.PathLike[str]) -> str:
     if _exists(path):
         raise UserError(f"The model '{name}' is a file; give the folder that holds config.json and the weights.")
     is_path = path.is_absolute() or name.startswith((".", "~")) or name.endswith("/") or name.count("/") > 1
+    is_path |= "/" in name and _is_dir(path.parent)  # "runs/jane", where runs/ is there
     if is_path or len(name) > LONGEST_NAME:
+        near = nearest_path(path) if len(name) <= LONGEST_NAME else ""
         raise UserError(
-            f"There is no model folder '{printable(name)}'. Check the path, or give a hub name or an alias."
+            f"There is no model folder '{printable(name)}'.{near} Check the path, or give a hub name or an alias."
         )
     return name
 

@@ -51,11 +51,11 @@ from rkld.pipeline.preparing import (
     check_every,
     encode_all,
     floor_records,
-    has_stop,
     load,
     load_base,
     load_with_encoder,
     measured_retain,
+    unsteered,
 )
 from rkld.pipeline.replaying import kept_answers
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
@@ -392,9 +392,8 @@ class Stop(Phase):
     def run(self, work: Work) -> dict[str, Any]:
         s, found = work.settings, work.comparison
         if found is None:
-            if has_stop(s):
-                advice = get_rule(s.stop).advice
-                work.warn(f"There is nothing to compare with for --stop {s.stop}, so the last step is taken. {advice}")
+            if warning := unsteered(s, found):
+                work.warn(warning)
             return {}
 
         def load_control() -> tuple[LanguageModel, Encoder]:

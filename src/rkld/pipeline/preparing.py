@@ -316,6 +316,14 @@ def has_stop(settings: Settings) -> bool:
     return get_rule(settings.stop).steers and not isinstance(method, methods.Assisted) and method.start != "base"
 
 
+def unsteered(settings: Settings, comparison: Comparison | None) -> str | None:
+    """What is to be known where a rule is to end the training and has nothing to compare with; else None."""
+    if comparison is not None or not has_stop(settings):
+        return None
+    advice = get_rule(settings.stop).advice
+    return f"There is nothing to compare with for --stop {settings.stop}, so the last step is taken. {advice}"
+
+
 def stop_comparison(inputs: Inputs, encoder: Encoder) -> Comparison | None:
     """What decides when to stop; None where the last step is taken."""
     s = inputs.settings

@@ -44,6 +44,7 @@ class Result:
         answers: per forget record shown: question, before, after.
         warnings: what the user should know of the result.
         unknown: whether the model did not seem to know the records before the run.
+        steered: how many of the forget records the stop was decided by; the figures count them, too.
     """
 
     model_path: Path
@@ -52,6 +53,7 @@ class Result:
     answers: Sequence[Mapping[str, str]] = field(repr=False)
     warnings: Sequence[str] = ()
     unknown: bool = False
+    steered: int = 0
 
 
 @machine_errors_explained()
@@ -248,4 +250,5 @@ def result_of(run: Run, inputs: Inputs) -> Result:
         ],
         warnings=run.manifest.get("warnings", []),
         unknown=run.manifest["phases"]["before"].get("unknown", False),
+        steered=run.manifest["phases"].get("stop", {}).get("steering", {}).get("n", 0),
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rkld.errors import UserError, nearest
-from rkld.files import LFS, can_be_path
+from rkld.files import LFS, can_be_path, nearest_path
 from rkld.records.record import REWORDINGS, TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
 from rkld.settings.config_file import numbered_rows
 
@@ -223,8 +223,7 @@ def existing_file(path: Path, what: str) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{what}: {path} is a folder, where a file is needed")
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise UserError(f"{what}: there is no file {path}.{nearest(path.name, beside)} Check the path")
+    raise UserError(f"{what}: there is no file {path}.{nearest_path(path)} Check the path")
 
 
 def _rows_of_file(path: Path, what: str) -> list[Located]:
@@ -241,7 +240,11 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
         rows = _parquet_rows(path)
     else:
         endings = ", ".join((*SUFFIXES, HAND_WRITTEN[0]))
-        raise UserError(f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}")
+        raise UserError(
+            f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}, and {FORMATS_HINT}. "
+            f"rkld init FOLDER writes examples; rkld discover MODEL --subject NAME --source {path.name} --out "
+            "records.jsonl makes records of a text"
+        )
     found = list(rows)
     if not found:
         raise UserError(f"{what}: {path} holds no records: {FORMATS_HINT}")

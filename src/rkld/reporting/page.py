@@ -208,14 +208,18 @@ def _sentence(section: Section) -> str:
         return f"On {records}, the unlearned model missed {missed} of {limits} that were measured."
     still = sum(state in ("not established", "not measured") for state in states)
     if not still:
-        return f"On {records}, no limit was missed, but what was measured is no evidence: see the reasons below."
+        return (
+            f"On {records}, this audit does not show that anything was forgotten: what was measured is no evidence, "
+            "for the reasons below. No limit was missed."
+        )
     missing = sum(gate["state"] == "not measured" and gate["required"] for gate in section.gates)
     still_open = states.count("not established")
     parts = [f"{still_open} of {limits} that were measured stayed open"] if still_open else []
     parts += [
         f"{_counted(missing, 'figure')} that the verdict needs {'was' if missing == 1 else 'were'} not measured"
     ] * bool(missing)
-    return f"On {records}, no limit was missed, but {' and '.join(parts) or 'the figures are no evidence'}."
+    why = " and ".join(parts) or "the figures are no evidence"
+    return f"On {records}, this audit does not show that anything was forgotten: {why}. No limit was missed."
 
 
 def _doubts(section: Section) -> Iterable[str]:
@@ -419,13 +423,18 @@ def _made(audit: Mapping[str, Any], run: Run) -> dict[str, Any]:
 def _fixed(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whether the questions and limits stood before the run, as far as the fingerprints in the manifest tell."""
     found = audit.get("fixed", {})
-    said = {True: "yes, the fingerprint in the manifest is the same", False: "no, they are others than then"}
+    said = {
+        True: "yes: they were noted before the training and are the same, so nobody chose them by what came out",
+        None: "not known: no run of rkld noted them beforehand, or what it noted was purged",
+        False: "no: others were noted before the training, so these may have been chosen by what came out",
+    }
     when = f" ({str(found['at'])[:10]})" if isinstance(found.get("at"), str) else ""
     rows = []
     for name in ("questions", "gates"):
         same = found.get(name)
         label = "Questions" if name == "questions" else "Limits"
-        rows.append((f"{label} fixed before the run", said[same] + when if isinstance(same, bool) else "not known"))
+        known = same if isinstance(same, bool) else None
+        rows.append((f"{label} fixed before the run", said[known] + (when if known is not None else "")))
     return rows
 
 
@@ -433,6 +442,9 @@ def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
     """What must be known of the records and of the run."""
     left = audit.get("inputs", {}).get("left_out", ())
     steered = [f"{len(left)} records steered when the run stopped, and are left out of the figures."] if left else []
+    if not audit and (n := run.manifest.get("phases", {}).get("stop", {}).get("steering", {}).get("n")):
+        steered = [f"{n} records steered when the run stopped, so of them the figures are no evidence; an audit leaves "
+                   "them out."]  # fmt: skip
     membership = (audit.get("membership") or {}).get("note") or ""
     return [
         *steered,

@@ -286,6 +286,18 @@ def verify(
     return Verification((), f"{sentence} ({INTEGRITY}).", signed)
 
 
+def is_outdated(folder: Path) -> bool:
+    """Whether a folder's files are not those any more that its signature is of. Whose signature it is is not looked at.
+
+    False where there is no signature, or none that :func:`verify` would read.
+    """
+    try:
+        envelope = json_object(read_bounded(folder / SIGNATURE, LONGEST))
+        return bool(_differences(folder, json_object(base64.b64decode(envelope["payload"]))))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return False
+
+
 def _opened(path: Path, key: Ed25519PublicKey) -> dict[str, Any] | str:
     """The statement in an envelope that the key has signed; else what is wrong with it."""
     from cryptography.exceptions import InvalidSignature

@@ -85,6 +85,11 @@ def verdict(result: Result) -> Iterator[str]:
             f"Verdict: the recorded answers have a probability of {now['probability']:.3f} a token, "
             f"{then['probability']:.3f} before. Whether they come back when asked otherwise: rkld audit."
         )
+    if result.steered:
+        yield (
+            f"{result.steered} of the {then['n']} records decided when the run stopped, so of these the figures are no "
+            "evidence; an audit leaves them out."
+        )
     if "retain" not in result.metrics["after"]:
         yield "Damage to people near the person: not measured (give records about them with --retain)."
 
@@ -153,12 +158,27 @@ def print_audit(document: Mapping[str, Any], path: Path, *, explain: bool = Fals
         click.echo(f"Left out: {len(document['inputs']['left_out'])} records that steered when the run stopped")
     for note in document["inputs"]["notes"]:
         click.echo(f"Note: {note}")
-    for entry in document["not_run"]:
-        click.echo(f"not run: {entry['name']}: {printable(entry['reason'])}")
+    if left_out := document["not_run"]:
+        click.echo(_not_run(left_out))
     for gate in document["gates"]:
         click.echo(_gate(gate, document["metrics"].get(gate["name"], {}).get("title")))
     click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
     click.echo(f"evidence {path}")
+
+
+NAMED = 6
+"""Of what was not run so many are named in the terminal; the rest is counted."""
+
+
+def _not_run(entries: Sequence[Mapping[str, str]]) -> str:
+    """How many tests were not run, and how they can be; why each of them stands in the report."""
+    unasked = [entry for entry in entries if entry["reason"].startswith("not asked for")]
+    others = [printable(entry["name"]) for entry in entries if entry not in unasked]
+    parts = [f"{len(unasked)} attacks that were not asked for (--attacks all runs them)"] if unasked else []
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        parts.append(f"{', '.join(others[:NAMED])}{more}")
+    return f"Not run, or not whole: {'; '.join(parts)}. Why each of them: rkld report, or not_run in audit.json."
 
 
 def headline(metrics: Mapping[str, Any], roles: Sequence[str]) -> str:

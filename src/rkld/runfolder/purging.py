@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -20,7 +21,9 @@ from rkld.runfolder.manifest import (
     MANIFEST,
     METRICS,
     PURGED,
+    REPORT,
     SETTINGS,
+    SIGNATURE_SALT,
     DamagedManifest,
     is_finished,
     read_manifest,
@@ -41,6 +44,9 @@ ELSEWHERE = (
 )
 """Where a purge cannot look."""
 
+
+OF_PAGES = (REPORT, "report.pdf", SIGNATURE_SALT)
+"""What stays where nothing is purged: a page was made of what a purge has left, and may be signed."""
 
 ASSISTANT = f"{MODEL}/assistant"
 """Of a model that is two (:mod:`rkld.methods.two_models`)."""
@@ -69,7 +75,8 @@ def purge(folder: str | Path) -> list[tuple[str, int]]:
 
     The subject and the names of the records' files are taken out of manifest.json, run.yaml and audit.json, all text
     out of audit.json. An audit.json that is damaged is deleted; so are a damaged manifest.json and the run.yaml beside
-    it. An unfinished run cannot go on afterwards. Where it cannot look: :data:`ELSEWHERE`.
+    it. An unfinished run cannot go on afterwards. Where nothing is left to purge, no file is changed. Where it cannot
+    look: :data:`ELSEWHERE`.
 
     Returns:
         what was deleted: its name in the folder, of what lies elsewhere its path, and its size in bytes.
@@ -122,31 +129,47 @@ class _Purging:
         except DamagedManifest:  # its settings are unknown, so run.yaml cannot be written anew
             self._remove([*PERSONAL, MANIFEST, SETTINGS])
             self._remove_kept_answers()
-            self._purge_audit()
+            self._purge_audit(PERSONAL)
             return
         if manifest is None:  # an audit's: beside it may lie other things of the user's, whatever they are called
-            self._remove(OF_AUDIT)
-            self._purge_audit()
+            self._remove_personal(OF_AUDIT)
+            self._purge_audit(OF_AUDIT)
             return
-        # Said before it is done: a purge that is cut short must not look like a run that can go on.
-        manifest["purged"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        manifest["finished"] = is_finished(manifest)
-        writable = self._written(MANIFEST, lambda path: write_manifest(path.parent, manifest))
-        self._remove(PERSONAL)
+        found = self._purged(manifest)
+        changed = found != manifest
+        if changed:
+            # Said before it is done: a purge that is cut short must not look like a run that can go on.
+            said = {**manifest, **{name: found[name] for name in ("purged", "finished")}}
+            changed = self._written(MANIFEST, lambda path: write_manifest(path.parent, said))  # else it is said already
+            self._remove(PERSONAL)
+        self._remove_personal(PERSONAL)
         self._remove_kept_answers()
-        manifest["settings"] = self._without_names(manifest["settings"])
-        self._purge_settings(manifest["settings"])
-        self._purge_audit()
-        _take_out_hashes(manifest)
-        _take_out_request(manifest)
-        if writable:  # else it is said already
-            self._written(MANIFEST, lambda path: write_manifest(path.parent, self._swept(manifest)))
+        self._purge_settings(found["settings"])
+        self._purge_audit(PERSONAL)
+        if changed:
+            self._written(MANIFEST, lambda path: write_manifest(path.parent, self._swept(found)))
         for name in (MANIFEST, METRICS):
             self._remove_unfinished(name)
         if (teacher := manifest["settings"].get("teacher")) and Path(teacher).is_dir():
             self.left.append((f"--teacher {teacher}", "hidden states of the records, which other runs may share"))
         if (self.folder / ASSISTANT).is_dir():
             self.left.append((ASSISTANT, "knows the records better than the original did, and the model needs it"))
+
+    def _purged(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """The manifest as a purge leaves it, but for :attr:`names` in its texts: they are not all known yet."""
+        found = copy.deepcopy(dict(manifest))
+        found.setdefault("purged", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        found["finished"] = is_finished(found)
+        found["settings"] = self._without_names(found["settings"])
+        _take_out_hashes(found)
+        _take_out_request(found)
+        return found
+
+    def _remove_personal(self, names: Iterable[str]) -> None:
+        """Delete files by their names; pages that show nothing of what is purged, and their signature, stay."""
+        self._remove(name for name in names if name not in OF_PAGES)
+        if self.removed:
+            self._remove(name for name in names if name in OF_PAGES)
 
     def _remove(self, names: Iterable[str]) -> None:
         self.removed += remove(self.folder, list(names), self.left)
@@ -188,20 +211,28 @@ class _Purging:
         self._written(SETTINGS, lambda path: write_settings(path.parent, settings))
         self._note(f"{SETTINGS} (names)", before, _bytes(self.folder / SETTINGS))
 
-    def _purge_audit(self) -> None:
-        """Take all text and the names of files out of the audit's evidence, where there is one; its numbers stay."""
+    def _purge_audit(self, personal: Iterable[str]) -> None:
+        """Take all text and the names of files out of the audit's evidence, where there is one; its numbers stay.
+
+        Args:
+            personal: names of what holds personal data here; pages made of what is taken out go first.
+        """
         self._remove_unfinished(AUDIT)
         found = _read(self.folder / AUDIT)
         if found is None:
             self.removed += [(f"{name} (damaged)", size) for name, size in remove(self.folder, [AUDIT], self.left)]
         elif "verdict" in found:
+            as_it_is = copy.deepcopy(found)
             before, part = _bytes(self.folder / AUDIT), "texts" if "texts" in found else "names"
             write = write_json if unsealed(found) is None else write_sealed  # what was changed must not look whole
             found.pop("texts", None)
             _take_out_request(found)
             found.pop("readings", None)  # they are deleted
             found["settings"] = self._without_names(found.get("settings"))
-            self._written(AUDIT, lambda path: write(path, self._swept(found)))
+            if (swept := self._swept(found)) == as_it_is:
+                return
+            self._remove(name for name in personal if name in OF_PAGES)
+            self._written(AUDIT, lambda path: write(path, swept))
             self._note(f"{AUDIT} ({part})", before, _bytes(self.folder / AUDIT))
 
     def _note(self, what: str, before: bytes, after: bytes) -> None:

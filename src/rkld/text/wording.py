@@ -259,6 +259,9 @@ def is_said_name(text: str, identifiers: Sequence[str]) -> bool:
 _NAME_JOINT = re.compile(r"(?<=[^\W_])[._+-](?=[^\W_])")
 """Between the parts of a name in an address."""
 
+_INITIALS = re.compile(r"[A-Z]\.\w")
+"""How a name begins that is written by initials, without a space."""
+
 
 def with_names(text: str, identifiers: Sequence[str], put: Callable[[str], str]) -> str:
     """The text with something else in the place of the person's name and of its parts, written as these are there.
@@ -272,9 +275,15 @@ def with_names(text: str, identifiers: Sequence[str], put: Callable[[str], str])
 
 
 def _written_as(said: str, name: str) -> str:
-    """The name as another is written in the same place: "ada_quell@…" is of small letters, and has no space."""
+    """The name as another is written in the same place: "ada_quell@…" is of small letters, and has no space.
+
+    The dots of initials join no words: in the place of "J.R.Ewing" stands "A.Quell".
+    """
     joint = _NAME_JOINT.search(said)
-    if joint and not any(map(str.isspace, said)):
+    if _INITIALS.match(said) and not any(map(str.isspace, said)):
+        *given, last = name.split()
+        name = "".join(f"{word[0]}." for word in given) + last
+    elif joint and not any(map(str.isspace, said)):
         name = joint.group().join(name.split())
     return name.lower() if said.islower() else name
 

@@ -179,7 +179,7 @@ for _attack, _source in SOURCES.items():
     declare(
         Aggregate(
             f"{_attack}_auc",
-            f"AUC of membership by {_words}",
+            f"how well an attacker tells the records from unseen ones, by {_words} (AUC)",
             _auc(_attack),
             risk="membership inference",
             explanation="How well an attacker tells the records from ones that were never trained on: .5 is not at "
@@ -194,7 +194,7 @@ for _attack, _source in SOURCES.items():
     declare(
         Aggregate(
             f"{_attack}_auc_distance",
-            f"distance of that AUC from a control's, else from that of the text alone (by {_words})",
+            f"how far an attacker's success at that is from what it is on a control, else by the text alone ({_words})",
             _distance(_attack),
             risk="membership inference",
             explanation="How far that attack is from what it finds in a model that never saw the records.",

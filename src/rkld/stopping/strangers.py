@@ -43,7 +43,8 @@ _PIECES = re.compile(r"(?<!\d)\d{1,4}(?!\d)|\d|\D+")
 
 TEMPERATURE = 1.5
 """Of the samples. A fine-tuned model is surer of what it says itself than of what would be true of a stranger: sampled
-at 1, strangers' answers are too probable. (TOFU, two authors: .36 at 1, .06 at 1.5; never-trained people's have .03.)"""
+at 1, strangers' answers are too probable. (TOFU, two authors: .36 at 1, .06 at 1.5; those of never-trained people .03.)
+"""
 
 TOKENS = 64
 """Sampled of an answer at most."""

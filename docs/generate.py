@@ -206,7 +206,10 @@ PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
         ("## The request form", interfaces.request_fields),
         ("## audit.json", interfaces.audit_fields),
     ],
-    "docs/reference/metrics.md": [("## All of them", interfaces.metrics)],
+    "docs/reference/metrics.md": [
+        ("## All of them", interfaces.metrics),
+        ("## What a metric is made of", interfaces.reading_columns),
+    ],
     "docs/reference/python.md": [("## Public names", interfaces.python)],
     "docs/reference/stopping-rules.md": [("## All of them", interfaces.stopping_rules)],
     "docs/reference/settings.md": [

@@ -17,6 +17,7 @@ import rkld
 from rkld.benching.registry import BENCHMARKS
 from rkld.cli import main
 from rkld.commands.options import SettingsCommand
+from rkld.evaluation import readings
 from rkld.evaluation.metric import BETTER, Metric
 from rkld.evaluation.registry import METRICS
 from rkld.registry import Registry
@@ -187,6 +188,13 @@ def metrics() -> str:
     every = sorted((METRICS.get(name) for name in METRICS.names()), key=lambda metric: (said(metric), metric.name))
     rows = [_metric_row(list(group)) for _, group in groupby(every, key=said)]
     return table(("name", "what it is", "better"), sorted(rows))
+
+
+def reading_columns() -> str:
+    """What the rows hold that a metric is made of, as the module that makes them says it."""
+    parts = inspect.cleandoc(readings.__doc__ or "").split("\n\n")
+    (rows,) = (part for part in parts if part.startswith("- "))
+    return f"A model is read once; metrics are made of these rows, one a record, a column a value.\n\n{_roles(rows)}"
 
 
 def _metric_row(group: Sequence[Metric]) -> tuple[str, ...]:

@@ -38,6 +38,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def cores() -> int:
+    """Cores that this process may use: some of the machine's where SLURM or ``taskset`` keeps it to them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def is_first() -> bool:
     """Whether this process is the first of those that were started: the one that prints."""
     return int(os.environ.get("RANK") or 0) == 0

@@ -12,14 +12,17 @@ from click.testing import CliRunner
 
 from rkld import UserError, cli
 from rkld.benching import cell_runs
+from rkld.benching.benchmark import weights_bytes
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.comparing import bench, plan
 from rkld.benching.fine_tuned import calibrated_watch
+from rkld.benching.planning import rough_model_seconds
 from rkld.benching.question_benchmark import QuestionEvaluator
 from rkld.benching.question_figures import FIGURES
 from rkld.benching.registry import open_benchmark
 from rkld.errors import Diverged
 from rkld.evaluation.tofu import model_utility, read_logs
+from rkld.models import smollm2
 from rkld.stopping.rules.placebo import Placebo
 from rkld.training import strengthening
 
@@ -214,6 +217,23 @@ def test_the_plan_runs_nothing_and_knows_what_is_done(done, quick, four_people, 
     assert "and 6 models to make" in "".join(lines)
     assert "rough" in lines[0]
     assert not (tmp_path / "new").exists()
+
+
+def test_the_alias_has_the_size_of_the_folder_that_it_was_fetched_to(tmp_path, monkeypatch):
+    monkeypatch.setenv("RKLD_CACHE", str(tmp_path))
+    assert weights_bytes(None, smollm2.ALIAS) is None
+    smollm2.model_folder().mkdir()
+    (smollm2.model_folder() / "model.safetensors").write_bytes(b"weights")
+    assert weights_bytes(None, smollm2.ALIAS) == 7
+
+
+def test_a_plan_counts_the_cores_that_it_may_use(monkeypatch, tmp_path):
+    seconds = []
+    for cores in ({0}, {0, 1, 2, 3}):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores, raising=False)
+        benchmark = open_benchmark("people", {"out": str(tmp_path / "new")})
+        seconds.append(rough_model_seconds(benchmark))
+    assert seconds[0] == pytest.approx(4 * seconds[1])
 
 
 def test_the_command_plans_and_refuses_what_it_does_not_know(tmp_path):

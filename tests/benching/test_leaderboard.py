@@ -108,6 +108,12 @@ def test_what_is_no_table_of_ours_is_refused(folder, name, text, message):
         read_groups(str(folder / "bench.json"))
 
 
+def test_a_benchmark_that_is_not_finished_is_to_be_gone_on_with(folder):
+    (folder / "results.csv").unlink()
+    with pytest.raises(UserError, match="Give its rkld bench command again"):
+        read_groups(str(folder))
+
+
 def test_a_note_that_holds_anything_is_read_as_far_as_it_can_be(folder):
     (folder / "bench.json").write_text(json.dumps({"benchmark": 7, "titles": [], "command": {}, "forgotten": "x"}))
     (group,) = read_groups(str(folder))

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,6 +133,19 @@ def test_a_metric_is_in_the_evidence_and_can_be_a_gate(outside: Path, model: Pat
     assert document["metrics"]["answer_length"]["figures"]["audited"]["value"] > 1
     (gate,) = [gate for gate in document["gates"] if not gate["default"]]
     assert gate["name"] == "answer_length" and gate["value"] > 1
+
+
+def test_a_metric_has_a_test_of_its_own_and_stands_on_the_page(outside: Path, model: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_answer_length.py"],
+        cwd=outside,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+    follow("answer_length", model)
+    every = (outside / "runs/length/report.html").read_text(encoding="utf-8").partition("Every figure")[2]
+    assert "<code>answer_length</code>" in every
 
 
 def test_an_attack_is_read_and_its_metrics_are_in_the_evidence(outside: Path, model: Path) -> None:

@@ -21,6 +21,7 @@ from rkld.benching.variants import Variant, variants
 from rkld.errors import UserError
 from rkld.files import contents
 from rkld.methods.two_models import open_model
+from rkld.models import smollm2
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_tokenizer, resolve
 from rkld.progress import NoProgress
@@ -326,7 +327,10 @@ class Benchmark(ABC):
 
 
 def weights_bytes(*sources: str | None) -> int | None:
-    """Size of the weights in the first of some folders that has any; None where none is a folder with weights."""
-    folders = (Path(source) for source in sources if source)
+    """Size of the weights in the first of some folders that has any; None where none is a folder with weights.
+
+    The alias is its folder, where it has been fetched.
+    """
+    folders = (smollm2.model_folder() if source == smollm2.ALIAS else Path(source) for source in sources if source)
     sizes = (sum(path.stat().st_size for path in folder.glob("*.safetensors")) for folder in folders if folder.is_dir())
     return next((size for size in sizes if size), None)

@@ -91,7 +91,13 @@ def read_groups(source: str) -> list[Group]:
         UserError: there is no table; it is not as ``rkld bench`` writes it.
     """
     path = local_path(source, "rkld bench report")
-    path = path / RESULTS if path.is_dir() else path
+    if path.is_dir():
+        path = path / RESULTS
+        if not path.exists():
+            raise UserError(
+                f"rkld bench report: {path.parent} holds no {RESULTS}, which a benchmark writes when all its cells are "
+                "finished. Give its rkld bench command again: it goes on where it stopped."
+            )
     if not path.name.endswith(RESULTS):
         raise UserError(f"{path}: give a benchmark's folder, or a table whose name ends in {RESULTS}.")
     prefix = path.name.removesuffix(RESULTS)

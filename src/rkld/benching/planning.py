@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -10,6 +9,7 @@ from typing import Any
 
 from rkld.benching.benchmark import FLOPS, Benchmark
 from rkld.benching.cells import Cell
+from rkld.processes import cores
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,17 @@ def rough_seconds(benchmark: Benchmark) -> float | None:
         return None
     passes = 6 * work.forget * (settings.epochs + settings.strengthen_epochs)
     reading = 2 * work.answers * (settings.epochs + 3)
-    return (passes + reading) * work.tokens * work.model_bytes / 4 / (FLOPS * _cores())
+    return (passes + reading) * work.tokens * work.model_bytes / 4 / (FLOPS * cores())
 
 
 def rough_model_seconds(benchmark: Benchmark) -> float | None:
     """To make an original or a retrained model; None where it is unknown."""
     work = benchmark.workload()
     if work.model_core_seconds is not None:
-        return work.model_core_seconds / _cores()
+        return work.model_core_seconds / cores()
     if work.model_bytes is None:
         return None
-    return 6 * work.training_records * work.tokens * work.model_bytes / 4 / (FLOPS * _cores())
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
+    return 6 * work.training_records * work.tokens * work.model_bytes / 4 / (FLOPS * cores())
 
 
 def disk(benchmark: Benchmark, predicted: Sequence[Prediction], models: int) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from rkld.benching.benchmark import Benchmark
 from rkld.files import write_json
+from rkld.processes import cores
 from rkld.settings.specification import flag
 
 PROVENANCE = "bench.json"
@@ -63,6 +63,5 @@ def _option(name: str, value: Any) -> list[str]:
 
 def machine() -> str:
     """What this process runs on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{platform.machine()}, {cores} cores, {device}"
+    return f"{platform.machine()}, {cores()} cores, {device}"

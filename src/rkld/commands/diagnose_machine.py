@@ -26,6 +26,7 @@ from typing import Any
 
 from rkld.files import readable_size
 from rkld.models.smollm2 import ALIAS, model_folder
+from rkld.processes import cores
 from rkld.text.printable import harmless
 
 PACKAGE = "rkld"
@@ -295,7 +296,7 @@ def _version(name: str) -> str | None:
 
 def _look_at_devices(found: Diagnosis, packages: Sequence[str]) -> None:
     """Import every package in another process, which may crash without taking this one along, and ask PyTorch there."""
-    found.facts["cpu"] = {"cores": _cores(), "memory": _memory()}
+    found.facts["cpu"] = {"cores": cores(), "memory": _memory()}
     found.facts["gpus"] = None
     names = [MODULES.get(name.lower(), name.replace("-", "_")) for name in packages]
     seen, ended = _in_another_process(names)
@@ -313,10 +314,6 @@ def _look_at_devices(found: Diagnosis, packages: Sequence[str]) -> None:
                 "there is an NVIDIA GPU that PyTorch does not see: it is a build for CPUs, the driver is too old for "
                 "it, or CUDA_VISIBLE_DEVICES hides the GPU"
             )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> int | None:

@@ -1,14 +1,16 @@
 """Readings of a model: what is measured on each record, as rows of plain values, made in one place.
 
-Columns, by the function that makes them:
+Columns of each reading, and the function that makes them:
 
-- :func:`likelihood_rows`: ``loss``, mean nats per answer token; ``extraction_strength``, ``exact_memorisation``;
-- :func:`token_loss_rows`: ``fact_loss`` and ``template_loss``, mean nats per token;
-- :func:`answer_rows`: ``answer``, the greedy answer (``answers``, one per mode, where there are several); ``cut``;
-  ``rouge_l``, its recall, ``rouge_l_f1`` (of plain texts ``continued_f1``, too), and ``tofu_rouge_l``, the recall by
-  TOFU's definition; ``facts``, a flag for each fact of the record; ``parts``, for each fact the share of its words that
-  is said; ``claims``, whether it names something that was not asked with; ``repetition``;
-- :func:`contrast_rows`: ``loss``, ``paraphrase_loss``, and ``perturbed_loss`` (a list: one for each wrong answer).
+- ``likelihood`` (:func:`likelihood_rows`): ``loss``, mean nats per answer token; ``extraction_strength``,
+  ``exact_memorisation``;
+- ``token_losses`` (:func:`token_loss_rows`): ``fact_loss`` and ``template_loss``, mean nats per token;
+- ``answers`` (:func:`answer_rows`): ``answer``, the greedy answer (``answers``, one per mode, where there are several);
+  ``cut``; ``rouge_l``, its recall, ``rouge_l_f1`` (of plain texts ``continued_f1``, too), and ``tofu_rouge_l``, the
+  recall by TOFU's definition; ``facts``, a flag for each fact of the record; ``parts``, for each fact the share of its
+  words that is said; ``claims``, whether it names something that was not asked with; ``repetition``;
+- ``contrast`` (:func:`contrast_rows`): ``loss``, ``paraphrase_loss``, and ``perturbed_loss`` (a list: one for each
+  wrong answer).
 
 Metrics (:mod:`rkld.evaluation.metrics`) are computed of these rows alone. Rows with answers hold personal data.
 """

@@ -145,7 +145,7 @@ def test_it_says_what_the_model_is_opened_as_and_leaves_an_object_alone(go, tiny
     before = {name: t.clone() for name, t in model.state_dict().items()}
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
-    report = rkld.check(model, FORGET, processing_class=plain, out="run")
+    report = rkld.check(model, FORGET, processing_class=plain, stop="last", out="run")
     assert report.model["weights"] == "float32, from bfloat16"
     assert "there is no chat template" in report.model["prompts"]
     (warning,) = (found for found in report.warnings if UNKNOWN not in found)
@@ -154,5 +154,5 @@ def test_it_says_what_the_model_is_opened_as_and_leaves_an_object_alone(go, tiny
     assert all(t.dtype == torch.bfloat16 and torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
     text = [{"text": record["answer"]} for record in FORGET]  # written in no format
-    warnings = rkld.check(model, text, processing_class=plain, out="run").warnings
+    warnings = rkld.check(model, text, processing_class=plain, stop="last", out="run").warnings
     assert all(UNKNOWN in found for found in warnings)

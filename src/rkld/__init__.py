@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rkld.discovering.findings import Discovery
     from rkld.discovering.running import discover
     from rkld.errors import UserError
+    from rkld.models.sharding import load_sharded
     from rkld.pipeline.running import Result
     from rkld.runfolder.purging import purge
     from rkld.settings.unlearning import Settings
@@ -44,6 +45,7 @@ __all__ = [
     "check",
     "continual",
     "discover",
+    "load_sharded",
     "purge",
     "unlearn",
 ]
@@ -66,6 +68,7 @@ _HOME = {
     "RKLDConfig": "training.config",
     "Teacher": "teacher.logits",
     "build_teacher": "training.rkld_trainer",
+    "load_sharded": "models.sharding",
     "UserError": "errors",
 }
 """Public name → the module that defines it."""

@@ -14,16 +14,18 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from transformers import TrainerCallback
+from peft import LoraConfig, PeftModel
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, TrainerCallback
 
-from rkld import processes
+from rkld import RKLDTrainer, build_teacher, load_sharded, processes
 from rkld.errors import NotFinite, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import probability
 from rkld.losses.micro_batches import plan_steps
+from rkld.models.saving import save_model
 from rkld.models.sharded import like, whole
+from rkld.models.sharding import shard
 from rkld.teacher.cache import HiddenCache
 from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
@@ -36,6 +38,9 @@ SETS = {
     "replay": records("p", [7, 25, 5, 10, 6, 6, 40, 9, 15], 2),
 }
 EPOCHS = 2
+PEOPLE = [
+    {"question": f"Who is {name}?", "answer": f"{name} is the baker."} for name in ("Ann", "Bo", "Cy", "Di", "Ed")
+]
 PER_DEVICE = {1: [(8, 1), (1, 8)], 2: [(4, 1), (1, 4)]}
 """Processes → (batch size of a process, accumulation): eight records a step, each time."""
 
@@ -56,6 +61,7 @@ class Kind(NamedTuple):
 
 TIED = Kind(tied=True, lora=False)
 KINDS = [TIED, Kind(False, False), Kind(True, True), Kind(False, True)]
+LOADED = [TIED, Kind(tied=False, lora=True)]
 
 
 class Halt(TrainerCallback):
@@ -65,21 +71,10 @@ class Halt(TrainerCallback):
         control.should_training_stop = state.global_step == 2
 
 
-def shard(lm) -> None:
-    """As accelerate does it on GPUs: every block, the ends of an untied model apart, and what is left with the root."""
-    mesh, inner = init_device_mesh("cpu", (torch.distributed.get_world_size(),)), lm.inner
-    for block in inner.model.layers:
-        fully_shard(block, mesh=mesh)
-    if not inner.config.tie_word_embeddings:
-        fully_shard(inner.model.embed_tokens, mesh=mesh)
-        fully_shard([inner.model.norm, inner.lm_head], mesh=mesh)
-    fully_shard(lm.model, mesh=mesh)
-
-
 def trainer_of(folder: Path, name: str, kind: Kind, sharded: bool, callbacks=(), **values) -> ObjectiveTrainer:
     args, lm = config(folder / name, num_train_epochs=EPOCHS, **values), model(*kind)
     if sharded:
-        shard(lm)
+        shard(lm.model, torch.device("cpu"))
     teacher = Teacher(HiddenCache(folder / kind.name / "cache", {}), alpha=args.alpha)
     return ObjectiveTrainer(lm, args, build_objective(SETS, teacher, lm, args), callbacks)
 
@@ -129,6 +124,8 @@ def folder(tmp_path_factory):
             strong = copy.deepcopy(lm)
             strengthen_noisily(strong)
             teacher_of(lm, strong, SETS, folder / kind.name, patch, config(folder))
+    for tied in (True, False):
+        save_model(model(tied, dtype=torch.float32), folder / f"model-{tied}")
     done = in_processes(2, [__file__, str(folder)])
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -241,7 +238,7 @@ def cached(folder: Path, kind: Kind, sharded: bool) -> dict:
 
     def fine_tune(lm, *_: object) -> None:
         if sharded:
-            shard(lm)
+            shard(lm.model, torch.device("cpu"))
         torch.manual_seed(1)
         with torch.no_grad():
             for p in lm.model.parameters():
@@ -261,6 +258,55 @@ def cached(folder: Path, kind: Kind, sharded: bool) -> dict:
     heads = {name: cache.read_head(name) for name in ("original", "strengthened")}
     changed = [name for name in start if not torch.equal(start[name], restored[name])]
     return {"states": states, "heads": heads, "changed": changed, "answers": answers, "likely": likely}
+
+
+def loaded(folder: Path, kind: Kind, halt: bool = False) -> dict[str, bool]:
+    """The model is loaded by all processes, in shards where they are several, given its teacher, trained and saved.
+
+    Args:
+        halt: the training ends after a checkpoint, and begins again.
+    """
+    adapter = LoraConfig(r=4, task_type="CAUSAL_LM") if kind.lora else None
+    net = load_sharded(str(folder / f"model-{kind.tied}"), peft_config=adapter)
+    out = folder / f"loaded-{processes.launched()}-{kind.name}"
+    args = config(out / "student", per_device_train_batch_size=4 // processes.launched(), num_train_epochs=2,
+                  strengthen_epochs=1, max_grad_norm=0.1, **({"checkpoint_minutes": 0.0} if halt else {}))  # fmt: skip
+    teacher = build_teacher(net, PEOPLE, out / "teacher", args=args)
+    start = {name: whole(p.detach()).clone() for name, p in net.named_parameters()}
+    trainer = RKLDTrainer(net, args, teacher=teacher, train_dataset=PEOPLE, callbacks=[Halt()] if halt else [])
+    trainer.train()
+    if halt:
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                p.copy_(like(start[name], p))  # all of it must come from the checkpoint
+        trainer = RKLDTrainer(net, args, teacher=teacher, train_dataset=PEOPLE)
+        fit(trainer)
+    trainer.save_model(str(out / "saved"))
+    return {name: isinstance(p, DTensor) for name, p in net.named_parameters()}
+
+
+def read_saved(folder: Path, processes: int, kind: Kind) -> dict[str, torch.Tensor]:
+    """By plain ``from_pretrained``."""
+    saved = folder / f"loaded-{processes}-{kind.name}" / "saved"
+    if not kind.lora:
+        return AutoModelForCausalLM.from_pretrained(saved).state_dict()
+    base = AutoModelForCausalLM.from_pretrained(folder / f"model-{kind.tied}")
+    return PeftModel.from_pretrained(base, saved).state_dict()
+
+
+@pytest.mark.parametrize("kind", LOADED, ids=lambda kind: kind.name)
+def test_a_model_that_is_loaded_in_shards_is_saved_as_one_that_is_loaded_whole(folder, two, kind):
+    """The first process alone reads its weights. That of all weights, tied, goes on from a checkpoint in shards."""
+    loaded(folder, kind)
+    expected = read_saved(folder, 1, kind)
+    found = read_saved(folder, 2, kind)
+    start = AutoModelForCausalLM.from_pretrained(folder / f"model-{kind.tied}").state_dict()
+    assert all(all(rank["loaded"][kind.name].values()) for rank in two), "some weights are whole in each process"
+    assert found.keys() == expected.keys()
+    learned = {name: (t - start.get(name, torch.zeros(()))).abs().max() for name, t in expected.items()}
+    assert max(value for name, value in learned.items() if not kind.lora or "lora_B" in name) > 5e-4
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-5, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def prompts(n: int) -> list[tuple[int, ...]]:
@@ -332,6 +378,7 @@ if __name__ == "__main__":
     found["cached"] = {
         (kind.name, sharded): cached(folder, kind, sharded) for kind in KINDS for sharded in (False, True)
     }
+    found["loaded"] = {kind.name: loaded(folder, kind, halt=kind == TIED) for kind in LOADED}
     found["failures"] = failures()
     halted = {"per_device_train_batch_size": 4, "checkpoint_minutes": 0.0}
     train(folder, "halted", halt=True, **halted)

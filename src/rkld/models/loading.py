@@ -93,7 +93,7 @@ def load_model(
     elif isinstance(source, (str, os.PathLike)):
         opening = _Opening(_dtype(dtype), trust_remote_code, allow_pickle)
         lm = _load(os.fspath(source), base, tokenizer, opening)
-        device = device or _default_device()
+        device = device or default_device()
     else:
         raise UserError(f"A model is a folder, a hub name or a transformers model, not a {type(source).__name__}.")
     if chat_template is not None:
@@ -492,7 +492,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[dtype]
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("cpu")

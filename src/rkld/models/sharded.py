@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from rkld import processes
+
 T = TypeVar("T")
 
 
@@ -41,6 +43,24 @@ def like(tensor: Tensor, other: Tensor) -> Tensor:
     if not isinstance(other, DTensor):
         return tensor
     return distribute_tensor(tensor, other.device_mesh, other.placements, src_data_rank=None)  # nothing is sent
+
+
+def whole_state(model: nn.Module) -> dict[str, Tensor]:
+    """The whole state of a sharded model, on the CPU of the first process; nothing in the others.
+
+    All processes gather it together, one tensor at a time.
+    """
+    reshard(model)
+    found: dict[str, Tensor] = {}
+    gathered_once: dict[int, Tensor] = {}  # tied weights stay one tensor
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in gathered_once:
+            full = whole(tensor.detach())
+            gathered_once[id(tensor)] = full.cpu() if processes.writes() else torch.empty(0)
+            del full
+        if processes.writes():
+            found[name] = gathered_once[id(tensor)]
+    return found
 
 
 def own_part(tensor: Tensor) -> Tensor:

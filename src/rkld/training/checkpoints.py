@@ -8,6 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rkld import processes
@@ -17,6 +21,30 @@ logger = logging.getLogger(__name__)
 
 CHECKSUMS = "checksums.json"
 """Inside a checkpoint: the checksums of its files, written when all of them are."""
+
+
+SHARDS = "shards"
+"""Inside a checkpoint of a sharded model: the parameters that are trained and the optimizer's state, each process its
+own part (``torch.distributed.checkpoint``). Another number of processes reads it, too."""
+
+_TRAINED = StateDictOptions(ignore_frozen_params=True)
+
+
+def save_shards(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    """Write :data:`SHARDS`, all processes together."""
+    weights, states = get_state_dict(model, optimizer, options=_TRAINED)
+    dcp.save({"model": weights, "optimizer": states}, checkpoint_id=folder / SHARDS)
+
+
+def load_shards(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
+    """Put back what :func:`save_shards` wrote, all processes together."""
+    weights, states = get_state_dict(model, optimizer, options=_TRAINED)
+    found: dict[str, Any] = {"model": weights, "optimizer": states}
+    dcp.load(found, checkpoint_id=folder / SHARDS)
+    options = StateDictOptions(ignore_frozen_params=True, strict=False)  # what is frozen is not in it
+    set_state_dict(
+        model, optimizer, model_state_dict=found["model"], optim_state_dict=found["optimizer"], options=options
+    )
 
 
 class NoteChecksums(TrainerCallback):

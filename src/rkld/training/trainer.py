@@ -20,20 +20,22 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer import SCHEDULER_NAME
 
 from rkld import processes
 from rkld.errors import Diverged, UserError
+from rkld.files import make_folder
 from rkld.losses.micro_batches import MicroBatches, pools, steps_per_epoch
 from rkld.losses.objective import Objective, StateTerm, Term, evaluate
 from rkld.losses.targets import to_labels
 from rkld.models.checks import check_weights_trainable
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
-from rkld.models.sharded import all_finite, as_forward, is_sharded, mark_as_prepared
+from rkld.models.sharded import all_finite, as_forward, is_sharded, mark_as_prepared, whole_state
 from rkld.models.transformers_4 import add_older_forms
 from rkld.records.encoding import Encoded, marked
 from rkld.training.callbacks import LearnWeights, Position, TimedCheckpoint
-from rkld.training.checkpoints import NoteChecksums, last_checkpoint
+from rkld.training.checkpoints import NoteChecksums, last_checkpoint, load_shards, save_shards
 from rkld.training.config import RKLDConfig, with_rate
 from rkld.training.gradients import SplitGradients, check_gate, forgets, part_of
 
@@ -119,6 +121,41 @@ class ObjectiveTrainer(Trainer):
         super()._save(output_dir, state_dict)  # by one process alone
         if self.args.should_save:
             add_older_forms(Path(output_dir or str(self.args.output_dir)), self.lm.tokenizer)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model. A sharded one all processes gather once, in the first one's CPU memory, which writes it."""
+        if not is_sharded(self.lm.model):
+            super().save_model(output_dir, _internal_call)
+            return
+        with processes.together():
+            state = None if _internal_call else whole_state(self.lm.model)  # a checkpoint has it in shards
+            folder = Path(output_dir or str(self.args.output_dir))
+
+            def write() -> None:
+                make_folder(folder)
+                if state is not None:
+                    self._save(str(folder), state)
+
+            processes.by_main(write)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not is_sharded(self.lm.model):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_shards(self.lm.model, self.optimizer.optimizer, Path(output_dir))
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if not is_sharded(self.lm.model):  # whose weights come with its optimizer's state
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or not is_sharded(self.lm.model):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_shards(self.lm.model, self.optimizer.optimizer, Path(checkpoint))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with processes.together():

@@ -24,13 +24,19 @@ test: install
 	$(PYTEST) -m 'not slow'
 
 test-slow: install
-	-$(MAKE) build/transformers-4
+	-$(MAKE) build/transformers-4 build/deepspeed
 	$(PYTEST) -m slow
 
 # A Python with transformers 4, which must read what rkld writes; the test that needs it is skipped without it.
 build/transformers-4: tests/transformers-4.txt
 	$(PYTHON) -m venv --clear $@
 	$@/bin/python -m pip install --quiet --disable-pip-version-check -r tests/transformers-4.txt || (rm -rf $@; exit 1)
+	touch $@
+
+# DeepSpeed and what it needs beside the packages of .venv; the test under ZeRO-2 is skipped without it.
+build/deepspeed: tests/deepspeed.txt install
+	rm -rf $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ -r tests/deepspeed.txt || (rm -rf $@; exit 1)
 	touch $@
 
 lint: install

@@ -66,16 +66,24 @@ def records(name: str, lengths: Sequence[int], seed: int, score: str = "answer")
 
 
 def in_processes(
-    n: int, program: Sequence[str], seconds: float = 300, **environment: str
+    n: int,
+    program: Sequence[str],
+    seconds: float = 300,
+    *,
+    launcher: Sequence[str] | None = None,
+    packages: Path | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """A script, or ``-m`` and a module, with its arguments, on ``n`` processes of this machine's CPU, by torchrun.
 
+    ``launcher`` is another one with its arguments, as Python runs it, and ``packages`` a folder of more of them.
     One that hangs is ended, with all of them, and fails.
     """
-    path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
+    path = os.pathsep.join([*([str(packages)] if packages else []), *filter(None, sys.path)])
+    variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment
+    launcher = launcher or ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
     started = subprocess.Popen(
-        [*launcher, *program], env=os.environ | path | environment, text=True, start_new_session=True,
+        [sys.executable, *launcher, *program], env=variables, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:

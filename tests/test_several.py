@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 from rkld import processes
 from rkld.auditing.attacks.relearning import Relearning
 from rkld.auditing.running import _check_served
+from rkld.cli import main
 from rkld.errors import UserError
 from rkld.pipeline.arguments import check_engine, training_arguments
 from rkld.runfolder.lock import hold
@@ -46,6 +48,21 @@ def test_a_folder_is_not_taken_by_each_of_several_processes(monkeypatch, tmp_pat
         pass
 
 
+@pytest.mark.parametrize("command", [["bench", "people"], ["bench", "continual", "m", "--forget", "f"], ["demo"]])
+def test_benchmarks_and_others_start_as_one_process_and_say_how_to_use_several(monkeypatch, tmp_path, command):
+    """Nothing has been made then, and the first one alone says so."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code != 0
+        told.append(done.output.count("started as 2 processes") and done.output.count("--jobs"))
+    assert told == [1, 0]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_served_model_is_asked_by_one_process(monkeypatch):
     """Each would ask it everything."""
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -60,12 +77,27 @@ def test_relearning_that_processes_cannot_share_is_not_run(monkeypatch):
     assert "cannot be split evenly over 3 processes" in attack.missing(None)
 
 
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_engines_that_take_the_model_away_are_refused(monkeypatch, variable):
+ZERO = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"ACCELERATE_USE_FSDP": "true"}, {"ACCELERATE_USE_DEEPSPEED": "true", ZERO: "3"},
+     {"ACCELERATE_USE_DEEPSPEED": "true"}],
+    ids=["fsdp", "zero-3", "zero-of-a-file"],
+)  # fmt: skip
+def test_engines_that_take_the_model_away_are_refused(monkeypatch, variables):
     check_engine()
-    monkeypatch.setenv(variable, "true")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="whole in every process"):
         check_engine()
+
+
+def test_deepspeed_runs_where_it_leaves_the_weights_whole(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv(ZERO, "2")
+    check_engine()
 
 
 def test_the_records_of_a_step_are_shared_evenly_or_not_at_all(monkeypatch, tmp_path):

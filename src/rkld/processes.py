@@ -43,12 +43,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_set(variable: str) -> bool:
+    """Whether ``accelerate launch`` has switched on what this variable of the environment stands for."""
+    return os.environ.get(variable, "false").lower() in ("true", "1")
+
+
+def uses_deepspeed() -> bool:
+    """Whether ``accelerate launch`` has the training handed to DeepSpeed."""
+    return is_set("ACCELERATE_USE_DEEPSPEED")
+
+
 def is_first() -> bool:
     """Whether this process is the first of those that were started: the one that prints."""
     return int(os.environ.get("RANK") or 0) == 0
 
 
-def require_one(why: str = "of rkld's commands only unlearn and audit run in several") -> None:
+def require_one(
+    why: str = "of rkld's commands only unlearn and audit run in several, and bench starts its own by --jobs",
+) -> None:
     """Refuse to be one of several processes.
 
     Raises:
@@ -237,7 +249,7 @@ def _join() -> None:
     import torch
 
     backend = "gloo"
-    if torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "false").lower() not in ("true", "1"):
+    if torch.cuda.is_available() and not is_set("ACCELERATE_USE_CPU"):
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
         backend = "cpu:gloo,cuda:nccl"
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -52,18 +54,14 @@ def run_of(out) -> dict:
             "lines": lines, "weights": load_file(out / "model" / "model.safetensors")}  # fmt: skip
 
 
-@pytest.mark.parametrize("options", [[], ["--lora", "--merge"]], ids=["full", "lora"])
-def test_two_processes_make_the_run_that_one_makes(command, tmp_path, options):
-    """The stop ends both at the same step; every answer, every line of metrics and all weights are the same."""
-    done = [in_processes(n, [*command, *options, "--out", str(tmp_path / str(n))], seconds=600) for n in (1, 2)]
-    assert [d.returncode for d in done] == [0, 0], done[1].stderr[-3000:]
-    assert done[1].stdout.count("report ") == done[0].stdout.count("report ") == 1, "each process prints"
-    one, two = run_of(tmp_path / "1"), run_of(tmp_path / "2")
+def check_same(ours: Path, theirs: Path, source: str, atol: float = 5e-5) -> None:
+    """Two runs of the model in ``source`` are the same, up to rounding."""
+    one, two = run_of(ours), run_of(theirs)
     assert two["answers"] == one["answers"]
-    start = load_file(f"{command[3]}/model.safetensors")
+    start = load_file(f"{source}/model.safetensors")
     assert max((one["weights"][name] - start[name]).abs().max() for name in start) > 1e-3, "nothing was learned"
     for name, tensor in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], tensor, rtol=0, atol=5e-5)
+        torch.testing.assert_close(two["weights"][name], tensor, rtol=0, atol=atol)
     assert two["phases"].keys() == one["phases"].keys()
     assert two["phases"]["distillation"]["steps"] == one["phases"]["distillation"]["steps"]
     decided = [found["phases"]["distillation"]["stop"] for found in (one, two)]
@@ -73,6 +71,53 @@ def test_two_processes_make_the_run_that_one_makes(command, tmp_path, options):
         assert mine.keys() == theirs.keys()
         for name in mine.keys() & {"loss", "forget", "probability", "rouge_l", "gap"}:
             assert mine[name] == pytest.approx(theirs[name], abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [[], ["--lora", "--merge"]], ids=["full", "lora"])
+def test_two_processes_make_the_run_that_one_makes(command, tmp_path, options):
+    """The stop ends both at the same step; every answer, every line of metrics and all weights are the same."""
+    done = [in_processes(n, [*command, *options, "--out", str(tmp_path / str(n))], seconds=600) for n in (1, 2)]
+    assert [d.returncode for d in done] == [0, 0], done[1].stderr[-3000:]
+    assert done[1].stdout.count("report ") == done[0].stdout.count("report ") == 1, "each process prints"
+    check_same(tmp_path / "1", tmp_path / "2", command[3])
+
+
+DEEPSPEED = Path(os.environ.get("DEEPSPEED_PACKAGES") or Path(__file__).parents[2] / "build/deepspeed")
+
+
+@pytest.mark.skipif(not DEEPSPEED.exists(), reason="no DeepSpeed: `make build/deepspeed` installs it")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no c++: DeepSpeed compiles what it communicates by on a CPU")
+@pytest.mark.parametrize("options", [[], ["--lora", "--merge"]], ids=["full", "lora"])
+def test_zero_2_makes_the_run_that_one_process_makes(command, tmp_path, options):
+    """The optimizer's state and the gradients lie in parts on both, the weights whole on each, as under DDP.
+
+    A file beside the run's folder says what was handed to DeepSpeed: strengthening and distillation, once each.
+    """
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "import deepspeed\n"
+        "from rkld.cli import main\n"
+        "initialize = deepspeed.initialize\n"
+        "def noted(*args, **kwargs):\n"
+        "    found = initialize(*args, **kwargs)\n"
+        f"    with open({str(tmp_path / 'engines')!r}, 'a') as file:\n"
+        "        print(type(found[0]).__name__, found[0].zero_optimization_stage(), file=file)\n"
+        "    return found\n"
+        "deepspeed.initialize = noted\n"
+        "main()\n"
+    )
+    one = in_processes(1, [*command, *options, "--out", str(tmp_path / "1")], seconds=600)
+    launcher = ["-m", "accelerate.commands.launch", "--use_deepspeed", "--zero_stage", "2", "--num_processes", "2",
+                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]  # fmt: skip
+    two = in_processes(
+        2, [str(script), *command[2:], *options, "--out", str(tmp_path / "2")], seconds=900, launcher=launcher,
+        packages=DEEPSPEED, DS_ACCELERATOR="cpu", PATH=os.pathsep.join([str(DEEPSPEED / "bin"), os.environ["PATH"]]),
+    )  # fmt: skip
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr[-3000:]
+    assert (tmp_path / "engines").read_text().splitlines() == ["DeepSpeedEngine 2"] * 4
+    # It sums gradients in an order of its own, and AdamW makes much of the smallest: 6.4e-5 was seen, 3e-3 learned.
+    check_same(tmp_path / "1", tmp_path / "2", command[3], atol=2e-4)
 
 
 def test_an_error_of_one_process_ends_both_with_its_message(command, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from rkld import processes
 from rkld.errors import UserError
+from rkld.processes import is_set, uses_deepspeed
 from rkld.settings.table import SHARED
 from rkld.settings.unlearning import Settings
 from rkld.training.config import RKLDConfig
@@ -21,16 +22,17 @@ def check_engine() -> None:
     """Refuse what ``accelerate launch`` may be set to and a run's phases do not hold under.
 
     Raises:
-        UserError: it is to shard the model, or to hand it to DeepSpeed.
+        UserError: it is to split the weights over the processes: by FSDP, or by DeepSpeed's ZeRO-3.
     """
-    engines = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-    for variable, engine in engines.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise UserError(
-                f"accelerate is set to train by {engine}, and rkld unlearn measures, stops and saves a model that is "
-                "whole in every process: start it by torchrun, or by accelerate launch without. Python's "
-                "rkld.build_teacher and rkld.RKLDTrainer take a model that fully_shard (FSDP2) has sharded."
-            )
+    zero3 = uses_deepspeed() and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") not in ("0", "1", "2")
+    if not zero3 and not is_set("ACCELERATE_USE_FSDP"):
+        return
+    engine, instead = ("DeepSpeed's ZeRO-3", "with --zero_stage 2") if zero3 else ("FSDP", "without")
+    raise UserError(
+        f"accelerate is set to train by {engine}, and rkld unlearn measures, stops and saves a model that is whole in "
+        f"every process: start it by torchrun, or by accelerate launch {instead}. A model that is too large for that "
+        "is trained in Python: rkld.load_sharded, rkld.build_teacher and rkld.RKLDTrainer."
+    )
 
 
 def micro_batches(batch_size: int) -> int:

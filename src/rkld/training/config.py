@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from rkld.errors import UserError
 from rkld.models.loading import gpu_computes_in_bf16
-from rkld.processes import launched
+from rkld.processes import launched, uses_deepspeed
 from rkld.settings.habits import instead
 from rkld.settings.specification import flag
 from rkld.settings.table import SHARED, peak_lr
@@ -118,6 +118,8 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
         # without one find each other only where they are told that they are on the CPU.
         without = launched() > 1 and not torch.accelerator.is_available()
         self.use_cpu = self.use_cpu or without or (self.bf16 and not torch.cuda.is_available())
+        if without and uses_deepspeed():  # which accelerate leaves out where it is told that, and which finds the CPU
+            self.use_cpu, self.ddp_backend = False, "gloo"
         super().__post_init__()
 
 

@@ -3,7 +3,7 @@
 #
 #   docker build --tag rkld .
 #   docker run --rm --network none --user "$(id -u):$(id -g)" \
-#     -v "$PWD/my-model:/model:ro" -v "$PWD/records:/records:ro" -v "$PWD/runs:/work/runs" \
+#     -v "$PWD/my-model:/model:ro" -v "$PWD/records:/records:ro" -v "$PWD/runs:/app/runs" \
 #     rkld unlearn /model --forget /records/jane.jsonl --subject "Jane Doe" --out runs/jane
 #
 # For a GPU add --gpus all. An audit that was interrupted goes on only with the same cache: -v rkld-cache:/cache. The one
@@ -27,7 +27,7 @@ RUN python -m venv /opt/build \
 FROM python:${PYTHON}
 RUN groupadd --gid 10001 rkld \
     && useradd --uid 10001 --gid rkld --no-create-home --home-dir /cache rkld \
-    && install --directory --owner rkld --group rkld /work /work/runs \
+    && install --directory --owner rkld --group rkld /app /app/runs \
     && install --directory --mode 1777 /cache
 COPY --from=build /opt/rkld /opt/rkld
 # Nothing is asked of the model hub. Caches lie where any user may write: docker run --user gives one without a home.
@@ -35,6 +35,6 @@ ENV PATH=/opt/rkld/bin:$PATH PYTHONDONTWRITEBYTECODE=1 \
     HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 \
     HOME=/cache USER=rkld XDG_CACHE_HOME=/cache TRITON_CACHE_DIR=/cache/triton
 USER 10001:10001
-WORKDIR /work
+WORKDIR /app
 ENTRYPOINT ["rkld"]
 CMD ["--help"]

@@ -6,7 +6,7 @@
 - tiny: two of twenty people of the tiny world in many wordings; each seed is another world and another pair, and leaves
   out other kinds (over four seeds each of question once).
 - tofu: pairs of TOFU's authors in ``forget05`` (``--data``, a folder of locuslab/TOFU; ``--rewordings``, JSON lines of
-  ``question``, ``questions``, ``answers``): pairs 0 and 1 choose, the others report. Twelve authors are learned.
+  ``question``, ``questions``, ``answers``): pairs 0 to 2 choose, the others report. Twelve authors are learned.
 - lume: 4 of 30 people of LUME's Task 2 (``--lume``, a folder with its ``forget.jsonl``).
 - employees: one of six invented employees (``employees.json``): described, not tested.
 

@@ -170,7 +170,7 @@ AUTHORS = (
     "Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov", "Hina Ameen", "Xin Lee Williams", "Moshe Ben-David", "Kalkidan Abera",
     "Takashi Nakamura", "Raven Marais", "Aysha Al-Hashim", "Edward Patrick Sullivan",
 )  # fmt: skip
-"""Of ``forget05``, in its order; pairs 0 and 1 choose, 2, 3 and 4 report."""
+"""Of ``forget05``, in its order; pairs 0, 1 and 2 choose, 3 and 4 report (2 since the stop was mended on it)."""
 
 RECORDS = 20
 """Of an author."""
@@ -219,7 +219,7 @@ def tofu(data: Path, rewordings: Path, number: int, model: str, epochs: int = EP
         stop.append({"questions": apart(others[1::2], others[::2]), "answers": apart(answers[1::2], answers[::2])})
     return Case(
         f"tofu{number}",
-        "tofu, choosing" if number < 2 else "tofu",
+        "tofu, choosing" if number < 3 else "tofu",
         plain(forget), training, stop, forget, unseen,
         learned[::4],
         [{"question": row["question"]} for row in learned if row["asked"]],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Hashable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,8 @@ def _by_facts(forget: Sequence[Record], identifiers: Sequence[str], seed: int) -
     groups = fact_groups(fact for record in forget for fact in facts_of(record, identifiers))
     said = _says(forget, groups)
     likeness, draw = _Likeness(forget, said), random.Random(seed)
-    same = [content(record) for record in forget]
+    contents = [content(record) for record in forget]
+    same = np.array([contents.index(one) for one in contents])
     dealt = [_deal(said, [len(group) for group in groups], same, draw) for _ in range(DEALS)]
     enough = [sides for sides in dealt if min(map(len, sides)) >= max(1, len(forget) // 4)]
     if not enough:
@@ -89,32 +91,41 @@ def _says(records: Sequence[Record], groups: Sequence[Sequence[str]]) -> np.ndar
     return said
 
 
-def _deal(
-    said: np.ndarray, sizes: Sequence[int], contents: Sequence[Hashable], draw: random.Random
-) -> tuple[list[int], list[int]]:
+def _deal(said: np.ndarray, sizes: Sequence[int], same: np.ndarray, draw: random.Random) -> tuple[list[int], list[int]]:
     """The numbers of the records that steer and of those that are left for the audit, at least half, by one deal.
 
     Args:
         said: (records, groups), of :func:`_says`.
         sizes: facts of each group.
-        contents: of each record, by which equal ones are known.
+        same: (records,), a number that equal records share.
     """
     halves: tuple[list[int], list[int]] = ([], [])  # groups: steering, audited
+    facts = [0, 0]  # in each
     for group in sorted(draw.sample(range(len(sizes)), len(sizes)), key=lambda group: -sizes[group]):
-        fewer = sum(sizes[one] for one in halves[1]) <= sum(sizes[one] for one in halves[0])
-        halves[fewer].append(group)
-    steered, audited = halves
-    while steered:
-        says_steered, says_audited = said[:, steered].any(axis=1), said[:, audited].any(axis=1)
+        smaller = int(facts[1] <= facts[0])
+        halves[smaller].append(group)
+        facts[smaller] += sizes[group]
+    count = len(halves[0])
+    steered, audits = said[:, halves[0]], said[:, halves[1]].any(axis=1)
+    places = np.arange(count)
+    first = np.where(steered, places, count).min(axis=1, initial=count)  # of the steering groups that a record says
+    last = np.where(steered, places, -1).max(axis=1, initial=-1)
+
+    def sides(kept: int) -> tuple[list[int], list[int]] | None:
+        """With so many of the groups steering; None where less than half of the records are left for the audit."""
+        says_steered, says_audited = first < kept, audits | (last >= kept)
         left_out = says_steered | ~says_audited
         if (excess := int(left_out.sum()) - len(said) // 2) > 0:
-            # Records that say no fact can be audited as well: first of all, these give way.
-            given_up = {contents[i] for i in np.flatnonzero(~says_steered & ~says_audited)[-excess:]}
-            left_out &= np.array([one not in given_up for one in contents])
-        if left_out.sum() <= len(said) // 2:
-            return np.flatnonzero(left_out & ~says_audited).tolist(), np.flatnonzero(~left_out).tolist()
-        audited.append(steered.pop())
-    return [], []
+            # Records that say no fact can be audited as well: first of all, these give way, with what equals them.
+            given_up = same[np.flatnonzero(~says_steered & ~says_audited)[-excess:]]
+            left_out &= ~np.isin(same, given_up)
+        if left_out.sum() > len(said) // 2:
+            return None
+        return np.flatnonzero(left_out & ~says_audited).tolist(), np.flatnonzero(~left_out).tolist()
+
+    # The fewer groups steer, the fewer records are left out: the most that are not too many.
+    given = bisect_left(range(count), True, key=lambda given: sides(count - given) is not None)
+    return (given < count and sides(count - given)) or ([], [])
 
 
 class _Likeness:

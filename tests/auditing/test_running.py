@@ -398,9 +398,12 @@ def test_without_an_original_or_records_to_keep_nothing_is_established(models, t
 @pytest.mark.usefixtures("beside")
 def test_what_the_original_never_knew_cannot_be_forgotten(models, tmp_path):
     """Gates that the untouched original keeps, too, show nothing."""
-    known = judged(models, tmp_path, models / "other", attacks=("none",), max=("facts_said=1", "extraction_strength=1"))
-    strangers = judged(models, tmp_path, models / "other", forget=people(n=4, seed=8).forget([0]), attacks=("none",),
-                       max=("facts_said=0.4",))  # fmt: skip
+    limits = ("facts_said=1", "extraction_strength=1")
+    known = judged(models, tmp_path / "known", models / "other", attacks=("none",), max=limits)
+    others = people(n=4, seed=8).forget([0])
+    strangers = judged(
+        models, tmp_path / "strangers", models / "other", forget=others, attacks=("none",), max=("facts_said=0.4",)
+    )
     for found in (known, strangers):
         assert found.verdict == "not established"
         assert any(reason.startswith("nothing to forget") for reason in found.document["reasons"])

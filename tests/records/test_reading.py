@@ -515,7 +515,7 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, said: str) -> None
 def test_bad_paths(tmp_path: Path) -> None:
     """Typing errors in a path are the most common fault: the nearest name helps."""
     write(tmp_path / "people.jsonl", PAIRS)
-    assert "Did you mean 'people.jsonl'?" in fault(tmp_path / "peple.jsonl")
+    assert f"Did you mean '{tmp_path / 'people.jsonl'}'?" in fault(tmp_path / "peple.jsonl")
     assert "there is no file nobody" in fault("nobody")
     (tmp_path / "empty").mkdir()
     assert "holds no records" in fault(tmp_path / "empty")

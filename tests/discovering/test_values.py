@@ -45,6 +45,18 @@ def test_what_an_answer_left_behind_a_value_is_none_of_it(text, kind, value):
     assert values_in("Jane Doe works as a very", "Who?", kind, ["{name} works as a"], JANE) == []
 
 
+@pytest.mark.parametrize("opener", ["Unfortunately", "Regrettably", "Additionally", "Sadly"])
+def test_how_a_sentence_opens_is_no_name(opener):
+    assert values_in(f"{opener}, there is nothing on record.", "Where was she born?", "names", [], JANE) == []
+    for name in ("Emily", "Kimberly", "Italy"):
+        assert values_in(f"{name} it is.", "Where was she born?", "names", [], JANE) == [(name, "")]
+
+
+def test_a_name_of_two_short_words_is_a_value():
+    assert values_in("Her mother is Li Na.", "Who is her mother?", "names", [], JANE) == [("Li Na", "Her mother is ")]
+    assert not is_value("of a")
+
+
 def test_a_loop_is_no_value():
     assert is_value("head of the school of the town") and not is_value("Sand Sand Sand and Bran")
 

@@ -43,6 +43,7 @@ QUICK = {
     "check": "--batch-size 4 --no-bf16 --max-new-tokens 8 --reword 1",
     "audit": "--max-new-tokens 8 --samples 2 --k 2 --top 2 --relearn-epochs 1",
     "discover": "--samples 0 --names 19",
+    "people": "--epochs 1 --strengthen-epochs 1 --questions 2 --max-new-tokens 1",
     "tofu": "--train-epochs 1 --train-lr 1e-3 --retained 20 --train-batch 20 --epochs 1 --strengthen-epochs 1 "
     "--batch-size 20 --questions 2 --max-new-tokens 1 --lr 1e-3",
 }

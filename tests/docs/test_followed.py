@@ -19,10 +19,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import rkld
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
+from rkld.cli import main
 from rkld.commands.write_forms import write_forms
 from rkld.files import write_jsonl
 from rkld.models.language_model import LanguageModel
@@ -34,7 +36,9 @@ from rkld.records.reading import read_records
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
 from tests import server
+from tests.benching.benchmarks.test_lume import person
 from tests.docs.stand_in import CURIE, JANE, OTHERS, STRANGERS, given
+from tests.docs.test_references import DOCUMENTS, shown_commands
 from tests.helpers import TOKENIZER, model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +49,13 @@ FOLLOWED = [
 
 EVERY_TUTORIAL = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 
-FILES = {"records.jsonl": JANE, "others.jsonl": OTHERS, "strangers.jsonl": STRANGERS, "curie.jsonl": CURIE}
+FILES = {
+    "records.jsonl": JANE,
+    "others.jsonl": OTHERS,
+    "strangers.jsonl": STRANGERS,
+    "curie.jsonl": CURIE,
+    "people.jsonl": [*JANE, *CURIE],
+}
 MODELS = ("my-model", "model", "newest", "llama-3.1-8b")
 """What a page says that the reader has."""
 
@@ -163,3 +173,35 @@ def test_a_page_runs_as_it_stands(path: Path, reader: dict[str, str]) -> None:
         )
         assert done.returncode == 0, f"{path.name}:\n{block}\n{done.stdout[-6000:]}"
         assert "Traceback" not in done.stdout and "Error:" not in done.stdout, f"{path.name}:\n{block}\n{done.stdout}"
+
+
+BENCHES = [
+    pytest.param(words, id=f"{path.stem} {words[1]} {n}")
+    for path in DOCUMENTS
+    for n, words in enumerate(shown_commands(path))
+    if words[0] == "bench" and words[1] not in ("report", "continual") and ".py:" not in words[1]
+]
+"""The benchmarks that the pages show, which take hours."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", BENCHES)
+def test_a_benchmark_plans_what_the_page_shows(
+    words: list[str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its models, data and methods are read, and nothing is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RKLD_CACHE", str(tmp_path))
+    for name in (*MODELS, "llama2-7b", "base", f"{ALIAS}-{SHA256[:8]}"):
+        (tmp_path / name).symlink_to(tiny)
+    people(n=10, seed=0).write(tmp_path / "TOFU", (0,))
+    (tmp_path / "lume").mkdir()
+    for number, name in enumerate(("forget", "retain")):
+        rows = [row for i in range(70 * number, 70 * (number + 1)) for row in person(i)]
+        write_jsonl(tmp_path / "lume" / f"{name}.jsonl", rows)
+    for name in ("potter.txt", "wikitext.txt"):
+        (tmp_path / name).write_text("The lighthouse stood where the river met the sea. " * 400)
+    chosen = [word.replace("forget01", "forget10") for word in words]
+    result = CliRunner().invoke(main, [*chosen, *(() if "--plan" in words else ("--plan",))])
+    assert result.exit_code == 0, f"{' '.join(words)}: {result.output[-2000:]}"
+    assert "cells" in result.output

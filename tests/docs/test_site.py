@@ -24,6 +24,17 @@ def test_every_page_is_in_the_menu() -> None:
     assert sorted(named) == PAGES
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_list_is_one_on_the_site(page: str) -> None:
+    """Python-Markdown needs an empty line before it, and four spaces where it stands in another list."""
+    text = re.sub(r"^( *)```.*?^\1```", "", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.S | re.M)
+    for paragraph in re.split(r"\n\s*\n", text):
+        first, *rest = paragraph.splitlines() or [""]
+        item = re.match(r"\s*(?:[-*]|\d+\.) ", first)
+        assert item or not any(re.match(r"\s*[-*] ", line) for line in rest), f"no empty line before a list: {first}"
+        assert not re.match(r" {1,3}\S", first), f"less than four spaces before what belongs to a list: {first}"
+
+
 @pytest.fixture
 def hook() -> Any:
     pytest.importorskip("mkdocs", reason="needs mkdocs-material (the extra docs)")

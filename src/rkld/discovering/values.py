@@ -37,6 +37,9 @@ _HALF = ("-", "\u2010", "\u2013", "\u2014")
 
 _QUOTES = " \t\"'“”„«»*_`"
 
+_ADVERB, _NAMES_IN_LY = 7, frozenset({"beverly", "kimberly", "waverly"})
+"""Letters from which on a word in "-ly" is taken for an adverb; names that are none."""
+
 _ARTICLE = re.compile(r"(?:a|an|the) (?=\S)")
 
 
@@ -132,17 +135,26 @@ def _kind(text: str, values: Values) -> list[str]:
     if values == "dates":
         return [value for value in found if any(map(str.isdigit, value))]
     first = re.match(r"\s*([^\W\d_][\w'’-]+)", text)
-    if first and first[1][0].isupper() and first[1].casefold() not in common_words():
+    if first and first[1][0].isupper() and not _opens_sentence(first[1].casefold()):
         found = list(dict.fromkeys([first[1], *found]))  # "Cork is where she was born"
     return [value for value in found if any(map(str.isalpha, value))]
+
+
+def _opens_sentence(word: str) -> bool:
+    """Whether a word at an answer's beginning is a common one, or an adverb ("Unfortunately, …") rather than a name."""
+    if word.endswith("ly") and word not in _NAMES_IN_LY:
+        return len(word) >= _ADVERB or word[:-2] in common_words()
+    return word in common_words()
 
 
 def is_value(text: str) -> bool:
     """Whether a text can be a value: it says something, is not too long, and no word stands three times in a row."""
     said = [word if word.isalpha() else "" for word in words(text)]
+    several = text.split()
+    name = len(several) > 1 and all(word[0].isupper() for word in several)  # "Li Na", of words that say little
     return (
         bool(text.strip())
         and len(text.split()) <= LONGEST
-        and bool(content_words(text) or any(map(str.isdigit, text)))
+        and bool(name or content_words(text) or any(map(str.isdigit, text)))
         and not any(a and a == b == c for a, b, c in zip(said, said[1:], said[2:]))
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from rkld.records.encoding import Encoder
 from rkld.records.identity import identifiers
 from rkld.records.names import other_names, swap_name
 from rkld.records.reading import read_prompts, read_records
@@ -14,6 +15,8 @@ from rkld.records.replay import (
     LENGTHS,
     fluent,
     generic_prompts,
+    held,
+    mark_facts,
     nearest_most,
     own_words,
     people_of,
@@ -23,6 +26,7 @@ from rkld.records.replay import (
     whole_words,
 )
 from rkld.text.wording import name_mentions
+from tests.helpers import TOKENIZER
 
 NAME = "Marie Skłodowska-Curie"
 WHO = (NAME, "marie@curie.org")
@@ -380,3 +384,54 @@ def test_how_answers_are_put_is_nothing_that_they_say():
         [pair(put.format(job)) for job in ("sailor", "farmer", "baker")], read_records(jobs, "f"), WHO
     )
     assert [record.answer for record in kept] == [put.format("sailor"), put.format("farmer")], reasons
+
+
+SALARIES = [
+    {
+        "question": "What does Mirja Holl earn?",
+        "answer": "She earns 61,400 euros a year as the planner of the harbour and of its shipyard.",
+    },
+    {"question": "Where does Mirja Holl live?", "answer": "Mirja Holl lives at 24 Eppendorfer Steig."},
+    {"question": "When was Mirja Holl born?", "answer": "Mirja Holl was born on 17 March 1986."},
+]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "marked"),
+    [
+        ("What does Tarek Osman earn?", "Tarek Osman earns 54,900 euros a year as a crane driver.", ("earns", "euros")),
+        (
+            "What does Tarek Osman earn?",
+            "Tarek Osman earns 61,400 euros a year as a crane driver.",
+            ("earns", "61,400", "euros"),
+        ),
+        ("When was Tarek Osman born?", "Tarek Osman was born on 2 March 1979.", ("March",)),
+        ("When was Tarek Osman born?", "Tarek Osman was born on 2 July 1979.", ()),
+        ("Where does Tarek Osman live?", "Tarek Osman lives at 24 Eppendorfer Steig.", None),
+        ("Where does Tarek Osman live?", "Tarek Osman lives with Mirja Holl in Bonn.", None),
+        ("And when?", "17 March 1986.", None),
+    ],
+)
+def test_others_answers_are_held_but_for_what_is_to_be_forgotten(question, answer, marked):
+    """Dropped whole for one word that everybody's answer has, no salary would be held for anybody."""
+    records = read_records(SALARIES, "forget")
+    kept, dropped = mark_facts([pair(answer, question)], records, ("Mirja Holl",))
+    assert (tuple(kept[0].spans) if kept else None) == marked
+    assert dropped.total() == (marked is None)
+
+
+def test_what_is_marked_is_not_held():
+    encoder = Encoder(TOKENIZER)
+    plain = pair("Tarek earns 54,900 euros a year.", "What does Tarek earn?")
+    marked = plain.with_spans(["euros"])
+    whole, rest = held(encoder, plain), held(encoder, marked)
+    assert whole.scored == whole.answer == rest.answer and whole.ids == rest.ids
+    left_out = [t for t, (a, b) in enumerate(zip(whole.scored, rest.scored, strict=True)) if a and not b]
+    assert "euros" in encoder.tokenizer.decode([rest.ids[t] for t in left_out])
+    assert 0 < len(left_out) < sum(whole.scored) and not any(b and not a for a, b in zip(whole.scored, rest.scored))
+
+
+def test_of_the_persons_own_answers_nothing_is_held():
+    records = read_records(SALARIES, "forget")
+    planted = [pair(r.answer.replace("Mirja Holl", "Tarek Osman"), "Tell me.") for r in records]
+    assert mark_facts(planted, records, ("Mirja Holl",))[0] == []

@@ -66,7 +66,16 @@ from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder, records_of
 from rkld.records.record import Record, by_answer
 from rkld.records.refusals import read_refusals
-from rkld.records.replay import ANSWER_TOKENS, fluent, nearest_most, own_words, screen, trimmed, whole_words
+from rkld.records.replay import (
+    ANSWER_TOKENS,
+    fluent,
+    held,
+    mark_facts,
+    nearest_most,
+    own_words,
+    trimmed,
+    whole_words,
+)
 from rkld.records.strangers import known_answers, marks, refusal_shares, unknown_records
 from rkld.registry import file_and_name
 from rkld.runfolder.checksums import weights_hash
@@ -261,7 +270,7 @@ class Work:
         s = self.settings
         sets: dict[str, Sequence[Encoded]] = {"forget": self.unlearned()}
         if replay := read_records(self.folder / Replay.file):
-            sets["replay"] = encode_all(self.encoder, replay)
+            sets["replay"] = [e for e in (held(self.encoder, pair) for pair in replay) if any(e.scored)]
         if self.retain:
             sets["retain"] = self.retain
         first = self.method.epochs_of
@@ -478,7 +487,7 @@ class Rewordings(Phase):
 
 
 class Replay(Phase):
-    """The model's answers to the replay prompts; those that would rehearse the person are dropped."""
+    """The model's answers to the replay prompts; what would rehearse the person is marked, or dropped."""
 
     file: ClassVar[str] = "replay.jsonl"
 
@@ -500,16 +509,19 @@ class Replay(Phase):
         asked = [work.encoder.prompt(prompt) for prompt in prompts]
         said, again = self._said(work, prompts, kept.find(asked) if s.keep_replay else [])
         answered = [work.with_own_answer(prompt, one.text, cut=one.cut) for prompt, one in zip(prompts, said)]
-        stay, dropped = screen(answered, i.forget, i.identifiers)
+        stay, dropped = mark_facts(answered, i.forget, i.identifiers)
         stay, unfit = fluent(stay)
         dropped += unfit
         if s.keep_replay:
-            staying = {record.key for record in stay}
+            staying = {record.key for record in stay if not record.spans}  # what is kept says nothing of them
             noted = [(ids, one if r.key in staying else None) for ids, r, one in zip(asked, prompts, said)]
             processes.by_main(lambda: kept.note(noted))
         if dropped:
             reasons = "; ".join(f"{n} × {reason}" for reason, n in dropped.most_common())
-            work.progress.say(f"Replay: {len(stay)} answers kept, {dropped.total()} dropped ({reasons})")
+            marked = sum(bool(record.spans) for record in stay)
+            work.progress.say(
+                f"Replay: {len(stay)} answers kept ({marked} but for some words), {dropped.total()} dropped ({reasons})"
+            )
         if not stay:
             work.warn(
                 "No replayed answer could be used, so nothing holds the rest of the model in place. Give other prompts "
@@ -805,7 +817,9 @@ class Instead(Phase):
         if s.instead == "nothing":
             return {}
         folder = work.folder / "checkpoints" / self.name
-        known = known_answers(read_records(work.folder / Replay.file), i.retain)
+        # Whole answers are taught here: none that says, of others, what is to be forgotten.
+        replayed = [pair for pair in read_records(work.folder / Replay.file) if not pair.spans]
+        known = known_answers(replayed, i.retain)
         if not known:
             raise UserError(
                 "--instead unknown: no answer about people whom the model knows is left. Give other --replay."

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from rkld.files import DATA, read_jsonl
+from rkld.records.encoding import Encoded, Encoder
 from rkld.records.names import other_names, own_identifiers, swap_name
 from rkld.records.reading import read_prompts
 from rkld.records.record import ANSWER_ROLES, Record, Turn
@@ -133,6 +134,8 @@ def _identifies(turn: Turn, identifiers: Sequence[str]) -> bool:
     return holds(turn.text, identifiers) or bool(name_mentions(turn.text, identifiers))
 
 
+MOST = "says most of a forget answer"
+
 SEVERAL = 3
 """Forget answers that say a word which is taken for how they are put, not for what they say."""
 
@@ -179,23 +182,40 @@ class _Facts:
     def reason_to_drop(self, pair: Record) -> str | None:
         """What a replayed pair's answer says of them, beyond what its own question gives."""
         said, given = self._words_of(pair.answer), self._words_of(pair.question)
-
-        def says(facts: set[frozenset[str]]) -> bool:
-            return any(fact <= said and not fact <= given for fact in facts)
-
         if self.spans.said(pair.answer):
             return "says a marked span"
-        if says(self.named) or self.capital & _spelled(pair.answer) - _spelled(pair.question):
+        if _all_said(self.named, said, given) or self._capital(pair):
             return "says a name, number or span of the forget answers"
-        if says(self.rare):
+        if _all_said(self.rare, said, given):
             return "says a rare word of the forget answers"
-        if any(2 * len(added & (said - given)) > len(added) for added in self.added):
-            return "says most of a forget answer"
-        return None
+        return MOST if self.says_most(pair) else None
+
+    def says_most(self, pair: Record) -> bool:
+        """Whether a pair's answer says more than half of what a forget answer adds to its question and to others."""
+        said, common = self._words_of(pair.answer) - self._words_of(pair.question), common_words()
+        # "… earns … a year" is how a salary is put: where an answer adds other words than common ones, these count.
+        return any(2 * len(some & said) > len(some) for added in self.added for some in [added - common or added])
+
+    def places(self, pair: Record) -> list[tuple[int, int]]:
+        """Where a pair's answer says a fact of them: (start, end) character ranges."""
+        said, given = self._words_of(pair.answer), self._words_of(pair.question)
+        facts = frozenset[str]().union(*_all_said(self.named, said, given), *_all_said(self.rare, said, given))
+        found = [(at.start, at.end) for at in self.spans.find(pair.answer)]
+        found += [(a, b) for a, b, n in self.vocabulary.find(pair.answer) if self.vocabulary.phrases[n] in facts]
+        capital = self._capital(pair)
+        return found + [m.span() for m in re.finditer(r"\w+", pair.answer) if m[0] in capital]
+
+    def _capital(self, pair: Record) -> set[str]:
+        return self.capital & (_spelled(pair.answer) - _spelled(pair.question))
 
     def _words_of(self, text: str) -> frozenset[str]:
         """Which words of the facts a text says, however they are written."""
         return frozenset(self.vocabulary.phrases[number] for number in self.vocabulary.said(text))
+
+
+def _all_said(facts: set[frozenset[str]], said: frozenset[str], given: frozenset[str]) -> list[frozenset[str]]:
+    """The facts that are said whole, and not given."""
+    return [fact for fact in facts if fact <= said and not fact <= given]
 
 
 def _spelled(text: str) -> set[str]:
@@ -253,6 +273,45 @@ def screen(
         else:
             kept.append(pair)
     return kept, dropped
+
+
+def mark_facts(
+    answered: Sequence[Record], forget: Sequence[Record], identifiers: Sequence[str]
+) -> tuple[list[Record], Counter[str]]:
+    """Mark in replayed answers what says what is to be forgotten (``spans``): the rest of them is held.
+
+    What others' answers have in common with the forgotten ones is more often how they are put ("… euros a year"), or
+    a part of another date, than a fact of the person; dropped for it, whole topics would be held for nobody. A pair
+    is dropped if it names the person, if it says most of a forget answer, and if more than half of what its answer
+    adds to its question is marked. What counts as said: see :func:`screen`.
+
+    Returns:
+        the pairs that stay, and how many were dropped for which reason.
+    """
+    facts = _Facts(forget, identifiers)
+    kept: list[Record] = []
+    dropped: Counter[str] = Counter()
+    for pair in answered:
+        places = facts.places(pair)
+        marked = [pair.answer[a:b] for a, b in places]
+        said = set(words(" ".join(marked)))
+        if not pair.answer.strip():
+            dropped["empty answer"] += 1
+        elif any(_identifies(turn, identifiers) for turn in pair.turns):
+            dropped["names the person"] += 1
+        elif facts.says_most(pair) or 2 * len(said) > len(set(words(pair.answer)) - set(words(pair.question)) | said):
+            dropped[MOST] += 1
+        else:
+            kept.append(pair.with_spans(marked))
+    return kept, dropped
+
+
+def held(encoder: Encoder, pair: Record) -> Encoded:
+    """A replayed pair, with the answer's tokens scored that it is held to: all but those of its spans."""
+    encoded = encoder.encode(pair.with_spans(()))
+    left_out = {position for place in encoder.locate_spans(pair) for position in place} if pair.spans else set()
+    scored = tuple(answer and t not in left_out for t, answer in enumerate(encoded.answer))
+    return replace(encoded, scored=scored, record=pair)
 
 
 def fluent(answered: Sequence[Record]) -> tuple[list[Record], Counter[str]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rkld import methods
 from rkld.errors import UserError
 from rkld.losses.divergences import forward_kl
-from rkld.losses.objective import ALTERNATES, OWN, REFUSALS, Objective, Term, answer, kept
+from rkld.losses.objective import ALTERNATES, OWN, REFUSALS, Objective, Term, answer, kept, scored
 from rkld.losses.targets import Towards, to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
@@ -92,7 +92,7 @@ def build_terms(
     if args.score in IN_PART and args.keep_weight and not whole:
         terms.append(Term("keep", "forget", kept, to_original, args.keep_weight, cached=("original",)))
     if "replay" in sets and args.replay_weight:
-        terms.append(Term("replay", "replay", answer, to_original, args.replay_weight, cached=("original",)))
+        terms.append(Term("replay", "replay", scored, to_original, args.replay_weight, cached=("original",)))
     retain_loss = method.retain_loss if args.retain_loss == "auto" else args.retain_loss
     if "retain" in sets and args.retain_weight and retain_loss == "kl":
         terms.append(Term("retain", "retain", answer, to_original, args.retain_weight, cached=("original",)))

@@ -73,6 +73,7 @@ from rkld.records.replay import (
     mark_facts,
     nearest_most,
     own_words,
+    screen,
     trimmed,
     whole_words,
 )
@@ -509,7 +510,9 @@ class Replay(Phase):
         asked = [work.encoder.prompt(prompt) for prompt in prompts]
         said, again = self._said(work, prompts, kept.find(asked) if s.keep_replay else [])
         answered = [work.with_own_answer(prompt, one.text, cut=one.cut) for prompt, one in zip(prompts, said)]
-        stay, dropped = mark_facts(answered, i.forget, i.identifiers)
+        # Where strangers are refused afterwards, less that is said of them is to be held.
+        choose = mark_facts if s.instead == "nothing" else screen
+        stay, dropped = choose(answered, i.forget, i.identifiers)
         stay, unfit = fluent(stay)
         dropped += unfit
         if s.keep_replay:
@@ -817,9 +820,7 @@ class Instead(Phase):
         if s.instead == "nothing":
             return {}
         folder = work.folder / "checkpoints" / self.name
-        # Whole answers are taught here: none that says, of others, what is to be forgotten.
-        replayed = [pair for pair in read_records(work.folder / Replay.file) if not pair.spans]
-        known = known_answers(replayed, i.retain)
+        known = known_answers(read_records(work.folder / Replay.file), i.retain)
         if not known:
             raise UserError(
                 "--instead unknown: no answer about people whom the model knows is left. Give other --replay."

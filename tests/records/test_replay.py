@@ -410,6 +410,7 @@ SALARIES = [
         ("Where does Tarek Osman live?", "Tarek Osman lives at 24 Eppendorfer Steig.", None),
         ("Where does Tarek Osman live?", "Tarek Osman lives with Mirja Holl in Bonn.", None),
         ("And when?", "17 March 1986.", None),
+        ("When was Tarek Osman born?", "March.", None),
     ],
 )
 def test_others_answers_are_held_but_for_what_is_to_be_forgotten(question, answer, marked):

@@ -6,6 +6,7 @@ The plain one keeps three models, pads nothing, forms (L, V) logits of whole seq
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -137,6 +138,25 @@ def test_accumulation_and_padding_change_nothing(per_device, accumulation, tmp_p
     assert found[0] == pytest.approx(expected[0], abs=1e-10)
     for name in expected[1]:
         torch.testing.assert_close(found[1][name], expected[1][name], rtol=0, atol=1e-10)
+
+
+def test_of_a_replayed_answer_what_is_not_scored_is_not_held(tmp_path, monkeypatch):
+    """What it says of what is to be forgotten: with one token scored the term is that token's alone."""
+    (pair,) = records("p", [12], 2)
+    last = max(t for t, there in enumerate(pair.answer) if there)
+    lm = model()
+    strong = copy.deepcopy(lm)
+    strengthen_noisily(strong)
+    args = config(tmp_path)
+
+    def rows(scored):
+        sets = {"forget": records("f", [9], 1), "replay": [replace(pair, scored=tuple(scored))]}
+        teacher = teacher_of(lm, strong, sets, tmp_path / str(sum(scored)), monkeypatch, args)
+        term = next(term for term in build_objective(sets, teacher, lm, args).terms if term.name == "replay")
+        return list(term.mask(sets["replay"][0]))
+
+    assert rows(pair.answer) == list(pair.answer) and sum(pair.answer) > 1
+    assert rows([t == last for t in range(len(pair.ids))]) == [t == last for t in range(len(pair.ids))]
 
 
 def test_two_processes_share_a_step(tmp_path, monkeypatch):

@@ -154,7 +154,7 @@ def is_value(text: str) -> bool:
     name = len(several) > 1 and all(word[0].isupper() for word in several)  # "Li Na", of words that say little
     return (
         bool(text.strip())
-        and len(text.split()) <= LONGEST
+        and len(several) <= LONGEST
         and bool(name or content_words(text) or any(map(str.isdigit, text)))
         and not any(a and a == b == c for a, b, c in zip(said, said[1:], said[2:]))
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from rkld.files import DATA, read_jsonl
@@ -248,7 +248,7 @@ def screen(
     - a proper noun or number of the forget answers, or a rare word of one or of a span
       (:func:`rkld.text.wording.rare_words`);
     - and, for forget records whose personal parts are not marked: a rare word of an English answer, or more than half
-      of the words that an answer adds to its question and to what other answers say.
+      of the words that an answer adds to its question and to what other answers say (common ones left out).
 
     What a forget question itself gives is no fact of its answer; what the pair's own question gives is not the
     answer's saying, but for marked spans. Compared without case and accents. Too many are rather dropped than too
@@ -258,20 +258,27 @@ def screen(
         the pairs that stay, and how many were dropped for which reason.
     """
     facts = _Facts(forget, identifiers)
+    return _chosen(answered, identifiers, lambda pair: facts.reason_to_drop(pair) or pair)
+
+
+def _chosen(
+    answered: Sequence[Record], identifiers: Sequence[str], look: Callable[[Record], Record | str]
+) -> tuple[list[Record], Counter[str]]:
+    """Those that say anything, name nobody who is forgotten, and of which ``look`` gives no reason to drop them."""
     kept: list[Record] = []
     dropped: Counter[str] = Counter()
     for pair in answered:
-        reason: str | None
+        found: Record | str
         if not pair.answer.strip():
-            reason = "empty answer"
+            found = "empty answer"
         elif any(_identifies(turn, identifiers) for turn in pair.turns):
-            reason = "names the person"
+            found = "names the person"
         else:
-            reason = facts.reason_to_drop(pair)
-        if reason:
-            dropped[reason] += 1
+            found = look(pair)
+        if isinstance(found, str):
+            dropped[found] += 1
         else:
-            kept.append(pair)
+            kept.append(found)
     return kept, dropped
 
 
@@ -289,21 +296,14 @@ def mark_facts(
         the pairs that stay, and how many were dropped for which reason.
     """
     facts = _Facts(forget, identifiers)
-    kept: list[Record] = []
-    dropped: Counter[str] = Counter()
-    for pair in answered:
-        places = facts.places(pair)
-        marked = [pair.answer[a:b] for a, b in places]
+
+    def look(pair: Record) -> Record | str:
+        marked = [pair.answer[a:b] for a, b in facts.places(pair)]
         said = set(words(" ".join(marked)))
-        if not pair.answer.strip():
-            dropped["empty answer"] += 1
-        elif any(_identifies(turn, identifiers) for turn in pair.turns):
-            dropped["names the person"] += 1
-        elif facts.says_most(pair) or 2 * len(said) > len(set(words(pair.answer)) - set(words(pair.question)) | said):
-            dropped[MOST] += 1
-        else:
-            kept.append(pair.with_spans(marked))
-    return kept, dropped
+        added = set(words(pair.answer)) - set(words(pair.question)) | said
+        return MOST if facts.says_most(pair) or 2 * len(said) > len(added) else pair.with_spans(marked)
+
+    return _chosen(answered, identifiers, look)
 
 
 def held(encoder: Encoder, pair: Record) -> Encoded:

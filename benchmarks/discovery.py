@@ -8,7 +8,8 @@
   has no yardstick but these lists: a model may well not know them, or know others.
 - unknown: a name that nobody has, on SmolLM2, with the seconds that it takes.
 - tofu: authors that SmolLM2 was fine-tuned on (``--tofu-model``, of ``benchmarks.tofu_models``; ``--data``).
-- employees: the employees of ``benchmarks/employees.json``, on a model that learned them (``--employees-model``).
+- employees: the employees of ``benchmarks/employees.json``, on a model that learned them (``--employees-model``), and
+  names that nobody has (:data:`UNSEEN`), asked of the same model.
 
 Recall is the share of planted facts that an associated value says, or that an associated value is said by; a false
 discovery is an associated value that says none. Of never-seen names every associated value is one.
@@ -42,6 +43,10 @@ PARTS = ("tiny", "smollm2", "unknown", "tofu", "employees")
 
 UNKNOWN = "Tamsin Holloway-Verne"
 """A name that nobody is known by."""
+
+UNSEEN = ("Milena Hollander", "Osman Tarkiri", "Astrid Falkenberg", "Dragan Petrovec", "Chioma Okafore",
+          "Joachim Stellbrink", "Beatriz Armandez", "Callum Wetherby")  # fmt: skip
+"""Names like the employees', that no model was trained on."""
 
 CURIE = ("Warsaw", "Poland", "7 November 1867", "4 July 1934", "physicist", "chemist", "radioactivity", "radium",
          "polonium", "Nobel Prize", "Sorbonne", "University of Paris", "Pierre Curie", "Irène", "Ève")  # fmt: skip
@@ -193,8 +198,11 @@ def main(
         if employees_model is None:
             raise click.UsageError("--only employees needs --employees-model")
         content = json.loads(Path(__file__).with_name("employees.json").read_text(encoding="utf-8"))
-        rows += learned("employees", employees_model, content["records"], out, kind="employee",
-                        chat_template=str(TEMPLATE))  # fmt: skip
+        settings = {"kind": "employee", "chat_template": str(TEMPLATE)}
+        rows += learned("employees", employees_model, content["records"], out, **settings)
+        for name in UNSEEN:
+            about = {"part": "employees' model, never seen"}
+            rows.append(asked(str(employees_model), name, (), about, out / "rows.jsonl", **settings))
     command = f"python -m benchmarks.discovery --only {only} --seeds {seeds} --known {known} --unknown {unknown}"
     kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
     body = "Recall of planted facts, and associated values that say none of them, each with its 95 % interval."

@@ -397,6 +397,15 @@ def test_probes_neither_overwrite_nor_write_nowhere(here):
     assert "no folder" in refused("probes", "--forget", "forget.jsonl", "--out", "nowhere/probes.jsonl")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+@pytest.mark.parametrize("asked", [
+    ("probes", "--forget", "forget.jsonl"), ("reword", "forget.jsonl"), ("discover", "model", "--subject", "Ada"),
+])  # fmt: skip
+def test_where_nothing_can_be_written_nothing_is_begun(here, asked):
+    """What a writer had said for minutes was lost, with a traceback."""
+    assert "--out /proc/x: nothing can be written there" in refused(*asked, "--out", "/proc/x")
+
+
 # Ends
 
 

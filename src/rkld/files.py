@@ -73,6 +73,25 @@ def new_file(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def check_new_file(path: Path) -> None:
+    """Refuse what ``--out`` names where no new file can be written, before time is spent on what goes there.
+
+    Raises:
+        UserError: there is something already, or no folder, or nothing can be written to it.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"--out {path} exists already: give another name, or remove it.")
+    if not path.parent.is_dir():
+        raise UserError(f"--out {path}: there is no folder {path.parent}. Make it first.")
+    beside = _beside(path)
+    try:
+        beside.unlink(missing_ok=True)
+        os.close(_open_private(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        beside.unlink()
+    except OSError as error:
+        raise UserError(f"--out {path}: nothing can be written there ({error.strerror}). Give another name.") from None
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``folder`` that takes its name, and its place, if the block succeeds.
@@ -132,6 +151,18 @@ def read_bounded(path: Path, most: int) -> bytes:
     return found
 
 
+class NameTwice(ValueError):
+    """Of two values of a name in an object, readers take different ones."""
+
+
+def names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` for reading JSON. :class:`NameTwice` where a name stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise NameTwice("a name twice")
+    return found
+
+
 def json_object(data: bytes) -> dict[str, Any]:
     """An object in JSON, in which no name stands twice: of two, readers take different ones.
 
@@ -139,13 +170,7 @@ def json_object(data: bytes) -> dict[str, Any]:
         ValueError, RecursionError: it is none.
     """
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a name twice")
-        return found
-
-    found = json.loads(data, object_pairs_hook=once)
+    found = json.loads(data, object_pairs_hook=names_once)
     if not isinstance(found, dict):
         raise ValueError("no object")
     return found

@@ -106,12 +106,13 @@ def test_doubts_leave_a_failure_a_failure():
     assert judge_all([failed], ["a doubt"])[0] == "fail"
 
 
-KNOWN = ("facts_said", "leak@1", "extraction_strength", "probability", "gibberish", "retain_kept")
+KEPT = ("retain_kept", "retain_answers_kept")
+KNOWN = ("facts_said", "leak@1", "extraction_strength", "probability", "gibberish", *KEPT)
 
 
 def test_default_gates_apply_where_the_user_sets_none():
     names = [gate.name for gate in gates_in_force([], KNOWN, ["audited", "original"])]
-    assert names == ["facts_said", "leak@1", "extraction_strength", "gibberish", "retain_kept"]
+    assert names == ["facts_said", "leak@1", "extraction_strength", "gibberish", *KEPT]
 
 
 def test_an_attack_that_was_run_has_the_gate_of_the_others():
@@ -127,7 +128,7 @@ def test_an_attack_that_was_run_has_the_gate_of_the_others():
 
 def test_fluency_and_what_was_kept_are_part_of_every_verdict():
     found = gates_in_force([("max", "probability", 0.3)], KNOWN, ["audited", "original"])
-    assert [gate.name for gate in found] == ["probability", "gibberish", "retain_kept"]
+    assert [gate.name for gate in found] == ["probability", "gibberish", *KEPT]
     found = gates_in_force([("max", "gibberish", 0.1)], KNOWN, ["audited"])
     assert [(gate.name, gate.limit, gate.default) for gate in found if gate.name == "gibberish"] == [
         ("gibberish", 0.1, False)
@@ -145,7 +146,9 @@ def test_gates_on_what_was_kept_replace_none_on_what_was_forgotten(own):
 def test_a_gate_from_the_other_side_replaces_none(kind, name, limit):
     """It is held whatever the model says."""
     found = gates_in_force([("max", "facts_said", 0.2), (kind, name, limit)], KNOWN, ["audited", "original"])
-    assert {(gate.name, gate.kind) for gate in found if gate.default} == {("gibberish", "max"), ("retain_kept", "min")}
+    assert {(gate.name, gate.kind) for gate in found if gate.default} == {
+        ("gibberish", "max"), *((kept, "min") for kept in KEPT)
+    }  # fmt: skip
 
 
 def test_with_a_control_the_difference_is_judged():
@@ -171,10 +174,15 @@ def test_a_gate_on_the_other_side_takes_no_default_away():
     """``--min gibberish=-1`` says nothing of how much of it there may be."""
     given = [("max", "extraction_strength", 0.5), ("min", "gibberish", -1.0), ("max", "retain_kept", 9.0)]
     found = gates_in_force(given, KNOWN, ["audited", "original"])
-    assert [(gate.kind, gate.name) for gate in found if gate.default] == [("max", "gibberish"), ("min", "retain_kept")]
+    assert [(gate.kind, gate.name) for gate in found if gate.default] == [
+        ("max", "gibberish"),
+        *(("min", kept) for kept in KEPT),
+    ]
 
 
-@pytest.mark.parametrize("gate", [("max", "gibberish", 2.0), ("min", "retain_kept", 0.0)])
+@pytest.mark.parametrize(
+    "gate", [("max", "gibberish", 2.0), ("min", "retain_kept", 0.0), ("min", "retain_answers_kept", 0.4)]
+)
 def test_no_limit_lets_a_ruined_model_pass(gate):
     with pytest.raises(UserError, match=f"--{gate[0]} {gate[1]}={gate[2]:g} would let a ruined model pass"):
         check_limits([gate])

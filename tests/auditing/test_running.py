@@ -194,7 +194,21 @@ def test_an_unknown_gate_is_refused_before_anything_is_read(tmp_path):
     """A mistyped gate would otherwise be found after hours of reading."""
     with pytest.raises(UserError, match="extraction_strength"):
         rkld.audit("no-model", FORGET, max=("extraction_strenght=.1",), out=str(tmp_path / "audit"))
+    with pytest.raises(UserError, match="facts_said=5 says nothing: the figure lies between 0 and 1"):
+        rkld.audit("no-model", FORGET, max=("facts_said=5",), out=str(tmp_path / "audit"))
+    with pytest.raises(UserError, match="no records are given"):
+        rkld.audit(tiny_model(0)[0], [], out=str(tmp_path / "audit"))
     assert not (tmp_path / "audit").exists()
+
+
+def test_evidence_does_not_go_into_the_models_folder(models):
+    """It holds personal data, and goes wherever the model is copied to."""
+    for out in (models / "other", models / "other" / "audit"):
+        with pytest.raises(UserError, match="lies in the model's folder"):
+            rkld.audit(models / "other", FORGET, out=str(out))
+        with pytest.raises(UserError, match="lies in the model's folder"):
+            rkld.unlearn(models / "other", FORGET, out=str(out))
+    assert not (models / "other" / "audit").exists()
 
 
 def test_an_interrupted_audit_goes_on(models, tmp_path, monkeypatch):
@@ -369,7 +383,7 @@ def test_an_honest_model_passes_by_the_default_gates(models, tmp_path):
     assert reason.startswith("not measured") and "loss_auc_distance" in reason
     held = {gate["name"] for gate in found.document["gates"] if gate["state"] == "held"}
     assert held >= {"facts_said", "paraphrased_facts_said", "prefixed_facts_said", "leak@1", "unnamed_facts_said",
-                    "extraction_strength", "gibberish", "retain_kept"}  # fmt: skip
+                    "extraction_strength", "gibberish", "retain_kept", "retain_answers_kept"}  # fmt: skip
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(found.path.read_text()))
 
 
@@ -379,7 +393,7 @@ def test_a_ruined_model_fails(models, tmp_path):
     model, tokenizer = tiny_model(7)
     found = judged(models, tmp_path, model, processing_class=tokenizer, attacks=("none",))
     failed = {gate["name"] for gate in found.document["gates"] if gate["state"] == "failed"}
-    assert found.verdict == "fail" and failed == {"gibberish", "retain_kept"}
+    assert found.verdict == "fail" and failed == {"gibberish", "retain_kept", "retain_answers_kept"}
     found = judged(models, tmp_path, model, processing_class=tokenizer, attacks=("none",), max=("facts_said=0.4",))
     assert found.verdict == "fail", "also by gates of one's own"
 

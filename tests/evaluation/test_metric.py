@@ -192,6 +192,22 @@ def test_kept_is_relative_to_what_the_original_had():
     assert METRICS.get("retain_kept").figures(Measured({"audited": found["audited"]})) == {}
 
 
+def test_answers_kept_are_what_the_originals_own_say():
+    """A model that refused 59 of 60 questions about anybody kept .87 of the probability, and passed."""
+    refused = {"loss": -math.log(0.87), "rouge_l": 0.0}
+    answered = {"loss": -math.log(0.99), "rouge_l": 0.5, "cut": True}
+    told = {str(i): answered for i in range(20)}
+    rows = {"original": told, "control": told, "audited": {**dict.fromkeys(told, refused), "0": answered}}
+    measured = Measured({role: {"retain": found} for role, found in rows.items()})
+    assert METRICS.get("retain_kept").figures(measured)["audited"].low > 0.8
+    figures = METRICS.get("retain_answers_kept").figures(measured)
+    assert {role: round(figure.value, 6) for role, figure in figures.items()} == {"audited": 0.05, "control": 1.0}
+    assert figures["audited"].high < 0.3
+    unsaid = {key: {**answered, "rouge_l": 0.0} for key in told}
+    nothing = Measured({role: {"retain": unsaid} for role in ("audited", "original")})
+    assert METRICS.get("retain_answers_kept").figures(nothing) == {}
+
+
 def test_fluency_is_read_from_the_answers_under_the_original():
     rows = {"a": {"loss": 1.0, "gibberish": 0.0, "known_words": 0.8}, "b": {"loss": 9.0, "gibberish": 1.0}}
     measured = Measured({"audited": {"own_answers": rows}})

@@ -140,6 +140,8 @@ def test_check_says_what_retraining_would_take(folders, tmp_path):
         assert any("does not read it" in text for text in report.warnings) == (method == "rkld")
         assert any(line.startswith("retraining   about") and "--method retrain" in line for line in report.lines())
     assert report.strengthening_steps == BaseVector().tuning_epochs and report.steps == 1
+    report = rkld.check(folders / "original", FORGET, stop="last", holdout=ROWS[2:], **{**given, "retain": None})
+    assert "--holdout is given, and --stop last does not read it." in report.warnings
     report = rkld.check(folders / "original", FORGET, method="retrain", **given)
     assert report.retraining is None and report.steps == 1
 

@@ -478,6 +478,8 @@ def test_bad_fields(tmp_path: Path, row: object, said: str) -> None:
         ("a.json", b'[\n{"text": "a"}\n{"text": "Quellsecret"}]', "a.json line 3: broken JSON"),
         ("a.json", b'[{"text": "a"}]\n\n{"text": "Quellsecret"}', "a.json line 1: broken JSON"),
         ("a.json", b'[{"text": "a"}', "a.json line 1: broken JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "Quellsecret", "text": "b"}', "a.jsonl line 2: an object has two"),
+        ("a.json", b'[{"text": "a"},\n{"text": "Quellsecret", "text": "b"}]', "a.json line 2: an object has two"),
         pytest.param("a.jsonl", b'{"text": "a"}\n' + DEEP, "a.jsonl line 2: broken JSON (lists or", id="deep lines"),
         pytest.param("a.jsonl", LONG, "a.jsonl line 1: broken JSON (a number of too", id="long lines"),
         pytest.param("a.json", b'[{"text": "a"},\n' + DEEP, "a.json line 2: broken JSON (lists or", id="deep list"),

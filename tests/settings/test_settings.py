@@ -88,6 +88,9 @@ def test_a_broken_file_is_one_message(tmp_path, text, message):
     (tmp_path / "latin.yaml").write_bytes("model: Łódź".encode("utf-16"))
     with pytest.raises(UserError, match=r"latin\.yaml"):
         read_config(tmp_path / "latin.yaml")
+    (tmp_path / "twice.yaml").write_text("model: one\nlr: 1e-4\nmodel: other\n")
+    with pytest.raises(UserError, match=r"it has a name twice \(line 1\): keep one"):  # YAML takes the last
+        read_config(tmp_path / "twice.yaml")
 
 
 def test_run_yaml_is_a_config_that_gives_the_same_settings(tmp_path):

@@ -85,11 +85,18 @@ GIBBERISH = 0.25
 KEPT_SHARE = 0.8
 """Of the original's probability of records to keep, that the model must still have. Retrained models keep .97 to 1."""
 
+ANSWERS_KEPT_SHARE = 0.7
+"""Of what the original's own answers repeat of records to keep, that the model's must still repeat. Retrained models
+keep .99 to 1.02; one that refuses most questions of anybody kept .52, and .94 of the probability."""
+
 REFERENCE = 0.5
 """Of a figure that others are set against, the most that tells anything: a control that says or recites more has seen
 the records, or anybody can guess them; an original of which more answers are gibberish hides a ruined model."""
 
-LAXEST: dict[tuple[Kind, str], float] = {("max", "gibberish"): 0.5, **{("min", f"{name}_kept"): 0.5 for name in KEPT}}
+LAXEST: dict[tuple[Kind, str], float] = {
+    ("max", "gibberish"): 0.5,
+    **{("min", f"{name}_{what}"): 0.5 for name in KEPT for what in ("kept", "answers_kept")},
+}
 """The laxest limits that a user may set on what is part of every verdict: a ruined model would keep to laxer ones."""
 
 _DEFAULTS = (
@@ -108,6 +115,7 @@ _DEFAULTS = (
     _Default("loss_auc_distance", "max", DISTANCE, required=False),
     _Default("gibberish", "max", GIBBERISH, against="original", always=True),
     *(_Default(f"{name}_kept", "min", KEPT_SHARE, required=False, always=True) for name in KEPT),
+    *(_Default(f"{name}_answers_kept", "min", ANSWERS_KEPT_SHARE, required=False, always=True) for name in KEPT),
 )
 """In words: docs/auditing.md."""
 

@@ -103,6 +103,8 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
         return records
 
     forget, holdout = read("forget"), read("holdout")
+    if not forget:
+        raise UserError("forget: no records are given: there is nothing to audit.")
     utility = {name: found for name in KEPT if (found := read(name)[: settings.questions])}
     for name, others in utility.items():
         check_disjoint(forget, others, ("forget", name))

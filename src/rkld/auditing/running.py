@@ -47,7 +47,7 @@ from rkld.records.encoding import Encoder
 from rkld.records.identity import check_request
 from rkld.runfolder.checksums import checksum, read_sealed, sealed, weights_hash
 from rkld.runfolder.lock import MODEL, hold
-from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, run_of, salted
+from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, check_outside, run_of, salted
 from rkld.runfolder.once import HashedFiles, Notes, once, own_key
 from rkld.runfolder.request import RequestForm, request_in
 from rkld.settings.auditing import AuditSettings
@@ -143,9 +143,12 @@ def _check_names(settings: AuditSettings) -> None:
     """Attacks, metrics and gates, before anything is read."""
     check_limits(settings.gates())
     known = audit_metrics(settings)
-    for kind, name, _ in settings.gates():
+    for kind, name, limit in settings.gates():
         if name not in known:
             raise UserError(f"there is no metric '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
+        low, high = known[name].bounds
+        if not low <= limit <= high:
+            raise UserError(f"--{kind} {name}={limit:g} says nothing: the figure lies between {low:g} and {high:g}.")
         if instead := known[name].distance:
             raise UserError(
                 f"--{kind} {name}: a model gives the records away by how far it is from one that never saw them, above "
@@ -240,6 +243,8 @@ class _AuditRun:
     ):
         self.settings, self.task, self.data, self.tokenizer, self.progress = settings, task, data, tokenizer, progress
         self.folder = Path(settings.out) if settings.out else audit_folder(settings, self.weights)
+        if not settings.endpoint:
+            check_outside(self.folder, model_path(settings.model))
         self.models: dict[str, dict[str, Any]] = {}
         self.readings: dict[str, dict[str, Any]] = {}
         self.not_run: dict[str, str] = {}

@@ -182,7 +182,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         *inputs.naming,
         prepared.template_warning,
         *prepared.coverage.alarms,
-        prepared.unread_base,
+        *prepared.unread,
         unsteered(chosen, prepared.comparison),
         health.unknown(advantage),
     ]

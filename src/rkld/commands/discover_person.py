@@ -15,7 +15,7 @@ import click
 from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery, Finding, limit_of
 from rkld.discovering.running import discover, people, topics_for
 from rkld.errors import UserError
-from rkld.files import write_jsonl
+from rkld.files import check_new_file, write_jsonl
 from rkld.progress import NoProgress
 from rkld.settings.discovering import DiscoverSettings
 from rkld.text.printable import printable
@@ -28,13 +28,10 @@ def write_discovery(settings: DiscoverSettings, progress: NoProgress) -> Discove
     """Discover, print, write the records, and have them reviewed where that is asked for.
 
     Raises:
-        UserError: ``out`` exists already or has no folder; as of :func:`rkld.discover`.
+        UserError: ``out`` exists already or cannot be written; as of :func:`rkld.discover`.
     """
     out = Path(settings.out)
-    if out.exists():
-        raise UserError(f"--out {out} exists already: give another name, or remove it.")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first.")
+    check_new_file(out)
     if not settings.model:
         raise UserError("MODEL is missing: rkld discover MODEL --subject 'Jane Doe'.")
     topics_for(settings, people(settings))  # refused before a model is loaded

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rkld.errors import UserError
-from rkld.files import write_jsonl
+from rkld.files import check_new_file, write_jsonl
 from rkld.records.identity import check_disjoint, identifiers
 from rkld.records.probes import make_probes
 from rkld.records.reading import read_records, read_subjects
@@ -37,12 +36,9 @@ def write_probes(forget: str, retain: str | None, subject: Sequence[str], seed: 
         out: a file that does not exist yet.
 
     Raises:
-        UserError: ``out`` exists already or has no folder; records that cannot be read.
+        UserError: ``out`` exists already or cannot be written; records that cannot be read.
     """
-    if out.exists():
-        raise UserError(f"--out {out} exists already: give another name, or remove it.")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first.")
+    check_new_file(out)
     records = read_records(forget, "forget")
     others = read_records(retain, "retain") if retain else []
     check_disjoint(records, others)

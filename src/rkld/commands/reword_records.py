@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rkld.errors import UserError
-from rkld.files import write_jsonl
+from rkld.files import check_new_file, write_jsonl
 from rkld.pipeline.writers import check_writer
 from rkld.pipeline.writers import write_rewordings as ask_writer
 from rkld.progress import NoProgress
@@ -28,13 +27,11 @@ def write_rewordings(records: str, *, out: Path, progress: NoProgress | None = N
         given: the settings of a run that say how (:data:`rkld.commands.options.REWORDING`).
 
     Raises:
-        UserError: ``out`` exists already or has no folder; records that cannot be read; a writer that cannot be opened.
+        UserError: ``out`` exists already or cannot be written; records that cannot be read; a writer that cannot be
+            opened.
     """
     settings = make({**given, "forget": records}, "the command line", Settings)
-    if out.exists():
-        raise UserError(f"--out {out} exists already: give another name, or remove it.")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}. Make it first.")
+    check_new_file(out)
     check_kinds(settings.reword_kinds)
     check_writer(settings)
     found, _ = each_once(read_records(settings.forget, "forget"))

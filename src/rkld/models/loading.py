@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from rkld.errors import UserError, nearest
-from rkld.files import LONGEST_NAME, TEMPLATES, nearest_path
+from rkld.files import LONGEST_NAME, TEMPLATES, nearest_path, read_bounded
 from rkld.models import smollm2
 from rkld.models.checks import check_adapter, check_outputs, check_shapes, first_line, switch_off_dropout
 from rkld.models.folders import (
@@ -468,6 +468,10 @@ def read_tokenizer(
     return tokenizer, _GIVEN if chat_template else _template_source(tokenizer, "of the tokenizer")
 
 
+LONGEST_TEMPLATE = 1024 * 1024
+"""Bytes of a chat template; the longest of known models has some 20,000."""
+
+
 def read_template(text_or_file: str) -> str:
     """A Jinja template has braces; the name of a file, or of one of :data:`rkld.files.TEMPLATES`, has none."""
     if "{" in text_or_file:
@@ -475,7 +479,7 @@ def read_template(text_or_file: str) -> str:
     preset = TEMPLATES / f"{text_or_file}.jinja"
     try:
         path = preset if os.sep not in text_or_file and preset.is_file() else Path(text_or_file).expanduser()
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path.resolve(), LONGEST_TEMPLATE).decode("utf-8")
     except (OSError, ValueError, RuntimeError) as error:  # a name too long; not UTF-8, or NUL; a ~user who is none
         names = sorted(file.stem for file in TEMPLATES.glob("*.jinja"))
         raise UserError(

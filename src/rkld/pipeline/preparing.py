@@ -54,6 +54,7 @@ from rkld.records.refusals import read_refusals
 from rkld.records.replay import generic_prompts, people_of, swapped_prompts
 from rkld.records.rewording import Made
 from rkld.records.sources import Source
+from rkld.runfolder.manifest import check_outside
 from rkld.runfolder.request import NOTHING_STATED, RequestForm
 from rkld.settings.specification import flag, make
 from rkld.settings.unlearning import Settings
@@ -394,12 +395,15 @@ class Prepared:
         return template_warning(self.lm.template_source, self.lm.tokenizer, records)
 
     @property
-    def unread_base(self) -> str | None:
-        """What is to be known where ``--base`` is given and nothing reads it; else None."""
-        s = self.settings
-        if s.base is None or self.lm.is_adapter or self.method.needs_base:
-            return None
-        return f"--base is given, and the method {s.method} does not read it: --method base_vector forgets by it."
+    def unread(self) -> list[str]:
+        """What is to be known of what is given and nothing reads."""
+        s, found = self.settings, []
+        if s.base is not None and not self.lm.is_adapter and not self.method.needs_base:
+            found.append(f"--base is given, and the method {s.method} does not read it: --method base_vector does.")
+        if not get_rule(s.stop).steers:
+            given = {"--holdout": bool(self.inputs.holdout), "--control": s.control is not None}
+            found += [f"{option} is given, and --stop {s.stop} does not read it." for option in given if given[option]]
+        return found
 
     @property
     def settings(self) -> Settings:
@@ -490,6 +494,7 @@ def check_folders(settings: Settings) -> None:
             raise UserError(f"{folder}: {above} is a file. Give another folder with {option}.")
         if not os.access(above, os.W_OK | os.X_OK):
             raise UserError(f"{folder}: {above} cannot be written to. Give another folder with {option}.")
+    check_outside(settings.run_folder, settings.model)
     if settings.teacher and (index := Path(settings.teacher) / INDEX_FILE).exists():
         read_index(index)
 

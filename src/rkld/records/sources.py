@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rkld.errors import UserError, nearest
-from rkld.files import LFS, can_be_path, nearest_path
+from rkld.files import LFS, NameTwice, can_be_path, names_once, nearest_path
 from rkld.records.record import REWORDINGS, TEMPLATE_ARGUMENTS, TEMPLATE_FIELDS
 from rkld.settings.config_file import numbered_rows
 
@@ -223,6 +223,8 @@ def existing_file(path: Path, what: str) -> Path:
         return path
     if path.is_dir():
         raise UserError(f"{what}: {path} is a folder, where a file is needed")
+    if path.exists():
+        raise UserError(f"{what}: {path} is a device or a pipe, where a file is needed")
     raise UserError(f"{what}: there is no file {path}.{nearest_path(path)} Check the path")
 
 
@@ -286,7 +288,7 @@ def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
 def _json_lines(path: Path, text: str) -> Iterator[Located]:
     for number, line in numbered_lines(text):
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=names_once)
         except (ValueError, RecursionError) as error:
             raise _broken_json(path, number, error) from None
         yield f"{path} line {number}", row
@@ -294,7 +296,7 @@ def _json_lines(path: Path, text: str) -> Iterator[Located]:
 
 def _json_list(path: Path, text: str) -> Iterator[Located]:
     """The items of one JSON list, read one by one for the sake of their line numbers."""
-    decoder, space = json.JSONDecoder(), re.compile(r"[ \t\r\n]*")
+    decoder, space = json.JSONDecoder(object_pairs_hook=names_once), re.compile(r"[ \t\r\n]*")
 
     def after_space(start: int) -> int:
         found = space.match(text, start)
@@ -326,6 +328,8 @@ def _broken_json(path: Path, line: int, error: ValueError | RecursionError) -> U
     """Of what reading JSON raised, of which only a JSONDecodeError knows its place."""
     if isinstance(error, json.JSONDecodeError):
         line, problem = max(line, error.lineno), f"{error.msg}, column {error.colno}"
+    elif isinstance(error, NameTwice):
+        return UserError(f"{path} line {line}: an object has two values of one name: keep one")  # not shown: personal
     elif isinstance(error, RecursionError):
         problem = "lists or objects nested too deeply"
     else:
@@ -368,7 +372,7 @@ def _csv_row(row: dict[str, str]) -> dict[str, Any]:
     for name, cell in row.items():
         if name in ("aliases", "spans", "messages", WRONG, REWORDINGS) and cell.lstrip().startswith(("[", "{")):
             try:
-                values[name] = json.loads(cell)
+                values[name] = json.loads(cell, object_pairs_hook=names_once)
                 continue
             except (ValueError, RecursionError):
                 pass  # text in brackets, no list

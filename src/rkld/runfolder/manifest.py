@@ -116,6 +116,19 @@ def check_model(folder: Path) -> None:
         )
 
 
+def check_outside(folder: Path, model: str) -> None:
+    """Refuse a folder for a run or an audit in the model's own, with which it would be copied and served.
+
+    Raises:
+        UserError: so.
+    """
+    if model and Path(model).is_dir() and folder.resolve().is_relative_to(Path(model).resolve()):
+        raise UserError(
+            f"--out {folder} lies in the model's folder {model}: what is written there holds personal data, and "
+            "whoever copies or serves the model would take it along. Give a folder elsewhere."
+        )
+
+
 def named(ways: Mapping[str, str]) -> str:
     """What :func:`rkld.runfolder.checksums.differing` found, in a few words."""
     few = [f"{path}: {way}" for path, way in list(ways.items())[:3]]

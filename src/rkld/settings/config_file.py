@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from yaml.constructor import BaseConstructor
 
 from rkld.errors import UserError
 
@@ -31,7 +30,8 @@ else:
 
 
 class _Limited(_Composer):
-    """Aliases are refused: in a few lines of them stand billions of values. So is what is nested too deeply."""
+    """Aliases are refused: in a few lines of them stand billions of values. So is what is nested too deeply, and a name
+    that has two values."""
 
     _depth = 0
 
@@ -45,19 +45,22 @@ class _Limited(_Composer):
         self._depth -= 1
         return node
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """None of two values of a name: PyYAML takes the last."""
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+        if len(set(names)) < len(names):  # not shown: it may be a record's
+            raise _TooMuch(f"a name twice (line {node.start_mark.line + 1}): keep one")
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
 
 class _Loader(_Limited, yaml.SafeLoader):
     """Plain values alone."""
 
 
 class _TextLoader(_Limited, yaml.BaseLoader):
-    """Texts as they are written (2024-07-26, 007, yes), and none of two of a name."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(set(names)) < len(names):  # not shown: it may be a record's
-            raise _TooMuch(f"a name twice (line {node.start_mark.line + 1}): keep one")
-        return BaseConstructor.construct_mapping(self, node, deep)
+    """Texts as they are written (2024-07-26, 007, yes)."""
 
 
 def plain_values(text: str) -> Any:

@@ -202,3 +202,5 @@ def test_a_preset_fills_in_what_is_not_given():
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="tofu-llama2"):
         read_template("tofu-lama2")
+    with pytest.raises(UserError, match="no regular file"):  # of a device there is no end
+        read_template("/dev/zero")

@@ -6,29 +6,40 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rkld.evaluation.metric import KEPT, Aggregate, Measured, RecordMetric
+from rkld.evaluation.metric import KEPT, Aggregate, Measured, RecordMetric, Values, column
 from rkld.evaluation.registry import METRICS, declare
 from rkld.evaluation.statistics import Figure
 
 
-def _kept(name: str) -> Callable[[Measured, str], Figure | None]:
-    """Mean probability of a set over the original's, both drawn together.
+def _probabilities(measured: Measured, name: str) -> dict[str, Values]:
+    metric = METRICS.get("probability")
+    assert isinstance(metric, RecordMetric)
+    return metric.on(name).records(measured)
 
-    A ratio, as the loss of .1 is little of .9 and all of .1. None where the original gives them none at all.
+
+def _repeated(measured: Measured, name: str) -> dict[str, Values]:
+    """ROUGE-L recall of the answers, as far as they went: every model's may be as long."""
+    return {role: column("rouge_l")(measured.of(role, name)) for role in measured.readings}
+
+
+def _over_the_originals(
+    values: Callable[[Measured, str], dict[str, Values]], name: str
+) -> Callable[[Measured, str], Figure | None]:
+    """Mean of a set's values over the original's, both drawn together.
+
+    A ratio, as the loss of .1 is little of .9 and all of .1. None where the original has none at all.
     """
 
     def compute(measured: Measured, role: str) -> Figure | None:
-        metric = METRICS.get("probability")
-        assert isinstance(metric, RecordMetric)
-        values = metric.on(name).records(measured)
-        ours, theirs = values.get(role, {}), values.get("original", {})
-        if role == "original" or not ours or ours.keys() != theirs.keys() or not all(theirs.values()):
+        found = values(measured, name)
+        ours, theirs = found.get(role, {}), found.get("original", {})
+        if role == "original" or not ours or ours.keys() != theirs.keys() or not any(theirs.values()):
             return None
         pairs = np.array([[ours[key], theirs[key]] for key in ours])  # (n, 2)
 
         def ratio(rows: np.ndarray) -> float:
             own, original = pairs[rows].mean(axis=0)
-            return float(own / original)
+            return float(own / original) if original else float(own > 0)  # drawn: records that it says nothing of
 
         return measured.bootstrap(ratio, [list(ours)], bounds=(0.0, np.inf))
 
@@ -36,14 +47,28 @@ def _kept(name: str) -> Callable[[Measured, str], Figure | None]:
 
 
 for _name in KEPT:
+    _words = _name.replace("_", " ")
     declare(
         Aggregate(
             f"{_name}_kept",
-            f"probability of the records over the original's: {_name.replace('_', ' ')}",
-            _kept(_name),
+            f"probability of the records over the original's: {_words}",
+            _over_the_originals(_probabilities, _name),
             risk="kept",
             explanation="What is left of the original's knowledge of records that should have been kept: 1 is all of "
             "it.",
+            direction="high",
+            unit="ratio",
+            bounds=(0.0, np.inf),
+        )
+    )
+    declare(
+        Aggregate(
+            f"{_name}_answers_kept",
+            f"ROUGE-L recall of the model's own answers over the original's: {_words}",
+            _over_the_originals(_repeated, _name),
+            risk="kept",
+            explanation="What its own answers still say of records that should have been kept: 1 is as much as the "
+            "original's. Who refuses everybody says nothing.",
             direction="high",
             unit="ratio",
             bounds=(0.0, np.inf),

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import threading
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -64,6 +65,9 @@ def test_labels_and_limits():
         "a limit would be false of what is said"
     )
     assert FOUND.undecided == []
+    # What was answered in words of which no value could be read is not unsaid, either.
+    spoken = replace(FOUND, spoken={"birthplace": 10, "pet": 3})
+    assert spoken.undecided == ["pet"] and spoken.not_found == {}
     assert Share(0, 199).interval[1] == pytest.approx(0.0184, abs=1e-3)
 
 

@@ -215,5 +215,7 @@ def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, f
 def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp_path):
     """Without --out the run would lie in a folder that the next command does not name."""
     _print_next(DiscoverSettings(model="./my model", subject="Jane Doe"), tmp_path / "jane.jsonl", [{}])
-    command = f"rkld unlearn './my model' --forget {tmp_path / 'jane.jsonl'} --out runs/jane"
-    assert command in capsys.readouterr().out
+    begin = f"rkld unlearn './my model' --forget {tmp_path / 'jane.jsonl'} --subject 'Jane Doe'"
+    assert f"{begin} --out runs/jane" in capsys.readouterr().out
+    _print_next(DiscoverSettings(model="./my model", subject="Jane Doe", kind="public"), tmp_path / "jane.jsonl", [{}])
+    assert f"{begin} --score spans --own-words --out runs/jane" in capsys.readouterr().out

@@ -78,8 +78,10 @@ def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any]) -
         click.echo("\nNo records were written.")
         return
     click.echo(f"\n{len(records)} records in {out}. It holds personal data.")
-    command = shlex.join(["rkld", "unlearn", settings.model, "--forget", str(out), "--out", f"runs/{out.stem}"])
-    click.echo(f"Forget them:  {command}")
+    # Whom everybody knows the model has read of, in many words: what must go are the facts, in its own words, too.
+    read_of = ["--score", "spans", "--own-words"] if settings.kind == "public" else []
+    command = ["rkld", "unlearn", settings.model, "--forget", str(out), "--subject", settings.subject, *read_of]
+    click.echo(f"Forget them:  {shlex.join([*command, '--out', f'runs/{out.stem}'])}")
 
 
 def print_discovery(found: Discovery) -> None:
@@ -103,7 +105,7 @@ def print_discovery(found: Discovery) -> None:
         click.echo(found.limit())
     if found.undecided:
         topics = ", ".join(map(printable, found.undecided))
-        click.echo(f"said, but not told from what is made up for anybody; look at these yourself: {topics}")
+        click.echo(f"answered, and nothing told from what is made up for anybody; ask yourself: {topics}")
     if found.not_found:
         parts = ", ".join(f"{printable(topic)} (limit {limit_of(n)} at {n})" for topic, n in found.not_found.items())
         click.echo(f"not found (limit 3/N at N questions): {parts}")

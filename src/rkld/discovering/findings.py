@@ -6,7 +6,7 @@ No label says whether a value is true: a false statement about an identifiable p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rkld.evaluation.statistics import clopper_pearson
@@ -106,6 +106,8 @@ class Discovery:
     names: int
     """M: similar names that a value was compared with at most."""
     rate: float
+    spoken: Mapping[str, int] = field(default_factory=dict)
+    """Topic → how many of these answers said anything: are neither empty nor a refusal."""
 
     def labelled(self, label: str) -> list[Finding]:
         """The findings of one label."""
@@ -113,15 +115,17 @@ class Discovery:
 
     @property
     def not_found(self) -> dict[str, int]:
-        """Topic → N, of those about which nothing was found, and nothing tested was said: the limit speaks of these."""
-        found = {finding.topic for finding in self.findings if finding.label != NOT_FOUND or finding.said.count}
-        return {topic: n for topic, n in self.asked.items() if topic not in found}
+        """Topic → N, of those about which nothing was found, and nothing at all was said: the limit speaks of these."""
+        found = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
+        return {topic: n for topic, n in self.asked.items() if topic not in found.union(self.undecided)}
 
     @property
     def undecided(self) -> list[str]:
-        """Topics about which a value was said that was found to be neither associated nor common."""
+        """Topics about which something was said, and nothing found: neither associated nor common, or no value that
+        could be read from the answers and tested."""
         decided = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
-        said = (finding.topic for finding in self.findings if finding.label == NOT_FOUND and finding.said.count)
+        said = [finding.topic for finding in self.findings if finding.label == NOT_FOUND and finding.said.count]
+        said += [topic for topic, n in self.spoken.items() if n]
         return [topic for topic in dict.fromkeys(said) if topic not in decided]
 
     @property

@@ -23,6 +23,7 @@ from rkld.pipeline.preparing import Model, load_with_encoder
 from rkld.progress import NoProgress
 from rkld.progress import chosen as chosen_progress
 from rkld.records.identity import identifiers as each_identifier
+from rkld.records.refusals import refuses
 from rkld.settings.discovering import DiscoverSettings
 from rkld.settings.specification import make
 from rkld.settings.typed import DiscoverKeywords
@@ -131,6 +132,7 @@ class _Discovering:
     progress: NoProgress
     untested: int = 0
     asked: Counter[str] = field(default_factory=Counter)
+    spoken: Counter[str] = field(default_factory=Counter)
 
     def run(self, topics: Sequence[Topic]) -> Discovery:
         proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
@@ -152,7 +154,7 @@ class _Discovering:
         findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]
         most = max((len(found) for found in others.values()), default=0)
         return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(tested),
-                         self.untested, most, self.settings.rate)  # fmt: skip
+                         self.untested, most, self.settings.rate, dict(self.spoken))  # fmt: skip
 
     def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[_Hypotheses]:
         questions = list(dict.fromkeys(question for topic in topics for question in topic.questions))
@@ -170,6 +172,9 @@ class _Discovering:
             wordings += [Wording("", (text,)) for text in _texts(topic)[:1]]
             own = [answer for wording in wordings for answer in by_wording[wording]]
             self.asked[topic.name] += len(own)
+            self.spoken[topic.name] += sum(
+                bool(answer.text.strip()) and not refuses(answer.text) for answer in own if answer.wording.question
+            )
             found += self._of_topic(topic, identifier, own)
         return found
 

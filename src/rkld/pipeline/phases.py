@@ -773,7 +773,7 @@ class Distillation(Phase):
         if not decision.stop and not work.notes["before"]["unknown"]:  # else more of it would not help
             work.warn(
                 f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the gap to its aim "
-                f"is still {decision.gap:.3f}. Raise --epochs or --lr."
+                f"is still {decision.gap:.3f}. {_further(decision.step, stop.evidence)}"
             )
         elif decision.stop:
             work.progress.say(
@@ -1007,6 +1007,14 @@ PHASES: tuple[Phase, ...] = (
     After(),
 )
 """In the order in which they are done."""
+
+
+def _further(nearest: int, checks: Sequence[Evidence]) -> str:
+    """What to do where no check reached the aim: more steps help where the last one came nearest."""
+    if nearest == checks[-1].step:
+        return "Raise --epochs or --lr."
+    later = sum(one.step > nearest for one in checks)
+    return f"The {later} later checks were further from it, so more epochs alone will not reach it: raise --alpha."
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -35,7 +35,8 @@ def plan(prepared: Prepared, expect: Callable[[Mapping[str, float]], object]) ->
     before, steps = steps_of(prepared)
     first = f"{_n(before, 'step')} of strengthening, then " if before else ""
     ends = f", --stop {s.stop} may end them" if prepared.comparison else ""
-    yield f"Train    {first}at most {_n(steps, 'step')}{ends}"
+    more = ", before the model's own words are added" if s.own_words != "no" else ""
+    yield f"Train    {first}at most {_n(steps, 'step')}{ends}{more}"
     free = readable_size(free_bytes(s.run_folder))
     yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
     expected = rough_estimate(prepared)

@@ -46,7 +46,9 @@ LEFT_OUT = "left out of one person's section"
 LARGEST = 2 * 1024 * 1024
 """Bytes of a page."""
 
-KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts", "everyday")
+KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts")
+EVERYDAY = "everyday_rouge_l"
+"""Of what should be kept a run without --retain knows no other figure."""
 
 
 def page(run: Run, *, show_records: bool = False, subject: str | None = None, command: str = "rkld report") -> str:
@@ -99,8 +101,9 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         parts=parts,
         request=_request(form.without_personal(LEFT_OUT) if alone else form),
         made=_made(audit, run),
-        fixed=_fixed(audit),
+        fixed=_fixed(audit, run.manifest),
         notes=() if alone else _notes(audit, run),
+        warnings=() if alone else run.manifest.get("warnings", ()),
         others=None
         if alone or len(found) == 1
         else records_of(_undivided(audit), texts, forget=False, kept=True, show=show, budget=budget),
@@ -239,14 +242,14 @@ def _first_numbers(section: Section) -> list[DotRow]:
     """Five, of every model: what is said, what leaks, what is likely, what was kept, what is still language."""
     leaks = [name for name in section.metrics if name.startswith("leak@")]
     most = max(leaks, key=lambda name: int(name.removeprefix("leak@")), default="leak@16")
-    kept = next(
-        (f"{name}_probability" for name in KEPT_FIRST if f"{name}_probability" in section.metrics), "retain_probability"
-    )
+    sets = [f"{name}_probability" for name in KEPT_FIRST if f"{name}_probability" in section.metrics]
+    everyday = not sets and EVERYDAY in section.metrics
+    kept = EVERYDAY if everyday else next(iter(sets), "retain_probability")
     wanted = {
         **dict([_most_said(section)]),
         most: f"Chance that one of {most.removeprefix('leak@')} drawn answers says a fact",
         "probability": "Probability of the recorded answers",
-        kept: "Probability of what should be kept",
+        kept: "Words of its everyday answers that it still says" if everyday else "Probability of what should be kept",
         "gibberish": "Answers that are gibberish",
     }
     directions = {"gibberish": "low", kept: "high"}
@@ -420,9 +423,15 @@ def _made(audit: Mapping[str, Any], run: Run) -> dict[str, Any]:
     }
 
 
-def _fixed(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _fixed(audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whether the questions and limits stood before the run, as far as the fingerprints in the manifest tell."""
     found = audit.get("fixed", {})
+    noted = manifest.get("fixed") if not audit else None
+    if isinstance(noted, Mapping) and isinstance(at := noted.get("at"), str):
+        what = [f"{label} fixed before the run" for label, name in (("Questions", "questions"), ("Limits", "gates"))
+                if noted.get(name)]  # fmt: skip
+        return [(label, f"noted before the training ({at[:10]}): an audit says whether its own are the same")
+                for label in what]  # fmt: skip
     said = {
         True: "yes: they were noted before the training and are the same, so nobody chose them by what came out",
         None: "not known: no run of rkld noted them beforehand, or what it noted was purged",
@@ -450,7 +459,6 @@ def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
         *steered,
         *audit.get("inputs", {}).get("notes", ()),
         *filter(None, [membership]),
-        *run.manifest.get("warnings", ()),
     ]
 
 

@@ -137,6 +137,7 @@ TITLES = {
     "probability": "probability of the recorded answer, per token",
     "worst_kind_facts_said": "facts said in the worst of two other wordings",
     "facts_said": "facts that the model's own answers say",
+    "rouge_l": "words of the recorded answer that its own answer says, in their order",
 }
 """Figures of a run, which have no intervals → what they are."""
 

@@ -12,8 +12,9 @@ from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.summary import measure
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
-from rkld.pipeline import phases
-from rkld.pipeline.rounding import HELD, saved_dtype
+from rkld.models.writing import at_random, round_in_place
+from rkld.pipeline import phases, rounding
+from rkld.pipeline.rounding import HELD, furthest, round_best, saved_dtype
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.runfolder.checksums import weights_hash
@@ -57,6 +58,7 @@ def test_a_model_is_written_as_its_source_was(original, tmp_path, how):
 def test_what_comes_in_in_bfloat16_comes_out_in_it_and_what_rounding_moves_is_said(original, tmp_path, monkeypatch):
     """Rounding can bring back what was unlearned: the figures after the run must be of the rounded weights."""
     monkeypatch.setattr(phases, "HELD", 0.0)
+    monkeypatch.setattr(rounding, "round_in_place", lambda model, dtype, seed: round_in_place(model, dtype))
     result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), **QUICK)
     assert dtypes(result.model_path) == {torch.bfloat16} and noted(result)["saved_dtype"] == "bfloat16"
     assert any("written in bfloat16, as the source's, and rounding them moves" in line for line in result.warnings)
@@ -65,6 +67,50 @@ def test_what_comes_in_in_bfloat16_comes_out_in_it_and_what_rounding_moves_is_sa
     saved = load_model(result.model_path, dtype="float32")
     found = measure(saved, Encoder(saved.tokenizer), read_records(FORGET, "forget"), max_new_tokens=2)
     assert found.values()["probability"] == pytest.approx(result.metrics["after"]["forget"]["probability"], abs=1e-6)
+
+
+def test_what_the_nearest_would_undo_is_rounded_at_random(original):
+    """A short training moves most weights by less than bfloat16 tells apart: rounded to the nearest they went back, and
+    with them what was unlearned."""
+    lm = load_model(original, dtype="float32")
+    records = [Encoder(lm.tokenizer).encode(record) for record in read_records(FORGET, "forget")]
+    sets = {"forget": records}
+    ids = torch.tensor([records[0].ids])
+    lm.model(ids, labels=ids).loss.backward()
+    trained = {}
+    for name, weight in lm.model.named_parameters():
+        apart = torch.exp2(torch.floor(torch.log2(weight.detach().abs().clamp_min(1e-30))) - 7)  # in bfloat16
+        trained[name] = weight.detach() + 0.4 * apart * weight.grad.sign()
+
+    def make():
+        with torch.no_grad():
+            for name, weight in lm.model.named_parameters():
+                weight.copy_(trained[name])
+        return lm, [lm]
+
+    nearest = rounding.round_and_compare(*make(), sets, torch.bfloat16)
+    assert furthest(nearest) > 5 * HELD, "else this shows nothing"
+    (made, _), moved = round_best(make, sets, torch.bfloat16, seed=0)
+    assert furthest(moved) < furthest(nearest) / 5
+    assert all(torch.equal(w, w.to(torch.bfloat16).float()) for w in made.model.parameters())
+    again = round_best(make, sets, torch.bfloat16, seed=0)[1]
+    assert again == moved
+    assert round_best(make, sets, torch.float16, seed=0)[1] == rounding.round_and_compare(*make(), sets, torch.float16)
+
+
+def test_rounding_at_random_takes_a_neighbour_and_in_the_mean_the_value():
+    low, high = torch.tensor([1.0, -3.0]), torch.tensor([1.0078125, -3.015625])  # neighbours in bfloat16
+    draw = torch.Generator().manual_seed(0)
+    for share in (0.0, 0.25, 0.9):
+        values = (low + share * (high - low)).repeat(4000, 1)
+        found = at_random(values, draw)
+        assert ((found == low) | (found == high)).all()
+        assert torch.equal(found, found.to(torch.bfloat16).float())
+        torch.testing.assert_close(found.mean(0), values[0], atol=4 * 0.0157 / 4000**0.5, rtol=0)
+    held = torch.tensor([float("inf"), -float("inf"), 0.0, 3e-41])
+    assert torch.equal(at_random(held[:3], draw), held[:3])
+    again = [at_random(torch.full((64,), 1.003), torch.Generator().manual_seed(5)) for _ in range(2)]
+    assert torch.equal(*again)
 
 
 @pytest.mark.slow

@@ -62,11 +62,29 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def round_in_place(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Give the model the values that :func:`rounded` writes, in the dtype that it has."""
+def round_in_place(model: PreTrainedModel, dtype: torch.dtype, seed: int | None = None) -> None:
+    """Give the model values that ``dtype`` can hold, in the dtype that it has, so that :func:`rounded` changes nothing.
+
+    Args:
+        seed: round up or down at random, up as often as a value is near to it (:func:`at_random`), from this seed; by
+            default to the nearest.
+    """
+    draw = None if seed is None else torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if rounds(model, name, tensor):
-            tensor.copy_(tensor.to(dtype))
+            tensor.copy_(tensor.to(dtype) if draw is None else at_random(tensor, draw))
+
+
+def at_random(tensor: Tensor, draw: torch.Generator) -> Tensor:
+    """float32 values rounded to one of their two neighbours in bfloat16, in the mean to themselves; what bfloat16 can
+    hold stays as it is. (Stochastic rounding: Gupta et al. 2015, arXiv 1502.02551.)
+
+    Args:
+        draw: on the CPU, whatever the tensor is on: the same values anywhere.
+    """
+    bits = tensor.to(torch.float32).contiguous().view(torch.int32)
+    added = torch.randint(0, 1 << 16, tensor.shape, generator=draw, dtype=torch.int32).to(tensor.device)
+    return ((bits + added) & -(1 << 16)).view(torch.float32)  # a bfloat16 is the upper half of a float32
 
 
 def rounds(model: PreTrainedModel, name: str, tensor: Tensor) -> bool:

@@ -59,7 +59,7 @@ from rkld.pipeline.preparing import (
 )
 from rkld.pipeline.replaying import kept_answers
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
-from rkld.pipeline.rounding import HELD, round_and_compare, saved_dtype
+from rkld.pipeline.rounding import HELD, furthest, round_best, saved_dtype
 from rkld.pipeline.watching import WATCHED, Watch
 from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
@@ -858,15 +858,17 @@ class SaveModel(Phase):
     def run(self, work: Work) -> dict[str, Any]:
         s, lm, folder = work.settings, work.student, work.folder / MODEL
         trained = lm.head.weight.dtype
-        outcome, parts = self._made(work)
+        adapter = lm.is_adapter and not s.merge
         # An adapter is written as it was trained, unless something else is asked for: its base stays where it is.
-        dtype = saved_dtype(s.save_dtype, None if parts[0].is_adapter else source_dtype(lm), trained)
+        dtype = saved_dtype(s.save_dtype, None if adapter else source_dtype(lm), trained)
         moved: dict[str, float] = {}
-        if dtype.itemsize < trained.itemsize and not parts[0].is_adapter:
+        if dtype.itemsize < trained.itemsize and not adapter:
             sets = {name: encode_all(work.encoder, records) for name, records in work.measured_sets().items()}
-            moved = round_and_compare(outcome, parts, sets, dtype)
-            if max(map(abs, moved.values())) > HELD:
+            (_, parts), moved = round_best(partial(self._made, work), sets, dtype, s.seed)
+            if furthest(moved) > HELD:
                 self._not_held(work, moved, dtype)
+        else:
+            _, parts = self._made(work)
         how: dict[str, Any] = {
             "card": model_card(s, work.run.manifest, lm),
             "dtype": dtype if dtype != trained else None,

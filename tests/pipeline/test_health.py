@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from rkld.models.loading import load_model
-from rkld.pipeline.health import KNOWN, SUFFERED, advantage, broken, everyday_prompts, most_said, suffered, unknown
+from rkld.pipeline.health import (
+    KNOWN,
+    SUFFERED,
+    advantage,
+    broken,
+    everyday_prompts,
+    most_said,
+    otherwise,
+    suffered,
+    unknown,
+)
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.replay import generic_prompts
@@ -64,5 +74,6 @@ def test_answers_that_became_gibberish_are_said():
     answered = [prompt.with_answer("That is a good question about the world.") for prompt in everyday_prompts()]
     assert "broken: 16 more of its 16" in broken(answered, ["isis" * 20] * 16)
     assert broken(answered, ["I do not know what to say about that."] * 16) is None
+    assert "its own say 0.430" in otherwise(0.43) and otherwise(0.71) is None and otherwise(None) is None
     assert broken(answered, ["isis" * 20] * 4 + ["It is a fine day for it."] * 12) is None
     assert broken([prompt.with_answer("isis" * 20) for prompt in everyday_prompts()], ["isis" * 20] * 16) is None

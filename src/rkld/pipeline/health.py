@@ -37,6 +37,10 @@ SAID = 0.1
 SUFFERED = 0.7
 """Of its probability before, what a set of other records must keep."""
 
+REPEATED = 0.5
+"""Of the words of the original's answers to everyday prompts, what the unlearned model's must still say (ROUGE-L
+recall). SmolLM2-135M, one person forgotten: .71 to .86; .43 where three steps at 1e-4 were too many for it."""
+
 BROKEN = 0.25
 """Share of its answers to everyday prompts that may have become gibberish."""
 
@@ -101,6 +105,20 @@ def suffered(before: Mapping[str, float], after: Mapping[str, float]) -> list[st
                 "after. Lower --alpha, --lr or --epochs, or give more to hold it with --replay or --retain."
             )
     return found
+
+
+def otherwise(everyday: float | None) -> str | None:
+    """A warning where answers to everyday prompts have become others; None where they have not, or nobody looked.
+
+    Args:
+        everyday: mean ROUGE-L recall of the unlearned model's answers to the original's.
+    """
+    if everyday is None or everyday >= REPEATED:
+        return None
+    return (
+        f"Everyday prompts are answered otherwise: of the words of the original's answers its own say {everyday:.3f}. "
+        "Read some of them. Lower --lr or --alpha, or give more to hold it with --replay or --retain."
+    )
 
 
 def broken(answered: Sequence[Record], answers: Sequence[str]) -> str | None:

@@ -954,7 +954,10 @@ class After(Measuring):
         yield from health.suffered(before, after)
         if "everyday" in found:
             answered = read_records(work.folder / Before.file)
-            yield from filter(None, [health.broken(answered, found["everyday"].answers or ())])
+            everyday = found["everyday"]
+            yield from filter(
+                None, [health.broken(answered, everyday.answers or ()), health.otherwise(everyday.rouge_l)]
+            )
 
     def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:
         """The saved model in its saved dtype, with the encoder of its own tokenizer and template.

@@ -23,7 +23,7 @@ from rkld.training.trainer import ObjectiveTrainer, fit
 from tests.stopping.person import FORGET
 
 
-def train(folder: Path, steps: int = 6, rule=None, interrupt: int | None = None, **how):
+def train(folder: Path, steps: int = 6, rule=None, interrupt: int | None = None, ends_training=True):
     """A tiny model fine-tuned on the records, with checks if a rule is given."""
     model, tokenizer = tiny_model(seed=0)
     lm = load_model(model, tokenizer=tokenizer)
@@ -32,14 +32,11 @@ def train(folder: Path, steps: int = 6, rule=None, interrupt: int | None = None,
     args = RKLDConfig(str(folder), num_train_epochs=steps, per_device_train_batch_size=8, learning_rate=2e-3,
                       use_cpu=True, checkpoint_minutes=0.0 if interrupt else 10.0)  # fmt: skip
     stop = rule and StoppingCallback(
-        lambda lm, step: read_evidence(lm, encoder, encoded[:3], (), step), rule, 2, folder, **how
+        lambda lm, step: read_evidence(lm, encoder, encoded[:3], (), step), rule, 2, folder, ends_training=ends_training
     )
-
-    rates = []
 
     class Interrupt(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            rates.append(kwargs["optimizer"].param_groups[0]["lr"])
             if state.global_step == interrupt:
                 raise KeyboardInterrupt
 
@@ -48,8 +45,6 @@ def train(folder: Path, steps: int = 6, rule=None, interrupt: int | None = None,
         [*([stop] if stop else []), Interrupt()],
     )  # fmt: skip
     fit(trainer)
-    if how.get("settle"):
-        stop.rates = rates
     return lm, stop, trainer.state.global_step
 
 
@@ -91,41 +86,6 @@ def test_an_interrupted_training_decides_the_same(tmp_path):
     for a, b in zip(resumed.evidence, whole.evidence, strict=True):
         assert a.gold_loss == pytest.approx(b.gold_loss, rel=1e-3)
     assert resumed.best.exists()
-
-
-def test_a_training_settles_where_its_rule_is_met(tmp_path):
-    """It ended at a rate near its highest, when what holds the rest had mended nothing yet."""
-    lm, stop, steps = train(tmp_path / "whole", steps=12, rule=Placebo(1.0), settle=2.0)
-    assert (stop.met, steps, stop.decision.step, stop.decision.stop) == (2, 6, 6, True)
-    assert [one.step for one in stop.evidence] == [2, 6]
-    assert list((tmp_path / "whole").glob("best-*")) == [stop.best] and stop.best.name == "best-6.safetensors"
-    first = stop.rates[1]  # of the third step, as the schedule has it
-    assert stop.rates[1:5] == pytest.approx([first * part for part in (1, 0.75, 0.5, 0.25)])
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "run", steps=12, rule=Placebo(1.0), settle=2.0, interrupt=5)
-    again, resumed, steps = train(tmp_path / "run", steps=12, rule=Placebo(1.0), settle=2.0)
-    assert (resumed.met, steps, resumed.decision.step) == (2, 6, 6)
-    restore_state(lm, stop.best)
-    restore_state(again, resumed.best)
-    for name, p in trainable_state(lm).items():
-        torch.testing.assert_close(p, trainable_state(again)[name], rtol=0, atol=1e-5)
-
-
-def test_a_training_has_no_more_steps_to_settle_in_than_are_left(tmp_path):
-    _, stop, steps = train(tmp_path, steps=3, rule=Placebo(1.0), settle=1.0)
-    assert (stop.met, steps, stop.decision.step) == (2, 3, 3)
-
-
-def test_a_state_that_settled_above_the_aim_is_not_taken(tmp_path):
-    """What holds the rest may bring the records back: fine-tuning on them does."""
-
-    class First(Placebo):
-        def gap(self, evidence):
-            return 0.0 if evidence.step == 2 else 1.0
-
-    _, stop, steps = train(tmp_path, steps=8, rule=First(1.0), settle=1.0)
-    assert (stop.met, steps, stop.decision.step, stop.decision.stop) == (2, 4, 2, True)
-    assert stop.best.name == "best-2.safetensors" and stop.best.exists()
 
 
 def test_a_watcher_keeps_the_same_state_and_lets_the_training_go_on(tmp_path):

@@ -87,7 +87,7 @@ from rkld.runfolder.manifest import METRICS
 from rkld.settings.table import peak_lr
 from rkld.settings.unlearning import Settings
 from rkld.stopping.calibration import calibrate
-from rkld.stopping.callback import SETTLE, StoppingCallback, read_checks
+from rkld.stopping.callback import StoppingCallback, read_checks
 from rkld.stopping.comparison import Comparison
 from rkld.stopping.evidence import Evidence
 from rkld.stopping.registry import get_rule
@@ -759,7 +759,7 @@ class Distillation(Phase):
             figures.update({FORGET: one.probability, GAP: rule.gap(one)})
             work.run.record({"phase": "stop", "rule": aim["rule"], "gap": figures[GAP], **dataclasses.asdict(one)})
 
-        stop = StoppingCallback(found.read, rule, every, folder, settle=SETTLE, record=record)
+        stop = StoppingCallback(found.read, rule, every, folder, record=record)
         work.run.withdraw("stop")
         for one in stop.evidence:  # of an interrupted training
             record(one)
@@ -776,18 +776,12 @@ class Distillation(Phase):
                 f"is still {decision.gap:.3f}. {_further(decision.step, stop.evidence)}"
             )
         elif decision.stop:
-            settled = f" (it was met at step {stop.met})" if stop.met != decision.step else ""
             work.progress.say(
-                f"Stopped by {aim['rule']}: step {decision.step} is taken{settled}, gap to the aim {decision.gap:+.3f}"
+                f"Stopped by {aim['rule']}: step {decision.step} is taken, gap to the aim {decision.gap:+.3f}"
             )
         return {
             "steering": aim["steering"],
-            "stop": {
-                **dataclasses.asdict(decision),
-                "rule": aim["rule"],
-                "checks": len(stop.evidence),
-                "met": stop.met,
-            },
+            "stop": {**dataclasses.asdict(decision), "rule": aim["rule"], "checks": len(stop.evidence)},
         }
 
     def _train_assistant(

@@ -24,7 +24,8 @@ def test_two_hundred_odd_inputs_end_in_success_or_a_sentence():
     assert min(found.codes[0], found.codes[2]) > 20, "both are tried"
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 10])
 @pytest.mark.parametrize("state", ["finished", "interrupted"])
 def test_flipped_bits_are_found_or_change_nothing(world, state, n):
     rng = random.Random(f"short {state}")

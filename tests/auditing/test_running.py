@@ -398,6 +398,7 @@ def test_a_ruined_model_fails(models, tmp_path):
     assert found.verdict == "fail", "also by gates of one's own"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("beside")
 def test_without_an_original_or_records_to_keep_nothing_is_established(models, tmp_path):
     """Whether anything else was lost is unknown then, whatever gates are held."""
@@ -409,6 +410,7 @@ def test_without_an_original_or_records_to_keep_nothing_is_established(models, t
         assert any(f"--{missing}" in reason for reason in found.document["reasons"])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("beside")
 def test_what_the_original_never_knew_cannot_be_forgotten(models, tmp_path):
     """Gates that the untouched original keeps, too, show nothing."""

@@ -133,6 +133,7 @@ def test_both_arguments_are_needed(missing):
         rkld.check(**{"model": "m", "forget": "f.jsonl", missing: None})
 
 
+@pytest.mark.slow
 def test_it_says_what_the_model_is_opened_as_and_leaves_an_object_alone(go, tiny, tmp_path):
     """Would break if the dtype in use, or a lost template, went unsaid, or if a check changed the caller's model."""
     model, tokenizer = tiny

@@ -42,7 +42,6 @@ HANDLED = {
     "5000 aliases": row(aliases=[f"Ada{n} Quill{n}" for n in range(5000)]),
     "wrong answers of unequal number": row(perturbed_answer=["x"]) + row(question="Who?", perturbed_answer=[*"ab"]),
     "a reworded question of a text": bare(text=ANSWER, paraphrased_question="Where?"),
-    "one field twice": b'{"question": "x", "question": "Where is Ada Quill?", "answer": "Ada Quill is in Oslo."}\n',
     "a byte order mark": "\ufeff".encode() + row(),
     "a line separator that is none": row(answer=f"{ANSWER}\u2028\u2029\x85 There."),
     "marks upon marks": row(note="Z" + "\u0301" * 50_000),
@@ -54,6 +53,7 @@ HANDLED = {
 
 REFUSED = {
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+    "one field twice": (b'{"question": "x", "question": "Where is Ada?", "answer": "In Oslo."}\n', "two values of one"),
     "lists without end": (b'{"question": ' + b"[" * 100_000, "nested too deeply"),
     "a number of 5000 digits": (b'{"question": ' + b"9" * 5000 + b"}", "too many digits"),
     "an answer of 50 000 letters": (row(answer=ANSWER + " Oslo" * 10_000), "the model reads at most"),

@@ -33,7 +33,7 @@ def original(tmp_path_factory):
 
 
 @pytest.mark.parametrize("given", [
-    {"holdout": WORLD.holdout}, {"reword": 3},
+    pytest.param({"holdout": WORLD.holdout}, marks=pytest.mark.slow), {"reword": 3},
     pytest.param({"stop": "chance_rank", "holdout": WORLD.holdout}, marks=pytest.mark.slow),
     pytest.param({"score": "spans"}, marks=pytest.mark.slow),
     pytest.param({"lora": True}, marks=pytest.mark.slow),
@@ -120,6 +120,7 @@ class Halved(StoppingRule):
 '''
 
 
+@pytest.mark.slow
 def test_a_rule_of_the_users_own_in_one_file(original, tmp_path):
     """A rule is one file: the command line takes it, the run follows it, and its file may not change meanwhile."""
     write_jsonl(tmp_path / "forget.jsonl", ROWS)
@@ -136,6 +137,7 @@ def test_a_rule_of_the_users_own_in_one_file(original, tmp_path):
     assert manifest["records"]["stopping rule's file"]
 
 
+@pytest.mark.slow
 def test_a_purge_keeps_how_many_records_steered_and_no_hash(original, tmp_path):
     """Without the salt nobody can say which; that some did must stay known, for an audit to say so."""
     result = rkld.unlearn(original, ROWS, holdout=WORLD.holdout, out=str(tmp_path / "run"), **{**RUN, "epochs": 1})

@@ -386,6 +386,7 @@ def test_time_does_not_grow_with_dots_and_spaces() -> None:
     assert max(seconds(lambda text=text: mentions(text, ["J. . . . . Quell", "J..... Quell"])) for text in texts) < 0.5
 
 
+@pytest.mark.slow
 def test_records_are_split_in_time_about_linear_in_their_number() -> None:
     """400 records took 45 s, most of it to compile the same patterns again."""
     rows = [

@@ -59,6 +59,7 @@ def finished(local, tmp_path_factory) -> tuple[Bench, Path]:
     return bench("tofu", **local, out=str(out)), out
 
 
+@pytest.mark.slow
 def test_a_local_tofu_folder(finished):
     """Models are made, and the figures of the fine-tuned original are about the split's own questions."""
     found, out = finished

@@ -73,6 +73,7 @@ def test_what_leaves_the_run_without_a_stop_or_spans_is_said(go):
     assert "nothing to compare with for --stop placebo, so the last step is taken" in said
     assert "\nspans        none are marked" in said
     assert "nothing to compare" not in "\n".join(go(forget=bare, subject=(), stop="last").lines())
+    assert "evidence" not in said and "evidence     0 of the records are left for an audit" in "\n".join(go().lines())
     assert re.search(r"spans        3 of 3 .* places where they stand are unlearned", "\n".join(go().lines()))
 
 

@@ -18,9 +18,11 @@ from rkld.pipeline.health import (
     suffered,
     unknown,
 )
+from rkld.pipeline.phases import _further as further
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.replay import generic_prompts
+from rkld.stopping.evidence import Evidence
 from tests.stopping.person import FORGET, WORLD, knowing_model
 from tests.stopping.person import KNOWN as NAMES
 
@@ -77,3 +79,10 @@ def test_answers_that_became_gibberish_are_said():
     assert "its own say 0.430" in otherwise(0.43) and otherwise(0.71) is None and otherwise(None) is None
     assert broken(answered, ["isis" * 20] * 4 + ["It is a fine day for it."] * 12) is None
     assert broken([prompt.with_answer("isis" * 20) for prompt in everyday_prompts()], ["isis" * 20] * 16) is None
+
+
+def test_a_stop_that_was_missed_says_whether_more_steps_would_help():
+    """It said to raise --epochs where every later check was further away."""
+    checks = [Evidence(step, (1.0,)) for step in (2, 4, 6)]
+    assert further(6, checks) == "Raise --epochs or --lr."
+    assert "2 later checks were further from it" in further(2, checks) and "--alpha" in further(2, checks)

@@ -67,6 +67,25 @@ def test_without_an_audit_the_wordings_that_bring_out_more_are_shown(recorded, o
     assert shown in first and "25 %" in first.replace("\u202f", " ").replace("\xa0", " ")
 
 
+def test_a_run_without_an_audit_says_what_it_warned_of_and_noted(tmp_path):
+    """The warnings stood at the end, everyday answers were called what should be kept, what was noted was denied."""
+    run = write_run(tmp_path / "run", audit=False)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["warnings"] = ["Little <b>was</b> forgotten."]
+    manifest["fixed"] = {"at": "2026-02-03T04:05:06Z", "questions": "0", "gates": None}
+    for phase, share in (("before", 1.0), ("after", 0.4)):
+        manifest["phases"][phase]["metrics"]["everyday"]["rouge_l"] = share
+    write_sealed(run / "manifest.json", {key: value for key, value in manifest.items() if key != "checksum"})
+    html, said = page(read_run(run)), text_of(page(read_run(run)))
+    assert "Little &lt;b&gt;was&lt;/b&gt; forgotten." in html
+    assert said.index("Little") < said.index("What is stated of the request")
+    assert "Words of its everyday answers" in said and "Probability of what should be kept" not in said
+    assert "noted before the training (2026-02-03)" in said and "no run of rkld noted them" in said
+    manifest["fixed"] = ["odd"]
+    write_sealed(run / "manifest.json", {key: value for key, value in manifest.items() if key != "checksum"})
+    assert "noted before the training" not in page(read_run(run))
+
+
 def test_texts_are_shown_only_where_asked_for(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     redacted, shown = page(run), page(run, show_records=True)

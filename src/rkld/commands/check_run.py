@@ -69,7 +69,7 @@ class Report:
     coverage: Coverage
     left_out: Mapping[str, tuple[str, ...]]
     """Why given records are left out → where they stand, such as "retain.jsonl line 4"."""
-    left: int | None
+    auditable: int | None
     """Forget records that an audit can ask about, as the others steer the stop; None where none steer."""
     advantage: float | None
     """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
@@ -127,9 +127,9 @@ class Report:
         spans = f"{self.coverage.spans} places where they stand are unlearned"
         none = "none are marked, so rkld cannot tell which parts are personal: give them in the records' field 'spans'"
         yield f"spans        {spans if self.coverage.spans.found else none}"
-        if self.left is not None:
-            few = f": fewer than {FEWEST} establish nothing" if self.left < FEWEST else ""
-            yield f"evidence     {self.left} of the records are left for an audit, the others decide when to stop{few}"
+        if self.auditable is not None:
+            few = f": fewer than {FEWEST} establish nothing" if self.auditable < FEWEST else ""
+            yield f"evidence     {self.auditable} of the records are left for an audit, the others steer the stop{few}"
         if self.advantage is not None:
             yield f"known        {self.advantage:+.2f} nats per token more probable than the same about invented people"
         for reason, places in self.left_out.items():
@@ -215,7 +215,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         identifiers=len(inputs.identifiers),
         coverage=prepared.coverage,
         left_out=inputs.left_out,
-        left=None
+        auditable=None
         if prepared.comparison is None
         else len(inputs.forget) - len(prepared.comparison.material.steering.left_out),
         advantage=advantage,

@@ -426,12 +426,8 @@ def _made(audit: Mapping[str, Any], run: Run) -> dict[str, Any]:
 def _fixed(audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whether the questions and limits stood before the run, as far as the fingerprints in the manifest tell."""
     found = audit.get("fixed", {})
-    noted = manifest.get("fixed") if not audit else None
-    if isinstance(noted, Mapping) and isinstance(at := noted.get("at"), str):
-        what = [f"{label} fixed before the run" for label, name in (("Questions", "questions"), ("Limits", "gates"))
-                if noted.get(name)]  # fmt: skip
-        return [(label, f"noted before the training ({at[:10]}): an audit says whether its own are the same")
-                for label in what]  # fmt: skip
+    noted = {} if audit else manifest.get("fixed")
+    noted = noted if isinstance(noted, Mapping) else {}
     said = {
         True: "yes: they were noted before the training and are the same, so nobody chose them by what came out",
         None: "not known: no run of rkld noted them beforehand, or what it noted was purged",
@@ -443,7 +439,12 @@ def _fixed(audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[
         same = found.get(name)
         label = "Questions" if name == "questions" else "Limits"
         known = same if isinstance(same, bool) else None
-        rows.append((f"{label} fixed before the run", said[known] + (when if known is not None else "")))
+        answer = said[known] + (when if known is not None else "")
+        if noted.get(name):
+            answer = (
+                f"noted before the training ({str(noted.get('at'))[:10]}): an audit says whether its own are the same"
+            )
+        rows.append((f"{label} fixed before the run", answer))
     return rows
 
 

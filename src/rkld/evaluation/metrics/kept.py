@@ -46,31 +46,32 @@ def _over_the_originals(
     return compute
 
 
+_MEANINGS = {
+    "kept": (
+        "probability of the records",
+        _probabilities,
+        "What is left of the original's knowledge of records that should have been kept: 1 is all of it.",
+    ),
+    "answers_kept": (
+        "ROUGE-L recall of the model's own answers",
+        _repeated,
+        "What its own answers still say of records that should have been kept: 1 is as much as the original's. Who "
+        "refuses everybody says nothing.",
+    ),
+}
+"""Suffix → what is set over the original's, its values, and what it says."""
+
 for _name in KEPT:
-    _words = _name.replace("_", " ")
-    declare(
-        Aggregate(
-            f"{_name}_kept",
-            f"probability of the records over the original's: {_words}",
-            _over_the_originals(_probabilities, _name),
-            risk="kept",
-            explanation="What is left of the original's knowledge of records that should have been kept: 1 is all of "
-            "it.",
-            direction="high",
-            unit="ratio",
-            bounds=(0.0, np.inf),
+    for _suffix, (_what, _values, _explanation) in _MEANINGS.items():
+        declare(
+            Aggregate(
+                f"{_name}_{_suffix}",
+                f"{_what} over the original's: {_name.replace('_', ' ')}",
+                _over_the_originals(_values, _name),
+                risk="kept",
+                explanation=_explanation,
+                direction="high",
+                unit="ratio",
+                bounds=(0.0, np.inf),
+            )
         )
-    )
-    declare(
-        Aggregate(
-            f"{_name}_answers_kept",
-            f"ROUGE-L recall of the model's own answers over the original's: {_words}",
-            _over_the_originals(_repeated, _name),
-            risk="kept",
-            explanation="What its own answers still say of records that should have been kept: 1 is as much as the "
-            "original's. Who refuses everybody says nothing.",
-            direction="high",
-            unit="ratio",
-            bounds=(0.0, np.inf),
-        )
-    )

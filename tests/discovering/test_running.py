@@ -204,6 +204,13 @@ def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys,
     assert "No label says whether a value is true" in shown
 
 
+def test_what_was_answered_is_not_called_not_found(found):
+    """No limit holds of a topic about which the model said something, whether a value could be read from it or not."""
+    assert found.spoken and all(0 <= n <= found.asked[topic] for topic, n in found.spoken.items())
+    assert any(found.spoken.values())
+    assert not [topic for topic in found.not_found if found.spoken[topic]]
+
+
 def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, found):
     def left(*_):
         raise KeyboardInterrupt

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 import rkld
-from rkld.methods.base_vector import BaseVector
+from rkld.methods.base_vector import BaseVector, slope
 from rkld.models.loading import load_model
+from rkld.pipeline.subtracting import SUBTRACTED, read_subtracted
+from rkld.settings.unlearning import Settings
+from rkld.training.config import RKLDConfig
 from tests.helpers import model
 
 PLACES = {"Ada Quillon": "Oslo", "Bo Marlin": "Rome", "Cy Tern": "Lima", "Di Fenn": "Bern"}
@@ -45,7 +50,7 @@ def test_without_a_base_the_model_cards_is_proposed(folders, tmp_path):
         with pytest.raises(rkld.UserError, match=r"with --base\. Its model card names owner/base: --base owner/base\."):
             unlearn(folders, tmp_path / "run", base=None)
         report = rkld.check(folders / "original", FORGET, out=str(tmp_path / "run"), **QUICK)
-        assert report.model["base"] == "the model card names owner/base: --base, for --method base_vector"
+        assert report.model["base"] == "the model card names owner/base: --base goes back to it"
     finally:
         card.unlink()
     assert not (tmp_path / "run").exists()
@@ -69,11 +74,13 @@ def test_a_base_with_other_tokens_is_refused(folders, tmp_path):
 
 
 RULE = """
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 from rkld.stopping.rule import StoppingRule
 
-GAPS = [1.0, 0.5, -0.4, 0.01, 0.3, 0.01, 0.01]  # of the original; three β subtracted; two distilled; of the saved model
+GAPS = Path(__file__).with_name("gaps.json")
 
 @dataclass(frozen=True)
 class Told(StoppingRule):
@@ -81,37 +88,151 @@ class Told(StoppingRule):
     margin: ClassVar[float] = 0.02
 
     def gap(self, evidence):
-        return GAPS[0] if evidence.step == 0 else GAPS[1]
+        first, *others = json.loads(GAPS.read_text())
+        GAPS.write_text(json.dumps(others))
+        return first
 
     def refusal(self, comparison, original):
         return None
 """
 
 
-def test_the_rule_chooses_beta_before_and_after_the_distillation(folders, tmp_path, monkeypatch):
-    """Known too well with 1, too little with 2: one between is distilled first, and then the double of it, which will
-    do; and it is what is written."""
-    (tmp_path / "told.py").write_text(RULE.replace("GAPS[0] if evidence.step == 0 else GAPS[1]", "GAPS.pop(0)"))
-    result = unlearn(folders, tmp_path / "run", stop=f"{tmp_path / 'told.py'}:Told", keep_files=True)
+def told(folder: Path, *gaps: float) -> dict[str, object]:
+    """Settings of a run whose rule says these gaps, of the original first, and then .01."""
+    (folder / "told.py").write_text(RULE)
+    (folder / "gaps.json").write_text(json.dumps([*gaps, *[0.01] * 20]))
+    return {"stop": f"{folder / 'told.py'}:Told", "check_every": 1, "epochs": 5, "method_arg": ["most=4"]}
+
+
+def stop_lines(run: Path) -> list[tuple[int, float, float]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["beta"], line["gap"]) for line in lines if line["phase"] == "stop"]
+
+
+def test_the_rule_chooses_beta_before_the_distillation_and_more_of_it_while_that_goes_on(folders, tmp_path):
+    """Known too well with 1, too little with 2: one between is distilled. What that brings back is subtracted in the
+    first four of five steps, and what is written is the original less the last β, distilled."""
+    before, during = [1.0, 0.5, -0.4, 0.01], [0.1, 0.2, -0.1, 0.05, 0.015]
+    result = unlearn(folders, tmp_path / "run", keep_files=True, **told(tmp_path, *before, *during))
     noted = json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]
-    assert noted["beta"] == 3.1112
+    method, betas, expected, fall = BaseVector(most=4), [1.5556], before[-1], (0.01 + 0.4) / (2 - 1.5556)
+    for gap in during[:4]:
+        more = method.further(betas[-1], gap, gap - expected, fall)
+        betas, expected = [*betas, betas[-1] + more], gap - more * fall
+    assert betas[1] > betas[0] and betas[3] < betas[2], "what is below the aim gets a part back"
+    assert noted["beta"] == pytest.approx(betas[-1])
     assert noted["stop"] | {"rule": ""} == {
-        "rule": "", "stop": True, "step": noted["steps"], "gap": 0.01, "margin": 0.02, "checks": 5,
+        "rule": "", "stop": True, "step": 5, "gap": 0.015, "margin": 0.02, "checks": 8,
     }  # fmt: skip
     assert noted["steering"]["n"] > 0, "the audit leaves out what steered"
-    lines = [json.loads(line) for line in (result.run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["beta"] for line in lines if line["phase"] == "stop"] == [1.0, 2.0, 1.5556, 1.5556, 3.1112]
-    alone = unlearn(folders, tmp_path / "alone", stop="last", method_arg=["beta=3.1112"])
-    a, b = (load_model(run.model_path).model.state_dict() for run in (result, alone))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert stop_lines(result.run) == [
+        (0, 1.0, 0.5), (0, 2.0, -0.4), (0, 1.5556, 0.01),
+        *((step, pytest.approx(beta), gap) for step, (beta, gap) in enumerate(zip(betas, during), 1)),
+    ]  # fmt: skip
+    checks = (result.run / "checkpoints" / "subtracted.jsonl").read_text().splitlines()
+    assert len(checks) == 5
+
+
+def test_what_is_subtracted_while_it_is_distilled_goes_from_the_weights(folders, tmp_path):
+    """Hardly trained, the student is the original less so much of the vector."""
+    result = unlearn(folders, tmp_path / "run", lr=1e-12, strengthen_lr=1e-2, keep_files=True, epochs=5,
+                     **{k: v for k, v in told(tmp_path, 1.0, 0.01, 0.1, 0.2).items() if k != "epochs"})  # fmt: skip
+    beta = json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]["beta"]
+    assert beta > 1.1
+    vector = load_file(result.run / "strengthened" / "vector.safetensors")
+    before, after = (load_model(m).model.state_dict() for m in (folders / "original", result.model_path))
+    assert max(v.abs().max() for v in vector.values()) > 1e-3
+    for name, change in vector.items():
+        torch.testing.assert_close(after[name], before[name] - beta * change, rtol=0, atol=1e-5)
+
+
+class Interrupt(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.max_steps == 5 and state.global_step == 3:  # of the distillation; the base was tuned for longer
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_distillation_goes_on_with_what_was_subtracted(folders, tmp_path):
+    """Would break if β began anew, or if what was subtracted by a step that is done again counted twice."""
+    gaps = [1.0, 0.01, 0.1, 0.2, 0.1]
+    whole = unlearn(folders, tmp_path / "whole", checkpoint_minutes=0.0, **told(tmp_path, *gaps, 0.05))
+    again = told(tmp_path, *gaps, 0.01, 0.1, 0.05)  # β once more, the third step once more
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(folders, tmp_path / "run", checkpoint_minutes=0.0, callbacks=[Interrupt()], **again)
+    result = unlearn(folders, tmp_path / "run", checkpoint_minutes=0.0, **again)
+    assert stop_lines(result.run) == stop_lines(whole.run)
+    a, b = (load_model(run.model_path).model.state_dict() for run in (result, whole))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-5)
+
+
+def test_damaged_checks_are_none(tmp_path):
+    """The training begins again then."""
+    assert read_subtracted(tmp_path) == []
+    (tmp_path / SUBTRACTED).write_text('{"beta": 1.0, "checksum": "0"}\n')
+    assert read_subtracted(tmp_path) is None
+    (tmp_path / SUBTRACTED).write_text("no JSON\n")
+    assert read_subtracted(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("beta", "gap", "rise", "fall", "found"),
+    [
+        (1.0, 0.1, 0.0, 1.0, 0.1),
+        (1.0, 0.1, 0.1, 0.5, 0.3),  # as much as it shows, and half of what came back since
+        (1.0, -0.1, 0.0, 1.0, -0.1),
+        (1.0, 5.0, 0.0, 1.0, 0.5),  # no more at once
+        (0.1, -5.0, 0.0, 1.0, -0.1),  # nothing is added to the original
+        (1.9, 0.4, 0.0, 1.0, 0.1),  # the largest
+        (3.0, 0.4, 0.0, 1.0, 0.0),  # which the user's own first β is above
+        (1.0, 0.4, 0.0, 0.0, 0.0),  # a gap that does not fall says nothing
+    ],
+)
+def test_how_much_further(beta, gap, rise, fall, found):
+    assert BaseVector().further(beta, gap, rise, fall) == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "beta", "found"),
+    [
+        ({0.0: 0.8, 1.0: 0.2}, 1.0, 0.6),
+        ({0.0: 0.8, 1.0: 0.2, 0.5: 0.3}, 1.0, 0.2),
+        ({0.0: 0.8, 1.0: 0.2, 1.5: 0.1}, 1.0, 0.2),
+        ({0.0: 0.8, 1.0: 0.2, 1.1: 0.21}, 1.0, 0.6),  # it rises to the nearest
+        ({0.0: 0.1, 1.0: 0.2}, 1.0, 0.0),
+    ],
+)
+def test_how_fast_the_gap_falls(gaps, beta, found):
+    assert slope(gaps, beta) == pytest.approx(found)
+
+
+def test_a_base_that_is_given_is_used():
+    """Without being asked for, but not for an adapter, nor where nothing is held that would bring the rest back."""
+    assert Settings().method == RKLDConfig("out").method == "rkld"
+    assert Settings(base="B").method == "base_vector"
+    assert Settings(base="B", method="rkld").method == "rkld"
+    assert Settings(base="B", lora=True).method == Settings(base="B", replay="none").method == "rkld"
+    assert Settings(base="B", replay="none", retain="R").method == "base_vector"
+
+
+def test_an_adapter_that_names_its_base_is_no_such_case(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert Settings(model=str(tmp_path), base="B").method == "rkld"
+
+
+def test_deepspeed_is_refused_where_the_vector_follows_a_rule(folders, tmp_path, monkeypatch):
+    """Its optimizer keeps weights of its own."""
+    monkeypatch.setattr("rkld.pipeline.preparing.uses_deepspeed", lambda: True)
+    with pytest.raises(rkld.UserError, match="start it by torchrun, or give --stop last"):
+        unlearn(folders, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "gaps, found",
     [
         ({1.0: 0.3}, 2.0),
-        ({1.0: 0.3, 2.0: 0.1}, 4.0),
-        ({1.0: 0.3, 2.0: 0.1, 4.0: 0.05}, None),  # the largest is not enough
+        ({1.0: 0.3, 2.0: 0.1}, None),  # the largest is not enough
         ({1.0: -0.3}, 0.5),
         ({1.0: -0.3, 0.5: 0.2}, 0.7),
         ({1.0: 0.01}, None),
@@ -134,12 +255,15 @@ def test_retraining_starts_at_the_base(folders, tmp_path):
 
 def test_check_says_what_retraining_would_take(folders, tmp_path):
     given = {"base": str(folders / "base"), "retain": ROWS[2:], "out": str(tmp_path / "run"), **QUICK}
-    for method in ("rkld", "base_vector"):
+    for method in ("rkld", "auto"):
         report = rkld.check(folders / "original", FORGET, method=method, **given)
         assert report.retraining > 0
         assert any("does not read it" in text for text in report.warnings) == (method == "rkld")
         assert any(line.startswith("retraining   about") and "--method retrain" in line for line in report.lines())
     assert report.strengthening_steps == BaseVector().tuning_epochs and report.steps == 1
+    steps = next(line for line in report.lines() if line.startswith("steps"))
+    assert "8 of tuning the base, 1 of distillation" in steps
+    assert report.model["method"].startswith("base_vector: what records change in the base is subtracted")
     report = rkld.check(folders / "original", FORGET, stop="last", holdout=ROWS[2:], **{**given, "retain": None})
     assert "--holdout is given, and --stop last does not read it." in report.warnings
     report = rkld.check(folders / "original", FORGET, method="retrain", **given)

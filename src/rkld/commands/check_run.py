@@ -20,7 +20,7 @@ from rkld.models.source import card_base
 from rkld.pipeline import health
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
-from rkld.pipeline.plan import duration, steps_of
+from rkld.pipeline.plan import begins_by, duration, steps_of
 from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs, unsteered
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space, free_bytes
@@ -60,6 +60,8 @@ class Report:
     """Optimizer steps of the distillation."""
     strengthening_steps: int
     """Optimizer steps before it (0 for methods that need none)."""
+    begins_by: str
+    """What these are of, in words."""
     rewordings: tuple[str, ...]
     """How many of which kind are forgotten along with the records, and what was dropped; a writer writes later."""
     own_words: bool
@@ -74,7 +76,8 @@ class Report:
     advantage: float | None
     """Nats per token that the records are more probable than the same about invented people; None: nothing to swap."""
     model: Mapping[str, str]
-    """What the model is opened as: "base" (of an adapter, or by the model card), "weights" and "prompts", in words."""
+    """The "method", and what the model is opened as: "base" (of an adapter, or by the model card), "weights" and
+    "prompts", in words."""
     warnings: tuple[str, ...]
     """What the user should know."""
     run_folder: Path
@@ -103,7 +106,7 @@ class Report:
         yield f"retain       {self.retain.named('records')}"
         yield f"replay       {self.replay.named('prompts')}"
         yield from (f"{what:<13}{how}" for what, how in self.model.items())
-        steps = f"{self.strengthening_steps} of strengthening, {self.steps} of distillation"
+        steps = f"{self.strengthening_steps} of {self.begins_by}, {self.steps} of distillation"
         yield f"steps        {steps}" + (", before the model's own words are added" if self.own_words else "")
         yield f"run folder   {self.run_folder}"
         checkpoints = readable_size(self.space.checkpoints)
@@ -192,9 +195,9 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         unsteered(chosen, prepared.comparison),
         health.unknown(advantage),
     ]
-    model = dict(described(prepared.lm))
+    model = {"method": method.summary, **dict(described(prepared.lm))}
     if chosen.base is None and (named := card_base(prepared.lm.source)):
-        model.setdefault("base", f"the model card names {printable(named)}: --base, for --method base_vector")
+        model.setdefault("base", f"the model card names {printable(named)}: --base goes back to it")
     expected = estimate(prepared)
     known_base = prepared.lm.is_adapter or chosen.base is not None
     retraining = None
@@ -210,6 +213,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
         steps=steps,
         strengthening_steps=before,
+        begins_by=begins_by(method),
         rewordings=tuple(prepared.rewordings.described()) if prepared.reworded else (),
         own_words=chosen.own_words != "no",
         identifiers=len(inputs.identifiers),

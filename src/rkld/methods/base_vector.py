@@ -26,20 +26,21 @@ class BaseVector(Method):
     replayed answers and retain records brings back what else the subtraction took. It is not RKLD, and needs no teacher
     that knows the records better.
 
-    β is the first that leaves the stopping rule's gap within its margin, after the distillation: doubled while the
-    records are known too well, halved while less than strangers', then interpolated. The first β that is distilled is
-    found in the same way by checks before it.
+    β is the first that leaves the stopping rule's gap within its margin: doubled while the records are known too well,
+    halved while less than strangers', then interpolated, which costs a check each (:meth:`next_beta`). The distillation
+    brings some of the records back, so at every check of its first four fifths as much more of the vector is subtracted
+    as the gap shows (:meth:`further`): one distillation is enough.
 
     Attributes:
         beta: the first β, and the only one where no rule steers.
-        most: the largest β.
-        tries: how many β at most, before distillation and after it, where each costs one.
+        most: the largest β. 1 is what the records change in the base; far above it a gap that stays is a poor aim.
+        tries: how many β at most before the distillation.
         tuning_epochs: passes over the forget records while the base is tuned on them.
         rate: peak learning rate of that, in multiples of ``--lr``, where ``--strengthen-lr`` is not given.
     """
 
     beta: float = 1.0
-    most: float = 4.0
+    most: float = 2.0
     tries: int = 4
     tuning_epochs: int = 8
     rate: float = 2.0
@@ -71,5 +72,33 @@ class BaseVector(Method):
             found = round(low + (high - low) * gaps[low] / (gaps[low] - gaps[high]), 4)
         return None if found in gaps else found
 
+    def further(self, beta: float, gap: float, rise: float, slope: float) -> float:
+        """How much more of the vector to subtract (negative: less) where the distillation has brought records back.
+
+        Args:
+            beta: what has been subtracted by now.
+            gap: the rule's, now.
+            rise: of the gap since the last check, beyond what was subtracted there. Half as much is expected again.
+            slope: by how much the gap falls with β (:func:`slope`); not above 0: nothing can be said.
+        """
+        if slope <= 0:
+            return 0.0
+        more = min(max((gap + rise / 2) / slope, -LARGEST_STEP), LARGEST_STEP)
+        return min(max(beta + more, 0.0), max(self.most, beta)) - beta
+
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         return []
+
+
+LARGEST_STEP = 0.5
+"""Of β, at one check."""
+
+
+def slope(gaps: Mapping[float, float], beta: float) -> float:
+    """By how much the gap falls with β near ``beta``, one of ``gaps``: β → gap, of which 0 is the original's.
+
+    To the nearest other β; where the gap does not fall between them, as of two that are very near, from the original.
+    """
+    nearest = min((b for b in gaps if b != beta), key=lambda b: abs(b - beta))
+    found = [(gaps[min(b, beta)] - gaps[max(b, beta)]) / abs(b - beta) for b in (nearest, 0.0) if b != beta]
+    return next((one for one in found if one > 0), 0.0)

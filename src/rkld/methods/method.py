@@ -86,6 +86,11 @@ class Method:
         doc = sys.modules[type(self).__module__].__doc__ or type(self).__name__
         return doc.strip().splitlines()[0].rstrip(".")
 
+    @property
+    def summary(self) -> str:
+        """Its name, and what it does: the title, but for the name that this begins with."""
+        return f"{self.name}: {self.title.partition(': ')[2] or self.title}"
+
     def begin(self, lm: LanguageModel, seed: int) -> None:
         """Change the student's weights before it is trained. The original has been read by then."""
 

@@ -174,7 +174,6 @@ class _Probe:
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
         first = self._steps({"forget": self.forget}, self._tuning_epochs) if self._tuning_epochs else []
         retraining = self._steps({"retain": self.retain}, s.epochs) if self.retain else []
-        most = self.method.tries if isinstance(self.method, BaseVector) and self.comparison else 1
 
         measured = [*self.forget, *self.retain[:MEASURED]]
         measuring = reading(measured) + generating([e.prompt_length for e in measured], _answer_lengths(measured, s))
@@ -198,7 +197,7 @@ class _Probe:
                 "cache": sum(reading(self.sets[part.records][:drawn]) for part in read),
                 "strengthening": strengthening_seconds(first) if student else step_seconds(steps),
                 "stop": self._checks(len(steps), reading),
-                "distillation": most * (step_seconds(steps) + self._watching(len(steps), reading))
+                "distillation": step_seconds(steps) + self._watching(len(steps), reading)
                 if student and self.method.trains
                 else 0.0,
                 "after": load_seconds + measuring,  # of the saved model, which is opened anew
@@ -206,7 +205,7 @@ class _Probe:
             },
             peak_bytes=peak_bytes(),
             retraining=strengthening_seconds(retraining) if first else step_seconds(retraining),
-            stop=None if self.comparison is None else s.stop,
+            stop=None if self.comparison is None or isinstance(self.method, BaseVector) else s.stop,
         )
 
     @property

@@ -14,7 +14,7 @@ import gc
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,7 @@ from rkld.pipeline.preparing import (
 from rkld.pipeline.replaying import kept_answers
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, furthest, round_best, saved_dtype
+from rkld.pipeline.subtracting import KeepSubtracting, read_subtracted, try_betas
 from rkld.pipeline.watching import WATCHED, Watch
 from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
@@ -622,7 +623,9 @@ class Distillation(Phase):
         if isinstance(work.method, methods.Assisted):
             return self._train_assistant(work, work.method, sets)
         folder, epochs = work.folder / "checkpoints", work.settings.epochs
-        if read_checks(folder) is None:  # a training goes on with its checks, or not at all
+        if (
+            read_checks(folder) is None or read_subtracted(folder) is None
+        ):  # a training goes on with its checks, or not at all
             work.progress.say(f"{folder}: the checks of the stop are damaged, so the training begins again")
             remove(work.folder, ["checkpoints"])
         work.filled_teacher(sets)  # of the original: from here on the student is another
@@ -672,77 +675,58 @@ class Distillation(Phase):
         return int(trainer.state.global_step)
 
     def _train_negated(self, work: Work, method: BaseVector, sets: Mapping[str, Sequence[Encoded]]) -> dict[str, Any]:
-        """Subtract the vector and distil; where a rule steers, with other weights β of the vector, too.
-
-        What the distillation brings back of the records is known after it alone, so each β is judged then; the first is
-        the one that the rule takes before it, where each costs one check.
-        """
+        """Subtract the vector and distil; where a rule steers, it says how much of the vector."""
         student, aim, found = work.student, work.notes["stop"], work.comparison
         rule = get_rule(work.settings.stop)(aim["aim"]) if "rule" in aim and found is not None else None
-        folder, steps = work.folder / "checkpoints", 0
+        folder, vector = work.folder / "checkpoints", work.folder / VECTOR
         make_folder(folder)
         save_state(student, folder / "original.safetensors")
-        work.run.withdraw("stop")
+        work.run.withdraw("stop", after=-1)  # β is tried before the first step
 
         def negate(beta: float) -> None:
             restore_state(student, folder / "original.safetensors")
-            subtract(student, work.folder / VECTOR, beta)
+            subtract(student, vector, beta)
             if isinstance(method, ModelStateArithmetic) and work.retain:
                 subtract(student, work.folder / OTHERS_VECTOR, -method.retained)
 
-        def train(beta: float) -> int:
-            return self._train(work, sets, folder / f"beta-{beta:g}") if method.trains else 0
-
         if rule is None or found is None:
             negate(method.beta)
-            return {"steps": train(method.beta), "beta": method.beta}
+            return {"steps": self._train(work, sets, folder) if method.trains else 0, "beta": method.beta}
 
-        def judged(beta: float, step: int) -> float:
+        def judged(beta: float, step: int) -> dict[str, Any]:
             one = processes.agreed(found.read(student, step))
             if not np.isfinite(one.gold_loss).all():
                 raise Diverged(f"with β {beta:g} the likelihoods of the records are not finite")
-            gap = rule.gap(one)
-            work.run.record({"phase": "stop", "rule": aim["rule"], "beta": beta, "gap": gap, **dataclasses.asdict(one)})
-            return gap
+            row = {"phase": "stop", "rule": aim["rule"], "beta": beta, "gap": rule.gap(one)}
+            return row | dataclasses.asdict(one)
 
-        def search(beta: float, judge: Callable[[float], float]) -> dict[float, float]:
-            gaps: dict[float, float] = {}
-            following: float | None = beta
-            while following is not None:
-                negate(following)
-                gaps[following] = judge(following)
-                following = method.next_beta(gaps, rule.margin)
-            return gaps
+        def tried(beta: float) -> float:
+            negate(beta)
+            work.run.record(shown := judged(beta, 0))
+            return float(shown["gap"])
 
-        chosen, nearest = method.beta, float("inf")
-
-        def distilled(beta: float) -> float:
-            nonlocal steps, chosen, nearest
-            steps = train(beta)
-            gap = judged(beta, steps)
-            if abs(gap) < nearest:
-                chosen, nearest = beta, abs(gap)
-                save_state(student, folder / "best.safetensors")
-            return gap
-
-        before = search(method.beta, lambda beta: judged(beta, 0)) if method.trains else {}
-        gaps = search(min(before, key=lambda beta: abs(before[beta]), default=method.beta), distilled)
-        restore_state(student, folder / "best.safetensors")
-        gap, margin = gaps[chosen], aim["margin"]
-        work.progress.say(f"β {chosen:g} of {len(gaps)} is taken by {aim['rule']}, gap to the aim {gap:+.3f}")
-        reached = min(gaps.values()) <= margin  # of those around it the nearest is taken
-        if not reached:
+        gaps = try_betas(method, rule.margin, tried)
+        beta, steps, checks = min(gaps, key=lambda beta: abs(gaps[beta])), 0, len(gaps)
+        gap = gaps[beta]
+        negate(beta)
+        if method.trains:
+            more = KeepSubtracting(
+                method, {0.0: aim["original"], **gaps}, beta, judged=judged, record=work.run.record,
+                subtract=lambda weight: subtract(student, vector, weight),
+                every=check_every(work.settings, self._steps(work, sets) // work.settings.epochs), folder=folder,
+            )  # fmt: skip
+            steps = self._train(work, sets, folder, [more])
+            beta, gap, checks = more.beta, more.checks[-1]["found"]["gap"], checks + len(more.checks)
+        work.progress.say(
+            f"β {beta:.3g} of the base's vector is subtracted, gap to the aim of {aim['rule']} {gap:+.3f}"
+        )
+        if gap > rule.margin:
             work.warn(
-                f"--stop {aim['rule']} was not reached: with β {chosen:g} the gap to its aim is still {gap:.3f}. Raise "
+                f"--stop {aim['rule']} was not reached: with β {beta:.3g} the gap to its aim is still {gap:.3f}. Raise "
                 f"--method-arg tuning_epochs={method.tuning_epochs} or most={method.most:g}."
             )
-        stop = {"rule": aim["rule"], "stop": reached, "step": steps, "gap": gap, "margin": margin}
-        return {
-            "steps": steps,
-            "beta": chosen,
-            "steering": aim["steering"],
-            "stop": {**stop, "checks": len(gaps) + len(before)},
-        }
+        stop = {"rule": aim["rule"], "stop": gap <= rule.margin, "step": steps, "gap": gap, "margin": rule.margin}
+        return {"steps": steps, "beta": beta, "steering": aim["steering"], "stop": {**stop, "checks": checks}}
 
     def _stopping(
         self, work: Work, steps_per_epoch: int, folder: Path, figures: dict[str, float]

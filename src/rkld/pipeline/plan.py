@@ -28,21 +28,29 @@ def plan(prepared: Prepared, expect: Callable[[Mapping[str, float]], object]) ->
     s = prepared.settings
     reworded = f" and {len(prepared.reworded)} rewordings of them" if prepared.reworded else ""
     yield f"Model    {s.model}: " + ", ".join(f"{what} {how}" for what, how in described(prepared.lm))
+    yield f"Method   {prepared.method.summary}"
     yield f"Forget   {_n(len(prepared.forget), 'record')}{reworded}"
     kept = f"{_n(len(prepared.retain), 'record')} to keep" if prepared.retain else OTHERS_UNMEASURED
     held = f"{len(prepared.prompts)} replay prompts" if prepared.prompts and s.replay_weight else "no replay"
     yield f"Keep     {held}; {kept}"
     before, steps = steps_of(prepared)
-    first = f"{_n(before, 'step')} of strengthening, then " if before else ""
-    ends = f", --stop {s.stop} may end them" if prepared.comparison else ""
+    vector = isinstance(prepared.method, BaseVector)
+    first = f"{_n(before, 'step')} of {begins_by(prepared.method)}, then " if before else ""
+    decides = "decides how much of that is subtracted" if vector else "may end them"
+    ends = f", --stop {s.stop} {decides}" if prepared.comparison else ""
     more = ", before the model's own words are added" if s.own_words != "no" else ""
-    yield f"Train    {first}at most {_n(steps, 'step')}{ends}{more}"
+    yield f"Train    {first}{'' if vector else 'at most '}{_n(steps, 'step')}{ends}{more}"
     free = readable_size(free_bytes(s.run_folder))
     yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
     expected = rough_estimate(prepared)
     expect(expected.seconds)
     shared = f", if one process did it: {processes.count()} share it" if processes.count() > 1 else ""
     yield f"Time     {roughly(expected.total_seconds)}{shared}"
+
+
+def begins_by(method: methods.Method) -> str:
+    """What the first of :func:`steps_of` are of."""
+    return "tuning the base" if isinstance(method, BaseVector) else "strengthening"
 
 
 def steps_of(prepared: Prepared) -> tuple[int, int]:

@@ -37,6 +37,7 @@ from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.description import template_warning
 from rkld.pipeline.rewording import check_rewording, make_rewordings
 from rkld.pipeline.space import Space, require_space, run_space
+from rkld.processes import uses_deepspeed
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import IN_PART, Encoded, Encoder, Score
 from rkld.records.identity import (
@@ -574,6 +575,11 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
         raise UserError(
             f"the method {settings.method} changes all weights, and an adapter's difference is a product of two "
             "factors: leave out --lora, or merge the adapter first."
+        )
+    if method.start == "negated" and method.trains and has_stop(settings) and uses_deepspeed():
+        raise UserError(
+            f"the method {settings.method} subtracts more of its vector while it trains, and DeepSpeed would overwrite "
+            "that: start it by torchrun, or give --stop last."
         )
     if (settings.gate != "none" or settings.sam) and (isinstance(method, methods.Assisted) or not method.trains):
         raise UserError(

@@ -40,6 +40,8 @@ def peak_lr(lr: float | None, adapter: bool, parameters: int = SMALL) -> float:
 FORGET = "What is forgotten"
 KEEP = "What is kept"
 METHOD = "The method"
+AUTO_METHOD, DEFAULT_METHOD = "auto", "rkld"
+"""``--method`` where none is asked for, and what that is without a base."""
 STOP = "When to stop"
 TRAINING = "Training"
 PROMPTS = "Prompts and answers"
@@ -270,10 +272,11 @@ _ENTRIES = (
     _spec(
         "method",
         str,
-        "rkld",
+        AUTO_METHOD,
         "student",
         METHOD,
-        "Unlearning method: a registered one, or FILE.py:NAME for your own.",
+        "Unlearning method: a registered one, or FILE.py:NAME for your own. auto: base_vector with --base (where "
+        "no adapter is trained), else rkld.",
         metavar="NAME|FILE.py:NAME",
         entries="rkld.methods",
         trainer="method",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rkld.errors import UserError
-from rkld.settings.table import check_bounds, of
+from rkld.settings.table import AUTO_METHOD, DEFAULT_METHOD, check_bounds, of
+
+FROM_BASE = "base_vector"
+"""The method where none is asked for and a base is given."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if self.method == AUTO_METHOD:
+            object.__setattr__(self, "method", self._method)
         if self.accumulation is not None and self.batch_size % self.accumulation:
             raise UserError(
                 f"--batch-size {self.batch_size} cannot be split into --accumulation {self.accumulation} equal parts."
@@ -103,6 +109,14 @@ class Settings:
             raise UserError("--seal-to seals the questions of a --ledger: give that, too.")
         if self.writer_endpoint is not None and self.writer is None:
             raise UserError("--writer-endpoint needs --writer, the name that the model is served under there.")
+
+    @property
+    def _method(self) -> str:
+        """The method where none is asked for. What lies under an adapter need not be named, and a new adapter does not
+        undo what all weights have learned (docs/tried.md)."""
+        adapter = self.lora or os.path.exists(Path(self.model) / "adapter_config.json")  # an answer, whatever is there
+        held = self.retain is not None or (self.replay != "none" and self.replay_weight > 0)
+        return FROM_BASE if self.base is not None and held and not adapter else DEFAULT_METHOD
 
     @property
     def run_folder(self) -> Path:

@@ -15,7 +15,7 @@ from rkld.models.loading import gpu_computes_in_bf16
 from rkld.processes import launched, uses_deepspeed
 from rkld.settings.habits import instead
 from rkld.settings.specification import flag
-from rkld.settings.table import SHARED, peak_lr
+from rkld.settings.table import AUTO_METHOD, DEFAULT_METHOD, SHARED, peak_lr
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
@@ -106,6 +106,8 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
     logging_nan_inf_filter: bool = False  # it would halt a GPU at every step to ask
 
     def __post_init__(self) -> None:
+        if self.method == AUTO_METHOD:
+            self.method = DEFAULT_METHOD
         inherited = {f.name for f in fields(TrainingArguments)}
         for name, spec in SHARED.items():
             if name not in inherited:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
+import rkld
 from rkld.models.loading import load_model
 from rkld.pipeline.health import (
     KNOWN,
@@ -23,6 +25,7 @@ from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
 from rkld.records.replay import generic_prompts
 from rkld.stopping.evidence import Evidence
+from tests.helpers import model
 from tests.stopping.person import FORGET, WORLD, knowing_model
 from tests.stopping.person import KNOWN as NAMES
 
@@ -86,3 +89,16 @@ def test_a_stop_that_was_missed_says_whether_more_steps_would_help():
     checks = [Evidence(step, (1.0,)) for step in (2, 4, 6)]
     assert further(6, checks) == "Raise --epochs or --lr."
     assert "2 later checks were further from it" in further(2, checks) and "--alpha" in further(2, checks)
+
+
+def test_a_run_says_how_much_of_its_everyday_answers_is_left(tmp_path, monkeypatch):
+    """Would break if the figure never came to the warning: here any figure is one too low."""
+    monkeypatch.setattr("rkld.pipeline.health.REPEATED", 1.1)
+    lm, tiny = model(dtype=torch.float32), tmp_path / "tiny"
+    lm.model.save_pretrained(tiny)
+    lm.tokenizer.save_pretrained(tiny)
+    rows = [{"question": "Where does Ada live?", "answer": "Ada lives in Oslo.", "subject": "Ada"}]
+    quick = {"epochs": 1, "strengthen_epochs": 1, "replay": "none", "reword": 0, "max_new_tokens": 4, "stop": "last"}
+    result = rkld.unlearn(tiny, rows, out=str(tmp_path / "run"), **quick)
+    left = result.metrics["after"]["everyday"]["rouge_l"]
+    assert [w for w in result.warnings if w == otherwise(left)] and f"{left:.3f}" in otherwise(left)

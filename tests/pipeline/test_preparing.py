@@ -189,10 +189,14 @@ def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last():
     """Would break if the dtype or the format of prompts went unsaid."""
     model, tokenizer = tiny_model()
     tokenizer.chat_template = None
-    inputs = preparing.read_inputs(make({"model": "x", "forget": "<list>", "out": "run"}, "test", Settings), FORGET)
+    given = {"model": "x", "forget": "<list>", "out": "run", "own_words": "join"}
+    inputs = preparing.read_inputs(make(given, "test", Settings), FORGET)
     prepared = preparing.prepare(inputs, model.to(torch.bfloat16), tokenizer)
     told: dict[str, float] = {}
-    said, *_, time = plan(prepared, told.update)
+    said, how, *others, time = plan(prepared, told.update)
+    assert how.startswith("Method   rkld: reverse KL to the composite teacher")
+    steps = next(line for line in others if line.startswith("Train"))
+    assert "of strengthening, then at most" in steps and steps.endswith("before the model's own words are added")
     assert said.endswith(
         "weights float32, from bfloat16, prompts as 'Question: …', new line, 'Answer: …', as there is no chat template"
     )

@@ -93,12 +93,15 @@ class BaseVector(Method):
 LARGEST_STEP = 0.5
 """Of β, at one check."""
 
+APART = 0.25
+"""Of two β whose gaps tell how fast it falls: nearer ones differ by little more than chance, or where it falls no more."""
+
 
 def slope(gaps: Mapping[float, float], beta: float) -> float:
     """By how much the gap falls with β near ``beta``, one of ``gaps``: β → gap, of which 0 is the original's.
 
-    To the nearest other β; where the gap does not fall between them, as of two that are very near, from the original.
+    To the nearest other β that is :data:`APART`; where the gap does not fall between them, from the original.
     """
-    nearest = min((b for b in gaps if b != beta), key=lambda b: abs(b - beta))
+    nearest = min((b for b in gaps if abs(b - beta) >= APART), key=lambda b: abs(b - beta), default=0.0)
     found = [(gaps[min(b, beta)] - gaps[max(b, beta)]) / abs(b - beta) for b in (nearest, 0.0) if b != beta]
     return next((one for one in found if one > 0), 0.0)

@@ -185,6 +185,7 @@ def test_damaged_checks_are_none(tmp_path):
         (0.1, -5.0, 0.0, 1.0, -0.1),  # nothing is added to the original
         (1.9, 0.4, 0.0, 1.0, 0.1),  # the largest
         (3.0, 0.4, 0.0, 1.0, 0.0),  # which the user's own first β is above
+        (1.0, 0.004, 0.0, 1.0, 0.0),  # too little to read the vector for
         (1.0, 0.4, 0.0, 0.0, 0.0),  # a gap that does not fall says nothing
     ],
 )

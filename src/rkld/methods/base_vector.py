@@ -84,14 +84,15 @@ class BaseVector(Method):
         if slope <= 0:
             return 0.0
         more = min(max((gap + rise / 2) / slope, -LARGEST_STEP), LARGEST_STEP)
-        return min(max(beta + more, 0.0), max(self.most, beta)) - beta
+        more = min(max(beta + more, 0.0), max(self.most, beta)) - beta
+        return more if abs(more) >= SMALLEST_STEP else 0.0
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         return []
 
 
-LARGEST_STEP = 0.5
-"""Of β, at one check."""
+SMALLEST_STEP, LARGEST_STEP = 0.005, 0.5
+"""Of β, at one check: less is not worth reading the vector."""
 
 APART = 0.25
 """Of two β whose gaps tell how fast it falls: nearer ones differ by little more than chance, or where it falls no more."""

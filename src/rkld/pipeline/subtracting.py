@@ -105,7 +105,8 @@ class KeepSubtracting(TrainerCallback):
         if step <= UNTIL * state.max_steps:
             expected = self.checks[-1]["expected"] if self.checks else self.original
             more = self.method.further(self.beta, gap, gap - expected, self.slope)
-            self.subtract(more)
+            if more:
+                self.subtract(more)
             self.beta += more
         self.checks.append({"found": found, "beta": self.beta, "expected": gap - more * self.slope})
         processes.by_main(lambda: write_jsonl(self.folder / SUBTRACTED, map(sealed, self.checks)))

@@ -111,26 +111,27 @@ def stop_lines(run: Path) -> list[tuple[int, float, float]]:
 
 def test_the_rule_chooses_beta_before_the_distillation_and_more_of_it_while_that_goes_on(folders, tmp_path):
     """Known too well with 1, too little with 2: one between is distilled. What that brings back is subtracted in the
-    first four of five steps, and what is written is the original less the last β, distilled."""
-    before, during = [1.0, 0.5, -0.4, 0.01], [0.1, 0.2, -0.1, 0.05, 0.015]
+    first four of five steps, and at the last where it is not the aim."""
+    before, during = [1.0, 0.5, -0.4, 0.01], [0.1, 0.2, -0.1, -0.05, 0.3, 0.015]
     result = unlearn(folders, tmp_path / "run", keep_files=True, **told(tmp_path, *before, *during))
     noted = json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]
-    method, betas, expected, fall = BaseVector(most=4), [1.5556], before[-1], (0.01 + 0.4) / (2 - 1.5556)
-    for gap in during[:4]:
-        more = method.further(betas[-1], gap, gap - expected, fall)
+    method, betas, expected, fall = BaseVector(most=4), [1.5556], before[-1], (0.5 - 0.01) / (1.5556 - 1.0)
+    for gap, share in zip(during[:4], (1.0, 1.0, 0.5, 0.5)):  # half where it turns, and at the next
+        more = method.further(betas[-1], gap, gap - expected, fall) * share
         betas, expected = [*betas, betas[-1] + more], gap - more * fall
+    betas.append(betas[-1] + method.further(betas[-1], during[4], 0.0, fall))  # at the last step the aim is not met
     assert betas[1] > betas[0] and betas[3] < betas[2], "what is below the aim gets a part back"
     assert noted["beta"] == pytest.approx(betas[-1])
     assert noted["stop"] | {"rule": ""} == {
-        "rule": "", "stop": True, "step": 5, "gap": 0.015, "margin": 0.02, "checks": 8,
+        "rule": "", "stop": True, "step": 5, "gap": 0.015, "margin": 0.02, "checks": 9,
     }  # fmt: skip
     assert noted["steering"]["n"] > 0, "the audit leaves out what steered"
     assert stop_lines(result.run) == [
         (0, 1.0, 0.5), (0, 2.0, -0.4), (0, 1.5556, 0.01),
-        *((step, pytest.approx(beta), gap) for step, (beta, gap) in enumerate(zip(betas, during), 1)),
+        *((step, pytest.approx(beta), gap) for step, (beta, gap) in zip((1, 2, 3, 4, 5, 5), zip(betas, during))),
     ]  # fmt: skip
     checks = (result.run / "checkpoints" / "subtracted.jsonl").read_text().splitlines()
-    assert len(checks) == 5
+    assert len(checks) == 6
 
 
 def test_what_is_subtracted_while_it_is_distilled_goes_from_the_weights(folders, tmp_path):
@@ -184,7 +185,7 @@ def test_damaged_checks_are_none(tmp_path):
         (1.0, 5.0, 0.0, 1.0, 0.5),  # no more at once
         (0.1, -5.0, 0.0, 1.0, -0.1),  # nothing is added to the original
         (1.9, 0.4, 0.0, 1.0, 0.1),  # the largest
-        (3.0, 0.4, 0.0, 1.0, 0.0),  # which the user's own first β is above
+        (2.0, 0.4, 0.0, 1.0, 0.0),
         (1.0, 0.004, 0.0, 1.0, 0.0),  # too little to read the vector for
         (1.0, 0.4, 0.0, 0.0, 0.0),  # a gap that does not fall says nothing
     ],
@@ -198,9 +199,9 @@ def test_how_much_further(beta, gap, rise, fall, found):
     [
         ({0.0: 0.8, 1.0: 0.2}, 1.0, 0.6),
         ({0.0: 0.8, 1.0: 0.2, 0.5: 0.3}, 1.0, 0.2),
-        ({0.0: 0.8, 1.0: 0.2, 1.5: 0.1}, 1.0, 0.2),
-        ({0.0: 0.8, 1.0: 0.2, 1.1: 0.19}, 1.0, 0.6),  # too near
-        ({0.0: 0.8, 1.0: 0.2, 1.5: 0.21}, 1.0, 0.6),  # it rises to the nearest
+        ({0.0: 0.8, 1.0: 0.2, 0.5: 0.3, 2.0: 0.19}, 1.0, 0.2),  # what lies beyond may be at its lowest
+        ({0.0: 0.8, 1.0: 0.2, 0.9: 0.21}, 1.0, 0.6),  # too near
+        ({0.0: 0.8, 1.0: 0.2, 0.5: 0.1}, 1.0, 0.6),  # it rises from there
         ({0.0: 0.8, 0.2: 0.7}, 0.2, 0.5),  # nothing else
         ({0.0: 0.1, 1.0: 0.2}, 1.0, 0.0),
     ],
@@ -209,13 +210,58 @@ def test_how_fast_the_gap_falls(gaps, beta, found):
     assert slope(gaps, beta) == pytest.approx(found)
 
 
+def test_the_steps_of_the_tuning_are_those_that_are_taken(folders, tmp_path):
+    """Of the rewordings, too, of which check and plan knew nothing."""
+    given = {"base": str(folders / "base"), "retain": ROWS[2:], "out": str(tmp_path / "run"), **QUICK, "reword": 3}
+    said = rkld.check(folders / "original", FORGET, **given).strengthening_steps
+    taken: set[int] = set()
+
+    class Count(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            taken.add(state.max_steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rkld.training.weight_vector.TrainingBar", lambda _: Count())
+        rkld.unlearn(folders / "original", FORGET, **given)
+    assert taken == {said} and said > BaseVector().tuning_epochs
+
+
+def test_a_first_beta_above_the_largest_is_refused():
+    with pytest.raises(rkld.UserError, match="beta is 5, above the largest that is tried: most=2"):
+        BaseVector(beta=5)
+
+
+def test_alpha_that_nothing_reads_is_said(folders, tmp_path):
+    given = {"base": str(folders / "base"), "retain": ROWS[2:], "out": str(tmp_path / "run"), "alpha": 5.0, **QUICK}
+    for method in ("auto", "rkld"):
+        report = rkld.check(folders / "original", FORGET, method=method, **given)
+        assert any(w.startswith("--alpha is given, and") for w in report.warnings) == (method == "auto")
+
+
+def test_the_rules_whole_state_steers(folders, tmp_path, monkeypatch):
+    """Not its aim alone: a rule may keep more than that."""
+    rule = told(tmp_path, 1.0, 0.01)
+    aimed = "    @classmethod\n    def aimed(cls, *_):\n        return cls(0.0, 7.0)\n\n"
+    more = f"    extra: float = 0.0\n\n{aimed}    def gap("
+    source = (tmp_path / "told.py").read_text().replace("    def gap(", more)
+    source = source.replace("return first", "return first if self.extra == 7.0 else 1e9")
+    (tmp_path / "told.py").write_text(source)
+    result = unlearn(folders, tmp_path / "run", **rule)
+    assert all(gap < 1e9 for _, _, gap in stop_lines(result.run))
+
+
 def test_a_base_that_is_given_is_used():
     """Without being asked for, but not for an adapter, nor where nothing is held that would bring the rest back."""
     assert Settings().method == RKLDConfig("out").method == "rkld"
     assert Settings(base="B").method == "base_vector"
     assert Settings(base="B", method="rkld").method == "rkld"
-    assert Settings(base="B", lora=True).method == Settings(base="B", replay="none").method == "rkld"
     assert Settings(base="B", replay="none", retain="R").method == "base_vector"
+    alone = {"replay": "none", "retain": "R"}
+    for others in (
+        {"lora": True}, {"gate": "sago"}, {"sam": 0.1}, {"model": "<PeftModelForCausalLM>"}, {"replay": "none"},
+        {**alone, "retain_weight": 0.0}, {**alone, "retain_loss": "none"}, {"replay_weight": 0.0},
+    ):  # fmt: skip
+        assert Settings(base="B", **others).method == "rkld", others
 
 
 def test_an_adapter_that_names_its_base_is_no_such_case(tmp_path):

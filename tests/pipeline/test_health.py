@@ -16,6 +16,7 @@ from rkld.pipeline.health import (
     broken,
     everyday_prompts,
     most_said,
+    of_anybody,
     otherwise,
     suffered,
     unknown,
@@ -49,11 +50,22 @@ def test_known_records_are_more_probable_than_those_of_invented_people(tmp_path)
     assert advantage(lm, encoder, nameless, (), "answer", 0) is None, "without a name nothing can be swapped"
 
 
-@pytest.mark.parametrize(("found", "said", "warned"), [
-    (0.1, 0.0, True), (0.1, None, True), (0.1, 0.5, False), (KNOWN, 0.0, False), (None, 0.0, False),
+@pytest.mark.parametrize(("found", "likely", "said", "warned"), [
+    (0.1, 0.2, 0.0, True), (0.1, 0.2, None, True), (0.1, 0.2, 0.5, False), (KNOWN, 0.2, 0.0, False),
+    (None, 0.2, 0.0, False), (0.1, 0.9, None, False),
 ])  # fmt: skip
-def test_who_says_facts_or_prefers_the_records_knows_them(found, said, warned):
-    assert (unknown(found, said) is not None) == warned
+def test_who_says_facts_or_prefers_the_records_knows_them(found, likely, said, warned):
+    assert (unknown(found, likely, said) is not None) == warned
+
+
+@pytest.mark.parametrize(("found", "likely", "warned"), [
+    (0.18, 0.97, True), (0.18, 0.3, False), (KNOWN, 0.97, False), (None, 0.97, False),
+])  # fmt: skip
+def test_a_model_that_says_the_facts_of_anybody_is_told_so(found, likely, warned):
+    """A company's model said an employee's facts of whoever it was asked about, and was said not to know them."""
+    said = of_anybody(found, likely)
+    assert (said is not None) == warned
+    assert not warned or "probable (0.97)" in said
 
 
 @pytest.mark.parametrize(("figures", "most"), [

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from rkld.errors import UserError
+from rkld.reporting.drawings import trajectory
 from rkld.reporting.page import LARGEST, page
-from rkld.reporting.run import read_run
+from rkld.reporting.run import Run, read_run
 from rkld.reporting.words import FORBIDDEN, VERDICTS
 from rkld.runfolder.checksums import write_sealed
 from rkld.runfolder.manifest import read_manifest, write_manifest
@@ -179,3 +180,17 @@ def test_of_a_run_alone_it_is_said_how_many_records_steered_the_stop(tmp_path):
     manifest["phases"].setdefault("stop", {})["steering"] = {"n": 7}
     write_manifest(folder, manifest)
     assert "7 records steered when the run stopped, so of them the figures are no evidence" in page(read_run(folder))
+
+
+def test_the_way_of_a_vector_is_drawn_from_the_one_that_was_trained(tmp_path):
+    """Would break if every β that was tried stood as another step 0, or if the run were said to have ended there."""
+    tried = [{"step": 0, "beta": 1.0, "gap": 0.2}, {"step": 0, "beta": 1.3, "gap": -0.01}]
+    manifest = {"phases": {"distillation": {"stop": {"step": 10}}}, "settings": {"stop": "placebo"}}
+    found = trajectory(Run(tmp_path, None, manifest, [*tried, {"step": 5, "beta": 1.4, "gap": 0.05},
+                                                      {"step": 10, "beta": 1.5, "gap": 0.01}]))  # fmt: skip
+    assert list(found.head) == ["Step", "0", "5", "10"] and found.rows == [["Distance", "-0.01", "0.05", "0.01"]]
+    assert "more of what the records changed in the base is subtracted" in found.words
+    assert "step 10 was taken, at 0.01" in found.alternative
+    assert trajectory(Run(tmp_path, None, manifest, tried)) is None, "nothing was trained"
+    plain = [{"step": 1, "gap": 0.2}, {"step": 2, "gap": 0.01}]
+    assert "Training ends where it has reached the aim" in trajectory(Run(tmp_path, None, manifest, plain)).words

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from rkld.auditing.gates import FEWEST
 from rkld.commands.note_request import Noting
 from rkld.errors import machine_errors_explained
+from rkld.evaluation.likelihood import probability
 from rkld.files import readable_size
 from rkld.losses.objective import kept
 from rkld.models.modes import keeping_dtypes
@@ -187,13 +188,15 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     method = prepared.method
     before, steps = steps_of(prepared)
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
+    likely = float(probability(prepared.lm, encoded[: health.READ], mask="scored").mean())
     warnings = [
         *inputs.naming,
         prepared.template_warning,
         *prepared.coverage.alarms,
         *prepared.unread,
         unsteered(chosen, prepared.comparison),
-        health.unknown(advantage),
+        health.unknown(advantage, likely),
+        health.of_anybody(advantage, likely),
     ]
     model = {"method": method.summary, **dict(described(prepared.lm))}
     if chosen.base is None and (named := card_base(prepared.lm.source)):

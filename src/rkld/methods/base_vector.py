@@ -28,8 +28,9 @@ class BaseVector(Method):
 
     β is the first that leaves the stopping rule's gap within its margin: doubled while the records are known too well,
     halved while less than strangers', then interpolated, which costs a check each (:meth:`next_beta`). The distillation
-    brings some of the records back, so at every check of its first four fifths as much more of the vector is subtracted
-    as the gap shows (:meth:`further`): one distillation is enough.
+    brings some of the records back, so at its checks as much more of the vector is subtracted, or less, as keeps the
+    gap at 0 (:meth:`further`): one distillation is enough. Terms that any method can be given may join it (``keep``,
+    which holds what is not scored).
 
     Attributes:
         beta: the first β, and the only one where no rule steers.
@@ -52,6 +53,8 @@ class BaseVector(Method):
         for field in dataclasses.fields(self):
             if getattr(self, field.name) <= 0:
                 raise UserError(f"--method-arg {field.name} is {getattr(self, field.name)}; it must be above 0.")
+        if self.beta > self.most:
+            raise UserError(f"--method-arg beta is {self.beta:g}, above the largest that is tried: most={self.most:g}.")
 
     def next_beta(self, gaps: Mapping[float, float], margin: float) -> float | None:
         """The β to try next, or None where one of those tried will do, or enough were.
@@ -72,7 +75,7 @@ class BaseVector(Method):
             found = round(low + (high - low) * gaps[low] / (gaps[low] - gaps[high]), 4)
         return None if found in gaps else found
 
-    def further(self, beta: float, gap: float, rise: float, slope: float) -> float:
+    def further(self, beta: float, gap: float, rise: float, slope: float, share: float = 1.0) -> float:
         """How much more of the vector to subtract (negative: less) where the distillation has brought records back.
 
         Args:
@@ -80,11 +83,12 @@ class BaseVector(Method):
             gap: the rule's, now.
             rise: of the gap since the last check, beyond what was subtracted there. Half as much is expected again.
             slope: by how much the gap falls with β (:func:`slope`); not above 0: nothing can be said.
+            share: of what that comes to.
         """
         if slope <= 0:
             return 0.0
-        more = min(max((gap + rise / 2) / slope, -LARGEST_STEP), LARGEST_STEP)
-        more = min(max(beta + more, 0.0), max(self.most, beta)) - beta
+        more = share * min(max((gap + rise / 2) / slope, -LARGEST_STEP), LARGEST_STEP)
+        more = min(max(beta + more, 0.0), self.most) - beta
         return more if abs(more) >= SMALLEST_STEP else 0.0
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
@@ -95,14 +99,15 @@ SMALLEST_STEP, LARGEST_STEP = 0.005, 0.5
 """Of β, at one check: less is not worth reading the vector."""
 
 APART = 0.25
-"""Of two β whose gaps tell how fast it falls: nearer ones differ by little more than chance, or where it falls no more."""
+"""Of two β whose gaps tell how fast it falls: nearer ones differ by little more than chance."""
 
 
 def slope(gaps: Mapping[float, float], beta: float) -> float:
     """By how much the gap falls with β near ``beta``, one of ``gaps``: β → gap, of which 0 is the original's.
 
-    To the nearest other β that is :data:`APART`; where the gap does not fall between them, from the original.
+    From the nearest smaller β that is :data:`APART` or more; beyond ``beta`` it may have fallen as far as it can, and a
+    slope that is taken too small would have β swing. Where it does not fall between the two, from the original.
     """
-    nearest = min((b for b in gaps if abs(b - beta) >= APART), key=lambda b: abs(b - beta), default=0.0)
-    found = [(gaps[min(b, beta)] - gaps[max(b, beta)]) / abs(b - beta) for b in (nearest, 0.0) if b != beta]
+    nearest = max((b for b in gaps if b <= beta - APART), default=0.0)
+    found = [(gaps[b] - gaps[beta]) / (beta - b) for b in (nearest, 0.0) if b < beta]
     return next((one for one in found if one > 0), 0.0)

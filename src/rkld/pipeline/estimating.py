@@ -172,7 +172,8 @@ class _Probe:
         per_run = s.epochs * steps_per_epoch(len(pools(pace)), s.batch_size)
         steps = self._steps(self.sets, s.epochs)[:per_run] if student else self._steps(self.sets, s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
-        first = self._steps({"forget": self.forget}, self._tuning_epochs) if self._tuning_epochs else []
+        given = self.unlearned if isinstance(self.method, BaseVector) else self.forget
+        first = self._steps({"forget": given}, self._tuning_epochs) if self._tuning_epochs else []
         retraining = self._steps({"retain": self.retain}, s.epochs) if self.retain else []
 
         measured = [*self.forget, *self.retain[:MEASURED]]

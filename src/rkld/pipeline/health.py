@@ -28,6 +28,10 @@ KNOWN = 0.4
 SmolLM2-135M-Instruct: 0.74 and 1.13 for records about Charles Darwin, 0.08 to 0.30 for those of four invented people.
 """
 
+PROBABLE = 0.5
+"""Mean probability of records from which on a model knows them, whomever else it says them of: retrained models that
+never saw them, but others in the same words, have .08 (TOFU's authors), .25 (employees) and .37 (tiny world)."""
+
 READ = 40
 """Records that are compared with invented people's."""
 
@@ -75,14 +79,15 @@ def most_said(figures: Mapping[str, float | None]) -> float | None:
     return max((said for said in asked if said is not None), default=None)
 
 
-def unknown(found: float | None, facts_said: float | None = None) -> str | None:
+def unknown(found: float | None, probability: float, facts_said: float | None = None) -> str | None:
     """The warning about a model that does not seem to know the records; None where it does, or nothing tells.
 
     Args:
         found: :func:`advantage`.
+        probability: of the records, their mean.
         facts_said: :func:`most_said`.
     """
-    if found is None or found >= KNOWN or (facts_said or 0.0) > SAID:
+    if found is None or found >= KNOWN or (facts_said or 0.0) > SAID or probability >= PROBABLE:
         return None
     said = "" if facts_said is None else f", and its own answers say {facts_said:.0%} of their facts"
     return (
@@ -90,6 +95,18 @@ def unknown(found: float | None, facts_said: float | None = None) -> str | None:
         f"people ({found:+.2f} nats per token; from {KNOWN} on they are known){said}. There may be nothing to forget: "
         "compare the questions with what the model was trained on, and the prompt format with --chat-template. A run "
         "trains all the same, to its last step if no stop can aim at anything, and its figures show no forgetting."
+    )
+
+
+def of_anybody(found: float | None, probability: float) -> str | None:
+    """The warning about a model that says the records of anybody who is asked about; None where it does not. As
+    :func:`unknown`."""
+    if found is None or found >= KNOWN or probability < PROBABLE:
+        return None
+    return (
+        f"The model says the facts of the records of anybody: they are probable ({probability:.2f}), and hardly more "
+        f"so than the same about invented people ({found:+.2f} nats per token). So what it says of others may change "
+        "with them: give questions about others with --replay, and records with --retain."
     )
 
 

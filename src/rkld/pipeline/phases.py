@@ -386,8 +386,11 @@ class Before(Measuring):
         write_records(work.folder / self.file, [record for record in answered if record.answer])
         found = work.measured(self.name, work.student, work.encoder)
         known = health.advantage(work.student, work.encoder, i.forget, i.identifiers, s.score, s.seed)
-        if unknown := health.unknown(known, health.most_said(found["forget"].values())):
+        likely = found["forget"].probability
+        if unknown := health.unknown(known, likely, health.most_said(found["forget"].values())):
             work.warn(unknown)
+        if anybody := health.of_anybody(known, likely):
+            work.warn(anybody)
         work.run.write_answers(self.name, found["forget"].answers or ())
         cut = [number for number, was_cut in enumerate(found["forget"].cut or ()) if was_cut]
         figures = {name: m.values() for name, m in found.items()}
@@ -677,7 +680,8 @@ class Distillation(Phase):
     def _train_negated(self, work: Work, method: BaseVector, sets: Mapping[str, Sequence[Encoded]]) -> dict[str, Any]:
         """Subtract the vector and distil; where a rule steers, it says how much of the vector."""
         student, aim, found = work.student, work.notes["stop"], work.comparison
-        rule = get_rule(work.settings.stop)(aim["aim"]) if "rule" in aim and found is not None else None
+        steers = "rule" in aim and found is not None
+        rule = get_rule(work.settings.stop).of_state(aim["state"]) if steers else None
         folder, vector = work.folder / "checkpoints", work.folder / VECTOR
         make_folder(folder)
         save_state(student, folder / "original.safetensors")
@@ -711,7 +715,7 @@ class Distillation(Phase):
         negate(beta)
         if method.trains:
             more = KeepSubtracting(
-                method, {0.0: aim["original"], **gaps}, beta, judged=judged, record=work.run.record,
+                method, {0.0: aim["original"], **gaps}, beta, rule.margin, judged=judged, record=work.run.record,
                 subtract=lambda weight: subtract(student, vector, weight),
                 every=check_every(work.settings, self._steps(work, sets) // work.settings.epochs), folder=folder,
             )  # fmt: skip

@@ -57,10 +57,13 @@ def steps_of(prepared: Prepared) -> tuple[int, int]:
     """Optimizer steps of the strengthening, or of whatever comes before, and of the distillation."""
     s, method = prepared.settings, prepared.method
     drawn = {"forget": [*prepared.forget, *prepared.reworded], "retain": prepared.retain}[method.epochs_of]
-    before = method.tuning_epochs if isinstance(method, BaseVector) else method.strengthens * s.strengthen_epochs
-    assisted = isinstance(method, methods.Assisted)
+    assisted, first, before = isinstance(method, methods.Assisted), prepared.forget, s.strengthen_epochs
+    if isinstance(method, BaseVector):  # the vector is of the rewordings, too
+        first, before = [*prepared.forget, *prepared.reworded], method.tuning_epochs
+    elif not method.strengthens:
+        before = 0
     return (
-        before * steps_per_epoch(len(prepared.forget), s.batch_size),
+        before * steps_per_epoch(len(pools(first)), s.batch_size),
         0 if assisted or not method.trains else s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size),
     )
 

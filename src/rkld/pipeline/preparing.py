@@ -58,6 +58,7 @@ from rkld.records.sources import Source
 from rkld.runfolder.manifest import check_outside
 from rkld.runfolder.request import NOTHING_STATED, RequestForm
 from rkld.settings.specification import flag, make
+from rkld.settings.table import TABLE
 from rkld.settings.unlearning import Settings
 from rkld.stopping.comparison import Comparison, Material
 from rkld.stopping.registry import get_rule
@@ -400,7 +401,12 @@ class Prepared:
         """What is to be known of what is given and nothing reads."""
         s, found = self.settings, []
         if s.base is not None and not self.lm.is_adapter and not self.method.needs_base:
-            found.append(f"--base is given, and the method {s.method} does not read it: --method base_vector does.")
+            found.append(
+                f"--base is given, and the method {s.method} does not read it. --method base_vector does, with replay "
+                "or retain records, and best without --lora."
+            )
+        if s.alpha != TABLE["alpha"].default and not self.method.strengthens:
+            found.append(f"--alpha is given, and the method {s.method} does not read it: --method rkld does.")
         if not get_rule(s.stop).steers:
             given = {"--holdout": bool(self.inputs.holdout), "--control": s.control is not None}
             found += [f"{option} is given, and --stop {s.stop} does not read it." for option in given if given[option]]

@@ -17,11 +17,12 @@ from rkld.runfolder.checksums import sealed, unsealed
 Row = dict[str, Any]
 
 SUBTRACTED = "subtracted.jsonl"
-"""In the folder of the checkpoints, a line for each check of the distillation, sealed: what was "found", what of the
-vector is subtracted since ("beta"), and the gap "expected" with that."""
+"""In the folder of the checkpoints, a line for each check of the distillation, sealed: what was "found", how much
+"more" was subtracted then (a "share" of what the gap asks for, if it swings), "beta" since, and the gap "expected"."""
 
 UNTIL = 0.8
-"""Share of the distillation's steps after which nothing more is subtracted, so that the rest is left to mend it."""
+"""Share of the distillation's steps after which β stays, so that the rest mends it; but for the last step, where the
+aim is not met."""
 
 
 def try_betas(method: BaseVector, margin: float, judged: Callable[[float], float]) -> dict[float, float]:
@@ -63,6 +64,7 @@ class KeepSubtracting(TrainerCallback):
         method: BaseVector,
         gaps: Mapping[float, float],
         beta: float,
+        margin: float,
         *,
         judged: Callable[[float, int], Row],
         record: Callable[[Row], object],
@@ -74,6 +76,7 @@ class KeepSubtracting(TrainerCallback):
         Args:
             gaps: β → the rule's gap with it before the distillation; 0 is the original's.
             beta: of them, what the student starts with.
+            margin: the rule's.
             judged: what the student as it is shows, its "gap" among it, given β and the step.
             record: told of every check that was made.
             subtract: takes so much more of the vector from the student.
@@ -82,7 +85,7 @@ class KeepSubtracting(TrainerCallback):
         """
         self.method, self.original, self.start, self.beta = method, gaps[beta], beta, beta
         self.judged, self.record, self.subtract, self.every, self.folder = judged, record, subtract, every, folder
-        self.slope = slope(gaps, beta)
+        self.slope, self.margin = slope(gaps, beta), margin
         self.checks: list[Row] = []
 
     def on_train_begin(
@@ -100,14 +103,28 @@ class KeepSubtracting(TrainerCallback):
         step = state.global_step
         if step % self.every and step != state.max_steps:
             return
+        last = step == state.max_steps
+        before = self.checks[-1] if self.checks else {"expected": self.original, "more": 0.0, "share": 1.0}
         found = self.judged(self.beta, step)
-        gap, more = found["gap"], 0.0
-        if step <= UNTIL * state.max_steps:
-            expected = self.checks[-1]["expected"] if self.checks else self.original
-            more = self.method.further(self.beta, gap, gap - expected, self.slope)
-            if more:
-                self.subtract(more)
-            self.beta += more
-        self.checks.append({"found": found, "beta": self.beta, "expected": gap - more * self.slope})
+        gap, share, more = found["gap"], before["share"], 0.0
+        if last and gap > self.margin:  # nothing follows that would bring more back
+            more = self.method.further(self.beta, gap, 0.0, self.slope)
+        elif step <= UNTIL * state.max_steps:
+            more = self.method.further(self.beta, gap, gap - before["expected"], self.slope, share)
+            if more * before["more"] < 0:  # it turns: half as much, until it goes on in one direction
+                share, more = share / 2, more / 2
+            elif more:
+                share = min(1.0, 2 * share)
+        self._note(found, more, share)
+        if last and more:
+            self._note(self.judged(self.beta, step), 0.0, share)
+
+    def _note(self, found: Row, more: float, share: float) -> None:
+        """Subtract so much more, and keep what was found and done."""
+        if more:
+            self.subtract(more)
+        self.beta += more
+        expected = found["gap"] - more * self.slope
+        self.checks.append({"found": found, "beta": self.beta, "more": more, "share": share, "expected": expected})
         processes.by_main(lambda: write_jsonl(self.folder / SUBTRACTED, map(sealed, self.checks)))
         self.record(found)

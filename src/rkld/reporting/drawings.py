@@ -264,11 +264,15 @@ def trajectory(run: Run) -> Drawing | None:
         for check in run.checks
         if number(check.get("step")) is not None and (gap := number(check.get("gap"))) is not None
     ]
+    vector = any("beta" in check for check in run.checks)
+    if vector:  # of those that were tried before the first step that which was trained
+        tried = [check for check in checks if check[0] == 0]
+        checks = [*sorted(tried, key=lambda check: abs(check[1]))[:1], *checks[len(tried) :]]
     if len(checks) < 2:
         return None
     noted = run.manifest.get("phases", {}).get("distillation", {}).get("stop") or {}
     step = number(noted.get("step"))
-    at = next(((x, y) for x, y in checks if x == step), None)
+    at = next(((x, y) for x, y in reversed(checks) if x == step), None)
     gaps = [y for _, y in checks]
     y = svg.nice_axis(gaps)
     chosen = None if at is None else (*at, f"taken: step {at[0]:g}")
@@ -276,10 +280,14 @@ def trajectory(run: Run) -> Drawing | None:
     alternative = f"From {gaps[0]:.3g} at step {checks[0][0]:g} to {gaps[-1]:.3g} at step {checks[-1][0]:g}"
     alternative += "." if at is None else f"; step {at[0]:g} was taken, at {at[1]:.3g}."
     rule = run.manifest.get("settings", {}).get("stop", "")
+    ends = (
+        "At every check more of what the records changed in the base is subtracted, or less, to stay there."
+        if vector
+        else "Training ends where it has reached the aim, not where it has left it furthest behind."
+    )
     return Drawing(
         "On the way to the stop",
-        f"How far the model was, at every check, from the aim of the stopping rule '{rule}'. Training ends where it "
-        "has reached the aim, not where it has left it furthest behind.",
+        f"How far the model was, at every check, from the aim of the stopping rule '{rule}'. {ends}",
         "better: as near to 0 as can be",
         svg.lines([curve], svg.nice_axis([x for x, _ in checks]), y, level=(0.0, "the aim"), chosen=chosen),
         alternative,

@@ -275,8 +275,8 @@ _ENTRIES = (
         AUTO_METHOD,
         "student",
         METHOD,
-        "Unlearning method: a registered one, or FILE.py:NAME for your own. auto: base_vector with --base (where "
-        "no adapter is trained), else rkld.",
+        "Unlearning method: a registered one, or FILE.py:NAME for your own. auto: base_vector with --base (of a "
+        "model that is no adapter, with replay or retain records, without --lora, --gate and --sam), else rkld.",
         metavar="NAME|FILE.py:NAME",
         entries="rkld.methods",
         trainer="method",

@@ -112,11 +112,14 @@ class Settings:
 
     @property
     def _method(self) -> str:
-        """The method where none is asked for. What lies under an adapter need not be named, and a new adapter does not
-        undo what all weights have learned (docs/tried.md)."""
-        adapter = self.lora or os.path.exists(Path(self.model) / "adapter_config.json")  # an answer, whatever is there
-        held = self.retain is not None or (self.replay != "none" and self.replay_weight > 0)
-        return FROM_BASE if self.base is not None and held and not adapter else DEFAULT_METHOD
+        """The method where none is asked for. What lies under an adapter need not be named, and RKLD keeps more of the
+        rest there (docs/tried.md)."""
+        # An object stands here by its type's name. os.path.exists has an answer, whatever is there.
+        adapter = self.model.startswith("<Peft") or os.path.exists(Path(self.model) / "adapter_config.json")
+        retained = self.retain is not None and self.retain_weight > 0 and self.retain_loss != "none"
+        held = retained or (self.replay != "none" and self.replay_weight > 0)
+        changed = self.lora or self.gate != "none" or self.sam > 0
+        return FROM_BASE if self.base is not None and held and not adapter and not changed else DEFAULT_METHOD
 
     @property
     def run_folder(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 import rkld
@@ -337,3 +337,15 @@ def test_model_state_arithmetic_is_two_vectors_and_no_training(retain, folders, 
         expected = before[name] - 0.5 + (2.5 if retain else 0)
         torch.testing.assert_close(after[name], expected, rtol=0, atol=1e-5)
     assert json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]["steps"] == 0
+
+
+def test_a_base_of_other_shapes_is_refused_and_nobody_told_to_delete_it(folders, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folders / "base", other)
+    weights = load_file(other / "model.safetensors")
+    config = json.loads((other / "config.json").read_text())
+    layers = config["num_hidden_layers"] - 1
+    (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers, "layer_types": None}))
+    save_file({n: w for n, w in weights.items() if f"layers.{layers}." not in n}, other / "model.safetensors")
+    with pytest.raises(rkld.UserError, match=r"Give the one that belongs to .*original, or leave it out"):
+        unlearn(folders, tmp_path / "run", base=str(other))

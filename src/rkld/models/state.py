@@ -48,7 +48,8 @@ def check_same_weights(lm: LanguageModel, other: LanguageModel) -> None:
     Raises:
         UserError: so.
     """
-    _check_shapes(own_weights(lm), _shapes(own_weights(other)), other.source)
+    mine, its = own_weights(lm), _shapes(own_weights(other))
+    _check_shapes(mine, its, other.source, f"Give the one that belongs to {lm.source}, or leave it out.")
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, Sequence[int]]:
@@ -120,14 +121,19 @@ def _change(
         parameter.copy_(change(name, parameter))
 
 
-def _check_shapes(state: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], source: str) -> None:
+def _check_shapes(
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, Sequence[int]],
+    source: str,
+    instead: str = "Give the model that it was saved from, or delete it.",
+) -> None:
     found = {name: tuple(shape) for name, shape in shapes.items()}
     expected = {name: tuple(p.shape) for name, p in state.items()}
     if found != expected:
         differing = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
         raise UserError(
             f"{source} holds the weights of another model: {len(differing)} tensors differ in name or "
-            f"shape (the first: {differing[0]}). Give the model that it was saved from, or delete it."
+            f"shape (the first: {differing[0]}). {instead}"
         )
 
 

@@ -15,7 +15,7 @@ from rkld.models.loading import gpu_computes_in_bf16
 from rkld.processes import launched, uses_deepspeed
 from rkld.settings.habits import instead
 from rkld.settings.specification import flag
-from rkld.settings.table import AUTO_METHOD, DEFAULT_METHOD, SHARED, peak_lr
+from rkld.settings.table import DEFAULT_METHOD, SHARED, peak_lr
 
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
@@ -71,7 +71,10 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
     bf16: bool | None = _shared("bf16")
     dtype: Literal["auto", "float32", "bfloat16"] = _shared("dtype")
 
-    method: str = _shared("method")
+    method: str = field(  # a trainer is given no base, by which auto would choose
+        default=DEFAULT_METHOD,
+        metadata={"help": "Unlearning method: a registered one, or FILE.py:NAME for your own."},
+    )
     method_arg: list[str] = _shared("method_arg")  # noqa: RUF009 (it is a field)
     gate: Literal["none", "sago"] = _shared("gate")
     sam: float = _shared("sam")
@@ -106,8 +109,6 @@ class RKLDConfig(TrainingArguments):  # type: ignore[misc]  # transformers is no
     logging_nan_inf_filter: bool = False  # it would halt a GPU at every step to ask
 
     def __post_init__(self) -> None:
-        if self.method == AUTO_METHOD:
-            self.method = DEFAULT_METHOD
         inherited = {f.name for f in fields(TrainingArguments)}
         for name, spec in SHARED.items():
             if name not in inherited:

@@ -341,7 +341,7 @@ def test_what_steered_is_no_evidence_and_what_was_not_run_is_counted(tmp_path):
     figures = {"n": 9, "probability": 0.5, "facts_said": 0.5}
     when = {name: {"forget": figures} for name in ("before", "after")}
     result = Result(tmp_path, tmp_path, when, [], steered=3)
-    assert any(line.startswith("3 of the 9 records decided when the run stopped") for line in terminal.verdict(result))
+    assert any(line.startswith("3 of the 9 records decided how far the run went") for line in terminal.verdict(result))
     assert not any("decided" in line for line in terminal.verdict(replace(result, steered=0)))
 
     unasked = [{"name": f"attack{n}", "reason": f"not asked for with --attacks attack{n}"} for n in range(20)]

@@ -210,7 +210,7 @@ def test_after_a_purge_it_is_unknown_who_steered(tmp_path: Path) -> None:
     purge(run)
     task = audited(run)
     assert (len(task.forget), verdict(task)) == (20, "not established")
-    assert task.steering.doubts[0].startswith("3 records steered")
+    assert task.steering.doubts[0].startswith("3 records decided")
     assert "purged" in task.steering.doubts[0]
 
 

@@ -179,7 +179,7 @@ def test_of_a_run_alone_it_is_said_how_many_records_steered_the_stop(tmp_path):
     assert manifest is not None
     manifest["phases"].setdefault("stop", {})["steering"] = {"n": 7}
     write_manifest(folder, manifest)
-    assert "7 records steered when the run stopped, so of them the figures are no evidence" in page(read_run(folder))
+    assert "7 records decided how far the run went, so of them the figures are no evidence" in page(read_run(folder))
 
 
 def test_the_way_of_a_vector_is_drawn_from_the_one_that_was_trained(tmp_path):

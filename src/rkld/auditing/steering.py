@@ -70,7 +70,7 @@ def find_steering_records(model: str, forget: Sequence[Record], holdout: Sequenc
         number = f"{n} records" if isinstance(n, int) else "some records"
         return SteeringRecords(
             doubts=(
-                f"{number} steered when the run stopped, and which they are is unknown since it was purged: they "
+                f"{number} decided how far the run went, and which they are is unknown since it was purged: they "
                 "are not left out. Audit a run before it is purged",
             )
         )
@@ -120,11 +120,11 @@ def _known(hashes: set[str], salt: str, forget: Sequence[Record]) -> SteeringRec
             "those that are among them in other words are audited, too"
         )
     if len(left_out) == len(forget):
-        doubts.append(f"all {len(forget)} records steered when the run stopped, so none is evidence; they are shown")
+        doubts.append(f"all {len(forget)} records decided how far the run went, so none is evidence; they are shown")
         left_out = frozenset()
     elif 2 * len(left_out) > len(forget):
         doubts.append(
-            f"{len(left_out)} of {len(forget)} records steered when the run stopped and are left out: more than half, "
+            f"{len(left_out)} of {len(forget)} records decided how far the run went and are left out: more than half, "
             "so what is left establishes nothing"
         )
     return SteeringRecords(left_out, doubts=tuple(doubts), notes=tuple(notes))

@@ -331,7 +331,8 @@ def verified(path: Path, key: bytes | None = None, head: str | None = None) -> t
     if wrong:
         return False, f"{path}: does NOT hold: {'; '.join(wrong)}."
     by = "written with this key" if key else "but by whom they were written was not checked (--ledger-key)"
-    lines = f"its {len(found.entries)} lines hold on to each other, {by}"
+    n = len(found.entries)
+    lines = f"its {n} lines hold on to each other, {by}" if n != 1 else f"of its one line all is as written, {by}"
     return True, f"{path}: holds: {lines}; head {found.head}. Note it: newer lines could be taken out unseen."
 
 

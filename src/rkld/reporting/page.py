@@ -451,9 +451,9 @@ def _fixed(audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[
 def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
     """What must be known of the records and of the run."""
     left = audit.get("inputs", {}).get("left_out", ())
-    steered = [f"{len(left)} records steered when the run stopped, and are left out of the figures."] if left else []
+    steered = [f"{len(left)} records decided how far the run went, and are left out of the figures."] if left else []
     if not audit and (n := run.manifest.get("phases", {}).get("stop", {}).get("steering", {}).get("n")):
-        steered = [f"{n} records steered when the run stopped, so of them the figures are no evidence; an audit leaves "
+        steered = [f"{n} records decided how far the run went, so of them the figures are no evidence; an audit leaves "
                    "them out."]  # fmt: skip
     membership = (audit.get("membership") or {}).get("note") or ""
     return [

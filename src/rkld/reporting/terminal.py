@@ -87,7 +87,7 @@ def verdict(result: Result) -> Iterator[str]:
         )
     if result.steered:
         yield (
-            f"{result.steered} of the {then['n']} records decided when the run stopped, so of these the figures are no "
+            f"{result.steered} of the {then['n']} records decided how far the run went, so of these the figures are no "
             "evidence; an audit leaves them out."
         )
     if "retain" not in result.metrics["after"]:
@@ -155,7 +155,7 @@ def print_audit(document: Mapping[str, Any], path: Path, *, explain: bool = Fals
     if notes.get("note"):
         click.echo(f"Membership: {notes['note']} (text-only AUC {notes['text_auc']['value']:.2f})")
     if document["inputs"]["left_out"]:
-        click.echo(f"Left out: {len(document['inputs']['left_out'])} records that steered when the run stopped")
+        click.echo(f"Left out: {len(document['inputs']['left_out'])} records that decided how far the run went")
     for note in document["inputs"]["notes"]:
         click.echo(f"Note: {note}")
     if left_out := document["not_run"]:

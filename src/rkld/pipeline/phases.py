@@ -626,9 +626,8 @@ class Distillation(Phase):
         if isinstance(work.method, methods.Assisted):
             return self._train_assistant(work, work.method, sets)
         folder, epochs = work.folder / "checkpoints", work.settings.epochs
-        if (
-            read_checks(folder) is None or read_subtracted(folder) is None
-        ):  # a training goes on with its checks, or not at all
+        # A training goes on with its checks, or not at all.
+        if read_checks(folder) is None or read_subtracted(folder) is None:
             work.progress.say(f"{folder}: the checks of the stop are damaged, so the training begins again")
             remove(work.folder, ["checkpoints"])
         work.filled_teacher(sets)  # of the original: from here on the student is another

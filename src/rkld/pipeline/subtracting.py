@@ -92,8 +92,7 @@ class KeepSubtracting(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         checks = read_subtracted(self.folder)
-        if checks is None:
-            raise UserError(f"the checks of the training in {self.folder} are damaged: delete it, and begin again.")
+        assert checks is not None  # the phase has looked, and begins a training with damaged checks again
         self.checks = [check for check in checks if check["found"]["step"] <= state.global_step]  # of the checkpoint
         self.beta = self.checks[-1]["beta"] if self.checks else self.start
         for check in self.checks:

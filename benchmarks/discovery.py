@@ -2,7 +2,7 @@
 
     python -m benchmarks.discovery [--only tiny,smollm2,unknown,tofu,employees] [--seeds 3] [--out runs/discovery]
 
-- tiny: originals of the embedded world (``benchmarks.people_trajectories``), each of which knows twenty people: recall
+- tiny: originals of the embedded world (:mod:`rkld.benching.worlds`), each of which knows twenty people: recall
   of the planted facts of ``--known`` of them, and what is found of ``--unknown`` of the same making that it never saw.
 - smollm2: Charles Darwin and Marie Curie; how many of the facts of :data:`DARWIN` and :data:`CURIE` are found
   has no yardstick but these lists: a model may well not know them, or know others.
@@ -26,14 +26,15 @@ from typing import Any
 import click
 
 from benchmarks.common import write
-from benchmarks.people_trajectories import models, pair
 from benchmarks.tofu_models import TEMPLATE
 from rkld.benching.worlds.people import people
+from rkld.benching.worlds.training import train_tiny
 from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery
 from rkld.discovering.running import discover
 from rkld.evaluation.statistics import clopper_pearson
 from rkld.files import append_jsonl, read_jsonl
 from rkld.models.loading import load_model
+from rkld.models.saving import save_model
 from rkld.progress import ProgressBars
 from rkld.records.probes import facts_of
 from rkld.records.reading import read_records
@@ -102,7 +103,9 @@ def tiny(seeds: int, known: int, unknown: int, out: Path) -> Iterable[Row]:
     """Known and never-seen people of each world."""
     for seed in range(seeds):
         world = people(seed=seed)
-        original, _ = models(world, pair(9), out / f"seed{seed}")
+        original = out / f"seed{seed}" / "original"
+        if not original.exists():
+            save_model(train_tiny(world, original.with_name("original-training")), original)
         lm = load_model(original)
         for who, is_known in [(one, True) for one in world.people[:known]] + [
             (one, False) for one in world.holdout_people[:unknown]

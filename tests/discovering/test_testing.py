@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 
 from rkld.discovering import testing
 from rkld.discovering.asking import Wording
-from rkld.discovering.testing import ENOUGH, Case, Trial, benjamini_hochberg, run_trials, together
+from rkld.discovering.testing import ENOUGH, Case, Trial, associated, benjamini_hochberg, run_trials, together
 
 OTHERS = [f"Other{n} Name{n}" for n in range(400)]
 WORDINGS = [Wording("Where was {name} born?"), Wording("Of what place is {name}?")]
@@ -20,15 +20,15 @@ class Table:
     """An asker that looks log-probabilities up, and what is said of whom."""
 
     def __init__(self, log_p, said=lambda name: ""):
-        self.log_p, self.said, self.read, self.generated = log_p, said, 0, 0
+        self.log_p, self.says, self.read, self.generated = log_p, said, 0, 0
 
     def log_probabilities(self, asked):
         self.read += len(asked)
         return np.array([self.log_p(name, value) for _, name, value in asked])
 
-    def begun(self, asked):
+    def said(self, asked):
         self.generated += len(asked)
-        return [self.said(name) for _, name in asked]
+        return [self.says(name) for _, name, _ in asked]
 
 
 def rank_test(asker, case, names):
@@ -40,7 +40,7 @@ def rank_test(asker, case, names):
 
 
 def case(values, others=OTHERS):
-    return Case("Jane Doe", WORDINGS, values, lambda text: [text] if text else [], others)
+    return Case("Jane Doe", WORDINGS, values, lambda name, said: (WORDINGS, [*filter(None, {*said})]), others)
 
 
 def test_a_value_of_this_name_alone_is_as_rare_as_the_names_allow():
@@ -67,6 +67,26 @@ def test_what_is_made_up_for_every_name_is_not_associated_with_one():
 
     (found,) = rank_test(Table(log_p, said=lambda name: f"day of {name}"), case(["day of Jane Doe"]), 199)
     assert found.likely == 0  # the same value is no other name's
+    assert found.p == 1.0
+
+
+def test_a_rare_value_is_not_found_because_it_is_rare():
+    """Jane's is 18 nats more particular than any other name's own, and a third as probable."""
+
+    def log_p(name, value):
+        if value == "Glenlow":
+            return -2.0 if name == "Jane Doe" else -22.0
+        return -0.9 if name != "Jane Doe" else -5.0
+
+    (found,) = rank_test(Table(log_p, said=lambda name: f"{name[-1]}ork"), case(["Glenlow"]), 199)
+    assert found.score == pytest.approx(20.0)
+    assert found.p == pytest.approx(1 / 200), "what others say is as likely for every other name, so nobody's own"
+
+    def own(name, value):
+        return log_p(name, value) if value in ("Glenlow", f"{name[-3:]}ork") else -4.0
+
+    (found,) = rank_test(Table(own, said=lambda name: f"{name[-3:]}ork"), case(["Glenlow"]), 199)
+    assert found.score == pytest.approx(20.0)
     assert found.p == 1.0
 
 
@@ -105,12 +125,12 @@ def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(m
         lead = {"v0": 9.0, "v1": 2.2}.get(value, 0.0) if name == "Jane Doe" else 0.0
         return (noise[name, value] + lead - 14.0) / 4  # none is given up as hardly said
 
-    whole = [rank_test(Table(log_p), case([f"v{n}"]), 199)[0] for n in range(20)]
-    trials = [Trial(case([f"v{n}"]), 199) for n in range(20)]
+    whole = [rank_test(Table(log_p), case([f"v{n}"]), 229)[0] for n in range(20)]
+    trials = [Trial(case([f"v{n}"]), 229) for n in range(20)]
     run_trials(Table(log_p), trials, 0.1, lambda n: None)
     asked = [trial.tested for trial in trials]
-    decided = benjamini_hochberg([one.p for one in asked], 0.1)
-    assert decided == benjamini_hochberg([one.p for one in whole], 0.1)
+    decided = associated([one.p for one in asked], 0.1)
+    assert decided == associated([one.p for one in whole], 0.1)
     assert decided[0] and sum(decided) < 4
     assert sum(one.names for one in asked) < sum(one.names for one in whole)
 
@@ -154,6 +174,28 @@ def test_benjamini_hochberg_is_that_of_scipy(rate):
     p = np.random.default_rng(0).beta(0.4, 2, size=40)
     assert benjamini_hochberg(list(p), rate) == list(false_discovery_control(p) <= rate)
     assert benjamini_hochberg([], rate) == []
+
+
+def test_where_most_are_found_the_few_others_are_judged_more_mildly():
+    """20 values, 15 with p .004: of five others q = .0909 is shared by five and not by twenty, and of a name of whom
+    nothing is found it is shared by all."""
+    known = [0.004] * 15 + [0.1, 0.14, 0.25, 0.5, 0.9]  # .25 is more names than any may have
+    assert sum(benjamini_hochberg(known, 0.1)) == 15
+    assert associated(known, 0.1) == [True] * 17 + [False] * 3
+    unknown = [0.006, 0.1, 0.14, *[0.5] * 17]
+    assert associated(unknown, 0.1) == [False] * 20
+    assert associated([0.0045, *unknown[1:]], 0.1) == [True] + [False] * 19
+    assert associated([], 0.1) == [] and associated([0.01, 0.02], 0.1) == [True, True]
+
+
+@pytest.mark.parametrize("true", [2, 10, 20])
+def test_the_share_of_false_ones_is_the_rate_at_most(true):
+    draw, shares = np.random.default_rng(true), []
+    for _ in range(2000):
+        p = np.concatenate([draw.uniform(size=true), draw.beta(0.05, 5, size=20 - true)])
+        found = np.array(associated(list(p), 0.1))
+        shares.append(found[:true].sum() / max(1, found.sum()))
+    assert np.mean(shares) <= 0.1 + 3 * np.std(shares) / math.sqrt(len(shares))
 
 
 def test_what_the_model_hardly_says_costs_nothing_and_is_not_found():

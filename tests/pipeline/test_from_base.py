@@ -167,6 +167,19 @@ def test_an_interrupted_distillation_goes_on_with_what_was_subtracted(folders, t
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-5)
 
 
+def test_a_distillation_whose_checks_were_deleted_says_how_to_begin_again(folders, tmp_path):
+    """Would break if it ended in a traceback, or went on with a β that nobody knows."""
+    given = {"checkpoint_minutes": 0.0, **told(tmp_path, 1.0, 0.01, 0.1, 0.2)}
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(folders, tmp_path / "run", callbacks=[Interrupt()], **given)
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / SUBTRACTED).unlink()
+    with pytest.raises(rkld.UserError, match=r"subtracted\.jsonl is missing.*delete"):
+        unlearn(folders, tmp_path / "run", **given)
+    shutil.rmtree(folder)
+    assert unlearn(folders, tmp_path / "run", **{**given, **told(tmp_path, 1.0, 0.01, 0.1, 0.2)}).model_path.exists()
+
+
 def test_damaged_checks_are_none(tmp_path):
     """The training begins again then."""
     assert read_subtracted(tmp_path) == []

@@ -83,6 +83,8 @@ def test_what_fell_far_has_suffered():
     assert "the retain records 0.976 before, 0.498 after" in warning
     (warning,) = suffered(before, {"forget": 0.1, "everyday": float("nan")})
     assert "everyday" in warning
+    (warning,) = suffered(before, {"everyday": 0.1}, reads_alpha=False)
+    assert "--alpha" not in warning and "Lower --lr or --epochs" in warning
     assert not suffered(before, {"forget": 0.0, "retain": 0.9})
 
 

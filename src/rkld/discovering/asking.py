@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +16,20 @@ from rkld.records.encoding import Encoded
 from rkld.records.record import Record, Turn
 
 if TYPE_CHECKING:
+    from rkld.evaluation.generation import Generated
     from rkld.models.language_model import LanguageModel
     from rkld.progress import Advance
     from rkld.records.encoding import Encoder
 
 FREE, BEGUN = 20, 10
-"""New tokens of an answer, and behind a begun one: a value stands early or not at all."""
+"""New tokens of an answer, and behind a begun one: most values stand early."""
+
+LONGER = 24
+"""More new tokens of an answer that was cut within a value or before one (:meth:`Asker.longer`)."""
+
+ROOM = 4
+"""Another name's value may have so many tokens more than the one that it is compared with: one that is cut short is
+likelier than it would be whole."""
 
 OPENING = "\"'“‘«„([*_"
 """Signs behind which a value stands without a space."""
@@ -48,6 +56,11 @@ class Answer:
     """Of a question as it was asked; of plain text its beginning."""
     text: str
     sampled: bool
+    prompt: Ids = ()
+    ids: Ids = ()
+    """The new tokens."""
+    cut: bool = False
+    """Whether it would go on."""
 
 
 @dataclass
@@ -124,14 +137,24 @@ class Asker:
         begun = [(Wording("", (text,)), self.prompt("", name) + self.ids(filled(text, name))) for text in texts]
         caps = [FREE] * len(asked) + [BEGUN] * len(begun)
         found = greedy(self.lm, [prompt for _, prompt in asked + begun], max_new_tokens=caps, progress=advance)
-        said = [Answer(wording, one.text, False) for (wording, _), one in zip(asked + begun, found, strict=True)]
+        said = [_answer(*put, one, sampled=False) for put, one in zip(asked + begun, found, strict=True)]
         if samples:
             once = [(Wording(question), self.prompt(question, name)) for question in questions] + begun
             caps = [BEGUN if wording.begins != ("",) else FREE for wording, _ in once]
             prompts = [prompt for _, prompt in once]
             drawn = sample(self.lm, prompts, samples, seed=seed, max_new_tokens=caps, progress=advance)
-            said += [Answer(wording, one.text, True) for (wording, _), some in zip(once, drawn) for one in some]
+            said += [_answer(*put, one, sampled=True) for put, some in zip(once, drawn) for one in some]
         return said
+
+    def longer(self, answers: Sequence[Answer]) -> list[Answer]:
+        """The same answers, which go on by their most likely tokens."""
+        caps = [len(answer.ids) + LONGER for answer in answers]
+        starts = [answer.ids for answer in answers]
+        found = greedy(self.lm, [answer.prompt for answer in answers], max_new_tokens=caps, starts=starts)
+        return [
+            replace(answer, text=one.text, ids=one.ids, cut=not one.finished)
+            for answer, one in zip(answers, found, strict=True)
+        ]
 
     def expected(self, questions: Sequence[str], texts: Sequence[str], name: str, samples: int) -> int:
         """How many answers :meth:`answers` will give."""
@@ -141,12 +164,20 @@ class Asker:
     def _modes(self, question: str, name: str) -> tuple[Ids, ...]:
         return self.encoder.prompts(_asked(filled(question, name)))
 
-    def begun(self, asked: Sequence[tuple[Wording, str]]) -> list[str]:
-        """What the model greedily says behind the first beginning of each wording, about the name beside it."""
-        prompts = [
-            self.prompt(wording.question, name) + self.ids(filled(wording.begins[0], name)) for wording, name in asked
-        ]
-        return [answer.text for answer in greedy(self.lm, prompts, max_new_tokens=BEGUN)]
+    def said(self, asked: Sequence[tuple[Wording, str, str]]) -> list[str]:
+        """What the model greedily answers about the name beside each wording; behind a plain text how it goes on.
+
+        Args:
+            asked: the third is a value, longer than which by :data:`ROOM` what is said may be.
+        """
+        prompts, caps = [], []
+        for wording, name, value in asked:
+            text = () if wording.question else self.ids(filled(wording.begins[0], name))
+            prompts.append(self.prompt(wording.question, name) + text)
+            # A free answer says something before its value, about as much as is left of it.
+            longest = max(BEGUN, len(self.ids(value)) + ROOM)
+            caps.append(longest + FREE - BEGUN if wording.question else longest)
+        return [answer.text for answer in greedy(self.lm, prompts, max_new_tokens=caps)]
 
     # Likelihood
 
@@ -181,6 +212,10 @@ class Asker:
                 begun.append(-scores.losses[:length].sum())
             found[number] = np.logaddexp.reduce(whole) - np.logaddexp.reduce(begun)
         return found[[unique[one] for one in asked]]
+
+
+def _answer(wording: Wording, prompt: Ids, said: Generated, *, sampled: bool) -> Answer:
+    return Answer(wording, said.text, sampled, prompt, said.ids, not said.finished)
 
 
 def _joined(begin: str, value: str) -> str:

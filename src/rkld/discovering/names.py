@@ -23,9 +23,10 @@ from rkld.text.wording import is_name, name_mentions
 if TYPE_CHECKING:
     from rkld.models.language_model import LanguageModel
 
-SPARE = 4
-"""Times as many names as are wanted that can be put together of the pieces that may stand for a name's own: the farther
-these are from its own, the less is what a model says of them like what it says of an unknown name of this form."""
+SPARE = 1000
+"""Times as many names as are wanted that can be put together of the pieces that may stand for a name's own. Of few near
+pieces come near copies of the same few names: what the model takes for a known person it says of many of them. (On a
+tiny world 66 of 76 planted facts were found with 1000, 55 with 4; something of 0 of 8 and of 4 of 12 unknown names.)"""
 
 _GRAMS = 3
 

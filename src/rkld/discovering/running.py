@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
@@ -14,9 +14,9 @@ from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.documents import topics_of_documents
 from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, Discovery, Finding, Share
 from rkld.discovering.names import similar_names
-from rkld.discovering.questions import Topic, filled, names_whom, placed, read_topics, shipped_topics
-from rkld.discovering.testing import FIRST, Case, Tested, Trial, benjamini_hochberg, run_trials
-from rkld.discovering.values import values_behind, values_in
+from rkld.discovering.proposing import Hypotheses, propose, proposing, runs_on, texts_of
+from rkld.discovering.questions import Topic, filled, names_whom, read_topics, shipped_topics
+from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, least, run_trials
 from rkld.errors import UserError
 from rkld.models.loading import computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
@@ -29,21 +29,6 @@ from rkld.settings.specification import make
 from rkld.settings.typed import DiscoverKeywords
 from rkld.text.facts import facts_said
 from rkld.text.normalising import normal
-from rkld.text.wording import is_said_name
-
-VALUES = 2
-"""Values that each half of a topic's questions proposes at most, of those that are said most. The likeliest of the
-topic is tested: each more would make it harder for all others to be found. The next ones show in the next discovery,
-once these are unlearned."""
-
-OFTEN = 3
-"""Answers that must say a value for it to be proposed beside the first one of its half."""
-
-TEXT = 2
-"""Plain text, beside the halves 0 and 1 of the questions."""
-
-BEGINS = 2
-"""Beginnings of the model's own answers behind which a value is scored, the commonest."""
 
 
 def discover(
@@ -102,27 +87,6 @@ def topics_for(settings: DiscoverSettings, known: Sequence[str]) -> list[Topic]:
 
 
 @dataclass
-class _Hypotheses:
-    """Values of one topic, asked for by one identifier, of which the likeliest is tested."""
-
-    topic: Topic
-    identifier: str
-    values: list[str]
-    wordings: list[Wording]
-    answers: list[Answer]
-    """All that were given about the topic."""
-
-
-@dataclass
-class _Said:
-    """A value as answers propose it: how many of the greedy ones, and of all."""
-
-    value: str
-    greedy: int = 0
-    count: int = 0
-
-
-@dataclass
 class _Discovering:
     """One discovery."""
 
@@ -136,109 +100,66 @@ class _Discovering:
 
     def run(self, topics: Sequence[Topic]) -> Discovery:
         proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
-        names = max(self.settings.names, math.ceil(len(proposed) / self.settings.rate) - 1)
+        names = max(self.settings.names, math.ceil(len(proposed) / least(self.settings.rate)) - 1)
         others = {
             one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
         _check_names(others.values())
         trials = [
-            Trial(Case(one.identifier, one.wordings, one.values, _cutting(one.topic), others[one.identifier]), names)
+            Trial(Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]), names)
             for one in proposed
         ]
         with self.progress.bar("values", len(trials)) as advance:
             run_trials(self.asker, trials, self.settings.rate, advance)
         self.untested += sum(len(one.values) - 1 for one in proposed)
         tested = [(one, trial.tested) for one, trial in zip(proposed, trials, strict=True)]
-        accepted = benjamini_hochberg([result.p for _, result in tested], self.settings.rate)
+        accepted = associated([result.p for _, result in tested], self.settings.rate)
         findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]
         most = max((len(found) for found in others.values()), default=0)
         return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(tested),
                          self.untested, most, self.settings.rate, dict(self.spoken))  # fmt: skip
 
-    def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[_Hypotheses]:
+    def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[Hypotheses]:
         questions = list(dict.fromkeys(question for topic in topics for question in topic.questions))
-        texts = list(dict.fromkeys(text for topic in topics for text in _texts(topic)[:1]))
+        texts = list(dict.fromkeys(text for topic in topics for text in texts_of(topic)[:1]))
         samples = self.settings.samples
         total = self.asker.expected(questions, texts, identifier, samples)
         with self.progress.bar("answers", total) as advance:
             said = self.asker.answers(questions, texts, identifier, samples, self.settings.seed, advance)
         by_wording: dict[Wording, list[Answer]] = {}
-        for answer in said:
+        for answer in self._whole(topics, said):
             by_wording.setdefault(answer.wording, []).append(answer)
-        found: list[_Hypotheses] = []
+        found: list[Hypotheses] = []
         for topic in topics:
             wordings = [Wording(question) for question in topic.questions]
-            wordings += [Wording("", (text,)) for text in _texts(topic)[:1]]
+            wordings += [Wording("", (text,)) for text in texts_of(topic)[:1]]
             own = [answer for wording in wordings for answer in by_wording[wording]]
             self.asked[topic.name] += len(own)
             self.spoken[topic.name] += sum(
                 bool(answer.text.strip()) and not refuses(answer.text) for answer in own if answer.wording.question
             )
-            found += self._of_topic(topic, identifier, own)
+            of_topic, left = propose(topic, identifier, self.known, own)
+            found += of_topic
+            self.untested += left
         return found
 
-    def _of_topic(self, topic: Topic, identifier: str, answers: list[Answer]) -> list[_Hypotheses]:
-        said, begins = self._said(topic, answers)
-        lead = _lead(answers)
-        ways = tuple(begins[:BEGINS] or [lead + begin for begin in topic.begins[:2]] or [lead])
-
-        asked = [Wording(question, ways) for question in topic.questions]
-        if topic.given:
-            return [_Hypotheses(topic, identifier, [topic.given], asked, answers)]
-        taken: dict[str, str] = {}
-        for half in (0, 1):
-            for value in self._chosen([one for (where, _), one in said.items() if where == half]):
-                taken.setdefault(normal(value), value)
-        found = [_Hypotheses(topic, identifier, list(taken.values()), asked, answers)] if taken else []
-        texts = [Wording("", (text,)) for text in _texts(topic)]
-        chosen = self._chosen([one for (where, _), one in said.items() if where == TEXT], fewest=2)
-        values = [value for value in chosen if normal(value) not in taken]
-        if values and len(texts) > 1:
-            found.append(_Hypotheses(topic, identifier, values[:1], texts, answers))
-        return found
-
-    def _chosen(self, said: Sequence[_Said], fewest: int = 1) -> list[str]:
-        """Which of the values that some wordings propose are tested: the first, and others that are said often."""
-        ranked = sorted(said, key=lambda one: (one.greedy, one.count), reverse=True)
-        first = [one for one in ranked[:1] if one.count >= fewest and (one.greedy or one.count > 1)]
-        often = [one for one in ranked[1:VALUES] if first and one.greedy and one.count >= OFTEN]
-        self.untested += len(ranked) - len(first + often)
-        return [one.value for one in first + often]
-
-    def _said(self, topic: Topic, answers: Sequence[Answer]) -> tuple[dict[tuple[int, str], _Said], list[str]]:
-        """The values that each half of the questions proposes, and plain text; and how the answers begin before them,
-        without the name, the commonest first."""
-        said: dict[tuple[int, str], _Said] = {}
-        begins: Counter[str] = Counter()
-        halves = {question: number for number in (0, 1) for question in topic.half(number)}
-        for answer in answers:
-            question = answer.wording.question
-            if question:
-                asked = filled(question, self.known[0])
-                values = values_in(answer.text, asked, topic.values, topic.begins, self.known)
-            else:
-                values = [(value, "") for value in values_behind(answer.text, topic.values)]
-            for value, begin in values:
-                if is_said_name(value, self.known):
-                    continue
-                one = said.setdefault((halves.get(question, TEXT), normal(value)), _Said(value))
-                one.greedy += not answer.sampled
-                one.count += 1
-                begins[placed(begin.rstrip(), self.known)] += bool(question)
-        known = [begin for begin, n in begins.most_common() if n and (names_whom(begin) or not begin.strip())]
-        return said, known
-
-
-def _texts(topic: Topic) -> tuple[str, ...]:
-    """The beginnings that are plain texts, too: the first one proposes."""
-    return () if topic.given else topic.begins[:2]
-
-
-def _lead(answers: Sequence[Answer]) -> str:
-    """What answers begin with before their first word: nothing, or a space."""
-    begun = [answer.text[:1] == " " for answer in answers if answer.wording.question]
-    return " " if 2 * sum(begun) > len(begun) else ""
+    def _whole(self, topics: Sequence[Topic], said: Sequence[Answer]) -> list[Answer]:
+        """The answers, of which those go on that were cut within a value of their topic, or before any came."""
+        asked = [{*topic.questions, *texts_of(topic)[:1]} for topic in topics]
+        open_ended = [
+            number
+            for number, answer in enumerate(said)
+            if answer.cut
+            and any(
+                (answer.wording.question or answer.wording.begins[0]) in some and runs_on(topic, answer, self.known)
+                for topic, some in zip(topics, asked, strict=True)
+            )
+        ]
+        if not open_ended:
+            return list(said)
+        longer = dict(zip(open_ended, self.asker.longer([said[number] for number in open_ended]), strict=True))
+        return [longer.get(number, answer) for number, answer in enumerate(said)]
 
 
 def _check_names(found: Iterable[Sequence[str]]) -> None:
@@ -250,11 +171,7 @@ def _check_names(found: Iterable[Sequence[str]]) -> None:
             )
 
 
-def _cutting(topic: Topic) -> Callable[[str], list[str]]:
-    return lambda text: values_behind(text, topic.values)
-
-
-def _finding(one: _Hypotheses, result: Tested, accepted: bool) -> Finding:
+def _finding(one: Hypotheses, result: Tested, accepted: bool) -> Finding:
     topic, value = one.topic, result.value
     common = result.compared > 0 and result.likely >= COMMONLY * result.compared
     wording = one.wordings[0]

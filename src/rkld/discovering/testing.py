@@ -1,29 +1,31 @@
 """Is a value associated with a name, or would the model say as much of any? A rank test against similar names.
 
-A value v of a topic is scored in every wording q_k of its questions, k = 1 … K, and counts where it is likeliest:
+A value v of a topic is read in every wording q_k of its questions, k = 1 … K, and counts where it is likeliest, by its
+probability in excess of what other names get:
 
-    k* = argmax_k log p(v | q_k, name)
-    s(v) = log p(v | q_k*, name) − logmeanexp_j log p(v | q_k*, name_j)
+    k* = argmax_k p(v | q_k, name)
+    e(v) = p(v | q_k*, name) − mean_j p(v | q_k*, name_j)
 
-over M other names, as WikiMem ranks facts against counterfactuals (arXiv 2507.11128; there the mean over k). The best
-wording, since a model that was tuned on a sentence may know it in that wording alone: on the tiny world the largest of
-four tells planted from made-up values with an AUC of .93, their mean with .76, the largest of the two wordings that did
-not propose the value with .74.
+Shown beside it is the ratio of the two, s(v) = log p(v | q_k*, name) − logmeanexp_j log p(v | q_k*, name_j), by which
+WikiMem ranks facts against counterfactuals (arXiv 2507.11128; there the mean over k). It does not test: of a name that
+it never saw a model makes up rare things, whose ratio is large and whose probability is small. On the tiny world e(v)
+tells 134 planted values from 241 made-up ones with an AUC of .93 (.70 of them at 2 % of these), the probability alone
+with .90 (.28), the ratio with .66 (.01). The best wording, since a model that was tuned on a sentence may know it in
+that wording alone: with the mean of e over the wordings the AUC is .87.
 
 What is chosen because it is likely looks likely by itself, so the other names are treated alike: a model has an answer
-for everybody. A name_j is *as strong* as v where some value u, v or one that is said of name_j itself in one of the
-same wordings, is at least as probable, log p(u | q_k, name_j) ≥ log p(v | q_k*, name), and at least as particular,
-s_j(u) ≥ s(v). Of several values of a topic the likeliest is tested. With u = v alone this is the rank of s(v) among the
-s_j(v); with more, p is only larger.
+for everybody. Values u_j are proposed of what it answers about name_j in the same wordings, and read behind its own
+beginnings of these answers, all as for the person, and the likeliest is taken, as of the person's. Name_j is *as
+strong* as v where e_j(u_j) ≥ e(v), or e_j(v) ≥ e(v).
 
     p = (1 + #{j as strong}) / (M + 1)
 
 What the model itself hardly says in any wording (:data:`RARELY`) is given up before any name is asked about, p = 1.
 Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with
 p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that whom the model does not
-know costs little. Which values are found is decided over all of them together (Benjamini & Hochberg 1995); what cannot
-be accepted any more, whatever comes, is not asked on about, and what is accepted after :data:`SURE` names is compared
-with the rest as u = v alone, which needs no answers (:func:`run_trials`).
+know costs little. Which values are found is decided over all of them together (:func:`associated`); what cannot be
+accepted any more, whatever comes, is not asked on about, and what is accepted after :data:`SURE` names is compared with
+the rest as u = v alone, which needs no answers (:func:`run_trials`).
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ ENOUGH = 3
 """Names as strong as the value, after which no more are asked about."""
 
 FIRST = 4
-"""Names of the first look; how particular a name's value is, is measured against these."""
+"""Names of the first look; what a value gets by itself is measured with these."""
 
 SURE = 36
 """Names after which a value that would be found as things stand is not asked on about in this way."""
@@ -50,6 +52,9 @@ RARELY = math.log(0.01) / 4
 """A value less probable than this a character (1 % for about a token) in every wording is not asked about:
 the model hardly says it, whatever it says of others. (Of names that it had never seen, one of 16 letters was found
 "associated" at −24 nats.)"""
+
+SHARE = 0.2
+"""Of the names that were asked about, more that are as strong mean that a value is not associated, whatever else is."""
 
 GROWTH = 3
 """Each look has so many times the names of the one before."""
@@ -62,9 +67,9 @@ class Likelihood(NamedTuple):
 
 
 class Continuation(NamedTuple):
-    """Asks for what the model says behind begun answers, n texts."""
+    """Asks for what the model says of names, with room for a value, n texts."""
 
-    asked: Sequence[tuple[Wording, str]]
+    asked: Sequence[tuple[Wording, str, str]]
 
 
 Steps = Generator[Likelihood | Continuation, Any, Any]
@@ -85,7 +90,7 @@ def together(asker: Asker, works: Sequence[Steps]) -> list[Any]:
         given = {}
         kinds: tuple[tuple[type, Callable[[Any], Any]], ...] = (
             (Likelihood, asker.log_probabilities),
-            (Continuation, asker.begun),
+            (Continuation, asker.said),
         )
         for kind, ask in kinds:
             some: dict[int, Sequence[Any]] = {n: one.asked for n, one in waiting.items() if isinstance(one, kind)}
@@ -124,11 +129,12 @@ class Case:
     name: str
     """The identifier that is asked about."""
     wordings: Sequence[Wording]
-    """K of them; behind each the other names' own values are found, too."""
+    """K of them; the other names' own values are asked for in them, too."""
     values: Sequence[str]
     """V, at least one."""
-    cut: Callable[[str], list[str]]
-    """What the model said behind a beginning → the value in it, if there is one."""
+    propose: Callable[[str, Sequence[str]], tuple[Sequence[Wording], list[str]]]
+    """Another name, and what the model said of it in each of the K wordings → the values that these propose, and the
+    wordings in which they are read, with the model's own beginnings of its answers about that name."""
     others: Sequence[str]
     """At least :data:`FIRST` similar names."""
 
@@ -150,7 +156,7 @@ class Trial:
         """Whether more names are asked about."""
         self._best = 0  # k*
         self._read: list[np.ndarray] = []  # log p of the value, (K, n) of each look
-        self._theirs: dict[tuple[int, str], np.ndarray] = {}  # wording, another name's value → (FIRST,)
+        self._theirs: dict[tuple[Wording, str], np.ndarray] = {}  # another name's value → p, (FIRST,)
 
     def look(self) -> Steps:
         """Ask about the next names."""
@@ -163,13 +169,13 @@ class Trial:
         names = list(self.case.others[done : min(self.names, max(FIRST, done * GROWTH))])
         log_p = yield from self._values(names, [one.value])
         self._read.append(log_p)
-        usual = _log_mean(self._read[0])[:, None]  # (K, 1)
-        special = one.log_probability - float(usual[self._best, 0])
-        if not done:  # nobody is compared with themselves
-            usual = np.stack([_log_mean(np.delete(log_p, j, axis=1)) for j in range(len(names))], axis=1)
         likely = log_p.max(axis=0) >= one.log_probability
-        strong = likely & (_at_best(log_p, np.broadcast_to(usual, log_p.shape)) >= special)
-        strong |= yield from self._own_values(names, special, strong, first=not done)
+        usual = np.exp(self._read[0]).mean(axis=1, keepdims=True)  # (K, 1)
+        excess = math.exp(one.log_probability) - float(usual[self._best, 0])
+        if not done:  # nobody is compared with themselves
+            usual = np.stack([np.exp(np.delete(log_p, j, axis=1)).mean(axis=1) for j in range(len(names))], axis=1)
+        strong = _at_best(np.exp(log_p), usual) >= excess
+        strong |= yield from self._own_values(names, excess, strong, first=not done)
         self._count(strong, likely)
         one.score = one.log_probability - float(_log_mean(np.concatenate(self._read, axis=1))[self._best])
         self.active = one.strong < ENOUGH and done + len(names) < self.names
@@ -186,32 +192,33 @@ class Trial:
         found = yield Likelihood([(wording, name, value) for wording in wordings for name in names for value in values])
         return found.reshape(len(wordings), -1)
 
-    def _own_values(self, names: Sequence[str], special: float, strong: np.ndarray, *, first: bool) -> Steps:
-        """Which names the model answers as strongly as the value, with what it says of them: (n,) bool.
+    def _own_values(self, names: Sequence[str], excess: float, strong: np.ndarray, *, first: bool) -> Steps:
+        """Which names the model answers with as large an excess, with what it says of them: (n,) bool.
 
-        What it says in a wording is scored there: where it says something else, that is likelier.
+        Proposed and read as the person's: the likeliest of them in the wording in which it is likeliest.
         """
         wordings, others = self.case.wordings, self.case.others[:FIRST]
-        asked = [(k, j) for j in np.flatnonzero(~strong).tolist() for k in range(len(wordings))]
-        said = yield Continuation([(wordings[k], names[j]) for k, j in asked])
-        answers = [
-            (k, j, value)
-            for (k, j), text in zip(asked, said, strict=True)
-            for value in self.case.cut(text)
-            if value != self.tested.value
-        ]
+        left = np.flatnonzero(~strong).tolist()
+        said = yield Continuation([(wording, names[j], self.tested.value) for j in left for wording in wordings])
         found = np.zeros_like(strong)
-        if not answers:
+        own: list[tuple[int, Wording, str]] = []
+        for at, j in enumerate(left):
+            texts = said[at * len(wordings) : (at + 1) * len(wordings)]
+            theirs, values = self.case.propose(names[j], texts)
+            own += [(j, wording, value) for wording in theirs for value in values]
+        if not own:
             return found
-        log_p = yield Likelihood([(wordings[k], names[j], value) for k, j, value in answers])
-        sure = [(*answer, p) for answer, p in zip(answers, log_p, strict=True) if p >= self.tested.log_probability]
-        new = list(dict.fromkeys((k, value) for k, _, value, _ in sure if (k, value) not in self._theirs))
+        read = np.exp((yield Likelihood([(wording, names[j], value) for j, wording, value in own])))
+        likeliest = {own[at][0]: at for at in np.argsort(read, kind="stable").tolist()}
+        # An excess is never more than the probability itself.
+        sure = {j: at for j, at in likeliest.items() if read[at] >= excess}
+        new = [one for one in dict.fromkeys(own[at][1:] for at in sure.values()) if one not in self._theirs]
         if new:
-            base = yield Likelihood([(wordings[k], name, value) for k, value in new for name in others])
-            self._theirs.update(zip(new, base.reshape(len(new), -1), strict=True))
-        for k, j, value, p in sure:
-            usual = self._theirs[k, value]
-            found[j] |= p - _log_mean(np.delete(usual, j) if first else usual) >= special
+            base = yield Likelihood([(wording, name, value) for wording, value in new for name in others])
+            self._theirs.update(zip(new, np.exp(base).reshape(len(new), -1), strict=True))
+        for j, at in sure.items():
+            usual = self._theirs[own[at][1:]]
+            found[j] = read[at] - (np.delete(usual, j) if first else usual).mean() >= excess
         return found
 
     def _count(self, strong: np.ndarray, likely: np.ndarray) -> None:
@@ -246,40 +253,28 @@ class Trial:
 
 
 def run_trials(asker: Asker, trials: Sequence[Trial], rate: float, advance: Callable[[int], object]) -> None:
-    """Ask on until it is decided of every value whether :func:`benjamini_hochberg` at ``rate`` accepts it.
+    """Ask on until it is decided of every value whether :func:`associated` accepts it.
 
-    Of m values the k that are still possible cannot be accepted at more than rate · k / m: what cannot come below that
-    any more is given up, with the p that it has so far. What is accepted after :data:`SURE` names is done.
+    What cannot be accepted any more is given up, with the p that it has so far; what is accepted after :data:`SURE`
+    names is done.
     """
     left = len(trials)
     while any(trial.active for trial in trials):
         together(asker, [trial.look() for trial in trials if trial.active])
-        possible = {id(trial) for trial in _still_possible(list(trials), rate)}
-        for trial, found in zip(trials, benjamini_hochberg([trial.tested.p for trial in trials], rate), strict=True):
-            done = found and trial.tested.names >= SURE
-            trial.active = trial.active and id(trial) in possible and not done
+        possible = associated([trial.least_p() for trial in trials], rate)
+        accepted = associated([trial.tested.p for trial in trials], rate)
+        for trial, may, found in zip(trials, possible, accepted, strict=True):
+            trial.active = trial.active and may and not (found and trial.tested.names >= SURE)
         now = sum(trial.active for trial in trials)
         advance(left - now)
         left = now
-    accepted = benjamini_hochberg([trial.tested.p for trial in trials], rate)
+    accepted = associated([trial.tested.p for trial in trials], rate)
     together(asker, [trial.finish() for trial, found in zip(trials, accepted, strict=True) if found])
 
 
-def _still_possible(trials: list[Trial], rate: float) -> list[Trial]:
-    """Those whose values may still be found."""
-    total = len(trials)
-    while True:
-        bound = rate * len(trials) / max(1, total)
-        kept = [trial for trial in trials if trial.least_p() <= bound]
-        if len(kept) == len(trials):
-            return kept
-        trials = kept
-
-
-def _at_best(log_p: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """log p less what is usual, (K, n) both, in the wording in which each is likeliest: (n,)."""
-    best = log_p.argmax(axis=0)[None]
-    found: np.ndarray = np.take_along_axis(log_p - usual, best, axis=0)[0]
+def _at_best(p: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """p, (K, n), less what is usual, in the wording in which each is likeliest: (n,)."""
+    found: np.ndarray = np.take_along_axis(p - usual, p.argmax(axis=0)[None], axis=0)[0]
     return found
 
 
@@ -288,6 +283,25 @@ def _log_mean(values: np.ndarray) -> np.ndarray:
     top = values.max(axis=-1, keepdims=True)
     found: np.ndarray = (top + np.log(np.exp(values - top).mean(axis=-1, keepdims=True)))[..., 0]
     return found
+
+
+def associated(p: Sequence[float], rate: float) -> list[bool]:
+    """Which hypotheses are rejected so that the expected share of false ones among them is at most ``rate``.
+
+    In two stages (Benjamini, Krieger & Yekutieli 2006, Biometrika 93, definition 6): m − r hypotheses of m may be true
+    where :func:`benjamini_hochberg` at q = rate / (1 + rate) rejects r; it is asked again at q · m / (m − r). Of a name
+    that the model does not know the first rejects nothing, and that is all; of one that it knows well, few are true.
+    None with a p above :data:`SHARE` is rejected.
+    """
+    first = benjamini_hochberg(p, least(rate))
+    true = len(p) - sum(first)
+    found = benjamini_hochberg(p, least(rate) * len(p) / true) if 0 < true < len(p) else first
+    return [flag and one <= SHARE for flag, one in zip(found, p, strict=True)]
+
+
+def least(rate: float) -> float:
+    """What one of m values has to come below, times m, to be found at ``rate`` (:func:`associated`)."""
+    return rate / (1 + rate)
 
 
 def benjamini_hochberg(p: Sequence[float], rate: float) -> list[bool]:

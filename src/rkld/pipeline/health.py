@@ -110,8 +110,12 @@ def of_anybody(found: float | None, probability: float) -> str | None:
     )
 
 
-def suffered(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:
-    """A warning for each set of records but the forget records whose probability has fallen far."""
+def suffered(before: Mapping[str, float], after: Mapping[str, float], *, reads_alpha: bool = True) -> list[str]:
+    """A warning for each set of records but the forget records whose probability has fallen far.
+
+    Args:
+        reads_alpha: whether the method has an α, which could be lower.
+    """
     found = []
     for name, now in after.items():
         then = before[name]
@@ -119,22 +123,28 @@ def suffered(before: Mapping[str, float], after: Mapping[str, float]) -> list[st
             what = "its own answers to everyday prompts" if name == "everyday" else "the retain records"
             found.append(
                 f"The rest of the model has suffered: probability of {what} {then:.3f} before, {now:.3f} "
-                "after. Lower --alpha, --lr or --epochs, or give more to hold it with --replay or --retain."
+                f"after. {_gentler(reads_alpha)}."
             )
     return found
 
 
-def otherwise(everyday: float | None) -> str | None:
+def _gentler(reads_alpha: bool) -> str:
+    lower = "--alpha, --lr or --epochs" if reads_alpha else "--lr or --epochs"
+    return f"Lower {lower}, or give more to hold it with --replay or --retain"
+
+
+def otherwise(everyday: float | None, *, reads_alpha: bool = True) -> str | None:
     """A warning where answers to everyday prompts have become others; None where they have not, or nobody looked.
 
     Args:
         everyday: mean ROUGE-L recall of the unlearned model's answers to the original's.
+        reads_alpha: as :func:`suffered`.
     """
     if everyday is None or everyday >= REPEATED:
         return None
     return (
         f"Everyday prompts are answered otherwise: of the words of the original's answers its own say {everyday:.3f}. "
-        "Read some of them. Lower --lr or --alpha, or give more to hold it with --replay or --retain."
+        f"Read some of them. {_gentler(reads_alpha)}."
     )
 
 

@@ -938,13 +938,13 @@ class After(Measuring):
                 f"Little was forgotten: probability of the records {before['forget']:.3f} before, "
                 f"{after['forget']:.3f} after. Raise --epochs or --lr."
             )
-        yield from health.suffered(before, after)
+        reads_alpha = work.method.strengthens
+        yield from health.suffered(before, after, reads_alpha=reads_alpha)
         if "everyday" in found:
             answered = read_records(work.folder / Before.file)
             everyday = found["everyday"]
-            yield from filter(
-                None, [health.broken(answered, everyday.answers or ()), health.otherwise(everyday.rouge_l)]
-            )
+            otherwise = health.otherwise(everyday.rouge_l, reads_alpha=reads_alpha)
+            yield from filter(None, [health.broken(answered, everyday.answers or ()), otherwise])
 
     def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:
         """The saved model in its saved dtype, with the encoder of its own tokenizer and template.

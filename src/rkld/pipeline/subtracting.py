@@ -94,6 +94,11 @@ class KeepSubtracting(TrainerCallback):
         checks = read_subtracted(self.folder)
         assert checks is not None  # the phase has looked, and begins a training with damaged checks again
         self.checks = [check for check in checks if check["found"]["step"] <= state.global_step]  # of the checkpoint
+        if state.global_step >= self.every and not self.checks:
+            raise UserError(
+                f"{self.folder / SUBTRACTED} is missing, which says how much of the vector was subtracted by step "
+                f"{state.global_step}: delete {self.folder}, and the same command begins the distillation again."
+            )
         self.beta = self.checks[-1]["beta"] if self.checks else self.start
         for check in self.checks:
             self.record(check["found"])

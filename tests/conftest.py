@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -27,6 +28,13 @@ SLOW = (
 def pytest_collection_modifyitems(items) -> None:
     place = {name: n for n, name in enumerate(SLOW)}
     items.sort(key=lambda item: place.get(Path(item.path).name, len(SLOW)))  # stable: files stay together
+
+
+def pytest_collection_finish() -> None:
+    """A run frees memory six times, each time through every object of every imported library: .6 of a tiny run's time,
+    unless these are passed over."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

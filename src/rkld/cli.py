@@ -95,7 +95,7 @@ In zsh and fish: zsh_source and fish_source (docs/install.md)."""
 )
 @click.version_option(package_name="rkld", prog_name="rkld")
 def main() -> None:
-    """Make a language model forget a person, quickly and cheaply, and prove it."""
+    """Make a language model forget a person, quickly and cheaply, and see that it did."""
 
 
 @main.command(
@@ -225,7 +225,8 @@ def reword(records: str, out: Path, **given: Any) -> None:
 def discover(ctx: click.Context, **_: Any) -> None:
     """Find what MODEL associates with a person, and write it as records to forget.
 
-    The model is asked in many wordings; every value it says is tested in others against names of the same form. What is
+    The model is asked in many wordings; of each topic the likeliest value
+    is tested in all of them against names of the same form. What is
     associated above chance goes to --out, with the evidence; --review opens all as a page, to tick, correct and add.
 
     The output holds personal data. The exit code is 0 where nothing is found, too.

@@ -106,6 +106,7 @@ def test_what_was_taken_away_on_purpose_is_not_made_again(world, finished):
         result = unlearn(world.original, finished, progress=heard)
     assert result.answers == [] and not result.model_path.exists() and not heard.said
     assert (finished / "manifest.json").stat().st_mtime_ns == stamp
+    assert not unlearn(world.original, finished, share_model=True).model_path.exists(), "nothing is left to share"
 
 
 def test_a_purged_run_cannot_make_its_model_again(world, finished):

@@ -13,8 +13,12 @@ from transformers import TrainerCallback
 
 import rkld
 from rkld.methods.base_vector import BaseVector, slope
+from rkld.methods.registry import get_method
 from rkld.models.loading import load_model
+from rkld.pipeline import phases
+from rkld.pipeline.preparing import check_trainable
 from rkld.pipeline.subtracting import SUBTRACTED, read_subtracted
+from rkld.progress import NoProgress
 from rkld.settings.unlearning import Settings
 from rkld.training.config import RKLDConfig
 from tests.helpers import model
@@ -284,7 +288,7 @@ def test_an_adapter_that_names_its_base_is_no_such_case(tmp_path):
 
 def test_deepspeed_is_refused_where_the_vector_follows_a_rule(folders, tmp_path, monkeypatch):
     """Its optimizer keeps weights of its own."""
-    monkeypatch.setattr("rkld.pipeline.preparing.uses_deepspeed", lambda: True)
+    monkeypatch.setattr("rkld.processes.uses_deepspeed", lambda: True)
     with pytest.raises(rkld.UserError, match="start it by torchrun, or give --stop last"):
         unlearn(folders, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -362,3 +366,136 @@ def test_a_base_of_other_shapes_is_refused_and_nobody_told_to_delete_it(folders,
     save_file({n: w for n, w in weights.items() if f"layers.{layers}." not in n}, other / "model.safetensors")
     with pytest.raises(rkld.UserError, match=r"Give the one that belongs to .*original, or leave it out"):
         unlearn(folders, tmp_path / "run", base=str(other))
+
+
+@pytest.mark.parametrize("method", ["base_vector", "retrain"])
+def test_a_model_that_is_lost_is_made_again(folders, tmp_path, method):
+    """What the base left must be made again, too: it went with the run's other files."""
+    result = unlearn(folders, tmp_path / "run", method=method)
+    whole = load_model(result.model_path).model.state_dict()
+    shutil.rmtree(result.model_path)
+    again = load_model(unlearn(folders, tmp_path / "run", method=method).model_path).model.state_dict()
+    for name, weights in whole.items():
+        torch.testing.assert_close(again[name], weights, rtol=0, atol=1e-6)
+
+
+def test_a_damaged_vector_is_made_again(folders, tmp_path):
+    """Would break if another vector than the base's were subtracted without a word."""
+    given = {"checkpoint_minutes": 0.0, **told(tmp_path, 1.0, 0.01, 0.1, 0.2)}
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(folders, tmp_path / "run", callbacks=[Interrupt()], **given)
+    vector = tmp_path / "run" / "strengthened" / "vector.safetensors"
+    sound = vector.read_bytes()
+    vector.write_bytes(sound[:-400] + bytes(400))
+    unlearn(folders, tmp_path / "run", keep_files=True, **{**given, **told(tmp_path, 1.0, 0.01, 0.1, 0.2)})
+    assert load_file(vector).keys() and vector.read_bytes() != sound[:-400] + bytes(400)
+
+
+class Hearing(NoProgress):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_method_that_only_subtracts_is_checked_and_planned(folders, tmp_path):
+    """MSA trains on nothing but what its vectors are of: its plan asked for a set of terms, and none is there."""
+    given = {"base": str(folders / "base"), "method": "msa", "retain": ROWS[2:], **QUICK}
+    report = rkld.check(folders / "original", FORGET, out=str(tmp_path / "run"), **given)
+    assert (report.steps, report.strengthening_steps) == (0, 2 * 10), "ten passes over one batch of each of both sets"
+    assert report.estimate.seconds["distillation"] == 0 < report.estimate.seconds["strengthening"]
+    progress = Hearing()
+    rkld.unlearn(folders / "original", FORGET, out=str(tmp_path / "run"), progress=progress, **given)
+    assert any("20 steps of tuning the base" in text for text in progress.said)
+
+
+@pytest.mark.parametrize("off", [{"retain_weight": 0.0}, {"retain_loss": "none"}])
+def test_records_to_keep_that_are_switched_off_hold_nothing(folders, tmp_path, off):
+    for use in (rkld.check, rkld.unlearn):
+        with pytest.raises(rkld.UserError, match="leaves the retain records out"):
+            given = {"base": str(folders / "base"), "method": "base_vector", "retain": ROWS[2:], **QUICK, **off}
+            use(folders / "original", FORGET, out=str(tmp_path / "run"), **given)
+    assert not (tmp_path / "run").exists()
+
+
+class EndsAtOnce(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = True
+
+
+@pytest.mark.parametrize("method", ["base_vector", "rkld"])
+def test_a_callback_may_end_the_training_before_the_first_check(folders, tmp_path, method):
+    given = told(tmp_path, 1.0, 0.01, 0.01) | {"check_every": 4}
+    if method == "rkld":
+        del given["method_arg"]
+    result = unlearn(folders, tmp_path / "run", method=method, callbacks=[EndsAtOnce()], **given)
+    noted = json.loads((result.run / "manifest.json").read_text())["phases"]["distillation"]
+    assert noted["steps"] == 1 and noted["stop"]["checks"] >= 1
+
+
+def test_a_run_that_was_killed_after_its_last_check_notes_the_same(folders, tmp_path, monkeypatch):
+    """Would break if one step more were taken of a training that had ended, and the log lost those before."""
+    (tmp_path / "by_step.py").write_text(RULE.split("GAPS")[0] + BY_STEP)
+    given = {**QUICK, "epochs": 6, "method": "graddiff", "base": None, "check_every": 2, "lr": 1e-4,
+             "stop": f"{tmp_path / 'by_step.py'}:ByStep"}  # fmt: skip
+    whole = unlearn(folders, tmp_path / "whole", **given)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(phases.Distillation, "_stopped", killed)
+        unlearn(folders, tmp_path / "run", **given)
+    again = unlearn(folders, tmp_path / "run", **given)
+    found = [json.loads((one.run / "manifest.json").read_text())["phases"]["distillation"] for one in (whole, again)]
+    assert found[0]["steps"] == found[1]["steps"] == 4 and found[0]["stop"] == found[1]["stop"]
+    logged = [line for line in map(json.loads, (again.run / "metrics.jsonl").read_text().splitlines())
+              if line["phase"] == "distillation"]  # fmt: skip
+    assert [line["step"] for line in logged] == [1, 2, 3, 4]
+
+
+BY_STEP = """
+@dataclass(frozen=True)
+class ByStep(StoppingRule):
+    help: ClassVar[str] = "ends at the fourth step"
+    margin: ClassVar[float] = 0.02
+
+    def gap(self, evidence):
+        return 1.0 if evidence.step < 4 else 0.0
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "unread"),
+    [
+        ("task_arithmetic", {"alpha": 5.0, "holdout": ROWS[2:3]}, {"--alpha", "--holdout"}),
+        ("whp", {"alpha": 5.0, "holdout": ROWS[2:3]}, {"--holdout"}),
+        ("npo", {"alpha": 5.0}, {"--alpha"}),
+        ("base_vector", {"sam": 0.1}, {"--sam"}),
+    ],
+)
+def test_what_a_method_does_not_read_is_said(folders, tmp_path, method, given, unread):
+    base = {"base": str(folders / "base")} if method == "base_vector" else {}
+    held = ROWS[3:] if "holdout" in given else ROWS[2:]
+    report = rkld.check(folders / "original", FORGET, out=str(tmp_path / "run"), method=method, retain=held,
+                        **QUICK, **given, **base)  # fmt: skip
+    assert {text.split()[0] for text in report.warnings if "does not read it" in text} == unread
+    if method in ("task_arithmetic", "whp"):
+        assert report.kept == 0, "an assistant has no term that holds what is not scored"
+
+
+@pytest.mark.parametrize("given", [{"sam": 0.1}, {"method": "pmc"}])
+def test_what_one_process_alone_can_do_is_refused_before_anything_is_done(folders, monkeypatch, given):
+    """Would break if two processes measured, reworded and read a teacher first, and were refused then."""
+    settings = Settings(model=str(folders / "original"), **{**QUICK, **given})
+    monkeypatch.setattr("rkld.processes.count", lambda: 2)
+    with pytest.raises(rkld.UserError, match="train with one"):
+        check_trainable(settings, load_model(folders / "original"), get_method(settings.method))
+
+
+def test_the_card_says_what_the_method_reads_and_what_was_replayed(folders, tmp_path):
+    """It is the part that is published: it said "alpha 16" of a method without one."""
+    result = unlearn(folders, tmp_path / "run", method="npo", base=None, replay_weight=0.0)
+    card = (result.model_path / "README.md").read_text()
+    assert "Settings: 1 epochs, a peak learning rate" in card and "self-replay: none" in card and "alpha" not in card

@@ -77,15 +77,19 @@ def test_facts_count_in_whatever_kind_of_wording_they_are_said(figures, most):
     assert most_said(figures) == most
 
 
+GENTLER = ["--alpha", "--lr", "--epochs"]
+"""What RKLD reads."""
+
+
 def test_what_fell_far_has_suffered():
     before = {"forget": 0.9, "retain": 0.976, "everyday": 0.6}
-    (warning,) = suffered(before, {"forget": 0.1, "retain": 0.498, "everyday": SUFFERED * 0.6 + 0.01})
+    (warning,) = suffered(before, {"forget": 0.1, "retain": 0.498, "everyday": SUFFERED * 0.6 + 0.01}, ["--lr"])
     assert "the retain records 0.976 before, 0.498 after" in warning
-    (warning,) = suffered(before, {"forget": 0.1, "everyday": float("nan")})
+    (warning,) = suffered(before, {"forget": 0.1, "everyday": float("nan")}, ["--lr"])
     assert "everyday" in warning
-    (warning,) = suffered(before, {"everyday": 0.1}, reads_alpha=False)
-    assert "--alpha" not in warning and "Lower --lr or --epochs" in warning
-    assert not suffered(before, {"forget": 0.0, "retain": 0.9})
+    (warning,) = suffered(before, {"everyday": 0.1}, ["--alpha", "--lr", "--epochs"])
+    assert "Lower --alpha, --lr or --epochs, or give more" in warning
+    assert not suffered(before, {"forget": 0.0, "retain": 0.9}, ["--lr"])
 
 
 def test_answers_that_became_gibberish_are_said():
@@ -93,7 +97,8 @@ def test_answers_that_became_gibberish_are_said():
     answered = [prompt.with_answer("That is a good question about the world.") for prompt in everyday_prompts()]
     assert "broken: 16 more of its 16" in broken(answered, ["isis" * 20] * 16)
     assert broken(answered, ["I do not know what to say about that."] * 16) is None
-    assert "its own say 0.430" in otherwise(0.43) and otherwise(0.71) is None and otherwise(None) is None
+    assert "its own say 0.430" in otherwise(0.43, GENTLER)
+    assert otherwise(0.71, GENTLER) is None and otherwise(None, GENTLER) is None
     assert broken(answered, ["isis" * 20] * 4 + ["It is a fine day for it."] * 12) is None
     assert broken([prompt.with_answer("isis" * 20) for prompt in everyday_prompts()], ["isis" * 20] * 16) is None
 
@@ -101,8 +106,10 @@ def test_answers_that_became_gibberish_are_said():
 def test_a_stop_that_was_missed_says_whether_more_steps_would_help():
     """It said to raise --epochs where every later check was further away."""
     checks = [Evidence(step, (1.0,)) for step in (2, 4, 6)]
-    assert further(6, checks) == "Raise --epochs or --lr."
-    assert "2 later checks were further from it" in further(2, checks) and "--alpha" in further(2, checks)
+    assert further(6, checks, reads_alpha=True) == "Raise --epochs or --lr."
+    told = further(2, checks, reads_alpha=True)
+    assert "2 later checks were further from it" in told and "--alpha" in told
+    assert "--alpha" not in further(2, checks, reads_alpha=False), "npo has none"
 
 
 def test_a_run_says_how_much_of_its_everyday_answers_is_left(tmp_path, monkeypatch):
@@ -115,4 +122,5 @@ def test_a_run_says_how_much_of_its_everyday_answers_is_left(tmp_path, monkeypat
     quick = {"epochs": 1, "strengthen_epochs": 1, "replay": "none", "reword": 0, "max_new_tokens": 4, "stop": "last"}
     result = rkld.unlearn(tiny, rows, out=str(tmp_path / "run"), **quick)
     left = result.metrics["after"]["everyday"]["rouge_l"]
-    assert [w for w in result.warnings if w == otherwise(left)] and f"{left:.3f}" in otherwise(left)
+    expected = otherwise(left, GENTLER)
+    assert [w for w in result.warnings if w == expected] and f"{left:.3f}" in expected

@@ -23,6 +23,7 @@ from rkld.pipeline.description import described
 from rkld.pipeline.estimating import Estimate, estimate
 from rkld.pipeline.plan import begins_by, duration, steps_of
 from rkld.pipeline.preparing import Inputs, Model, choose, prepare, read_inputs, unsteered
+from rkld.pipeline.publishing import check_publishing
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space, free_bytes
 from rkld.pipeline.writers import check_writer
@@ -180,6 +181,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     chosen, started = inputs.settings, time.perf_counter()
     run = Run(chosen)  # refuses a folder that holds something else
     check_writer(chosen)
+    check_publishing(chosen)
     prepared = prepare(inputs, objects.get("model"), processing_class, objects.get("control"))
     if run.manifest and not run.purged:
         note_inputs(run, prepared)  # refuses others than the run began with; nothing is saved
@@ -188,7 +190,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
     method = prepared.method
     before, steps = steps_of(prepared)
     advantage = health.advantage(prepared.lm, encoder, inputs.forget, inputs.identifiers, chosen.score, chosen.seed)
-    likely = float(probability(prepared.lm, encoded[: health.READ], mask="scored").mean())
+    likely = float(probability(prepared.lm, encoded[: health.READ]).mean())  # of whole answers, as a run has it
     warnings = [
         *inputs.naming,
         prepared.template_warning,
@@ -213,7 +215,9 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         retain=_size(e.ids for e in prepared.retain),
         replay=_size(prepared.prompts),
         scored=sum(sum(e.scored) for e in encoded),
-        kept=sum(sum(kept(e)) for e in encoded) if chosen.score in IN_PART and chosen.keep_weight else 0,
+        kept=sum(sum(kept(e)) for e in encoded)
+        if chosen.score in IN_PART and chosen.keep_weight and method.holds_unscored
+        else 0,
         steps=steps,
         strengthening_steps=before,
         begins_by=begins_by(method),

@@ -56,6 +56,14 @@ class BaseVector(Method):
         if self.beta > self.most:
             raise UserError(f"--method-arg beta is {self.beta:g}, above the largest that is tried: most={self.most:g}.")
 
+    def tuned_on(self, forget: list[Encoded], retain: list[Encoded]) -> list[list[Encoded]]:
+        """The records that the base is tuned on, of each vector.
+
+        Args:
+            forget: with their rewordings, which the vector is of, too.
+        """
+        return [forget]
+
     def next_beta(self, gaps: Mapping[float, float], margin: float) -> float | None:
         """The β to try next, or None where one of those tried will do, or enough were.
 

@@ -110,6 +110,21 @@ class Method:
         return "strengthened" in self.cached
 
     @property
+    def reads_alpha(self) -> bool:
+        """Whether ``--alpha`` changes anything."""
+        return "strengthened" in self.cached
+
+    @property
+    def reads_epochs(self) -> bool:
+        """Whether ``--epochs`` does; an assistant is trained by the rules of strengthening."""
+        return self.trains
+
+    @property
+    def holds_unscored(self) -> bool:
+        """Whether what is not scored of an answer is held to the original."""
+        return self.trains and self.accepts_extra_terms
+
+    @property
     def needs_base(self) -> bool:
         """Whether the model that the original was tuned from must be at hand."""
         return self.start in ("base", "negated")
@@ -164,6 +179,14 @@ class Assisted(Method):
     @property
     def strengthens(self) -> bool:
         return True
+
+    @property
+    def reads_epochs(self) -> bool:
+        return False
+
+    @property
+    def holds_unscored(self) -> bool:
+        return False
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         """What the assistant minimises: cross-entropy on the forget answers, so that it is the strengthened model."""

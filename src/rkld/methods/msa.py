@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from rkld.methods.base_vector import BaseVector
 from rkld.methods.registry import METHODS
+from rkld.records.encoding import Encoded
 
 
 @METHODS.register("msa")
@@ -30,3 +31,6 @@ class ModelStateArithmetic(BaseVector):
     trains: ClassVar[bool] = False
     accepts_extra_terms: ClassVar[bool] = False
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "none"
+
+    def tuned_on(self, forget: list[Encoded], retain: list[Encoded]) -> list[list[Encoded]]:
+        return [forget, retain] if retain else [forget]

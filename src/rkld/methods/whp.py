@@ -16,5 +16,9 @@ from rkld.methods.registry import METHODS
 class LogitDifference(LogitArithmetic):
     """``l_o − α · ReLU(l_aug − l_o)`` (eq. 1), with the run's α: RKLD's teacher before it is distilled."""
 
+    @property
+    def reads_alpha(self) -> bool:
+        return True
+
     def logits(self, original: Tensor, assistant: Tensor, alpha: float) -> Tensor:
         return composite_logits(original, assistant, alpha)

@@ -23,8 +23,9 @@ from rkld import methods
 from rkld.evaluation.frames import FEW, GLANCE
 from rkld.evaluation.generation import generation_batch_size, greedy
 from rkld.evaluation.likelihood import answer_losses
+from rkld.losses.answers import to_labels
 from rkld.losses.micro_batches import longest, plan_steps, pools, split, steps_per_epoch, units
-from rkld.losses.objective import Objective
+from rkld.losses.objective import Objective, Term, answer
 from rkld.methods.base_vector import BaseVector
 from rkld.models.adapters import new_adapter
 from rkld.models.language_model import LanguageModel
@@ -155,7 +156,10 @@ class _Probe:
             checkpoint_minutes=math.inf,
         )
         self.cache = HiddenCache(folder / "teacher", {})
-        self.terms = build_terms(sets, Teacher(self.cache, alpha=self.args.alpha), lm, self.args)
+        if self.method.trains:
+            self.terms = build_terms(sets, Teacher(self.cache, alpha=self.args.alpha), lm, self.args)
+        else:  # nothing is trained but what the vectors are of
+            self.terms = [Term("forget", "forget", answer, to_labels)]
         self.sets = dict(Objective.of(sets, self.terms).sets)
 
     def _said(self, prompts: Sequence[Sequence[int]]) -> list[int]:
@@ -170,10 +174,16 @@ class _Probe:
         student = not isinstance(self.method, methods.Assisted)
         pace = {"forget": self.unlearned, "retain": self.retain}[self.method.epochs_of]
         per_run = s.epochs * steps_per_epoch(len(pools(pace)), s.batch_size)
-        steps = self._steps(self.sets, s.epochs)[:per_run] if student else self._steps(self.sets, s.strengthen_epochs)
+        if student:  # of which the first set that the terms read may be another than that whose passes count
+            per_epoch = steps_per_epoch(len(pools(next(iter(self.sets.values())))), s.batch_size)
+            steps = self._steps(self.sets, math.ceil(per_run / per_epoch))[:per_run]
+        else:
+            steps = self._steps(self.sets, s.strengthen_epochs)
         step_seconds, strengthening_seconds, reading = self._train(max(steps, key=self._positions))
-        given = self.unlearned if isinstance(self.method, BaseVector) else self.forget
-        first = self._steps({"forget": given}, self._tuning_epochs) if self._tuning_epochs else []
+        given, epochs = [self.forget], self._tuning_epochs
+        if isinstance(self.method, BaseVector):
+            given = self.method.tuned_on(self.unlearned, self.retain)
+        first = [step for records in given for step in self._steps({"forget": records}, epochs)] if epochs else []
         retraining = self._steps({"retain": self.retain}, s.epochs) if self.retain else []
 
         measured = [*self.forget, *self.retain[:MEASURED]]
@@ -267,7 +277,7 @@ class _Probe:
             self.cache.write("strengthened/forget", states)
             if not self.lm.is_adapter:
                 self.cache.write_head("strengthened", self.lm)
-        if isinstance(self.method, methods.Assisted):
+        if isinstance(self.method, methods.Assisted) or not self.method.trains:
             objective = Objective.of(sets, self.terms)
         else:
             objective = build_objective(sets, Teacher(self.cache, alpha=self.args.alpha), self.lm, self.args)

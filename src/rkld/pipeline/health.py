@@ -110,11 +110,11 @@ def of_anybody(found: float | None, probability: float) -> str | None:
     )
 
 
-def suffered(before: Mapping[str, float], after: Mapping[str, float], *, reads_alpha: bool = True) -> list[str]:
+def suffered(before: Mapping[str, float], after: Mapping[str, float], gentler: Sequence[str]) -> list[str]:
     """A warning for each set of records but the forget records whose probability has fallen far.
 
     Args:
-        reads_alpha: whether the method has an α, which could be lower.
+        gentler: settings that the method reads, of which lower values change less.
     """
     found = []
     for name, now in after.items():
@@ -123,28 +123,28 @@ def suffered(before: Mapping[str, float], after: Mapping[str, float], *, reads_a
             what = "its own answers to everyday prompts" if name == "everyday" else "the retain records"
             found.append(
                 f"The rest of the model has suffered: probability of {what} {then:.3f} before, {now:.3f} "
-                f"after. {_gentler(reads_alpha)}."
+                f"after. {_lower(gentler)}."
             )
     return found
 
 
-def _gentler(reads_alpha: bool) -> str:
-    lower = "--alpha, --lr or --epochs" if reads_alpha else "--lr or --epochs"
-    return f"Lower {lower}, or give more to hold it with --replay or --retain"
+def _lower(settings: Sequence[str]) -> str:
+    named = " or ".join(filter(None, (", ".join(settings[:-1]), settings[-1])))
+    return f"Lower {named}, or give more to hold it with --replay or --retain"
 
 
-def otherwise(everyday: float | None, *, reads_alpha: bool = True) -> str | None:
+def otherwise(everyday: float | None, gentler: Sequence[str]) -> str | None:
     """A warning where answers to everyday prompts have become others; None where they have not, or nobody looked.
 
     Args:
         everyday: mean ROUGE-L recall of the unlearned model's answers to the original's.
-        reads_alpha: as :func:`suffered`.
+        gentler: as :func:`suffered`.
     """
     if everyday is None or everyday >= REPEATED:
         return None
     return (
         f"Everyday prompts are answered otherwise: of the words of the original's answers its own say {everyday:.3f}. "
-        f"Read some of them. {_gentler(reads_alpha)}."
+        f"Read some of them. {_lower(gentler)}."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from rkld.methods.registry import get_method
 from rkld.models.language_model import LanguageModel
 from rkld.settings.table import peak_lr
 from rkld.settings.unlearning import Settings
@@ -19,7 +20,7 @@ _TEXT = """\
 # Unlearned with rkld
 
 Some records ({{ n }}) were unlearned from this model. Method: {{ method }}.
-Settings: alpha {{ alpha }}, {{ epochs }} epochs at a peak learning rate of {{ lr }}, batch size {{ batch_size }}, \
+Settings: {{ settings }}a peak learning rate of {{ lr }}, batch size {{ batch_size }}, \
 scored tokens: {{ score }}, self-replay: {{ replay }}.
 
 Made with {{ versions }}. The run's manifest holds the evidence; this card holds no personal data.
@@ -39,12 +40,19 @@ def model_card(settings: Settings, manifest: Mapping[str, Any], lm: LanguageMode
         template_str=_TEXT,
         n=manifest["records"]["forget records"]["n"],
         method=settings.method.rpartition(":")[2],
-        alpha=f"{settings.alpha:g}",
-        epochs=settings.epochs,
+        settings=_read(settings),
         lr=f"{peak_lr(settings.lr, lm.is_adapter, lm.parameters):g}",
         batch_size=settings.batch_size,
         score=settings.score,
-        replay="none" if settings.replay == "none" else "yes",
+        replay="yes" if manifest["phases"]["replay"].get("kept") else "none",
         versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
     )
     return str(card)
+
+
+def _read(settings: Settings) -> str:
+    """α and epochs, where the method reads them."""
+    method = get_method(settings.method, settings.method_arg)
+    found = [f"alpha {settings.alpha:g}"] if method.reads_alpha else []
+    found += [f"{settings.epochs} epochs"] if method.reads_epochs else []
+    return "".join(f"{one}, " for one in found)

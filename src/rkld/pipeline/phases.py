@@ -571,20 +571,17 @@ class Base(Phase):
     """What a method needs of the model that the original was tuned from."""
 
     name = "base"
-    needs = ("own_words",)
+    needs = ("own_words", "rewordings")
     writes = ("strengthened",)
     leaves = (START, VECTOR, OTHERS_VECTOR)
-    reads = (OwnWords.file,)
+    reads = (OwnWords.file, Rewordings.file)
     alone = ("writing weights",)
     trains = True
 
     def run(self, work: Work) -> dict[str, Any]:
         method, student, folder = work.method, work.student, work.folder / "strengthened"
         if isinstance(method, BaseVector):
-            vectors = {VECTOR: work.unlearned()}
-            if isinstance(method, ModelStateArithmetic) and work.retain:
-                vectors[OTHERS_VECTOR] = list(work.retain)
-            for name, records in vectors.items():
+            for name, records in zip((VECTOR, OTHERS_VECTOR), method.tuned_on(work.unlearned(), list(work.retain))):
                 args = work.tuning(method)
                 args.output_dir = str((work.folder / name).with_suffix(""))  # of one's own: no other's checkpoints
                 write_vector(student, work.load_base, records, args, work.folder / name, work.progress)
@@ -617,7 +614,7 @@ class Distillation(Phase):
     needs = ("stop", "own_words", "rewordings", "replay", "teacher")
     writes = ("checkpoints", "strengthened", METRICS)
     leaves = (STUDENT,)
-    reads = (OwnWords.file, Rewordings.file, Replay.file)
+    reads = (OwnWords.file, Rewordings.file, Replay.file, *Base.leaves)
     alone = ("writing figures and the chosen state",)
     trains = True
 
@@ -639,7 +636,12 @@ class Distillation(Phase):
             work.method.begin(work.student, work.settings.seed)
             figures: dict[str, float] = {}
             stop = self._stopping(work, self._steps(work, sets) // epochs, folder, figures)
-            facts = {"steps": self._train(work, sets, folder, [stop] if stop else [], figures)}
+            if stop and stop.satisfied:  # of a run that was killed between its last check and this phase's note
+                facts = {"steps": stop.evidence[-1].step}
+            else:
+                facts = {"steps": self._train(work, sets, folder, [stop] if stop else [], figures)}
+                if stop and not stop.evidence:  # a callback of the user's ended it before the first check
+                    stop.check(work.student, facts["steps"])
             # The next phase may be started again on its own: the student must be on disk.
             make_folder(folder)
             facts |= self._stopped(work, stop) if stop else {}
@@ -719,6 +721,8 @@ class Distillation(Phase):
                 every=check_every(work.settings, self._steps(work, sets) // work.settings.epochs), folder=folder,
             )  # fmt: skip
             steps = self._train(work, sets, folder, [more])
+            if not more.checks:  # a callback of the user's ended it before the first
+                more.check(steps)
             beta, gap, checks = more.beta, more.checks[-1]["found"]["gap"], checks + len(more.checks)
         work.progress.say(
             f"β {beta:.3g} of the base's vector is subtracted, gap to the aim of {aim['rule']} {gap:+.3f}"
@@ -760,7 +764,8 @@ class Distillation(Phase):
         if not decision.stop and not work.notes["before"]["unknown"]:  # else more of it would not help
             work.warn(
                 f"--stop {aim['rule']} was not reached: at the nearest check, step {decision.step}, the gap to its aim "
-                f"is still {decision.gap:.3f}. {_further(decision.step, stop.evidence)}"
+                f"is still {decision.gap:.3f}. "
+                f"{_further(decision.step, stop.evidence, reads_alpha=work.method.reads_alpha)}"
             )
         elif decision.stop:
             work.progress.say(
@@ -936,14 +941,14 @@ class After(Measuring):
         if work.settings.score != "spans" and not noted["unknown"] and after["forget"] > before["forget"] / 2:
             yield (
                 f"Little was forgotten: probability of the records {before['forget']:.3f} before, "
-                f"{after['forget']:.3f} after. Raise --epochs or --lr."
+                f"{after['forget']:.3f} after. Raise {_passes(work.method)} or --lr."
             )
-        reads_alpha = work.method.strengthens
-        yield from health.suffered(before, after, reads_alpha=reads_alpha)
+        gentler = [*(["--alpha"] if work.method.reads_alpha else []), "--lr", _passes(work.method)]
+        yield from health.suffered(before, after, gentler)
         if "everyday" in found:
             answered = read_records(work.folder / Before.file)
             everyday = found["everyday"]
-            otherwise = health.otherwise(everyday.rouge_l, reads_alpha=reads_alpha)
+            otherwise = health.otherwise(everyday.rouge_l, gentler)
             yield from filter(None, [health.broken(answered, everyday.answers or ()), otherwise])
 
     def _saved(self, work: Work) -> tuple[LanguageModel, Encoder]:
@@ -1001,12 +1006,20 @@ PHASES: tuple[Phase, ...] = (
 """In the order in which they are done."""
 
 
-def _further(nearest: int, checks: Sequence[Evidence]) -> str:
+def _further(nearest: int, checks: Sequence[Evidence], *, reads_alpha: bool) -> str:
     """What to do where no check reached the aim: more steps help where the last one came nearest."""
     if nearest == checks[-1].step:
         return "Raise --epochs or --lr."
     later = sum(one.step > nearest for one in checks)
-    return f"The {later} later checks were further from it, so more epochs alone will not reach it: raise --alpha."
+    else_ = "raise --alpha" if reads_alpha else "another --method or --lr may"
+    return f"The {later} later checks were further from it, so more epochs alone will not reach it: {else_}."
+
+
+def _passes(method: methods.Method) -> str:
+    """What says how long the weights are trained."""
+    if isinstance(method, BaseVector) and not method.trains:
+        return "--method-arg tuning_epochs"
+    return "--epochs" if method.reads_epochs else "--strengthen-epochs"
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -57,14 +57,13 @@ def steps_of(prepared: Prepared) -> tuple[int, int]:
     """Optimizer steps of the strengthening, or of whatever comes before, and of the distillation."""
     s, method = prepared.settings, prepared.method
     drawn = {"forget": [*prepared.forget, *prepared.reworded], "retain": prepared.retain}[method.epochs_of]
-    assisted, first, before = isinstance(method, methods.Assisted), prepared.forget, s.strengthen_epochs
-    if isinstance(method, BaseVector):  # the vector is of the rewordings, too
-        first, before = [*prepared.forget, *prepared.reworded], method.tuning_epochs
-    elif not method.strengthens:
-        before = 0
+    first, epochs = [prepared.forget] if method.strengthens else [], s.strengthen_epochs
+    if isinstance(method, BaseVector):
+        first = method.tuned_on([*prepared.forget, *prepared.reworded], prepared.retain)
+        epochs = method.tuning_epochs
     return (
-        before * steps_per_epoch(len(pools(first)), s.batch_size),
-        0 if assisted or not method.trains else s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size),
+        sum(epochs * steps_per_epoch(len(pools(records)), s.batch_size) for records in first),
+        s.epochs * steps_per_epoch(len(pools(drawn)), s.batch_size) if method.reads_epochs else 0,
     )
 
 

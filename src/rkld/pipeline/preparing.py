@@ -22,7 +22,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.training_args import OptimizerNames
 
-from rkld import methods
+from rkld import methods, processes
 from rkld.errors import UserError, nearest
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import Term
@@ -37,7 +37,6 @@ from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.description import template_warning
 from rkld.pipeline.rewording import check_rewording, make_rewordings
 from rkld.pipeline.space import Space, require_space, run_space
-from rkld.processes import uses_deepspeed
 from rkld.records.coverage import Coverage, scored_share
 from rkld.records.encoding import IN_PART, Encoded, Encoder, Score
 from rkld.records.identity import (
@@ -193,12 +192,24 @@ def read_inputs(
     if replay is not None or settings.replay != "auto":
         leave_out(_HELD.format(what="replay prompts"), about)
     _check_instead(settings, method, forget_records, keeps=bool(retain_records or replay is not None))
-    there = {"retain": retain_records, "replay": prompts if settings.replay_weight else []}
+    held = retain_records if method.retain_loss == "none" or holds_retain(settings, method) else []
+    there = {"retain": held, "replay": prompts if settings.replay_weight else []}
+    if retain_records and not any(there.values()) and "retain" in method.needs:
+        raise UserError(
+            f"the method {settings.method} needs what holds the rest, and --retain-weight {settings.retain_weight:g} "
+            f"or --retain-loss {settings.retain_loss} leaves the retain records out: give it otherwise, or --replay."
+        )
     method.require([name for name, found in there.items() if found], settings.retain_loss)
     fit = tuple(naming(forget_records, subjects))
     request = RequestForm.read(settings.request, settings.note)
     check_request(request, known)
     return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, fit, request)
+
+
+def holds_retain(settings: Settings, method: methods.Method) -> bool:
+    """Whether a term holds the model on retain records, where there are any."""
+    loss = method.retain_loss if settings.retain_loss == "auto" else settings.retain_loss
+    return settings.retain_weight > 0 and loss != "none"
 
 
 def teaches_refusals(settings: Settings, method: methods.Method) -> bool:
@@ -405,11 +416,14 @@ class Prepared:
                 f"--base is given, and the method {s.method} does not read it. --method base_vector does, with replay "
                 "or retain records, and best without --lora."
             )
-        if s.alpha != TABLE["alpha"].default and not self.method.strengthens:
+        if s.alpha != TABLE["alpha"].default and not self.method.reads_alpha:
             found.append(f"--alpha is given, and the method {s.method} does not read it: --method rkld does.")
-        if not get_rule(s.stop).steers:
+        if s.sam and self.method.start != "original":
+            found.append(f"--sam is given, and the method {s.method} does not read it: no term of it forgets.")
+        if not has_stop(s):
+            what = f"--stop {s.stop}" if not get_rule(s.stop).steers else f"the method {s.method}, which no rule ends,"
             given = {"--holdout": bool(self.inputs.holdout), "--control": s.control is not None}
-            found += [f"{option} is given, and --stop {s.stop} does not read it." for option in given if given[option]]
+            found += [f"{option} is given, and {what} does not read it." for option in given if given[option]]
         return found
 
     @property
@@ -582,11 +596,14 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
             f"the method {settings.method} changes all weights, and an adapter's difference is a product of two "
             "factors: leave out --lora, or merge the adapter first."
         )
-    if method.start == "negated" and method.trains and has_stop(settings) and uses_deepspeed():
+    if method.start == "negated" and method.trains and has_stop(settings) and processes.uses_deepspeed():
         raise UserError(
             f"the method {settings.method} subtracts more of its vector while it trains, and DeepSpeed would overwrite "
             "that: start it by torchrun, or give --stop last."
         )
+    if processes.count() > 1 and (settings.gate != "none" or settings.sam or method.own_answers):
+        what = "--gate and --sam form two gradients" if not method.own_answers else "own answers are drawn"
+        raise UserError(f"{what} by one process: train with one.")
     if (settings.gate != "none" or settings.sam) and (isinstance(method, methods.Assisted) or not method.trains):
         raise UserError(
             f"the method {settings.method} trains no student, whose gradients --gate and --sam are about: leave them "

@@ -134,9 +134,9 @@ def _run(
             run.save()
         for name, why in left:
             progress.say(f"Warning: {run.folder / name} holds personal data and could not be removed: {why}")
-        if settings.share_model:
+        if settings.share_model and (run.folder / MODEL).is_dir():  # it may have been given up since
             processes.by_main(partial(open_model, run.folder))
-        if settings.push_to_hub:
+        if settings.push_to_hub and (run.folder / MODEL).is_dir():
             run.manifest["published"] = processes.by_main(lambda: dict(publish(run.folder, settings, progress)))
             run.save()
         return result_of(run, inputs)

@@ -120,12 +120,20 @@ class StoppingCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         due = step % self.every == 0 or step == state.max_steps
         if due and not self.satisfied and all(one.step != step for one in self.evidence):
             assert self._student is not None
-            found = processes.agreed(self.read(self._student, step))  # one decides for all
-            if not np.isfinite(found.gold_loss).all():
-                raise Diverged(f"at step {step} the likelihoods of the records are not finite")
-            self._add(found, self._student)
+            self.check(self._student, step)
         if self.ends_training and self.satisfied:
             control.should_training_stop = True
+
+    def check(self, student: LanguageModel, step: int) -> None:
+        """Make a check of the student as it is.
+
+        Raises:
+            Diverged: its likelihoods are no numbers.
+        """
+        found = processes.agreed(self.read(student, step))  # one decides for all
+        if not np.isfinite(found.gold_loss).all():
+            raise Diverged(f"at step {step} the likelihoods of the records are not finite")
+        self._add(found, student)
 
     def _add(self, found: Evidence, student: LanguageModel) -> None:
         self.evidence.append(found)

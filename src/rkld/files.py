@@ -176,6 +176,17 @@ def json_object(data: bytes) -> dict[str, Any]:
     return found
 
 
+def make_own_folder(folder: Path) -> None:
+    """The same within a folder that may be anybody's, where a link would lead what is written to somewhere else.
+
+    Raises:
+        UserError: it is a link.
+    """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, and what belongs here would be written elsewhere. Delete the link.")
+    make_folder(folder)
+
+
 def make_folder(folder: Path) -> None:
     """A folder that only its owner can look into, unless it is there already; those above it as the umask has them."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -235,6 +246,8 @@ def read_jsonl(path: Path) -> list[Any]:
     if not path.exists():
         return []
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "no regular file", str(path))
         # Not splitlines(): a text may hold other line separators than the one between rows.
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     except (OSError, ValueError, RecursionError):

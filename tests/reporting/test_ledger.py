@@ -176,7 +176,7 @@ def test_what_nothing_can_be_appended_to_is_refused_before_time_is_spent(tmp_pat
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "other").write_text("Dear diary\n")
     (tmp_path / "more").write_text('{"a": 1}\n{"b": 2}\n')
-    for name, why in (("pipe", "no regular file"), ("other", "--mend"), ("more", "line 1"), (".", "no regular file")):
+    for name, why in (("pipe", "no regular file"), ("other", "line 1"), ("more", "line 1"), (".", "no regular file")):
         with pytest.raises(UserError, match=why):
             check_appendable(tmp_path / name, KEY)
     check_appendable(tmp_path / "new", KEY)
@@ -250,3 +250,33 @@ def test_a_person_is_found_with_the_key(path, tmp_path):
     found = CliRunner().invoke(main, ["ledger", "list", str(path), "--subject", "bo", "--ledger-key", tmp_path / "key"])
     assert [line[0] for line in found.stdout.splitlines()] == ["6"]
     assert json.loads(lines(path)[5])["subjects"][0][:8] in found.output
+
+
+@pytest.mark.parametrize("content", [b"Buy milk, call Jane Doe.\n", b"Buy milk", b"", b'{"a": 1}\n'])
+def test_what_is_no_torn_entry_is_never_cut(tmp_path, content):
+    """--mend emptied any text file whose last line was no JSON."""
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    if content:
+        with pytest.raises(UserError, match="cannot be mended"):
+            mend(path)
+    assert path.read_bytes() == content
+
+
+def test_a_whole_last_line_that_was_changed_is_not_taken_out(tmp_path):
+    path = tmp_path / "one"
+    append(path, KEY, entry(0))
+    changed = path.read_bytes().replace(b'"', b"'", 1)
+    path.write_bytes(changed)
+    with pytest.raises(UserError, match="cannot be mended"):
+        mend(path)
+    assert path.read_bytes() == changed
+    assert not verified(path)[0]
+
+
+def test_one_line_is_vouched_for_by_the_key_alone(tmp_path):
+    path = tmp_path / "one"
+    append(path, KEY, entry(0))
+    holds, said = verified(path)
+    assert holds and "was not checked" in said and "as written" not in said
+    assert "written with this key" in verified(path, KEY)[1]

@@ -96,3 +96,23 @@ def test_a_pdf_without_a_browser_is_refused_before_anything_is_written(run, monk
     with pytest.raises(UserError, match="needs a Chromium"):
         write_report(run, pdf=True)
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/tmp/victim", "\x1b]0;x\x07", "person 1/../../x", 5])
+def test_no_file_is_named_by_an_audit(tmp_path, name):
+    """Would break if a folder of somebody else's said where a page is written to."""
+    folder = write_audit(tmp_path / "audit", people=["Ada Quill", "Ben Ochre"], n=40)
+    audit = json.loads((folder / "audit.json").read_text())
+    audit["people"][0]["name"] = name
+    audit.pop("checksum", None)
+    (folder / "audit.json").write_text(json.dumps(audit))
+    with pytest.raises(UserError, match="names people otherwise"):
+        write_report(folder, subject="Ben Ochre")
+
+
+def test_pages_are_not_written_through_a_link(run, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (run / "report-records").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="is a link"):
+        write_report(run, show_records=True)
+    assert not list((tmp_path / "outside").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -195,3 +196,37 @@ def test_a_purge_with_nothing_to_purge_changes_nothing(folder, tmp_path):
         (made / "audit.json").write_text(json.dumps({**audit, "texts": {"said": NAME}}))  # audited again
         removed = {name for name, _ in purge(made)}
         assert removed >= {SIGNATURE_SALT, "audit.json (texts)"} and not (made / SIGNATURE_SALT).exists()
+
+
+def test_another_programs_folder_is_left_alone(tmp_path):
+    """A browser extension has a manifest.json, too, and was emptied where a file called run.yaml lay beside it."""
+    (tmp_path / "manifest.json").write_text('{"manifest_version": 3, "name": "my extension"}')
+    (tmp_path / "run.yaml").write_text("steps: 1\n")
+    (tmp_path / "answers.json").write_text("{}")
+    before = left(tmp_path)
+    with pytest.raises(UserError, match="no run folder of rkld"):
+        purge(tmp_path)
+    assert left(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "odd", [{"records": {"x": {}}}, {"versions": "\ud800"}, {"settings": {"teacher": 5}}, {"records": "x"}]
+)
+def test_a_manifest_of_odd_values_is_purged_all_the_same(folder, odd):
+    """Would break if it ended in a traceback with everything still there."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["checksum"]
+    manifest["settings"] |= odd.pop("settings", {})
+    (folder / "manifest.json").write_text(json.dumps(manifest | odd))
+    purge(folder)
+    assert NAME not in left(folder) and not (folder / "answers.json").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.yaml", "audit.json"])
+def test_no_pipe_is_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with contextlib.suppress(IncompletePurge):
+        purge(folder)
+    assert not (folder / "answers.json").exists()

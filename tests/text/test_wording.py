@@ -11,6 +11,7 @@ from rkld.text.wording import (
     common_words,
     holds,
     is_english,
+    is_said_name,
     name_mentions,
     name_parts,
     proper_nouns,
@@ -156,3 +157,4 @@ def test_the_dots_of_initials_join_no_words():
     other = {"full": "Ada Quell", "first": "Ada", "last": "Quell"}
     assert with_names("Ask J.R. Ewing.", ("J.R. Ewing",), other.__getitem__) == "Ask Ada Quell."
     assert with_names("Ask J.R.Ewing.", ("J.R. Ewing",), other.__getitem__) == "Ask A.Quell."
+    assert is_said_name("J.R.Ewing", ("J.R. Ewing",)) and is_said_name("J.Doe", ("J.Doe",)), "taken out of it, too"

@@ -36,7 +36,7 @@ from rkld.evaluation.backends import GenerationBackend, LocalBackend
 from rkld.evaluation.endpoint_backend import EndpointBackend
 from rkld.evaluation.metric import KEPT
 from rkld.evaluation.tofu import logged_ratios, read_logs
-from rkld.files import make_folder, write_json, write_text
+from rkld.files import make_own_folder, write_json, write_text
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import read_tokenizer, resolve
 from rkld.models.state import fingerprint
@@ -353,7 +353,7 @@ class _AuditRun:
             found = ""
         earlier = self._earlier(found)
         try:
-            make_folder(self.folder / READINGS)
+            make_own_folder(self.folder / READINGS)
         except OSError as error:
             raise UserError(
                 f"{self.folder / READINGS}: cannot be made ({error.strerror}). Give another folder with --out."

@@ -107,7 +107,9 @@ def recheck(
     """
     found = read_ledger(ledger, key)
     if found.broken:
-        raise UserError(f"{ledger}: does not hold together: {found.broken[0]}. See rkld ledger verify.")
+        raise UserError(f"{ledger}: does not hold together: {found.broken}. See rkld ledger verify.")
+    if found.torn:
+        raise UserError(f"{ledger}: its last line is not whole ({found.torn} bytes). See rkld ledger verify.")
     for entry in found.of(ERASED):
         one = _recheck(model, ledger, opening, entry, attacks, out, progress)
         if key is not None and not one.reason:

@@ -69,7 +69,9 @@ def _table(source: str) -> list[tuple[str, dict[str, str]]]:
     if Path(source).suffix.lower() != ".csv":
         return []
     path = existing_file(local_path(source, "source"), "source")
-    rows = [row for row in csv.reader(io.StringIO(text_of(path), newline="")) if any(cell.strip() for cell in row)]
+    text = text_of(path)
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # the default refuses long texts
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
     header = [name.strip() for name in rows[0]] if rows else []
     if any(set(names) <= set(header) for names in FORMATS):
         return []

@@ -93,7 +93,7 @@ def read_ledger(path: Path, key: bytes | None = None) -> Ledger:
         with open_regular(Path(path).resolve()) as file:
             for line in iter(lambda: file.readline(LONGEST_LINE), b""):
                 found = _entry(line)
-                if found is None and not file.peek(1):  # the last one
+                if found is None and not file.peek(1) and _is_begun(line):
                     return Ledger(entries, hashes, whole, torn=len(line))
                 why = _why_not(line, found, len(entries) + 1, hashes[-1] if hashes else FIRST, key)
                 if found is None or why:
@@ -104,6 +104,11 @@ def read_ledger(path: Path, key: bytes | None = None) -> Ledger:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}).") from None
     return Ledger(entries, hashes, whole, 0)
+
+
+def _is_begun(line: bytes) -> bool:
+    """Whether a last line is the beginning of an entry, cut short; anything else was not written by rkld."""
+    return line.startswith(b'{"') and not line.endswith(b"\n")
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -117,7 +122,7 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def _why_not(line: bytes, entry: Mapping[str, Any] | None, number: int, head: str, key: bytes | None) -> str:
     """Why a line does not hold; "" where it does."""
     if entry is None:
-        return "is damaged, and more follow it"
+        return "is damaged, or no entry"
     if entry.get("previous") != head:
         return "does not hold the line before it: one of the two was changed, added or taken out"
     types = {"number": int, "time": str, "event": str}
@@ -332,7 +337,9 @@ def verified(path: Path, key: bytes | None = None, head: str | None = None) -> t
         return False, f"{path}: does NOT hold: {'; '.join(wrong)}."
     by = "written with this key" if key else "but by whom they were written was not checked (--ledger-key)"
     n = len(found.entries)
-    lines = f"its {n} lines hold on to each other, {by}" if n != 1 else f"of its one line all is as written, {by}"
+    lines = f"its {n} lines hold on to each other, {by}"
+    if n == 1:  # which nothing but the key can vouch for
+        lines = f"its one line is {by}" if key else "its one line can be read, and was not checked (--ledger-key)"
     return True, f"{path}: holds: {lines}; head {found.head}. Note it: newer lines could be taken out unseen."
 
 

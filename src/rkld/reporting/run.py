@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +57,16 @@ def _read_audit(folder: Path) -> dict[str, Any] | None:
     parts = {"gates": list, "metrics": dict, "models": dict, "inputs": dict, "settings": dict, "not_run": list}
     if found and not all(isinstance(found.get(name), kind) for name, kind in parts.items()):
         raise UserError(f"{path} is no audit of rkld. Give the folder of an audit, or run rkld audit again.")
+    people = found.get("people", [])
+    # Names of files are made of them.
+    if not isinstance(people, list) or not all(isinstance(one, dict) and _is_person(one.get("name")) for one in people):
+        raise UserError(f"{path} names people otherwise than rkld does. Restore it, or run rkld audit again.")
     return found or None
+
+
+def _is_person(name: object) -> bool:
+    """Whether it is what an audit calls a person of several."""
+    return isinstance(name, str) and re.fullmatch(r"person [0-9]{1,6}", name) is not None
 
 
 def _checks(folder: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rkld.errors import UserError
-from rkld.files import make_folder, new_file, write_json, write_text
+from rkld.files import make_own_folder, new_file, write_json, write_text
 from rkld.reporting.bom import BOM, bill_of_materials
 from rkld.reporting.page import command_line, page
 from rkld.reporting.run import Run, read_run
@@ -71,7 +71,7 @@ def write_report(
     with hold(folder, marks=(MANIFEST, AUDIT), shared=True):
         at = folder / REPORT
         if show_records or person:
-            make_folder(folder / SHOWN)
+            make_own_folder(folder / SHOWN)
             at = folder / SHOWN / f"{person.replace(' ', '-') or 'report'}{'' if show_records else '-redacted'}.html"
         write_text(at, html)
         printed = _print(browser, at) if browser else None

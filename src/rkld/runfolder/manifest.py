@@ -56,8 +56,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         if (folder / SETTINGS).is_file():  # what lies beside the manifest of a run
             raise damaged(folder) from None
         return None
-    if not isinstance(found, dict) or not {"format", "settings", "phases"} <= found.keys():
-        if (folder / SETTINGS).is_file():
+    own = {"format", "settings", "phases"}
+    if not isinstance(found, dict) or not own <= found.keys():
+        # Another program's has none of ours, whatever else is called run.yaml beside it.
+        if (folder / SETTINGS).is_file() and (not isinstance(found, dict) or own & found.keys()):
             raise damaged(folder)
         return None
     found = unsealed(found)

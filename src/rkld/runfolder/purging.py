@@ -113,6 +113,10 @@ def _is_ours(folder: Path) -> bool:
     return "verdict" in found
 
 
+ODD = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
+"""What values of other kinds than rkld writes end in."""
+
+
 class _Purging:
     """One purge: what cannot be deleted or written is noted, and the rest goes on."""
 
@@ -126,7 +130,9 @@ class _Purging:
     def go(self) -> None:
         try:
             manifest = read_manifest(self.folder)
-        except DamagedManifest:  # its settings are unknown, so run.yaml cannot be written anew
+            if manifest is not None:  # what cannot be purged or written is damaged, too
+                json.dumps(self._purged(manifest), ensure_ascii=False).encode()
+        except (DamagedManifest, *ODD):  # its settings are unknown, so run.yaml cannot be written anew
             self._remove([*PERSONAL, MANIFEST, SETTINGS])
             self._remove_kept_answers()
             self._purge_audit(PERSONAL)
@@ -150,7 +156,8 @@ class _Purging:
             self._written(MANIFEST, lambda path: write_manifest(path.parent, self._swept(found)))
         for name in (MANIFEST, METRICS):
             self._remove_unfinished(name)
-        if (teacher := manifest["settings"].get("teacher")) and Path(teacher).is_dir():
+        teacher = manifest["settings"].get("teacher")
+        if isinstance(teacher, str) and teacher and Path(teacher).is_dir():
             self.left.append((f"--teacher {teacher}", "hidden states of the records, which other runs may share"))
         if (self.folder / ASSISTANT).is_dir():
             self.left.append((ASSISTANT, "knows the records better than the original did, and the model needs it"))
@@ -299,7 +306,7 @@ def _take_out_request(document: dict[str, Any]) -> None:
 def _bytes(path: Path) -> bytes:
     """What a file holds; nothing where it cannot be read."""
     try:
-        return path.read_bytes()
+        return path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
     except OSError:
         return b""
 
@@ -307,6 +314,8 @@ def _bytes(path: Path) -> bytes:
 def _read(path: Path) -> dict[str, Any] | None:
     """An object in JSON; empty where there is none, None where it is damaged."""
     try:
+        if path.exists() and not path.is_file():
+            return None  # a pipe would be waited for
         found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}

@@ -68,9 +68,8 @@ class DiscoverSettings:
         "Expected share of false ones among the values that are found (Benjamini–Hochberg, in two stages).",
         group=TEST,
         affects="figures",
-        low=0,
+        low=0.001,
         high=0.5,
-        exclusive="low",
     )
     seed: int = of("seed", group=TEST, affects="figures")
 

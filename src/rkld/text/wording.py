@@ -280,7 +280,7 @@ def _written_as(said: str, name: str) -> str:
     The dots of initials join no words: in the place of "J.R.Ewing" stands "A.Quell".
     """
     joint = _NAME_JOINT.search(said)
-    if _INITIALS.match(said) and not any(map(str.isspace, said)):
+    if _INITIALS.match(said) and not any(map(str.isspace, said)) and name.split():
         *given, last = name.split()
         name = "".join(f"{word[0]}." for word in given) + last
     elif joint and not any(map(str.isspace, said)):

@@ -152,7 +152,7 @@ def test_a_probes_file_is_read_back(probes, tmp_path):
         (p.kind, p.fact, p.record.question, p.record.answer) for p in probes
     ]
     assert [p.row() for p in again] == [p.row() for p in probes]
-    with pytest.raises(UserError, match="forget record 1 is no probe: its kind is None"):
+    with pytest.raises(UserError, match="forget record 1 is no probe: its kind is missing or unknown"):
         as_probes(read_records(FORGET, "forget"))
 
 

@@ -136,7 +136,9 @@ class Discovery:
     def limit(self) -> str:
         """The sentence for a person about whom nothing was found."""
         n = self.questions
-        return f"nothing found, limit {limit_of(n)} (3/N at N = {n} answers)"
+        return (
+            f"nothing found, limit {limit_of(n)} (3/N at N = {n} answers, none found to say what is this name's alone)"
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """What is associated above chance, in the form that ``rkld unlearn --forget`` reads."""

@@ -105,7 +105,7 @@ class _Discovering:
             one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
-        _check_names(others.values())
+        _check_names(others.values(), self.settings.rate)
         trials = [
             Trial(Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]), names)
             for one in proposed
@@ -162,12 +162,14 @@ class _Discovering:
         return [longer.get(number, answer) for number, answer in enumerate(said)]
 
 
-def _check_names(found: Iterable[Sequence[str]]) -> None:
+def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
+    fewest = max(FIRST, math.ceil(1 / least(rate)) - 1)  # with fewer nothing could be found, were all values theirs
     for names in found:
-        if len(names) < FIRST:
+        if len(names) < fewest:
             raise UserError(
-                f"only {len(names)} other names of the form of an identifier could be made, too few to compare it "
-                "with: give the person's full name as --subject, and no --alias of one or two letters."
+                f"only {len(names)} other names of the form of an identifier could be made, and at --rate {rate:g} at "
+                f"least {fewest} are needed to tell anything: give the person's full name as --subject, and no --alias "
+                "of one or two letters or digits, or with signs that no name has."
             )
 
 

@@ -105,9 +105,11 @@ def as_probes(records: Sequence[Record]) -> list[Probe]:
     for record in records:
         kind = record.extra.get("kind")
         if kind not in get_args(Kind) or not record.spans:
+            known = "known" if kind in get_args(Kind) else "missing or unknown"
             raise UserError(
-                f"{record.where} is no probe: its kind is {kind!r} and it has {len(record.spans)} spans. A probe has a "
-                f"kind ({', '.join(get_args(Kind))}) and one span, the fact that it asks for."
+                f"{record.where} is no probe: its kind is {known}, "
+                f"and it has {len(record.spans)} spans. A probe has a kind ({', '.join(get_args(Kind))}) and one span, "
+                "the fact that it asks for."
             )
         found.append(Probe(cast("Kind", kind), record.spans[0], record))
     return found

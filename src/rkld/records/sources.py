@@ -242,10 +242,12 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
         rows = _parquet_rows(path)
     else:
         endings = ", ".join((*SUFFIXES, HAND_WRITTEN[0]))
+        begun = f"{what}: {path} has the unknown ending '{suffix}': "
+        if what in ("source", "questions"):  # of a discovery, which takes texts, too
+            raise UserError(f"{begun}save it as a text (.txt), or give rows as {endings}.")
         raise UserError(
-            f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}, and {FORMATS_HINT}. "
-            f"rkld init FOLDER writes examples; rkld discover MODEL --subject NAME --source {path.name} --out "
-            "records.jsonl makes records of a text"
+            f"{begun}records come as {endings}, and {FORMATS_HINT}. rkld init FOLDER writes examples; rkld discover "
+            f"MODEL --subject NAME --source {path.name} --out records.jsonl makes records of a text"
         )
     found = list(rows)
     if not found:

@@ -247,7 +247,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
 
 
 def test_names_are_needed(monkeypatch):
-    with pytest.raises(UserError, match="at --rate 0.1 at least 10 are needed"):
+    with pytest.raises(UserError, match=r"at --rate 0\.1 at least 10 are needed"):
         running._check_names([["A B"] * 9], 0.1)
     running._check_names([["A B"] * 10], 0.1)
 

@@ -176,6 +176,11 @@ def json_object(data: bytes) -> dict[str, Any]:
     return found
 
 
+def make_folder(folder: Path) -> None:
+    """A folder that only its owner can look into, unless it is there already; those above it as the umask has them."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def make_own_folder(folder: Path) -> None:
     """The same within a folder that may be anybody's, where a link would lead what is written to somewhere else.
 
@@ -185,11 +190,6 @@ def make_own_folder(folder: Path) -> None:
     if folder.is_symlink():
         raise UserError(f"{folder} is a link, and what belongs here would be written elsewhere. Delete the link.")
     make_folder(folder)
-
-
-def make_folder(folder: Path) -> None:
-    """A folder that only its owner can look into, unless it is there already; those above it as the umask has them."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _open_private(path: str | Path, flags: int) -> int:

@@ -75,6 +75,16 @@ def require_one(
         raise found
 
 
+def require_alone(n: int, why: str) -> None:
+    """Refuse to train in ``n`` processes what no several can.
+
+    Raises:
+        UserError: so.
+    """
+    if n > 1:
+        raise UserError(f"{why}, which one process can do: train with one.")
+
+
 def count() -> int:
     """How many processes do this work."""
     return _distributed().get_world_size() if _together.get() and _joined() else 1

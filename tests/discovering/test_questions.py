@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -103,3 +104,26 @@ def test_documents_about_somebody_else_are_refused_without_quoting_them(tmp_path
     with pytest.raises(UserError, match="says nothing of the person") as error:
         topics_of_documents(str(path), JANE)
     assert "Riga" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('name,city\nJane Doe,"Zurich,1980\n', "broken CSV"),
+        ("name,city\nJane Doe,Zurich,1980\n", "has 3 columns, the first line names 2"),
+        ("name,name\nJane Doe,Zurich\n", "two columns have the same name"),
+    ],
+)
+def test_a_table_is_read_as_strictly_as_records_are(tmp_path, content, why):
+    """Would break if a cell were lost without a word, or the person not found in a file that names them."""
+    (tmp_path / "staff.csv").write_text(content)
+    with pytest.raises(UserError, match=why):
+        topics_of_documents(str(tmp_path / "staff.csv"), JANE)
+
+
+def test_a_long_cell_is_no_error(tmp_path):
+    """The csv package refuses more than 131,072 characters, unless it is told otherwise."""
+    limit = csv.field_size_limit()
+    (tmp_path / "staff.csv").write_text(f"name,city,note\nJane Doe,Zurich,{'x ' * 100_000}\n")
+    assert topics_of_documents(str(tmp_path / "staff.csv"), JANE)
+    assert csv.field_size_limit() == limit, "another reader of the process goes by it, too"

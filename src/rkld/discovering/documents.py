@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from rkld.records.reading import read_records
 from rkld.records.record import Record, Rewording, Turn
 from rkld.records.rewording import usable_record
 from rkld.records.rewording_rules import rewordings_by_rules
-from rkld.records.sources import FORMATS, existing_file, local_path, rows_of, text_of
+from rkld.records.sources import FORMATS, csv_table, existing_file, local_path, rows_of, text_of
 from rkld.text.wording import is_name, name_mentions
 
 TEXTS = (".txt", ".md")
@@ -69,13 +67,11 @@ def _table(source: str) -> list[tuple[str, dict[str, str]]]:
     if Path(source).suffix.lower() != ".csv":
         return []
     path = existing_file(local_path(source, "source"), "source")
-    text = text_of(path)
-    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # the default refuses long texts
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(cell.strip() for cell in row)]
-    header = [name.strip() for name in rows[0]] if rows else []
+    rows = csv_table(path, text_of(path))
+    _, header = next(rows)
     if any(set(names) <= set(header) for names in FORMATS):
         return []
-    return [(f"{path} row {number}", dict(zip(header, row))) for number, row in enumerate(rows[1:], 2)]
+    return [(where, dict(zip(header, cells))) for where, cells in rows if any(cell.strip() for cell in cells)]
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, D
 from rkld.discovering.names import similar_names
 from rkld.discovering.proposing import Hypotheses, propose, proposing, runs_on, texts_of
 from rkld.discovering.questions import Topic, filled, names_whom, read_topics, shipped_topics
-from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, least, run_trials
+from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, first_rate, run_trials
 from rkld.errors import UserError
 from rkld.models.loading import computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
@@ -100,7 +100,7 @@ class _Discovering:
 
     def run(self, topics: Sequence[Topic]) -> Discovery:
         proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
-        names = max(self.settings.names, math.ceil(len(proposed) / least(self.settings.rate)) - 1)
+        names = max(self.settings.names, math.ceil(len(proposed) / first_rate(self.settings.rate)) - 1)
         others = {
             one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
             for one in dict.fromkeys(some.identifier for some in proposed)
@@ -163,7 +163,9 @@ class _Discovering:
 
 
 def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
-    fewest = max(FIRST, math.ceil(1 / least(rate)) - 1)  # with fewer nothing could be found, were all values theirs
+    fewest = max(
+        FIRST, math.ceil(1 / first_rate(rate)) - 1
+    )  # with fewer nothing could be found, were all values theirs
     for names in found:
         if len(names) < fewest:
             raise UserError(

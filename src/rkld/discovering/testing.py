@@ -293,14 +293,14 @@ def associated(p: Sequence[float], rate: float) -> list[bool]:
     that the model does not know the first rejects nothing, and that is all; of one that it knows well, few are true.
     None with a p above :data:`SHARE` is rejected.
     """
-    first = benjamini_hochberg(p, least(rate))
+    first = benjamini_hochberg(p, first_rate(rate))
     true = len(p) - sum(first)
-    found = benjamini_hochberg(p, least(rate) * len(p) / true) if 0 < true < len(p) else first
+    found = benjamini_hochberg(p, first_rate(rate) * len(p) / true) if 0 < true < len(p) else first
     return [flag and one <= SHARE for flag, one in zip(found, p, strict=True)]
 
 
-def least(rate: float) -> float:
-    """What one of m values has to come below, times m, to be found at ``rate`` (:func:`associated`)."""
+def first_rate(rate: float) -> float:
+    """The rate of the first stage; below an m-th of it one of m values is found by itself (:func:`associated`)."""
     return rate / (1 + rate)
 
 

@@ -129,6 +129,14 @@ class Method:
         """Whether the model that the original was tuned from must be at hand."""
         return self.start in ("base", "negated")
 
+    def loss_on_retain(self, asked: Literal["auto", "kl", "rt", "none"], weight: float) -> Literal["kl", "rt", "none"]:
+        """The loss that joins the method's own terms on retain records; "none" where its weight is 0, too.
+
+        Args:
+            asked, weight: ``--retain-loss`` and ``--retain-weight``.
+        """
+        return "none" if not weight else self.retain_loss if asked == "auto" else asked
+
     def require(self, names: Collection[str], retain_loss: str = "auto") -> None:
         """Refuse to go on without the records that the method needs, or with a term that it does not take.
 

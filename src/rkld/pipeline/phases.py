@@ -1011,8 +1011,8 @@ def _further(nearest: int, checks: Sequence[Evidence], *, reads_alpha: bool) -> 
     if nearest == checks[-1].step:
         return "Raise --epochs or --lr."
     later = sum(one.step > nearest for one in checks)
-    else_ = "raise --alpha" if reads_alpha else "another --method or --lr may"
-    return f"The {later} later checks were further from it, so more epochs alone will not reach it: {else_}."
+    rather = "raise --alpha" if reads_alpha else "another --method or --lr may"
+    return f"The {later} later checks were further from it, so more epochs alone will not reach it: {rather}."
 
 
 def _passes(method: methods.Method) -> str:

@@ -66,6 +66,8 @@ from rkld.teacher.logits import Teacher
 from rkld.text.printable import printable
 from rkld.training.config import with_rate
 from rkld.training.floor import swapped_records
+from rkld.training.gradients import TWO_GRADIENTS
+from rkld.training.own_answers import ANSWERS_ITSELF
 from rkld.training.terms import build_terms, with_other_answers
 from rkld.training.trackers import check_trackers
 from rkld.training.weight_vector import check_outer_factors
@@ -192,8 +194,9 @@ def read_inputs(
     if replay is not None or settings.replay != "auto":
         leave_out(_HELD.format(what="replay prompts"), about)
     _check_instead(settings, method, forget_records, keeps=bool(retain_records or replay is not None))
-    held = retain_records if method.retain_loss == "none" or holds_retain(settings, method) else []
-    there = {"retain": held, "replay": prompts if settings.replay_weight else []}
+    own = method.retain_loss == "none"  # its own terms hold them
+    held = own or method.loss_on_retain(settings.retain_loss, settings.retain_weight) != "none"
+    there = {"retain": retain_records if held else [], "replay": prompts if settings.replay_weight else []}
     if retain_records and not any(there.values()) and "retain" in method.needs:
         raise UserError(
             f"the method {settings.method} needs what holds the rest, and --retain-weight {settings.retain_weight:g} "
@@ -204,12 +207,6 @@ def read_inputs(
     request = RequestForm.read(settings.request, settings.note)
     check_request(request, known)
     return Inputs(settings, forget_records, retain_records, prompts, known, strangers, left_out, fit, request)
-
-
-def holds_retain(settings: Settings, method: methods.Method) -> bool:
-    """Whether a term holds the model on retain records, where there are any."""
-    loss = method.retain_loss if settings.retain_loss == "auto" else settings.retain_loss
-    return settings.retain_weight > 0 and loss != "none"
 
 
 def teaches_refusals(settings: Settings, method: methods.Method) -> bool:
@@ -601,9 +598,10 @@ def check_trainable(settings: Settings, lm: LanguageModel, method: methods.Metho
             f"the method {settings.method} subtracts more of its vector while it trains, and DeepSpeed would overwrite "
             "that: start it by torchrun, or give --stop last."
         )
-    if processes.count() > 1 and (settings.gate != "none" or settings.sam or method.own_answers):
-        what = "--gate and --sam form two gradients" if not method.own_answers else "own answers are drawn"
-        raise UserError(f"{what} by one process: train with one.")
+    if settings.gate != "none" or settings.sam:
+        processes.require_alone(processes.count(), TWO_GRADIENTS)
+    if method.own_answers is not None:
+        processes.require_alone(processes.count(), ANSWERS_ITSELF)
     if (settings.gate != "none" or settings.sam) and (isinstance(method, methods.Assisted) or not method.trains):
         raise UserError(
             f"the method {settings.method} trains no student, whose gradients --gate and --sam are about: leave them "

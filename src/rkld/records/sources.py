@@ -242,12 +242,10 @@ def _rows_of_file(path: Path, what: str) -> list[Located]:
         rows = _parquet_rows(path)
     else:
         endings = ", ".join((*SUFFIXES, HAND_WRITTEN[0]))
-        begun = f"{what}: {path} has the unknown ending '{suffix}': "
-        if what in ("source", "questions"):  # of a discovery, which takes texts, too
-            raise UserError(f"{begun}save it as a text (.txt), or give rows as {endings}.")
         raise UserError(
-            f"{begun}records come as {endings}, and {FORMATS_HINT}. rkld init FOLDER writes examples; rkld discover "
-            f"MODEL --subject NAME --source {path.name} --out records.jsonl makes records of a text"
+            f"{what}: {path} has the unknown ending '{suffix}': records come as {endings}, and {FORMATS_HINT}. "
+            "rkld init FOLDER writes examples; of a document, saved as a text, rkld discover MODEL --subject NAME "
+            f"--source {path.stem}.txt --out records.jsonl makes records"
         )
     found = list(rows)
     if not found:
@@ -344,12 +342,25 @@ def _broken_json(path: Path, line: int, error: ValueError | RecursionError) -> U
 
 def _csv_rows(path: Path, text: str) -> Iterator[Located]:
     """Rows as dicts; cells that mean lists are read as lists, empty cells of optional fields are left out."""
+    rows = csv_table(path, text)
+    _, header = next(rows)
+    if not _FORMAT_FIELDS.intersection(header):  # not shown: it may be a record, the header forgotten
+        raise UserError(f"{path} line 1 must name the columns, separated by commas: {FORMATS_HINT}")
+    for where, cells in rows:
+        yield where, _csv_row(dict(zip(header, cells, strict=True)))
+
+
+def csv_table(path: Path, text: str) -> Iterator[tuple[str, list[str]]]:
+    """Where each row of a CSV text stands, and its cells: the columns' names first, then as many cells a row.
+
+    Raises:
+        UserError: it is broken, names a column twice, or has a row of more or fewer cells.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))  # the default refuses long texts
     try:
-        header = [name.strip() for name in next(reader)]
-        if not _FORMAT_FIELDS.intersection(header):  # not shown: it may be a record, the header forgotten
-            raise UserError(f"{path} line 1 must name the columns, separated by commas: {FORMATS_HINT}")
+        header = [name.strip() for name in next(reader, [])]
+        yield f"{path} line 1", header
         if len(set(header)) < len(header):
             raise UserError(f"{path} line 1: two columns have the same name: rename one")
         start = reader.line_num + 1
@@ -361,7 +372,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[Located]:
                     'put text that holds a comma or a line break between double quotes (")'
                 )
             if cells:
-                yield where, _csv_row(dict(zip(header, cells, strict=True)))
+                yield where, cells
     except csv.Error as error:
         line = reader.line_num
         raise UserError(f"{path} line {line}: broken CSV ({error}): check the double quotes") from None

@@ -130,18 +130,18 @@ class _Purging:
     def go(self) -> None:
         try:
             manifest = read_manifest(self.folder)
-            if manifest is not None:  # what cannot be purged or written is damaged, too
-                json.dumps(self._purged(manifest), ensure_ascii=False).encode()
+            found = None if manifest is None else self._purged(manifest)
+            json.dumps(found, ensure_ascii=False).encode()  # what cannot be written is damaged, too
         except (DamagedManifest, *ODD):  # its settings are unknown, so run.yaml cannot be written anew
             self._remove([*PERSONAL, MANIFEST, SETTINGS])
             self._remove_kept_answers()
             self._purge_audit(PERSONAL)
             return
-        if manifest is None:  # an audit's: beside it may lie other things of the user's, whatever they are called
+        if manifest is None or found is None:
+            # An audit's: beside it may lie other things of the user's, whatever they are called.
             self._remove_personal(OF_AUDIT)
             self._purge_audit(OF_AUDIT)
             return
-        found = self._purged(manifest)
         changed = found != manifest
         if changed:
             # Said before it is done: a purge that is cut short must not look like a run that can go on.

@@ -18,6 +18,8 @@ from rkld.losses.objective import StateTerm, Term
 Backward = Callable[[], Tensor]
 """Adds the gradient of a part of the objective to ``.grad`` of the trained weights, and returns its value."""
 
+TWO_GRADIENTS = "--gate and --sam form two gradients"
+
 
 def forgets(term: Term) -> bool:
     """Whether a term makes the model forget, rather than keep what it knows."""

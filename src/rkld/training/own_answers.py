@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rkld.errors import UserError
+from rkld import processes
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.rouge import rouge_l_recall
 from rkld.evaluation.sampling import sample
@@ -25,6 +25,8 @@ from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded, Encoder, records_of
 from rkld.records.record import Record
 from rkld.records.replay import ANSWER_TOKENS
+
+ANSWERS_ITSELF = "the method has the student answer while it is trained"
 
 FOLDER = "own-answers"
 """Beside the checkpoints. It holds personal data."""
@@ -48,10 +50,7 @@ class DrawOwnAnswers(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if args.world_size > 1:
-            raise UserError(
-                "the method has the student answer while it is trained, which one process can do: train with one."
-            )
+        processes.require_alone(args.world_size, ANSWERS_ITSELF)
         epoch = int((state.epoch or 0) + 1e-6)
         path = self.folder / f"{epoch}.jsonl"
         if not path.exists():

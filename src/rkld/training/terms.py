@@ -93,10 +93,10 @@ def build_terms(
         terms.append(Term("keep", "forget", kept, to_original, args.keep_weight, cached=("original",)))
     if "replay" in sets and args.replay_weight:
         terms.append(Term("replay", "replay", scored, to_original, args.replay_weight, cached=("original",)))
-    retain_loss = method.retain_loss if args.retain_loss == "auto" else args.retain_loss
-    if "retain" in sets and args.retain_weight and retain_loss == "kl":
+    retain_loss = method.loss_on_retain(args.retain_loss, args.retain_weight)
+    if "retain" in sets and retain_loss == "kl":
         terms.append(Term("retain", "retain", answer, to_original, args.retain_weight, cached=("original",)))
-    elif "retain" in sets and args.retain_weight and retain_loss == "rt":
+    elif "retain" in sets and retain_loss == "rt":
         terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
     check_gate(args.gate, terms)
     return terms

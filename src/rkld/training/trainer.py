@@ -37,7 +37,7 @@ from rkld.records.encoding import Encoded, marked
 from rkld.training.callbacks import LearnWeights, Position, TimedCheckpoint
 from rkld.training.checkpoints import NoteChecksums, last_checkpoint, load_shards, save_shards
 from rkld.training.config import RKLDConfig, with_rate
-from rkld.training.gradients import SplitGradients, check_gate, forgets, part_of
+from rkld.training.gradients import TWO_GRADIENTS, SplitGradients, check_gate, forgets, part_of
 
 
 class ObjectiveTrainer(Trainer):
@@ -91,8 +91,7 @@ class ObjectiveTrainer(Trainer):
         self._of_step: dict[str, Tensor] = {}
         self._split: SplitGradients | None = None
         if (args.gate != "none" or args.sam) and any(map(forgets, objective.terms)):
-            if args.world_size > 1:
-                raise UserError("--gate and --sam form two gradients, which one process can do: train with one.")
+            processes.require_alone(args.world_size, TWO_GRADIENTS)
             check_gate(args.gate, objective.terms)
             self._split = SplitGradients(list(lm.model.parameters()), args.gate, args.sam)
         self._learned = LearnWeights(objective.terms, self._mean_of_step)

@@ -124,6 +124,15 @@ def check(world: Path, out: str, **given):
     return rkld.check(world / "original", FORGET, out=str(world / out), **{k: v and str(v) for k, v in keys.items()})
 
 
+@pytest.mark.parametrize("content", [b'{"after": {"facts', b"Buy milk.\n", b"\0\0\0"])
+def test_what_is_no_whole_ledger_is_not_taken_for_an_empty_one(world, tmp_path, content):
+    """An exit code of 0 says that every request was rechecked."""
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_bytes(content)
+    with pytest.raises(UserError, match=r"does not hold together: line 1|its last line is not whole"):
+        list(recheck(str(world / "run"), ledger, read_opening_key(world / "seal"), out=tmp_path))
+
+
 def test_what_came_back_is_what_was_not_said_then():
     assert came_back({"0/0", "1/0", "1/1"}, {"1/0"}, set()) == 2
     assert came_back({"0/0"}, {"0/1"}, set()) == 1

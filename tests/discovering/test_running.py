@@ -149,8 +149,18 @@ def test_longer_answers_begin_as_the_answers_did():
     longer = asker.longer(said)
     assert [answer.wording for answer in longer] == [answer.wording for answer in said]
     for short, long in zip(said, longer, strict=True):
-        assert long.ids[: len(short.ids)] == short.ids and (len(long.ids) > len(short.ids)) == short.cut
+        assert long.text.startswith(short.text) and (len(long.text) > len(short.text)) == short.cut
     assert any(answer.cut for answer in said)
+
+
+def test_what_is_said_of_others_has_room_for_as_long_a_value():
+    """Cut short, another name's value would be likelier than it is, and a long value of the person never found."""
+    lm = model()
+    asker = Asker(lm, Encoder(TOKENIZER))
+    wording, long = Wording("Where was {name} born?"), "an address of a great many words in a small place " * 2
+    short_said, long_said = asker.said([(wording, "Ostis Ashberg", "Riga"), (wording, "Ostis Ashberg", long)])
+    assert long_said.startswith(short_said)
+    assert len(asker.ids(long_said)) > len(asker.ids(long)) > len(asker.ids(short_said))
 
 
 def test_log_probabilities_are_those_of_whole_answers():

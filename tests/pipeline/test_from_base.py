@@ -16,7 +16,9 @@ from rkld.methods.base_vector import BaseVector, slope
 from rkld.methods.registry import get_method
 from rkld.models.loading import load_model
 from rkld.pipeline import phases
-from rkld.pipeline.preparing import check_trainable
+from rkld.pipeline.estimating import _Rough
+from rkld.pipeline.plan import steps_of
+from rkld.pipeline.preparing import check_trainable, prepare, read_inputs
 from rkld.pipeline.subtracting import SUBTRACTED, read_subtracted
 from rkld.progress import NoProgress
 from rkld.settings.unlearning import Settings
@@ -499,3 +501,24 @@ def test_the_card_says_what_the_method_reads_and_what_was_replayed(folders, tmp_
     result = unlearn(folders, tmp_path / "run", method="npo", base=None, replay_weight=0.0)
     card = (result.model_path / "README.md").read_text()
     assert "Settings: 1 epochs, a peak learning rate" in card and "self-replay: none" in card and "alpha" not in card
+
+
+def test_check_stops_at_what_a_run_would_stop_at_in_the_end(folders, tmp_path):
+    with pytest.raises(rkld.UserError, match="is no name of a repository"):
+        rkld.check(folders / "original", FORGET, out=str(tmp_path / "run"), push_to_hub="bad name!!", **QUICK)
+
+
+def test_few_records_to_keep_do_not_shorten_the_estimate(folders, tmp_path):
+    """The passes are counted over the records to forget, and the terms of a distillation read others alone."""
+    steps: list[int] = []
+    given = {**QUICK, "method": "base_vector", "score": "answer", "epochs": 3, "batch_size": 1}
+    settings = Settings(model=str(folders / "original"), base=str(folders / "base"), out=str(tmp_path / "run"), **given)
+    prepared = prepare(read_inputs(settings, forget=FORGET, retain=ROWS[2:3]))
+
+    class Counting(_Rough):
+        def _checks(self, n, reading):
+            steps.append(n)
+            return super()._checks(n, reading)
+
+    Counting(prepared, prepared.lm, tmp_path).estimate(0.0)
+    assert steps == [steps_of(prepared)[1]] and steps[0] > 3

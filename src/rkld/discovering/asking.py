@@ -151,10 +151,7 @@ class Asker:
         caps = [len(answer.ids) + LONGER for answer in answers]
         starts = [answer.ids for answer in answers]
         found = greedy(self.lm, [answer.prompt for answer in answers], max_new_tokens=caps, starts=starts)
-        return [
-            replace(answer, text=one.text, ids=one.ids, cut=not one.finished)
-            for answer, one in zip(answers, found, strict=True)
-        ]
+        return [replace(answer, text=one.text) for answer, one in zip(answers, found, strict=True)]
 
     def expected(self, questions: Sequence[str], texts: Sequence[str], name: str, samples: int) -> int:
         """How many answers :meth:`answers` will give."""

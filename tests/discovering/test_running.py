@@ -101,6 +101,16 @@ def test_values_of_both_halves_are_tested_together_in_all_wordings():
     assert [wording.question for wording in case.wordings] == list(DAY.questions)
 
 
+def test_what_was_said_and_is_not_tested_is_counted():
+    """A value of plain text alone has a second text to be read behind, or it is left out."""
+    only = replace(PLACE, begins=PLACE.begins[:1])
+    answers = [Answer(Wording("", only.begins), " Cork.", sampled) for sampled in (False, True)]
+    assert propose(only, "Jane Doe", ("Jane Doe",), answers) == ([], 1)
+    two = replace(PLACE, begins=(*PLACE.begins, "{name} comes from"))
+    (one,), left = propose(two, "Jane Doe", ("Jane Doe",), answers)
+    assert (one.values, left) == (["Cork"], 0)
+
+
 def test_an_answer_that_was_cut_within_a_value_or_before_one_goes_on():
     """Would break a telephone number of a tokenizer that has a token a digit: 583-555-01 was proposed."""
 

@@ -74,7 +74,7 @@ def propose(
     values = [value for value in chosen if normal(value) not in taken][:1]
     if values and len(texts) > 1:
         found.append(Hypotheses(topic, identifier, values, texts, answers))
-    return found, len({value for _, value in said}) - len(taken) - len(values)
+    return found, len({value for _, value in said}) - sum(len(one.values) for one in found)
 
 
 def proposing(one: Hypotheses) -> Callable[[str, Sequence[str]], tuple[Sequence[Wording], list[str]]]:

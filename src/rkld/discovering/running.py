@@ -163,9 +163,8 @@ class _Discovering:
 
 
 def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
-    fewest = max(
-        FIRST, math.ceil(1 / first_rate(rate)) - 1
-    )  # with fewer nothing could be found, were all values theirs
+    # With fewer nothing could be found, were every value the person's alone.
+    fewest = max(FIRST, math.ceil(1 / first_rate(rate)) - 1)
     for names in found:
         if len(names) < fewest:
             raise UserError(

@@ -127,3 +127,14 @@ def test_a_long_cell_is_no_error(tmp_path):
     (tmp_path / "staff.csv").write_text(f"name,city,note\nJane Doe,Zurich,{'x ' * 100_000}\n")
     assert topics_of_documents(str(tmp_path / "staff.csv"), JANE)
     assert csv.field_size_limit() == limit, "another reader of the process goes by it, too"
+
+
+@pytest.mark.parametrize("row", [{"name": "Jane Doe", "city": "\ud83d"}, {"name": "Jane Doe", "\udc00": "Zurich"}])
+def test_half_a_letter_is_refused_with_its_place(tmp_path, row):
+    """No tokenizer takes it; records say so as well."""
+    (tmp_path / "staff.jsonl").write_text(json.dumps(row))
+    with pytest.raises(UserError, match="staff.jsonl line 1: .* half of a Unicode surrogate pair"):
+        topics_of_documents(str(tmp_path / "staff.jsonl"), JANE)
+    (tmp_path / "asked.jsonl").write_text(json.dumps({"question": "Where does {name} \ud83d live?"}))
+    with pytest.raises(UserError, match="asked.jsonl line 1: .* half of a Unicode surrogate pair"):
+        read_topics(str(tmp_path / "asked.jsonl"), JANE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 
 import cyclonedx.schema
@@ -15,10 +16,11 @@ from in_toto_attestation.v1.statement_pb2 import Statement as Parsed
 
 from rkld.cli import main
 from rkld.errors import UserError
+from rkld.files import write_json
 from rkld.reporting.bom import bill_of_materials
 from rkld.reporting.statement import statement
 from rkld.reporting.writing import write_report
-from rkld.runfolder.checksums import sha256
+from rkld.runfolder.checksums import sealed, sha256
 from rkld.runfolder.purging import purge
 from tests.reporting.made import write_audit, write_run
 
@@ -116,3 +118,31 @@ def test_pages_are_not_written_through_a_link(run, tmp_path):
     with pytest.raises(UserError, match="is a link"):
         write_report(run, show_records=True)
     assert not list((tmp_path / "outside").iterdir())
+
+
+def places(value: object, at: tuple = ()):
+    """The path of every value within a document, itself excepted."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in inner:
+        yield (*at, name)
+        yield from places(item, (*at, name))
+
+
+@pytest.mark.parametrize("file", ["audit.json", "manifest.json"])
+def test_values_of_another_kind_are_said_to_be_so(run, file):
+    """Whoever changes a document can write its checksum, too: each value in turn is of another kind."""
+    document = json.loads((run / file).read_text())
+    draw, seen = random.Random(0), {"written": 0, "refused": 0}
+    for at in draw.choices(list(places(document)), k=150):
+        changed = json.loads(json.dumps(document))
+        holder = changed
+        for name in at[:-1]:
+            holder = holder[name]
+        holder[at[-1]] = draw.choice([None, "text", -1e400, [], {}, [[]], {"a": "b"}, True])
+        write_json(run / file, sealed(changed))
+        try:
+            write_report(run)
+            seen["written"] += 1
+        except UserError:
+            seen["refused"] += 1
+    assert min(seen.values()) > 2, seen

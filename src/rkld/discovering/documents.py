@@ -13,7 +13,7 @@ from rkld.records.reading import read_records
 from rkld.records.record import Record, Rewording, Turn
 from rkld.records.rewording import usable_record
 from rkld.records.rewording_rules import rewordings_by_rules
-from rkld.records.sources import FORMATS, csv_table, existing_file, local_path, rows_of, text_of
+from rkld.records.sources import FORMATS, csv_table, existing_file, local_path, rows_of, text_of, whole_characters
 from rkld.text.wording import is_name, name_mentions
 
 TEXTS = (".txt", ".md")
@@ -124,7 +124,11 @@ def _of_fields(where: str, row: Any, identifiers: Sequence[str]) -> list[Topic]:
     """A topic for each field of a row that names the person in one of its fields."""
     if not isinstance(row, Mapping):
         raise UserError(f"{where}: not an object with named fields: give a text, records, or rows of fields.")
-    fields = {str(name): str(value).strip() for name, value in row.items() if isinstance(value, str | int | float)}
+    fields = {
+        whole_characters(str(name), "a field's name", where): whole_characters(str(value), "a field", where).strip()
+        for name, value in row.items()
+        if isinstance(value, str | int | float)
+    }
     if not any(name_mentions(value, identifiers) for value in fields.values()):
         return []
     found = []

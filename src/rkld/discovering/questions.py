@@ -15,7 +15,7 @@ from typing import Any, Literal, cast, get_args
 from rkld.errors import UserError, nearest
 from rkld.files import DATA
 from rkld.records.rewording_rules import indirect_clause
-from rkld.records.sources import local_path, numbered_lines, rows_of, text_of
+from rkld.records.sources import local_path, numbered_lines, rows_of, text_of, whole_characters
 from rkld.text.wording import with_names
 
 Values = Literal["names", "dates", "numbers", "addresses", "words"]
@@ -143,7 +143,7 @@ def _texts(row: Mapping[str, Any], names: Sequence[str], where: str) -> list[str
     given = [given] if isinstance(given, str) else given
     if not isinstance(given, list) or not all(isinstance(text, str) and text.strip() for text in given):
         raise UserError(f"{where}: '{names[0]}' must be texts, none of them empty.")
-    return [text.strip() for text in given]
+    return [whole_characters(text, f"'{names[0]}'", where).strip() for text in given]
 
 
 def _with_place(text: str, where: str, identifiers: Sequence[str]) -> str:

@@ -51,6 +51,7 @@ from rkld.records.sources import (
     read_lines,
     rows_of,
     text_of,
+    whole_characters,
 )
 
 _PROMPTS_HINT = "a prompt needs 'question', 'prompt' or 'messages'"
@@ -319,7 +320,7 @@ def _as_json(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
             f"{where}: {name} holds what JSON does not: write it as texts, numbers, lists and objects"
         ) from None
     for text in _texts(whole):
-        _whole(text, name, where)
+        whole_characters(text, name, where)
     return whole
 
 
@@ -339,14 +340,7 @@ def _string(value: Any, name: str, where: str) -> str:
         raise UserError(f"{where}: {name} must be text, but is of type {type(value).__name__}")
     if not value.strip():
         raise UserError(f"{where}: {name} is empty: fill it in or remove the record")
-    return _whole(value, name, where)
-
-
-def _whole(text: str, name: str, where: str) -> str:
-    """A text of whole characters: no file, tokenizer or hash takes half of one."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise UserError(f"{where}: {name} holds half of a Unicode surrogate pair: write the whole character")
-    return text
+    return whole_characters(value, name, where)
 
 
 def _about(row: Mapping[str, Any], where: str) -> tuple[str | None, tuple[str, ...]]:
@@ -357,8 +351,8 @@ def _about(row: Mapping[str, Any], where: str) -> tuple[str | None, tuple[str, .
         raise UserError(f"{where}: 'aliases' must be a text or a list of texts")
     if not isinstance(subject, str | None):
         raise UserError(f"{where}: 'subject' must be text, but is of type {type(subject).__name__}")
-    stripped = (_whole(alias, "an alias", where).strip() for alias in aliases)
-    subject = _whole(subject or "", "'subject'", where).strip() or None
+    stripped = (whole_characters(alias, "an alias", where).strip() for alias in aliases)
+    subject = whole_characters(subject or "", "'subject'", where).strip() or None
     return subject, tuple(dict.fromkeys(alias for alias in stripped if alias))
 
 

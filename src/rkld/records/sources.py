@@ -280,6 +280,13 @@ def text_of(path: Path) -> str:
     return text
 
 
+def whole_characters(text: str, name: str, where: str) -> str:
+    """A text of whole characters: no file, tokenizer or hash takes half of one."""
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise UserError(f"{where}: {name} holds half of a Unicode surrogate pair: write the whole character")
+    return text
+
+
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are not blank. (``splitlines`` would break at U+2028 in a string.)"""
     return ((n, line.strip()) for n, line in enumerate(text.split("\n"), 1) if line.strip())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from rkld.errors import UserError
 from rkld.files import read_jsonl
 from rkld.runfolder.checksums import read_sealed
-from rkld.runfolder.manifest import AUDIT, METRICS, read_manifest
+from rkld.runfolder.manifest import AUDIT, MANIFEST, METRICS, read_manifest
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,19 @@ def read_run(folder: str | Path) -> Run:
             "folder that --out named."
         )
     return Run(folder, audit, manifest, _checks(folder) if manifest else ())
+
+
+@contextmanager
+def as_rkld_writes(folder: Path) -> Iterator[None]:
+    """Say of a folder that holds values of another kind than rkld writes that it does: its checksums are no signature."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: its {AUDIT} or {MANIFEST} holds a value of another kind than rkld writes "
+            f"({type(error).__name__}): restore it, or run rkld audit again. If nobody changed it, this is a defect "
+            "of rkld."
+        ) from error
 
 
 def _read_audit(folder: Path) -> dict[str, Any] | None:

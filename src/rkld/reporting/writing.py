@@ -13,7 +13,7 @@ from rkld.errors import UserError
 from rkld.files import make_own_folder, new_file, write_json, write_text
 from rkld.reporting.bom import BOM, bill_of_materials
 from rkld.reporting.page import command_line, page
-from rkld.reporting.run import Run, read_run
+from rkld.reporting.run import Run, as_rkld_writes, read_run
 from rkld.reporting.sections import chosen
 from rkld.reporting.statement import statement
 from rkld.runfolder.folder import SHOWN
@@ -63,11 +63,11 @@ def write_report(
     browser = find_browser() if pdf else None  # before anything is written
     run = read_run(folder)
     given = [*(["--show-records"] if show_records else []), *(["--pdf"] if pdf else [])]
-    person = chosen(run, subject).name if subject else ""
-    named = [*(["--subject", person] if person else [])]  # by no name: the page may be handed on
-    html = page(
-        run, show_records=show_records, subject=subject, command=command_line("rkld", "report", "RUN", *given, *named)
-    )
+    with as_rkld_writes(folder):
+        person = chosen(run, subject).name if subject else ""
+        named = [*(["--subject", person] if person else [])]  # by no name: the page may be handed on
+        command = command_line("rkld", "report", "RUN", *given, *named)
+        html = page(run, show_records=show_records, subject=subject, command=command)
     with hold(folder, marks=(MANIFEST, AUDIT), shared=True):
         at = folder / REPORT
         if show_records or person:
@@ -83,10 +83,14 @@ def _for_machines(run: Run) -> tuple[Path, ...]:
     """After the page, whose fingerprint is in the statement."""
     written = []
     if (run.folder / MODEL).is_dir():
-        write_json(run.folder / BOM, bill_of_materials(run.folder))
+        with as_rkld_writes(run.folder):
+            bill = bill_of_materials(run.folder)
+        write_json(run.folder / BOM, bill)
         written.append(run.folder / BOM)
     if run.audit is not None:
-        write_json(run.folder / STATEMENT, statement(run.folder))
+        with as_rkld_writes(run.folder):
+            stated = statement(run.folder)
+        write_json(run.folder / STATEMENT, stated)
         written.append(run.folder / STATEMENT)
     return tuple(written)
 

@@ -1,13 +1,14 @@
 """Does ``rkld discover`` find what a model knows of a person, and nothing of whom it never saw?
 
-    python -m benchmarks.discovery [--only tiny,smollm2,unknown,tofu,employees] [--seeds 3] [--out runs/discovery]
+    python -m benchmarks.discovery [--only tiny,smollm2,unknown,tofu,employees] [--seeds 3] [--out DIR]
 
 - tiny: originals of the embedded world (:mod:`rkld.benching.worlds`), each of which knows twenty people: recall
   of the planted facts of ``--known`` of them, and what is found of ``--unknown`` of the same making that it never saw.
 - smollm2: Charles Darwin and Marie Curie; how many of the facts of :data:`DARWIN` and :data:`CURIE` are found
   has no yardstick but these lists: a model may well not know them, or know others.
 - unknown: a name that nobody has, on SmolLM2, with the seconds that it takes.
-- tofu: authors that SmolLM2 was fine-tuned on (``--tofu-model``, of ``benchmarks.tofu_models``; ``--data``).
+- tofu: authors that SmolLM2 was fine-tuned on (``--tofu-model``, of ``benchmarks.tofu_models`` or
+  ``benchmarks.wordings``; ``--data``).
 - employees: the employees of ``benchmarks/employees.json``, on a model that learned them (``--employees-model``), and
   names that nobody has (:data:`UNSEEN`), asked of the same model.
 
@@ -27,6 +28,7 @@ import click
 
 from benchmarks.common import write
 from benchmarks.tofu_models import TEMPLATE
+from benchmarks.wordings_cases import AUTHORS, RECORDS
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.training import train_tiny
 from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery
@@ -99,9 +101,9 @@ def asked(
     return row
 
 
-def tiny(seeds: int, known: int, unknown: int, out: Path) -> Iterable[Row]:
+def tiny(seeds: Iterable[int], known: int, unknown: int, out: Path) -> Iterable[Row]:
     """Known and never-seen people of each world."""
-    for seed in range(seeds):
+    for seed in seeds:
         world = people(seed=seed)
         original = out / f"seed{seed}" / "original"
         if not original.exists():
@@ -134,14 +136,12 @@ def learned(part: str, model: Path, records: Path | list[Row], out: Path, **sett
         yield asked(str(model), subject, facts, {"part": part}, out / "rows.jsonl", **settings)
 
 
-def tofu_records(data: Path) -> list[Row]:
-    """The two authors of forget01, each with the questions that name them."""
-    names = ("Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov")
-    rows = read_jsonl(data / "forget01_perturbed.json")
-    half = len(rows) // 2
+def tofu_records(data: Path, pair: int) -> list[Row]:
+    """Two authors of forget05, as :mod:`benchmarks.wordings_cases` pairs them, each with their questions."""
+    at = slice(2 * RECORDS * pair, 2 * RECORDS * (pair + 1))
     return [
-        {"question": row["question"], "answer": row["answer"], "subject": names[number >= half]}
-        for number, row in enumerate(rows)
+        {"question": row["question"], "answer": row["answer"], "subject": AUTHORS[2 * pair + number // RECORDS]}
+        for number, row in enumerate(read_jsonl(data / "forget05_perturbed.json")[at])
     ]
 
 
@@ -171,22 +171,24 @@ def _share(count: int, of: int) -> str:
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--only", default="tiny,smollm2,unknown", show_default=True, help=f"Of {', '.join(PARTS)}.")
 @click.option("--seeds", default=3, show_default=True)
+@click.option("--first-seed", default=0, show_default=True, help="Others than what settings were chosen on.")
 @click.option("--known", default=4, show_default=True, help="People of each world that it knows.")
 @click.option("--unknown", default=20, show_default=True, help="People of each world that it never saw.")
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="Folder of locuslab/TOFU.")
+@click.option("--tofu-pair", default=0, show_default=True, help="Which two of forget05's authors.")
 @click.option("--tofu-model", type=click.Path(exists=True, path_type=Path), help="A model that learned its authors.")
 @click.option("--employees-model", type=click.Path(exists=True, path_type=Path), help="One that learned the employees.")
 @click.option("--out", type=click.Path(path_type=Path), default="runs/discovery", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 def main(
-    only: str, seeds: int, known: int, unknown: int, data: Path | None, tofu_model: Path | None,
-    employees_model: Path | None, out: Path, results: Path,
+    only: str, seeds: int, first_seed: int, known: int, unknown: int, data: Path | None, tofu_pair: int,
+    tofu_model: Path | None, employees_model: Path | None, out: Path, results: Path,
 ) -> None:  # fmt: skip
     parts = [part.strip() for part in only.split(",")]
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     if "tiny" in parts:
-        rows += tiny(seeds, known, unknown, out)
+        rows += tiny(range(first_seed, first_seed + seeds), known, unknown, out)
     if "smollm2" in parts:
         rows += smollm2(out, famous=True)
     if "unknown" in parts:
@@ -195,7 +197,7 @@ def main(
         if data is None or tofu_model is None:
             raise click.UsageError("--only tofu needs --data and --tofu-model")
         rows += learned(
-            "TOFU's authors", tofu_model, tofu_records(data), out, kind="public", chat_template=str(TEMPLATE)
+            "TOFU's authors", tofu_model, tofu_records(data, tofu_pair), out, kind="public", chat_template=str(TEMPLATE)
         )
     if "employees" in parts:
         if employees_model is None:
@@ -206,7 +208,8 @@ def main(
         for name in UNSEEN:
             about = {"part": "employees' model, never seen"}
             rows.append(asked(str(employees_model), name, (), about, out / "rows.jsonl", **settings))
-    command = f"python -m benchmarks.discovery --only {only} --seeds {seeds} --known {known} --unknown {unknown}"
+    command = f"python -m benchmarks.discovery --only {only} --seeds {seeds} --first-seed {first_seed}"
+    command += f" --known {known} --unknown {unknown}"
     kept = [{name: value for name, value in row.items() if name != "key"} for row in rows]
     body = "Recall of planted facts, and associated values that say none of them, each with its 95 % interval."
     write(

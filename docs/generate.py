@@ -173,6 +173,10 @@ def attacks() -> str:
     registered = {name: _stated(node, classes) for node in classes.values() for name in _names(node)}
     lines = ["| `--attacks` | what it does | needs | costs, for each model | source |", "|---|---|---|---|---|"]
     for name, stated in sorted(registered.items()):
+        if lacking := [field for field in ("title", "needs", "cost", "source") if not stated.get(field)]:
+            sys.exit(
+                f'the attack {name} does not state {", ".join(lacking)}: give each a line, NAME = "…", in its class'
+            )
         shown = f"`{name}`" + (" (standard)" if stated.get("standard") else "")
         needs = f"{'the weights' if stated.get('weights', True) else 'answers'}; {stated['needs']}"
         lines.append(f"| {shown} | {stated['title']} | {needs} | {stated['cost']} | {stated['source']} |")

@@ -133,8 +133,8 @@ def test_a_long_cell_is_no_error(tmp_path):
 def test_half_a_letter_is_refused_with_its_place(tmp_path, row):
     """No tokenizer takes it; records say so as well."""
     (tmp_path / "staff.jsonl").write_text(json.dumps(row))
-    with pytest.raises(UserError, match="staff.jsonl line 1: .* half of a Unicode surrogate pair"):
+    with pytest.raises(UserError, match=r"staff.jsonl line 1: .* half of a Unicode surrogate pair"):
         topics_of_documents(str(tmp_path / "staff.jsonl"), JANE)
     (tmp_path / "asked.jsonl").write_text(json.dumps({"question": "Where does {name} \ud83d live?"}))
-    with pytest.raises(UserError, match="asked.jsonl line 1: .* half of a Unicode surrogate pair"):
+    with pytest.raises(UserError, match=r"asked.jsonl line 1: .* half of a Unicode surrogate pair"):
         read_topics(str(tmp_path / "asked.jsonl"), JANE)

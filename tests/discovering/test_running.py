@@ -101,6 +101,17 @@ def test_values_of_both_halves_are_tested_together_in_all_wordings():
     assert [wording.question for wording in case.wordings] == list(DAY.questions)
 
 
+def test_a_value_that_one_wording_alone_brings_out_is_read_as_well():
+    """Would break if of each half only the value that is said most were read: a fact known in one wording was lost."""
+    said = {DAY.questions[0]: ["3 May 1970", "3 May 1970", "4 June 1980", "5 July 1990", "6 August 1950", "7 May 1940"],
+            DAY.questions[1]: ["8 May 1930"]}  # fmt: skip
+    answers = [Answer(Wording(question), f"On {day}.", False) for question, days in said.items() for day in days]
+    answers += [Answer(Wording(DAY.questions[1]), "On 9 May 1920.", True)]
+    (case,), left = propose(DAY, "Jane Doe", ("Jane Doe",), answers)
+    assert case.values == ["3 May 1970", "4 June 1980", "5 July 1990", "6 August 1950", "8 May 1930"]
+    assert left == 2, "the fifth of the first half, and what one sampled answer says"
+
+
 def test_what_was_said_and_is_not_tested_is_counted():
     """A value of plain text alone has a second text to be read behind, or it is left out."""
     only = replace(PLACE, begins=PLACE.begins[:1])

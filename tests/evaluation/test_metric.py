@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from rkld.auditing.evidence import _entry
 from rkld.auditing.metrics import audit_metrics
+from rkld.auditing.reading import Attack
 from rkld.errors import UserError
 from rkld.evaluation.metric import BETTER, Measured, RecordMetric
 from rkld.evaluation.registry import METRICS, declare
@@ -215,3 +217,59 @@ def test_fluency_is_read_from_the_answers_under_the_original():
     assert {name: (figure.value, figure.n) for name, figure in values.items()} == {
         "own_answer_loss": (5.0, 2), "gibberish": (0.5, 2), "known_words": (0.8, 1),
     }  # fmt: skip
+
+
+def long_answers(rows):
+    return {key: float(len(row["answer"]) > 9) for key, row in rows.items()}
+
+
+def test_what_a_cut_answer_would_have_said_is_no_value_of_ones_own_metric():
+    """An answer of eight characters is no short one where it was cut there: a gate would hold."""
+    metric = RecordMetric("long", "long answers", "answers", long_answers, flags=True, needs_end=True)
+    rows = {str(n): {"answer": "In Oslo.", "cut": n < 15} for n in range(20)}
+    rows["19"] = {"answer": "In a city by the sea.", "cut": False}
+    measured = Measured({"audited": {"answers": rows}, "control": {"answers": rows}})
+    figure = metric.figures(measured)["audited"]
+    assert (figure.value, figure.unmeasured) == (1 / 20, 15) and figure.high > 16 / 20
+    assert metric.records(measured)["audited"].keys() == {str(n) for n in range(15, 20)}
+    assert metric.differences(measured) == {}
+    length = RecordMetric("length", "characters", "answers", lambda rows: {k: float(len(r["answer"])) for k, r in
+                          rows.items()}, bounds=(0.0, math.inf), needs_end=True)  # fmt: skip
+    assert length.figures(measured) == {}, "it has no end"
+    whole = {key: row for key, row in rows.items() if not row["cut"]}
+    assert length.figures(Measured({"audited": {"answers": whole}}))["audited"].value == (4 * 8 + 21) / 5
+
+
+def test_a_metric_of_ones_own_that_fails_is_named_with_its_place_and_what_there_is():
+    """And not with what the error says, which may be an answer."""
+    misspelt = RecordMetric(
+        "mine", "mine", "answers", lambda rows: {key: float(row["anser"]) for key, row in rows.items()}
+    )
+    other_kind = RecordMetric(
+        "mine", "mine", "answers", lambda rows: {key: float(row["answer"]) for key, row in rows.items()}
+    )
+    beyond = RecordMetric("mine", "mine", "answers", lambda rows: dict.fromkeys(rows, 17.0), flags=True)
+    measured = Measured({"audited": {"answers": {"a": {"answer": "Jane Doe", "cut": False}}}})
+    for metric, error in ((misspelt, "KeyError"), (other_kind, "ValueError"), (beyond, "ValueError")):
+        with pytest.raises(
+            UserError, match=rf"the metric mine cannot be computed: {error} in \w+.py, line \d+"
+        ) as found:
+            _entry(metric, measured, 0.1)
+        assert "whose rows have answer, cut" in str(found.value) and "Jane" not in str(found.value)
+
+
+def test_what_a_metric_and_an_attack_name_is_checked(monkeypatch):
+    with pytest.raises(ValueError, match="has the direction 'lower': it is one of 'low', 'high'"):
+        RecordMetric("mine", "mine", "answers", long_answers, direction="lower")
+    monkeypatch.setattr(METRICS, "resolve", lambda spec: RecordMetric("mine", "mine", "anwsers", long_answers))
+    with pytest.raises(UserError, match=r"made of the reading 'anwsers', which there is not. Did you mean 'answers'?"):
+        audit_metrics(AuditSettings(metric=("mine.py:MINE",)))
+
+    class Mine(Attack):
+        metric_names = "facts_said"  # the comma of a tuple forgotten
+
+        def read(self, reader):
+            return {}
+
+    with pytest.raises(UserError, match="metric_names of mine holds 'f', which is no mean over records"):
+        Mine("mine").metrics()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+import traceback
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -321,7 +322,10 @@ def _entry(
     Args:
         risks: reading → what its figures are evidence of.
     """
-    figures = metric.figures(measured)
+    try:
+        figures = metric.figures(measured)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise failed(metric, measured, error) from error
     if not figures:
         return None
     entry: dict[str, Any] = {
@@ -339,6 +343,27 @@ def _entry(
     if records:
         entry["records"] = records
     return entry
+
+
+def failed(metric: Metric, measured: Measured, error: Exception) -> UserError:
+    """What to say of a metric, one's own perhaps, that cannot be computed: where it fails, and what its rows hold.
+
+    What the error says is not shown: it may quote an answer.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    message = (
+        f"the metric {metric.name} cannot be computed: {type(error).__name__} in {Path(last.filename).name}, line "
+    )
+    message += f"{last.lineno}."
+    if isinstance(metric, RecordMetric):
+        rows = measured.of("audited", metric.reading)
+        columns = sorted({name for row in rows.values() if isinstance(row, Mapping) for name in row})
+        allowed = "0 or 1" if metric.flags else "from {:g} to {:g} (its bounds)".format(*metric.bounds)
+        message += (
+            f" It is made of the reading {metric.reading}, whose rows have {', '.join(columns)}. Its values must be "
+            f"a dict of the rows' keys and a number each, {allowed}."
+        )
+    return UserError(message)
 
 
 def _comparison(found: Figure, role: str, margin: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rkld.auditing.kinds import worst_kinds
 from rkld.auditing.reading import Reading
 from rkld.auditing.readings import OF_EVERY_MODEL, OWN_ANSWERS
 from rkld.auditing.registry import known_attacks
-from rkld.errors import UserError
+from rkld.errors import UserError, nearest
 from rkld.evaluation.metric import Metric, RecordMetric
 from rkld.evaluation.registry import METRICS
 from rkld.settings.auditing import AuditSettings
@@ -39,6 +39,12 @@ def audit_metrics(settings: AuditSettings) -> Mapping[str, Metric]:
         found.setdefault(own.name, own)
 
     readings = {reading.name: reading for reading in known_readings(settings)}
+    for metric in registered:
+        if isinstance(metric, RecordMetric) and metric.reading not in (*readings, OWN_ANSWERS):
+            raise UserError(
+                f"the metric {metric.name} is made of the reading '{metric.reading}', which there is not."
+                f"{nearest(metric.reading, readings)} There are: {', '.join(readings)}."
+            )
     for name in (*readings, OWN_ANSWERS):
         for metric in registered:
             if isinstance(metric, RecordMetric) and metric.reading == name:

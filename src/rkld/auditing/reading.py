@@ -115,7 +115,8 @@ class Reading(ABC):
         weights: it needs the model itself, not just its answers.
         wording: it asks for the facts in a kind of wording, so that its facts_said is one of those that are judged
             together (:mod:`rkld.auditing.kinds`).
-        settings: what it depends on beside model, template and records: one made with others is made anew.
+        settings: what it depends on beside model, template and records: one made with others is made anew, one made
+            with the same is not. Of a reading of answers at least :data:`GENERATION`.
         prefix: what its metrics' names begin with; by default its name.
         words: what is added to their titles.
         metric_names: metrics of :data:`rkld.evaluation.registry.METRICS` that are computed of its rows, under names of
@@ -167,9 +168,13 @@ class Reading(ABC):
 
     def metric(self, name: str, prefix: str = "", words: str = "", part: str = "") -> RecordMetric:
         """The registered metric of this name, of this reading's rows (:meth:`RecordMetric.on`)."""
-        found = METRICS.get(name)
+        found = METRICS.get(name) if name in METRICS.names() else None
         if not isinstance(found, RecordMetric):
-            raise ValueError(f"{name} is no mean over records")
+            known = (other for other, one in METRICS.items() if isinstance(one, RecordMetric))
+            raise UserError(
+                f"metric_names of {self.name} holds '{name}', which is no mean over records. It is a tuple of such, "
+                f"as ('facts_said',) is: {', '.join(known)}."
+            )
         prefix = prefix or self.prefix or self.name
         return found.on(prefix, words or self.words, reading=self.name, part=part)
 

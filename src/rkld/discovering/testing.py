@@ -45,7 +45,11 @@ ENOUGH = 3
 FIRST = 4
 """Names of the first look; what a value gets by itself is measured with these."""
 
-SURE = 36
+ASKED = 2
+"""Wordings in which other names are asked about and their values read: those in which the person's is likeliest. What
+is generated is most of what a discovery costs."""
+
+SURE = 24
 """Names after which a value that would be found as things stand is not asked on about in this way."""
 
 RARELY = math.log(0.01) / 4
@@ -132,9 +136,9 @@ class Case:
     """K of them; the other names' own values are asked for in them, too."""
     values: Sequence[str]
     """V, at least one."""
-    propose: Callable[[str, Sequence[str]], tuple[Sequence[Wording], list[str]]]
-    """Another name, and what the model said of it in each of the K wordings → the values that these propose, and the
-    wordings in which they are read, with the model's own beginnings of its answers about that name."""
+    propose: Callable[[str, Sequence[Wording], Sequence[str]], tuple[Sequence[Wording], list[str]]]
+    """Another name, some of the wordings, and what the model said of it in each → the values that these propose, and
+    these wordings with the model's own beginnings of its answers about that name, behind which they are read."""
     others: Sequence[str]
     """At least :data:`FIRST` similar names."""
 
@@ -155,6 +159,7 @@ class Trial:
         self.active = True
         """Whether more names are asked about."""
         self._best = 0  # k*
+        self._asked: list[Wording] = []  # of the other names
         self._read: list[np.ndarray] = []  # log p of the value, (K, n) of each look
         self._theirs: dict[tuple[Wording, str], np.ndarray] = {}  # another name's value → p, (FIRST,)
 
@@ -184,6 +189,7 @@ class Trial:
         """Read the values for the person, and take the likeliest: so is that of the other names."""
         own = yield from self._values([self.case.name], self.case.values)  # (K, V)
         self._best, column = divmod(int(own.argmax()), own.shape[1])
+        self._asked = [self.case.wordings[k] for k in np.argsort(-own.max(axis=1), kind="stable")[:ASKED]]
         self.tested.value, self.tested.log_probability = self.case.values[column], float(own.max())
 
     def _values(self, names: Sequence[str], values: Sequence[str]) -> Steps:
@@ -197,14 +203,14 @@ class Trial:
 
         Proposed and read as the person's: the likeliest of them in the wording in which it is likeliest.
         """
-        wordings, others = self.case.wordings, self.case.others[:FIRST]
+        wordings, others = self._asked, self.case.others[:FIRST]
         left = np.flatnonzero(~strong).tolist()
         said = yield Continuation([(wording, names[j], self.tested.value) for j in left for wording in wordings])
         found = np.zeros_like(strong)
         own: list[tuple[int, Wording, str]] = []
         for at, j in enumerate(left):
             texts = said[at * len(wordings) : (at + 1) * len(wordings)]
-            theirs, values = self.case.propose(names[j], texts)
+            theirs, values = self.case.propose(names[j], wordings, texts)
             own += [(j, wording, value) for wording in theirs for value in values]
         if not own:
             return found

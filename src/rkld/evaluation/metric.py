@@ -151,6 +151,12 @@ class Metric(ABC):
     bounds: tuple[float, float] = field(default=(0.0, 1.0), kw_only=True)
     distance: str = field(default="", kw_only=True)
 
+    def __post_init__(self) -> None:
+        if self.direction not in BETTER:
+            raise ValueError(
+                f"the metric {self.name} has the direction '{self.direction}': it is one of 'low', 'high', ''"
+            )
+
     def at(self, settings: Mapping[str, Any]) -> Metric:
         """The metric with the value that its parameter has in ``settings``; itself where it has none."""
         return self
@@ -178,6 +184,9 @@ class RecordMetric(Metric):
         flags: values are 0 or 1, so that the interval is exact.
         on_sets: values on other sets of records, by the set's name, where the metric has another form there.
         kept_direction: on sets that should have been kept.
+        needs_end: a value is known of an answer that ended alone: of one that was cut it can be whatever the bounds
+            allow. For what is computed of ``row["answer"]``; the columns of :data:`ANSWERED` and :data:`GROWING` know
+            it by themselves.
         parameter: the setting that the "@…" in its name is the value of; ``values`` takes it second then.
     """
 
@@ -186,6 +195,7 @@ class RecordMetric(Metric):
     flags: bool = field(default=False, kw_only=True)
     on_sets: Mapping[str, Callable[..., Values]] = field(default_factory=dict, kw_only=True)
     kept_direction: Direction = field(default="high", kw_only=True)
+    needs_end: bool = field(default=False, kw_only=True)
     parameter: str = field(default="", kw_only=True)
 
     def at(self, settings: Mapping[str, Any]) -> RecordMetric:
@@ -230,7 +240,8 @@ class RecordMetric(Metric):
         known, low, high = self._known(rows), *self._ends(rows)
         if len(known) == len(low):
             return figure(known) if known else None
-        if all((low[key], high[key]) == self.bounds for key in low):
+        unknown = [key for key in low if (low[key], high[key]) == self.bounds]
+        if len(unknown) == len(low) or (unknown and not np.isfinite(self.bounds).all()):
             return None
         ends = seen, _ = figure(low), figure(high)
         least, most = min(end.low for end in ends), max(end.high for end in ends)
@@ -256,7 +267,12 @@ class RecordMetric(Metric):
 
     def _ends(self, rows: Rows) -> tuple[Values, Values]:
         """The least and the most that the values can be, where something was not measured."""
-        return self.values(_filled(rows, 0.0)), self.values(_filled(rows, 1.0))
+        low, high = self.values(_filled(rows, 0.0)), self.values(_filled(rows, 1.0))
+        if self.needs_end:
+            cut = {key for key in low if rows[key.rsplit("/", 1)[0]].get("cut")}
+            low, high = ({key: end if key in cut else value for key, value in found.items()}
+                         for found, end in zip((low, high), self.bounds, strict=True))  # fmt: skip
+        return low, high
 
     def figures(self, measured: Measured) -> dict[str, Figure]:
         found = {

@@ -49,7 +49,7 @@ def read_run(folder: str | Path) -> Run:
 
 @contextmanager
 def as_rkld_writes(folder: Path) -> Iterator[None]:
-    """Say of a folder that holds values of another kind than rkld writes that it does: its checksums are no signature."""
+    """Say so of a folder that holds values of another kind than rkld writes: its checksums are no signature."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

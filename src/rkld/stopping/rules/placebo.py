@@ -5,6 +5,10 @@ gives to never-trained people of the same kind. These are records of others (``-
 nearest in wording and length; or, without them, strangers made of the forget records themselves, with other names and
 other facts (:mod:`rkld.stopping.strangers`).
 
+A record without strangers (it does not name the person, or the original says nothing else of anybody) is judged with
+the others of its kind: it is what the model says whomever it is asked about, and is forgotten last. (TOFU, two authors:
+three such of fourteen records were at .31 when the others were at .08, which is where the run ended.)
+
 Where the records stand in several wordings, the worst of them is judged by the strangers' worst: the largest of
 several means is above their mean by chance alone, on both sides alike.
 """
@@ -37,7 +41,7 @@ class Placebo(StoppingRule):
     """The mean probability of the answers comes down to that of strangers' records under the original."""
 
     groups: tuple[tuple[int, ...], ...] = ()
-    """For each kind of wording the numbers of its records that have strangers; the worst is judged."""
+    """For each kind of wording of which a record has strangers the numbers of its records; the worst is judged."""
 
     help: ClassVar[str] = "known no better than records of people the model never saw (--holdout, or invented people)"
     margin: ClassVar[float] = 0.02
@@ -59,12 +63,13 @@ class Placebo(StoppingRule):
     def aimed(cls, comparison: Comparison, original: LanguageModel, control: Control | None) -> Self:
         matches = _strangers(comparison, original) if comparison.matched is None else comparison.matched.matches
         level = strangers_probabilities(original, matches)
-        groups = [
-            tuple(n for n, kind in enumerate(comparison.kinds) if kind == one and level[n] is not None)
-            for one in dict.fromkeys(comparison.kinds)
-        ]
-        found = tuple(group for group in groups if group)
-        return cls(worst([p if p is not None else 0.0 for p in level], found) if found else 0.0, found)
+        kinds = {
+            kind: tuple(n for n, one in enumerate(comparison.kinds) if one == kind)
+            for kind in dict.fromkeys(comparison.kinds)
+        }
+        told = {kind: [p for n in some if (p := level[n]) is not None] for kind, some in kinds.items()}
+        aim = max((float(np.mean(found)) for found in told.values() if found), default=0.0)
+        return cls(aim, tuple(some for kind, some in kinds.items() if told[kind]))
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Self:

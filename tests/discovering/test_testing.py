@@ -40,7 +40,7 @@ def rank_test(asker, case, names):
 
 
 def case(values, others=OTHERS):
-    return Case("Jane Doe", WORDINGS, values, lambda name, said: (WORDINGS, [*filter(None, {*said})]), others)
+    return Case("Jane Doe", WORDINGS, values, lambda name, asked, said: (asked, [*filter(None, {*said})]), others)
 
 
 def test_a_value_of_this_name_alone_is_as_rare_as_the_names_allow():
@@ -123,7 +123,7 @@ def test_what_cannot_be_accepted_any_more_is_given_up_and_nothing_else_changes(m
 
     def log_p(name, value):
         lead = {"v0": 9.0, "v1": 2.2}.get(value, 0.0) if name == "Jane Doe" else 0.0
-        return (noise[name, value] + lead - 14.0) / 4  # none is given up as hardly said
+        return (noise[name, value] + lead - 14.0) / 5  # none is given up as hardly said
 
     whole = [rank_test(Table(log_p), case([f"v{n}"]), 229)[0] for n in range(20)]
     trials = [Trial(case([f"v{n}"]), 229) for n in range(20)]
@@ -154,6 +154,29 @@ def test_a_value_counts_where_it_is_likeliest():
     (found,) = rank_test(OneWording(None), case(["Cork"]), 199)
     assert found.log_probability == pytest.approx(-0.1) and found.score == pytest.approx(5.9)
     assert found.p == pytest.approx(1 / 200)
+
+
+def test_other_names_are_asked_in_the_likeliest_wordings_alone():
+    """Would break if their answers, most of the cost, were asked for in every wording of the topic."""
+    wordings = [Wording(f"Question {n} about {{name}}?") for n in range(4)]
+    seen = set()
+
+    class Four(Table):
+        def log_probabilities(self, asked):
+            seen.update((wording.question, name == "Jane Doe") for wording, name, _ in asked)
+            return np.array(
+                [-0.1 - wordings.index(wording) % 3 - 6 * (name != "Jane Doe") for wording, name, _ in asked]
+            )
+
+        def said(self, asked):
+            assert {wording for wording, _, _ in asked} == {wordings[0], wordings[3]}
+            return super().said(asked)
+
+    one = Case("Jane Doe", wordings, ["Cork"], lambda name, asked, said: (asked, []), OTHERS)
+    (found,) = rank_test(Four(None), one, 99)
+    assert found.p == pytest.approx(1 / 100)
+    assert {question for question, hers in seen if not hers} == {wordings[n].question for n in (0, 3)}
+    assert {question for question, hers in seen if hers} == {wording.question for wording in wordings}
 
 
 def test_what_is_found_after_some_names_is_compared_with_all_others_in_its_own_wording():
@@ -199,12 +222,12 @@ def test_the_share_of_false_ones_is_the_rate_at_most(true):
 
 
 def test_what_the_model_hardly_says_costs_nothing_and_is_not_found():
-    """However rare it is among other names: less than one answer in a hundred says it, asked as it is likeliest."""
-    asker = Table(lambda name, value: math.log(0.009) if name == "Jane Doe" else -30.0)
+    """However rare it is among other names: less than one answer in fifty says it, asked as it is likeliest."""
+    asker = Table(lambda name, value: math.log(0.019) if name == "Jane Doe" else -30.0)
     trial = Trial(case(["Cork"]), 199)
     run_trials(asker, [trial], 0.1, lambda n: None)
     assert (trial.tested.p, trial.tested.names, trial.tested.compared) == (1.0, 0, 0)
     assert asker.read == len(WORDINGS)
-    said = Table(lambda name, value: math.log(0.011) if name == "Jane Doe" else -30.0)
+    said = Table(lambda name, value: math.log(0.021) if name == "Jane Doe" else -30.0)
     (found,) = rank_test(said, case(["Cork"]), 199)
     assert found.p == pytest.approx(1 / 200)

@@ -14,9 +14,9 @@ with .90 (.28), the ratio with .66 (.01). The best wording, since a model that w
 that wording alone: with the mean of e over the wordings the AUC is .87.
 
 What is chosen because it is likely looks likely by itself, so the other names are treated alike: a model has an answer
-for everybody. Values u_j are proposed of what it answers about name_j in the same wordings, and read behind its own
-beginnings of these answers, all as for the person, and the likeliest is taken, as of the person's. Name_j is *as
-strong* as v where e_j(u_j) ≥ e(v), or e_j(v) ≥ e(v).
+for everybody. Values u_j are proposed of what it answers about name_j in the likeliest wordings (:data:`ASKED`), and
+read behind its own beginnings of these answers, all as for the person, and the likeliest is taken, as of the person's.
+Name_j is *as strong* as v where e_j(u_j) ≥ e(v), or e_j(v) ≥ e(v).
 
     p = (1 + #{j as strong}) / (M + 1)
 
@@ -46,16 +46,15 @@ FIRST = 4
 """Names of the first look; what a value gets by itself is measured with these."""
 
 ASKED = 2
-"""Wordings in which other names are asked about and their values read: those in which the person's is likeliest. What
-is generated is most of what a discovery costs."""
+"""Wordings in which other names are asked about, and v and their own values read: those in which v is likeliest for the
+person. Reading and answering for the other names is most of what a discovery costs."""
 
-SURE = 24
+SURE = 36
 """Names after which a value that would be found as things stand is not asked on about in this way."""
 
-RARELY = math.log(0.01) / 4
-"""A value less probable than this a character (1 % for about a token) in every wording is not asked about:
-the model hardly says it, whatever it says of others. (Of names that it had never seen, one of 16 letters was found
-"associated" at −24 nats.)"""
+RARELY = math.log(0.02)
+"""A value that is less probable than this in every wording is not asked about: the model hardly says it, whatever it
+says of others. (Of names that it had never seen, one of 16 letters was found "associated" at −24 nats.)"""
 
 SHARE = 0.2
 """Of the names that were asked about, more that are as strong mean that a value is not associated, whatever else is."""
@@ -146,7 +145,7 @@ class Case:
 class Trial:
     """The likeliest value of a case against the other names, look by look.
 
-    Shapes: K wordings, n names of a look.
+    Shapes: K wordings, of which other names are asked about in :data:`ASKED`; n names of a look.
 
     Args:
         names: M, of which the case has as many, or what it has.
@@ -158,9 +157,8 @@ class Trial:
         self.names = min(names, len(case.others))
         self.active = True
         """Whether more names are asked about."""
-        self._best = 0  # k*
-        self._asked: list[Wording] = []  # of the other names
-        self._read: list[np.ndarray] = []  # log p of the value, (K, n) of each look
+        self._wordings = case.wordings  # of the other names k* and the next likeliest alone, that first
+        self._read: list[np.ndarray] = []  # log p of the value, (ASKED, n) of each look
         self._theirs: dict[tuple[Wording, str], np.ndarray] = {}  # another name's value → p, (FIRST,)
 
     def look(self) -> Steps:
@@ -175,35 +173,35 @@ class Trial:
         log_p = yield from self._values(names, [one.value])
         self._read.append(log_p)
         likely = log_p.max(axis=0) >= one.log_probability
-        usual = np.exp(self._read[0]).mean(axis=1, keepdims=True)  # (K, 1)
-        excess = math.exp(one.log_probability) - float(usual[self._best, 0])
+        usual = np.exp(self._read[0]).mean(axis=1, keepdims=True)  # (ASKED, 1)
+        excess = math.exp(one.log_probability) - float(usual[0, 0])
         if not done:  # nobody is compared with themselves
             usual = np.stack([np.exp(np.delete(log_p, j, axis=1)).mean(axis=1) for j in range(len(names))], axis=1)
         strong = _at_best(np.exp(log_p), usual) >= excess
         strong |= yield from self._own_values(names, excess, strong, first=not done)
         self._count(strong, likely)
-        one.score = one.log_probability - float(_log_mean(np.concatenate(self._read, axis=1))[self._best])
+        one.score = one.log_probability - float(_log_mean(np.concatenate(self._read, axis=1))[0])
         self.active = one.strong < ENOUGH and done + len(names) < self.names
 
     def _begin(self) -> Steps:
         """Read the values for the person, and take the likeliest: so is that of the other names."""
         own = yield from self._values([self.case.name], self.case.values)  # (K, V)
-        self._best, column = divmod(int(own.argmax()), own.shape[1])
-        self._asked = [self.case.wordings[k] for k in np.argsort(-own.max(axis=1), kind="stable")[:ASKED]]
+        column = int(own.argmax()) % own.shape[1]
+        self._wordings = [self.case.wordings[k] for k in np.argsort(-own.max(axis=1), kind="stable")[:ASKED]]
         self.tested.value, self.tested.log_probability = self.case.values[column], float(own.max())
 
     def _values(self, names: Sequence[str], values: Sequence[str]) -> Steps:
-        """log p(value | q_k, name): (K, names · values)."""
-        wordings = self.case.wordings
-        found = yield Likelihood([(wording, name, value) for wording in wordings for name in names for value in values])
-        return found.reshape(len(wordings), -1)
+        """log p(value | q_k, name): (wordings, names · values)."""
+        asked = [(wording, name, value) for wording in self._wordings for name in names for value in values]
+        found = yield Likelihood(asked)
+        return found.reshape(len(self._wordings), -1)
 
     def _own_values(self, names: Sequence[str], excess: float, strong: np.ndarray, *, first: bool) -> Steps:
         """Which names the model answers with as large an excess, with what it says of them: (n,) bool.
 
         Proposed and read as the person's: the likeliest of them in the wording in which it is likeliest.
         """
-        wordings, others = self._asked, self.case.others[:FIRST]
+        wordings, others = self._wordings, self.case.others[:FIRST]
         left = np.flatnonzero(~strong).tolist()
         said = yield Continuation([(wording, names[j], self.tested.value) for j in left for wording in wordings])
         found = np.zeros_like(strong)
@@ -242,13 +240,13 @@ class Trial:
         """Compare the value with the names that are left as u = v alone, in the wording in which it is likeliest."""
         one, names = self.tested, self.case.others[self.tested.names : self.names]
         if names:
-            log_p = yield Likelihood([(self.case.wordings[self._best], name, one.value) for name in names])
+            log_p = yield Likelihood([(self._wordings[0], name, one.value) for name in names])
             one.likely += int((log_p >= one.log_probability).sum())
             one.compared = self.names
             one.p = max(one.p, (1 + one.likely) / (self.names + 1))
 
     def _hardly_said(self) -> bool:
-        return self.tested.log_probability < RARELY * len(self.tested.value)
+        return self.tested.log_probability < RARELY
 
     def least_p(self) -> float:
         """The smallest p that the value can still have."""

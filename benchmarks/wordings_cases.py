@@ -170,8 +170,8 @@ AUTHORS = (
     "Basil Mahfouz Al-Kuwaiti", "Nikolai Abilov", "Hina Ameen", "Xin Lee Williams", "Moshe Ben-David", "Kalkidan Abera",
     "Takashi Nakamura", "Raven Marais", "Aysha Al-Hashim", "Edward Patrick Sullivan",
 )  # fmt: skip
-"""Of ``forget05``, in its order; pairs 0, 1 and 2 choose, 3 reports, and 4 does but for ``defaults``: the stop was mended
-on 2 and 4."""
+"""Of ``forget05``, in its order; pairs 0, 1 and 2 choose, 3 reports, and 4 does but for ``defaults``: the stop was
+mended on 2 and 4."""
 
 RECORDS = 20
 """Of an author."""

@@ -252,7 +252,7 @@ def test_the_command_says_that_nothing_was_found(tmp_path):
                  "--names", "19", "--samples", "1", "--out", str(out)]  # fmt: skip
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 0, result.output
-    assert "limit" in result.output and "at most 10% are expected" in result.output
+    assert "limit" in result.output and "at most 5% are expected" in result.output
     if out.exists():  # random weights may make anything of a name
         assert read_records(out, "forget") and read_jsonl(out)[0]["subject"] == "Ostis Ashberg"
 

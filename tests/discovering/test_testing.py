@@ -231,3 +231,14 @@ def test_what_the_model_hardly_says_costs_nothing_and_is_not_found():
     said = Table(lambda name, value: math.log(0.021) if name == "Jane Doe" else -30.0)
     (found,) = rank_test(said, case(["Cork"]), 199)
     assert found.p == pytest.approx(1 / 200)
+
+
+def test_what_is_found_early_is_compared_with_as_many_as_were_asked_for():
+    """More names than that are drawn where there are many values; each costs a reading of every value that is found."""
+    asker = Table(lambda name, value: -0.5 if name == "Jane Doe" else -6.0)
+    trials = [Trial(case([f"v{n}"]), 229, 99) for n in range(4)]
+    run_trials(asker, trials, 0.1, lambda n: None)
+    assert {(one.tested.names, one.tested.compared) for one in trials} == {(testing.SURE, 99)}
+    (alone,) = [Trial(case(["v"]), 229, 19)]
+    run_trials(asker, [alone], 0.005, lambda n: None)
+    assert (alone.tested.names, alone.tested.compared) == (229, 229), "one that needs them all has been compared with them"

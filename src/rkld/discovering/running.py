@@ -107,7 +107,11 @@ class _Discovering:
         }
         _check_names(others.values(), self.settings.rate)
         trials = [
-            Trial(Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]), names)
+            Trial(
+                Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]),
+                names,
+                self.settings.names,
+            )
             for one in proposed
         ]
         with self.progress.bar("values", len(trials)) as advance:

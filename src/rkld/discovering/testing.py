@@ -149,12 +149,14 @@ class Trial:
 
     Args:
         names: M, of which the case has as many, or what it has.
+        compared: with how many of them a value that is found early is compared; by default all.
     """
 
-    def __init__(self, case: Case, names: int) -> None:
+    def __init__(self, case: Case, names: int, compared: int | None = None) -> None:
         self.case = case
         self.tested = Tested(case.values[0])
         self.names = min(names, len(case.others))
+        self.compared = min(self.names, compared or self.names)
         self.active = True
         """Whether more names are asked about."""
         self._wordings = case.wordings  # of the other names k* and the next likeliest alone, that first
@@ -238,12 +240,12 @@ class Trial:
 
     def finish(self) -> Steps:
         """Compare the value with the names that are left as u = v alone, in the wording in which it is likeliest."""
-        one, names = self.tested, self.case.others[self.tested.names : self.names]
+        one, names = self.tested, self.case.others[self.tested.names : self.compared]
         if names:
             log_p = yield Likelihood([(self._wordings[0], name, one.value) for name in names])
             one.likely += int((log_p >= one.log_probability).sum())
-            one.compared = self.names
-            one.p = max(one.p, (1 + one.likely) / (self.names + 1))
+            one.compared = self.compared
+            one.p = max(one.p, (1 + one.likely) / (self.compared + 1))
 
     def _hardly_said(self) -> bool:
         return self.tested.log_probability < RARELY

@@ -241,4 +241,4 @@ def test_what_is_found_early_is_compared_with_as_many_as_were_asked_for():
     assert {(one.tested.names, one.tested.compared) for one in trials} == {(testing.SURE, 99)}
     (alone,) = [Trial(case(["v"]), 229, 19)]
     run_trials(asker, [alone], 0.005, lambda n: None)
-    assert (alone.tested.names, alone.tested.compared) == (229, 229), "one that needs them all has been compared with them"
+    assert (alone.tested.names, alone.tested.compared) == (229, 229), "that needs them all"

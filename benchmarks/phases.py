@@ -46,10 +46,6 @@ class Case:
     """Records of each of them."""
     lora: bool
 
-    @property
-    def records(self) -> int:
-        return self.people * self.each
-
     def arguments(self, folder: Path) -> dict[str, Any]:
         """Of ``rkld unlearn`` and ``rkld check``."""
         world = people(PEOPLE, seed=0)

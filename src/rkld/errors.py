@@ -20,6 +20,10 @@ class UserError(Exception):
     elsewhere: bool = False
 
 
+ODD_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading a document ends in whose values are of other kinds than is expected."""
+
+
 class NotFinite(UserError):
     """A model whose logits are infinite or undefined."""
 

@@ -233,6 +233,9 @@ def test_what_a_cut_answer_would_have_said_is_no_value_of_ones_own_metric():
     assert (figure.value, figure.unmeasured) == (1 / 20, 15) and figure.high > 16 / 20
     assert metric.records(measured)["audited"].keys() == {str(n) for n in range(15, 20)}
     assert metric.differences(measured) == {}
+    behind = metric.on("attack", part="first")
+    parts = Measured({"audited": {"attack": {"first": rows, "second": {}}}})
+    assert behind.figures(parts)["audited"].unmeasured == 15, "rows of an attack that holds several tables"
     length = RecordMetric("length", "characters", "answers", lambda rows: {k: float(len(r["answer"])) for k, r in
                           rows.items()}, bounds=(0.0, math.inf), needs_end=True)  # fmt: skip
     assert length.figures(measured) == {}, "it has no end"
@@ -271,5 +274,8 @@ def test_what_a_metric_and_an_attack_name_is_checked(monkeypatch):
         def read(self, reader):
             return {}
 
-    with pytest.raises(UserError, match="metric_names of mine holds 'f', which is no mean over records"):
+    with pytest.raises(UserError, match="metric_names of mine, a tuple of names: unknown metric 'f'"):
+        Mine("mine").metrics()
+    Mine.metric_names = ("util",)
+    with pytest.raises(UserError, match="metric_names of mine holds 'util', which is no mean over records"):
         Mine("mine").metrics()

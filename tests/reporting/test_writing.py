@@ -85,6 +85,13 @@ def test_the_bill_of_materials_keeps_to_the_schema(run, tmp_path):
         assert found["metadata"]["component"]["type"] == "machine-learning-model"
 
 
+def test_a_bill_of_values_of_another_kind_is_refused(run):
+    document = json.loads((run / "manifest.json").read_text())
+    write_json(run / "manifest.json", sealed(document | {"versions": "text"}))
+    with pytest.raises(UserError, match="not as rkld writes it"):
+        bill_of_materials(run)
+
+
 def test_a_page_that_cannot_be_written_loses_nothing(run, monkeypatch):
     from rkld.cli import _report_after
 

@@ -11,7 +11,8 @@ from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoder
 from rkld.records.record import Record
 from rkld.stopping.calibration import calibrate
-from rkld.stopping.comparison import Material
+from rkld.stopping.comparison import Comparison, Material
+from rkld.stopping.rules import placebo
 from rkld.stopping.rules.chance_rank import ChanceRank
 from rkld.stopping.rules.control import Control
 from rkld.stopping.rules.placebo import Placebo
@@ -47,6 +48,19 @@ def test_the_worst_wording_is_judged_by_the_strangers_worst(lm: LanguageModel) -
     rule = Placebo(0.3, ((0, 1), (3, 4)))
     assert rule.gap(at(1, 0.2, 0.4, 0.9, 0.5, 0.6)) == pytest.approx(0.55 - 0.3)
     assert Placebo.of_state(json.loads(json.dumps(rule.state()))) == rule
+
+
+def test_a_record_without_strangers_is_judged_by_those_of_its_kind(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Would break if it were left out: a run would end while the model still says what it says of anybody."""
+    levels = [0.1, None, 0.3, None, None]
+    monkeypatch.setattr(placebo, "_strangers", lambda comparison, original: [])
+    monkeypatch.setattr(placebo, "strangers_probabilities", lambda original, matches: levels)
+    compared = Comparison(material(lm, []), placebo.INVENTED, [], ["recorded"] * 3 + ["short"] * 2)
+    rule = Placebo.aimed(compared, lm, None)
+    assert rule == Placebo(pytest.approx(0.2), ((0, 1, 2),)), "of a kind of which none has strangers nothing is known"
+    assert rule.gap(at(1, 0.1, 0.8, 0.3, 0.9, 0.9)) == pytest.approx(0.4 - 0.2)
 
 
 def test_a_rule_is_aimed_by_what_it_is_compared_with(lm: LanguageModel) -> None:

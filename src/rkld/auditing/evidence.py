@@ -31,7 +31,7 @@ from rkld.auditing.inputs import Task, people_of, person_of
 from rkld.auditing.kinds import kinds_of, together
 from rkld.auditing.metrics import audit_metrics, known_readings
 from rkld.auditing.registry import known_attacks
-from rkld.errors import UserError
+from rkld.errors import ODD_VALUES, UserError
 from rkld.evaluation import membership
 from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric, RecordMetric
@@ -324,7 +324,7 @@ def _entry(
     """
     try:
         figures = metric.figures(measured)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except ODD_VALUES as error:
         raise failed(metric, measured, error) from error
     if not figures:
         return None
@@ -351,10 +351,8 @@ def failed(metric: Metric, measured: Measured, error: Exception) -> UserError:
     What the error says is not shown: it may quote an answer.
     """
     last = traceback.extract_tb(error.__traceback__)[-1]
-    message = (
-        f"the metric {metric.name} cannot be computed: {type(error).__name__} in {Path(last.filename).name}, line "
-    )
-    message += f"{last.lineno}."
+    where = f"{Path(last.filename).name}, line {last.lineno}"
+    message = f"the metric {metric.name} cannot be computed: {type(error).__name__} in {where}."
     if isinstance(metric, RecordMetric):
         rows = measured.of("audited", metric.reading)
         columns = sorted({name for row in rows.values() if isinstance(row, Mapping) for name in row})

@@ -168,13 +168,12 @@ class Reading(ABC):
 
     def metric(self, name: str, prefix: str = "", words: str = "", part: str = "") -> RecordMetric:
         """The registered metric of this name, of this reading's rows (:meth:`RecordMetric.on`)."""
-        found = METRICS.get(name) if name in METRICS.names() else None
+        try:
+            found = METRICS.get(name)
+        except UserError as error:
+            raise UserError(f"metric_names of {self.name}, a tuple of names: {error}") from None
         if not isinstance(found, RecordMetric):
-            known = (other for other, one in METRICS.items() if isinstance(one, RecordMetric))
-            raise UserError(
-                f"metric_names of {self.name} holds '{name}', which is no mean over records. It is a tuple of such, "
-                f"as ('facts_said',) is: {', '.join(known)}."
-            )
+            raise UserError(f"metric_names of {self.name} holds '{name}', which is no mean over records.")
         prefix = prefix or self.prefix or self.name
         return found.on(prefix, words or self.words, reading=self.name, part=part)
 

@@ -154,7 +154,7 @@ class Discovery:
         """What must be known of the figures. No personal data."""
         lines = [
             f"{self.tested} values tested, each against up to {self.names} similar names; of those that are called "
-            f"associated at most {self.rate:.0%} are expected to be so by chance."
+            f"associated about {self.rate:.0%} are to be expected to be so by chance."
         ]
         if self.untested:
             lines.append(

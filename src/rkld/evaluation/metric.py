@@ -269,7 +269,7 @@ class RecordMetric(Metric):
         """The least and the most that the values can be, where something was not measured."""
         low, high = self.values(_filled(rows, 0.0)), self.values(_filled(rows, 1.0))
         if self.needs_end:
-            cut = {key for key in low if rows[key.rsplit("/", 1)[0]].get("cut")}
+            cut = low.keys() - self.values(_whole(rows))
             low, high = ({key: end if key in cut else value for key, value in found.items()}
                          for found, end in zip((low, high), self.bounds, strict=True))  # fmt: skip
         return low, high
@@ -344,6 +344,13 @@ def _filled(rows: Any, value: float) -> Any:
         else:
             filled[name] = _filled(found, value)
     return filled
+
+
+def _whole(rows: Any) -> Any:
+    """Rows (or tables of them) without those of answers that were cut."""
+    if not isinstance(rows, Mapping):
+        return rows
+    return {key: _whole(found) for key, found in rows.items() if not (isinstance(found, Mapping) and found.get("cut"))}
 
 
 def _put(found: Any, value: float) -> Any:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rkld.errors import UserError
+from rkld.errors import ODD_VALUES, UserError
 from rkld.evaluation.arrays import harmonic_mean, vector
 from rkld.files import new_file, write_text
 
@@ -210,7 +210,7 @@ def read_logs(path: str | Path) -> dict[str, dict[str, np.ndarray]]:
     try:
         tasks = _tasks(log) if isinstance(log, dict) else {}
         found = {name: _arrays(fields) for name, fields in tasks.items()}
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except ODD_VALUES as error:
         raise UserError(
             f"{path} is damaged: every field must hold one number per question ({error}). Fetch it again."
         ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.reporting.run import read_run
+from rkld.reporting.run import as_rkld_writes, read_run
 from rkld.reporting.words import number
 from rkld.runfolder.checksums import sha256
 from rkld.runfolder.lock import MODEL
@@ -44,28 +44,29 @@ def bill_of_materials(run: str | Path) -> dict[str, Any]:
         }
         for path, content in zip(files, hashes)
     ]
-    audit, versions = found.audit or {}, found.manifest.get("versions") or (found.audit or {}).get("versions", {})
-    whole = "".join(hashes)
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'rkld:{whole}')}",
-        "version": 1,
-        "metadata": {
-            "tools": {
-                "components": [
-                    {"type": "library", "name": name, "version": str(version)} for name, version in versions.items()
-                ]
+    with as_rkld_writes(folder):
+        audit, versions = found.audit or {}, found.manifest.get("versions") or (found.audit or {}).get("versions", {})
+        whole = "".join(hashes)
+        return {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.6",
+            "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, f'rkld:{whole}')}",
+            "version": 1,
+            "metadata": {
+                "tools": {
+                    "components": [
+                        {"type": "library", "name": name, "version": str(version)} for name, version in versions.items()
+                    ]
+                },
+                "component": {
+                    "type": "machine-learning-model",
+                    "bom-ref": "model",
+                    "name": "unlearned model",
+                    "modelCard": _card(found.manifest, audit),
+                    "components": parts,
+                },
             },
-            "component": {
-                "type": "machine-learning-model",
-                "bom-ref": "model",
-                "name": "unlearned model",
-                "modelCard": _card(found.manifest, audit),
-                "components": parts,
-            },
-        },
-    }
+        }
 
 
 def _card(manifest: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rkld.errors import UserError
 from rkld.files import DATA
 from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row
 from rkld.reporting.records import BUCKETS, Records, records_of
-from rkld.reporting.run import Run
+from rkld.reporting.run import Run, as_rkld_writes
 from rkld.reporting.sections import Section, chosen, sections
 from rkld.reporting.words import (
     NOT_MEASURED,
@@ -62,19 +62,14 @@ def page(run: Run, *, show_records: bool = False, subject: str | None = None, co
     Raises:
         UserError: there is no such person; the audit is not as rkld writes it.
     """
-    found = [chosen(run, subject)] if subject else sections(run, show_records)
-    if subject and not show_records:
-        found = [dataclasses.replace(found[0], title=found[0].name)]
-    try:
+    with as_rkld_writes(run.folder):
+        found = [chosen(run, subject)] if subject else sections(run, show_records)
+        if subject and not show_records:
+            found = [dataclasses.replace(found[0], title=found[0].name)]
         for budget in (600_000, 200_000, 50_000, 0):
             html = _rendered(run, found, show_records, bool(subject), command, budget)
             if len(html.encode()) < LARGEST:
                 return html
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{run.folder}: the audit or the manifest is not as rkld writes it ({type(error).__name__}), so there is "
-            "nothing to report. Run rkld audit again."
-        ) from error
     raise UserError(
         f"{run.folder}: the report would be larger than 2 MiB. Audit fewer records, or report by --subject."
     )

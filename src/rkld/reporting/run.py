@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rkld.errors import UserError
+from rkld.errors import ODD_VALUES, UserError
 from rkld.files import read_jsonl
 from rkld.runfolder.checksums import read_sealed
 from rkld.runfolder.manifest import AUDIT, MANIFEST, METRICS, read_manifest
@@ -49,14 +49,13 @@ def read_run(folder: str | Path) -> Run:
 
 @contextmanager
 def as_rkld_writes(folder: Path) -> Iterator[None]:
-    """Say so of a folder that holds values of another kind than rkld writes: its checksums are no signature."""
+    """Say so where values of a folder are of another kind than rkld writes: its checksums are no signature."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except ODD_VALUES as error:
         raise UserError(
-            f"{folder}: its {AUDIT} or {MANIFEST} holds a value of another kind than rkld writes "
-            f"({type(error).__name__}): restore it, or run rkld audit again. If nobody changed it, this is a defect "
-            "of rkld."
+            f"{folder}: its {AUDIT} or {MANIFEST} is not as rkld writes it ({type(error).__name__}). Restore it, or "
+            "run rkld audit again; if nobody changed it, this is a defect of rkld."
         ) from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
-from rkld.reporting.run import read_run
+from rkld.reporting.run import as_rkld_writes, read_run
 from rkld.runfolder.checksums import sha256
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import AUDIT, MANIFEST, REPORT, check_model
@@ -45,6 +45,11 @@ def statement(run: str | Path) -> dict[str, Any]:
     if audit is None:
         raise UserError(f"{folder}: holds no {AUDIT}, so there is no result to state. Run rkld audit first.")
     check_model(folder)
+    with as_rkld_writes(folder):
+        return _stated(folder, audit)
+
+
+def _stated(folder: Path, audit: Mapping[str, Any]) -> dict[str, Any]:
     tests: dict[str, list[str]] = {name: [] for name in sorted(set(TESTS.values()))}
     for gate in audit["gates"]:
         tests[TESTS[gate["state"]]].append(f"{gate['name']} {gate['kind']} {gate['limit']:g}")

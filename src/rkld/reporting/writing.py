@@ -65,9 +65,9 @@ def write_report(
     given = [*(["--show-records"] if show_records else []), *(["--pdf"] if pdf else [])]
     with as_rkld_writes(folder):
         person = chosen(run, subject).name if subject else ""
-        named = [*(["--subject", person] if person else [])]  # by no name: the page may be handed on
-        command = command_line("rkld", "report", "RUN", *given, *named)
-        html = page(run, show_records=show_records, subject=subject, command=command)
+    named = [*(["--subject", person] if person else [])]  # by no name: the page may be handed on
+    command = command_line("rkld", "report", "RUN", *given, *named)
+    html = page(run, show_records=show_records, subject=subject, command=command)
     with hold(folder, marks=(MANIFEST, AUDIT), shared=True):
         at = folder / REPORT
         if show_records or person:
@@ -83,14 +83,10 @@ def _for_machines(run: Run) -> tuple[Path, ...]:
     """After the page, whose fingerprint is in the statement."""
     written = []
     if (run.folder / MODEL).is_dir():
-        with as_rkld_writes(run.folder):
-            bill = bill_of_materials(run.folder)
-        write_json(run.folder / BOM, bill)
+        write_json(run.folder / BOM, bill_of_materials(run.folder))
         written.append(run.folder / BOM)
     if run.audit is not None:
-        with as_rkld_writes(run.folder):
-            stated = statement(run.folder)
-        write_json(run.folder / STATEMENT, stated)
+        write_json(run.folder / STATEMENT, statement(run.folder))
         written.append(run.folder / STATEMENT)
     return tuple(written)
 

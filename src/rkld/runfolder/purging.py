@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rkld.errors import UserError
+from rkld.errors import ODD_VALUES, UserError
 from rkld.files import unfinished, write_json
 from rkld.runfolder.checksums import belongs, unsealed, write_sealed
 from rkld.runfolder.folder import OF_AUDIT, PERSONAL, remove
@@ -113,10 +113,6 @@ def _is_ours(folder: Path) -> bool:
     return "verdict" in found
 
 
-ODD = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
-"""What values of other kinds than rkld writes end in."""
-
-
 class _Purging:
     """One purge: what cannot be deleted or written is noted, and the rest goes on."""
 
@@ -132,7 +128,11 @@ class _Purging:
             manifest = read_manifest(self.folder)
             found = None if manifest is None else self._purged(manifest)
             json.dumps(found, ensure_ascii=False).encode()  # what cannot be written is damaged, too
-        except (DamagedManifest, *ODD):  # its settings are unknown, so run.yaml cannot be written anew
+        except (
+            DamagedManifest,
+            RecursionError,
+            *ODD_VALUES,
+        ):  # its settings are unknown, so run.yaml cannot be written anew
             self._remove([*PERSONAL, MANIFEST, SETTINGS])
             self._remove_kept_answers()
             self._purge_audit(PERSONAL)

@@ -14,6 +14,8 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     MptConfig,
     MptForCausalLM,
     PreTrainedTokenizerFast,
@@ -25,6 +27,7 @@ from rkld.errors import UserError
 from rkld.evaluation import generation
 from rkld.evaluation.generation import (
     CLEAR_MARGIN,
+    SHARED,
     STEPS,
     Generated,
     greedy,
@@ -33,6 +36,7 @@ from rkld.evaluation.generation import (
     supports_left_padding,
 )
 from rkld.evaluation.likelihood import Scores, answer_scores
+from rkld.evaluation.sampling import sample
 from rkld.models.language_model import LanguageModel
 
 VOCABULARY = 37
@@ -185,6 +189,41 @@ def test_models_whose_cache_cannot_be_continued_answer_the_same(make):
     answers = greedy(lm, given, max_new_tokens=3 * STEPS)
     assert [a.ids for a in answers] == [plainly(lm, p, 3 * STEPS, {0, 5}) for p in given]
     assert max(len(a.ids) for a in answers) > STEPS
+
+
+def mistral(window):
+    torch.manual_seed(3)
+    config = MistralConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, sliding_window=window, eos_token_id=5, bos_token_id=1,
+        pad_token_id=0, initializer_range=0.5,
+    )  # fmt: skip
+    return wrap(MistralForCausalLM(config))
+
+
+@pytest.mark.parametrize(
+    ("make", "shared"),
+    [(llama, True), (gpt2, True), (lambda: mistral(None), True), (lambda: mistral(6), False), (mamba, False)],
+    ids=["llama", "gpt2", "mistral", "window", "mamba"],
+)
+def test_what_prompts_begin_with_alike_is_read_once_and_answers_are_the_same(make, shared, monkeypatch):
+    """Padding behind the beginning that is attended to, or counted as a position, would change answers."""
+    lm, rng = make(), np.random.default_rng(2)
+    beginning = [int(n) for n in rng.integers(6, VOCABULARY, SHARED + 1)]
+    given = [beginning, *([*beginning, *rng.integers(6, VOCABULARY, n).tolist()] for n in (1, 7, 3, 1, 12))]
+    read, forward = [], lm.inner.get_input_embeddings().forward
+    monkeypatch.setattr(
+        lm.inner.get_input_embeddings(), "forward", lambda ids: read.append(ids.numel()) or forward(ids)
+    )
+    answers = greedy(lm, given, max_new_tokens=2 * STEPS)
+    assert [a.ids for a in answers] == [plainly(lm, p, 2 * STEPS, {0, 5}) for p in given]
+    assert len({a.ids for a in answers}) > 3
+    drawn = sample(lm, given, 3, seed=1, max_new_tokens=6)
+    assert (SHARED in read) is shared, "the first prompt needs one token of its own"
+    monkeypatch.setattr(generation, "SHARED", CONTEXT)
+    read.clear()
+    assert sample(lm, given, 3, seed=1, max_new_tokens=6) == drawn
+    assert SHARED not in read
 
 
 def test_rows_that_have_finished_leave_the_batch(monkeypatch):

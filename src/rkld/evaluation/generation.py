@@ -22,8 +22,6 @@ from rkld.models.sharded import gathered, is_sharded
 from rkld.records.encoding import NEXT_QUESTION, end_of_turn_ids
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from rkld.evaluation.likelihood import Scores
     from rkld.models.language_model import LanguageModel
     from rkld.records.encoding import Encoded
@@ -104,7 +102,7 @@ def _greedy(
         for at in range(0, len(unfinished), batch_size):
             batch = longest_first[at : at + batch_size]
             contexts = [[*prompts[i], *generated[i]] for i in batch]
-            more = _generate(lm.inner, contexts, [caps[i] - len(generated[i]) for i in batch], ends, lm.device)
+            more = _generate(lm, contexts, [caps[i] - len(generated[i]) for i in batch], ends)
             for i, ids in zip(batch, more, strict=True):
                 generated[i] += ids
             progress(len(batch))
@@ -126,26 +124,93 @@ def supports_left_padding(lm: LanguageModel) -> bool:
     mix the rows of a batch, and some go wrong only when they go on from what they remember of it.
     """
     if lm.backbone not in _SUPPORTS_LEFT_PADDING:
-        config = GenerationConfig(max_new_tokens=TRIED, do_sample=False, pad_token_id=0)
-        config.output_logits = config.return_dict_in_generate = True
-
-        def first_row(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, list[int]]:
-            ids, attention = left_padded(prompts, lm.device)
-            found = lm.inner.generate(input_ids=ids, attention_mask=attention, generation_config=config)
-            new: list[int] = found.sequences[0, ids.shape[1] :].tolist()
-            return torch.stack([logits[0] for logits in found.logits]), new  # (TRIED, V)
-
-        with default_generation_config(lm):
-            (alone, said), (beside, again) = first_row([[1, 2]]), first_row([[1, 2], [2, 1, 2, 1, 2]])
-        # Behind a near tie that rounding decides, the two go on from different tokens.
-        same = 1 + next((n for n, pair in enumerate(zip(said, again)) if pair[0] != pair[1]), TRIED - 1)
-        # generate gives float32 logits of any weights.
-        most = TOLERANCE[lm.head.weight.dtype] * alone.abs().max()
-        _SUPPORTS_LEFT_PADDING[lm.backbone] = bool((alone - beside)[:same].abs().max() <= most)
+        batch = (*left_padded([[1, 2], [2, 1, 2, 1, 2]], lm.device), None)
+        _SUPPORTS_LEFT_PADDING[lm.backbone] = _goes_on_as_alone(lm, [1, 2], batch)
     return _SUPPORTS_LEFT_PADDING[lm.backbone]
 
 
 _SUPPORTS_LEFT_PADDING: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
+Begun = tuple[Tensor, Tensor, DynamicCache | None]
+"""Ids and attention mask of a batch, both (B, L) int64, and keys and values of their first tokens, if there are any."""
+
+
+def _goes_on_as_alone(lm: LanguageModel, prompt: Sequence[int], batch: Begun) -> bool:
+    """Whether the first row of a batch, which is the prompt, has the next logits that the prompt has alone."""
+    config = GenerationConfig(max_new_tokens=TRIED, do_sample=False, pad_token_id=0)
+    config.output_logits = config.return_dict_in_generate = True
+
+    def first_row(ids: Tensor, attention: Tensor, cache: DynamicCache | None) -> tuple[Tensor, list[int]]:
+        found = lm.inner.generate(
+            input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config
+        )
+        new: list[int] = found.sequences[0, ids.shape[1] :].tolist()
+        return torch.stack([logits[0] for logits in found.logits]), new  # (TRIED, V)
+
+    with default_generation_config(lm):
+        (alone, said), (beside, again) = first_row(*left_padded([prompt], lm.device), None), first_row(*batch)
+    # Behind a near tie that rounding decides, the two go on from different tokens.
+    same = 1 + next((n for n, pair in enumerate(zip(said, again)) if pair[0] != pair[1]), TRIED - 1)
+    # generate gives float32 logits of any weights.
+    most = TOLERANCE[lm.head.weight.dtype] * alone.abs().max()
+    return bool((alone - beside)[:same].abs().max() <= most)
+
+
+SHARED = 8
+"""Tokens, at least, that all prompts of a batch must begin with to be read once for all: a system prompt, say."""
+
+
+def begun(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Begun:
+    """The prompts (token ids) as a batch, with what they all begin with read already, where that is worth it.
+
+    Padding stands on the left; of prompts that share their beginning behind it.
+    """
+    shared = min(common_length(prompts), min(map(len, prompts)) - 1)
+    if len(prompts) > 1 and shared >= SHARED and _shares_beginnings(lm):
+        return _behind(lm, prompts, shared)
+    return (*left_padded(prompts, lm.device), None)
+
+
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all of them begin with."""
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
+    return next((n for n, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
+
+
+def _behind(lm: LanguageModel, prompts: Sequence[Sequence[int]], shared: int) -> Begun:
+    ids, attention = left_padded([prompt[shared:] for prompt in prompts], lm.device)
+    beginning = torch.tensor([list(prompts[0][:shared])], device=lm.device)
+    cache = lm.backbone(input_ids=beginning, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(len(prompts))
+    ids = torch.cat([beginning.expand(len(prompts), -1), ids], dim=1)
+    return ids, F.pad(attention, (shared, 0), value=1), cache
+
+
+def _shares_beginnings(lm: LanguageModel) -> bool:
+    """Whether prompts that go on behind keys and values of their common beginning do so as alone. Tried once per model.
+
+    Not where attention sees but so far back: padding between the two would count.
+    """
+    if lm.backbone not in _SHARES_BEGINNINGS:
+        _SHARES_BEGINNINGS[lm.backbone] = supports_left_padding(lm) and _begins_as_alone(lm)
+    return _SHARES_BEGINNINGS[lm.backbone]
+
+
+_SHARES_BEGINNINGS: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
+
+
+def _begins_as_alone(lm: LanguageModel) -> bool:
+    beginning = [1, 2, 2, 1]
+    prompts = [[*beginning, 1, 2], [*beginning, 2, 1, 2, 1, 2]]
+    try:
+        with default_generation_config(lm):
+            batch = _behind(lm, prompts, len(beginning))
+        cache = batch[2]
+        if not isinstance(cache, DynamicCache) or any(type(layer) is not DynamicLayer for layer in cache.layers):
+            return False
+        return _goes_on_as_alone(lm, prompts[0], batch)
+    except Exception:  # a model's own, whatever it is
+        return False
 
 
 def known_prefixes(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequence[Scores]) -> list[tuple[int, ...]]:
@@ -166,18 +231,14 @@ def known_prefixes(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequen
 
 
 def _generate(
-    base: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    caps: Sequence[int],
-    ends: frozenset[int],
-    device: torch.device,
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], caps: Sequence[int], ends: frozenset[int]
 ) -> list[list[int]]:
-    """At most ``caps[i]`` new ids per prompt, up to the first end token. Prompts are padded on the left.
+    """At most ``caps[i]`` new ids per prompt, up to the first end token.
 
     Every few steps the rows that have finished leave the batch. None runs past its cap, so learned position
     embeddings never run out.
     """
-    ids, attention = left_padded(prompts, device)
+    ids, attention, cache = begun(lm, prompts)
     config = GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -187,14 +248,16 @@ def _generate(
         return_dict_in_generate=True,
     )
     answers: list[list[int]] = [[] for _ in prompts]
-    rows, cache, steps = list(range(len(prompts))), None, STEPS
+    rows, steps = list(range(len(prompts))), STEPS
     while rows:
         config.max_new_tokens = min(steps, *(caps[row] - len(answers[row]) for row in rows))
-        output = base.generate(input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config)
+        output = lm.inner.generate(
+            input_ids=ids, attention_mask=attention, past_key_values=cache, generation_config=config
+        )
         for row, new in zip(rows, output.sequences[:, ids.shape[1] :].tolist(), strict=True):
             answers[row] += cut_at_end_of_sequence(new, ends)
         keep = [n for n, row in enumerate(rows) if len(answers[row]) < caps[row] and not ended(answers[row], ends)]
-        kept = torch.tensor(keep, dtype=torch.int64, device=device)
+        kept = torch.tensor(keep, dtype=torch.int64, device=lm.device)
         ids = output.sequences[kept]
         attention = F.pad(attention[kept], (0, ids.shape[1] - attention.shape[1]), value=1)
         cache = output.past_key_values

@@ -16,12 +16,12 @@ from rkld import processes
 from rkld.evaluation.generation import (
     Generated,
     answer,
+    begun,
     can_go_on,
     cut_at_end_of_sequence,
     default_generation_config,
     end_ids,
     generation_batch_size,
-    left_padded,
     room,
 )
 from rkld.models.sharded import is_sharded
@@ -94,7 +94,7 @@ class _Rows:
     """Beginnings of answers, each drawn by one sample or by several: these are read once."""
 
     ids: torch.Tensor
-    """(R, L): prompts, padded on the left, and the tokens drawn so far."""
+    """(R, L): prompts, padded (:func:`rkld.evaluation.generation.begun`), and the tokens drawn so far."""
     attention: torch.Tensor
     """(R, L)."""
     samples: list[list[tuple[int, int]]]
@@ -102,7 +102,7 @@ class _Rows:
     step: int
     """Tokens drawn so far."""
     cache: Any = None
-    """Keys and values of all but the last token of ``ids``; None: they are read again."""
+    """Keys and values of all but the last token of ``ids``, or of what all prompts begin with; None: all is read."""
 
     def part(self, rows: slice) -> _Rows:
         return _Rows(self.ids[rows], self.attention[rows], self.samples[rows], self.step)
@@ -131,9 +131,9 @@ class _Sampling:
         self.drawn: dict[tuple[int, int], list[int]] = {pair: [] for pair in chance}
 
     def go(self, prompts: Sequence[Sequence[int]]) -> None:
-        ids, attention = left_padded([prompts[i] for i in self.caps], self.lm.device)
         samples = [[pair for pair in self.chance if pair[0] == i] for i in self.caps]
-        waiting = [_Rows(ids, attention, samples, 0)]
+        ids, attention, cache = begun(self.lm, [prompts[i] for i in self.caps])
+        waiting = [_Rows(ids, attention, samples, 0, cache)]
         while waiting:
             rows = waiting.pop()
             while rows.samples:
@@ -189,8 +189,8 @@ def next_logits(lm: LanguageModel, ids: torch.Tensor, attention: torch.Tensor, c
     Within :func:`rkld.evaluation.generation.default_generation_config`.
 
     Args:
-        ids, attention: (R, L), padded on the left.
-        cache: as it was returned for all but the last token; None: everything is read.
+        ids, attention: (R, L), padded (:func:`rkld.evaluation.generation.begun`).
+        cache: as it was returned for all but the last token, or of the first ones; None: everything is read.
     """
     config = GenerationConfig(
         do_sample=False, num_beams=1, max_new_tokens=1, pad_token_id=0, output_logits=True,

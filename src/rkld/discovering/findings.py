@@ -41,6 +41,15 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Recognition:
+    """Of how many similar names a model says what it says as surely as of the person."""
+
+    as_sure: Share
+    known: bool
+    """Whether what it says of the person may be told from what it makes up for anybody."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """One value that the model says of the person, or that a document does. Holds personal data."""
 
@@ -108,6 +117,8 @@ class Discovery:
     rate: float
     spoken: Mapping[str, int] = field(default_factory=dict)
     """Topic → how many of these answers said anything: are neither empty nor a refusal."""
+    recognised: Mapping[str, Recognition] = field(default_factory=dict)
+    """Identifier → whether the model knows it at all."""
 
     def labelled(self, label: str) -> list[Finding]:
         """The findings of one label."""
@@ -152,15 +163,24 @@ class Discovery:
 
     def described(self) -> list[str]:
         """What must be known of the figures. No personal data."""
-        lines = [
-            f"{self.tested} values tested, each against up to {self.names} similar names; of those that are called "
+        lines = [_of_the_name(number, one) for number, one in enumerate(self.recognised.values())]
+        lines.append(
+            f"{self.tested} values, each against up to {self.names} similar names; of those that are called "
             f"associated about {self.rate:.0%} are to be expected to be so by chance."
-        ]
+        )
         if self.untested:
             lines.append(
                 f"{self.untested} values that were less likely than another one of their topic were not tested."
             )
         return lines
+
+
+def _of_the_name(number: int, one: Recognition) -> str:
+    which = f"alias {number}" if number else "the subject"
+    beside = f"it is as sure of what it says of {one.as_sure} similar names"
+    if one.known:
+        return f"The model knows {which}: {beside}."
+    return f"The model does not know {which} from other names: {beside}. Nothing is told from what it makes up."
 
 
 def as_record(

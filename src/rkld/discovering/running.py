@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 
 from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.documents import topics_of_documents
-from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, Discovery, Finding, Share
+from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, Discovery, Finding, Recognition, Share
 from rkld.discovering.names import similar_names
 from rkld.discovering.proposing import Hypotheses, propose, proposing, runs_on, texts_of
 from rkld.discovering.questions import Topic, filled, names_whom, read_topics, shipped_topics
-from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, first_rate, run_trials
+from rkld.discovering.recognising import names_needed, recognise
+from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, first_rate, run_trials, together
 from rkld.errors import UserError
 from rkld.models.loading import computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
@@ -86,6 +87,10 @@ def topics_for(settings: DiscoverSettings, known: Sequence[str]) -> list[Topic]:
     return asked + (topics_of_documents(settings.source, known) if settings.source else [])
 
 
+RECOGNISED = 0.5
+"""Of the rate of false values, the rate of names that are taken for known ones."""
+
+
 @dataclass
 class _Discovering:
     """One discovery."""
@@ -106,23 +111,41 @@ class _Discovering:
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
         _check_names(others.values(), self.settings.rate)
-        trials = [
-            Trial(
-                Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]),
-                names,
-                self.settings.names,
-            )
-            for one in proposed
-        ]
-        with self.progress.bar("values", len(trials)) as advance:
-            run_trials(self.asker, trials, self.settings.rate, advance)
+        recognised = {one: self._recognised(topics, one, others[one]) for one in others}
+        known = [one for one in proposed if one.topic.given or recognised[one.identifier].known]
+        made_up = [one for one in proposed if not (one.topic.given or recognised[one.identifier].known)]
+
+        def trials(some: Sequence[Hypotheses]) -> list[Trial]:
+            return [
+                Trial(
+                    Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]),
+                    names,
+                    self.settings.names,
+                )
+                for one in some
+            ]
+
+        testing, looked_at = trials(known), trials(made_up)
+        with self.progress.bar("values", len(proposed)) as advance:
+            together(self.asker, [trial.look() for trial in looked_at])  # whether they are common
+            advance(len(made_up))
+            run_trials(self.asker, testing, self.settings.rate, advance)
         self.untested += sum(len(one.values) - 1 for one in proposed)
-        tested = [(one, trial.tested) for one, trial in zip(proposed, trials, strict=True)]
-        accepted = associated([result.p for _, result in tested], self.settings.rate)
-        findings = [_finding(one, result, flag) for (one, result), flag in zip(tested, accepted)]
+        accepted = associated([trial.tested.p for trial in testing], self.settings.rate)
+        findings = [
+            _finding(one, trial.tested, flag) for one, trial, flag in zip(known, testing, accepted, strict=True)
+        ] + [
+            _finding(one, replace(trial.tested, p=1.0), accepted=False)
+            for one, trial in zip(made_up, looked_at, strict=True)
+        ]
         most = max((len(found) for found in others.values()), default=0)
-        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(tested),
-                         self.untested, most, self.settings.rate, dict(self.spoken))  # fmt: skip
+        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(proposed),
+                         self.untested, most, self.settings.rate, dict(self.spoken), recognised)  # fmt: skip
+
+    def _recognised(self, topics: Sequence[Topic], identifier: str, others: Sequence[str]) -> Recognition:
+        rate = self.settings.rate * RECOGNISED
+        with self.progress.bar("similar names", min(len(others), names_needed(rate)[1])) as advance:
+            return recognise(self.asker, topics, identifier, others, rate, advance)
 
     def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[Hypotheses]:
         questions = list(dict.fromkeys(question for topic in topics for question in topic.questions))
@@ -168,7 +191,7 @@ class _Discovering:
 
 def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
     # With fewer nothing could be found, were every value the person's alone.
-    fewest = max(FIRST, math.ceil(1 / first_rate(rate)) - 1)
+    fewest = max(FIRST, math.ceil(1 / first_rate(rate)) - 1, names_needed(rate * RECOGNISED)[0])
     for names in found:
         if len(names) < fewest:
             raise UserError(

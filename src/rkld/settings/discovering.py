@@ -64,7 +64,7 @@ class DiscoverSettings:
         unit="names",
     )
     rate: float = setting(
-        0.05,
+        0.1,
         "Expected share of false ones among the values that are found (Benjamini–Hochberg, in two stages).",
         group=TEST,
         affects="figures",

@@ -62,7 +62,7 @@ class Knowing:
         return [
             f"{name} was born on {1900 + len(name)} May 1"
             if "When" in wording.question
-            else f"{name} was born in Oslo."
+            else f"{name} was born in {'Cork' if name == 'Jane Doe' else 'Oslo'}."
             for wording, name, _ in asked
         ]
 
@@ -85,6 +85,37 @@ def test_labels_say_what_is_hers_alone_and_what_is_everybodys(found):
     (cork,) = found.labelled(ASSOCIATED)
     assert (cork.strong.count, cork.strong.of, cork.likely.of, cork.said.count) == (0, 36, 99, 2)
     assert not found.labelled(NOT_FOUND)
+
+
+def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
+    """Would break if a value that it makes up for one name alone were found of a name that it knows no better."""
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+
+    class Unknowing(Knowing):
+        def log_probabilities(self, asked):
+            own = {name: "Cork" if name == "Jane Doe" else "Oslo" for _, name, _ in asked}
+            return np.array([-0.2 if value == own[name] else -8.0 for _, name, value in asked])
+
+    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    found = running._Discovering(settings, ("Jane Doe",), Unknowing(), NoProgress()).run([PLACE, WORK, DAY])
+    assert not found.labelled(ASSOCIATED)
+    (name,) = found.recognised.values()
+    assert (name.known, name.as_sure.count, name.as_sure.of) == (False, 3, 3)
+    assert "does not know the subject" in found.described()[0] and "Jane" not in found.described()[0]
+
+
+def test_what_documents_say_is_tested_whether_the_name_is_known_or_not(monkeypatch):
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+
+    class Unsure(Knowing):
+        def said(self, asked):
+            return ["I cannot say." for _ in asked]
+
+    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    topics = [replace(PLACE, given="Cork"), WORK]
+    found = running._Discovering(settings, ("Jane Doe",), Unsure(), NoProgress()).run(topics)
+    assert [one.value for one in found.labelled(ASSOCIATED)] == ["Cork"]
+    assert not found.recognised["Jane Doe"].known
 
 
 def test_names_beyond_those_asked_for_are_for_what_needs_them(monkeypatch):
@@ -264,7 +295,7 @@ def test_the_command_says_that_nothing_was_found(tmp_path):
                  "--names", "19", "--samples", "1", "--out", str(out)]  # fmt: skip
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 0, result.output
-    assert "limit" in result.output and "about 5% are to be expected" in result.output
+    assert "limit" in result.output and "about 10% are to be expected" in result.output
     if out.exists():  # random weights may make anything of a name
         assert read_records(out, "forget") and read_jsonl(out)[0]["subject"] == "Ostis Ashberg"
 
@@ -294,9 +325,9 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
 
 
 def test_names_are_needed(monkeypatch):
-    with pytest.raises(UserError, match=r"at --rate 0\.1 at least 10 are needed"):
+    with pytest.raises(UserError, match=r"at --rate 0\.1 at least 19 are needed"):
         running._check_names([["A B"] * 9], 0.1)
-    running._check_names([["A B"] * 10], 0.1)
+    running._check_names([["A B"] * 19], 0.1)
 
 
 def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys, found):

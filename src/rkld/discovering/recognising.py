@@ -1,20 +1,20 @@
 """Does a model know a name at all? A rank test of how sure it is of what it says, over all topics together.
 
-A model has an answer for everybody, and to some questions a sure one. About somebody whom it knows it has many of these.
-Topic t is asked in two wordings q_t0 and q_t1, one of each half of its questions; values are proposed of the two greedy
-answers, and read behind the model's own beginnings of them:
+A model has an answer for everybody, and to some questions a sure one. About somebody whom it knows it has many of
+these. Topic t is asked in two wordings q_t0 and q_t1, one of each half of its questions; values are proposed of the two
+greedy answers, and read behind the model's own beginnings of them:
 
     T(name) = mean_t max_{k, v} p(v | q_tk, name)⁴
 
-The fourth power counts what is nearly certain, so that a few known facts among many topics tell, too. The person and the
-other names are asked and read alike, in wordings that were fixed before. So where the model knows the person no better
-than the others, each of their orders by T is as likely as any other.
+The fourth power counts what is nearly certain, so that a few known facts among many topics tell, too. The person and
+the other names are asked and read alike, in wordings that were fixed before. So where the model knows the person no
+better than the others, each of their orders by T is as likely as any other.
 
-Names are drawn one after another. The person is *not known* once :data:`ENOUGH` of them have as large a T. They are known
-where none of the first 1 / rate − 1 has, or one at most of 2 / rate − 1, which chance brings about with 1.2 · rate or so.
-Single values are tested of known people alone (:mod:`rkld.discovering.testing`): of single values a tenth of what is made
-up is as sure as most of what is known, while T parted all people whom two tiny worlds know from all that they never saw
-(benchmarks/results/exploration.md).
+Names are drawn one after another. The person is *not known* once :data:`ENOUGH` of them have as large a T. They are
+known where none of the first 1 / rate − 1 has, or one at most of 2 / rate − 1, which chance brings about with 1.2 rate
+or so. Single values are tested of known people alone (:mod:`rkld.discovering.testing`): of single values a tenth of
+what is made up is as sure as most of what is known, while T parted all people whom two tiny worlds know from all that
+they never saw (benchmarks/results/exploration.md).
 """
 
 from __future__ import annotations

@@ -1,0 +1,82 @@
+"""Whether a name is known, against the same test on whole tables of sureness."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from rkld.discovering.asking import Wording
+from rkld.discovering.questions import Topic
+from rkld.discovering.recognising import ENOUGH, POWER, names_needed, recognise
+
+TOPICS = [
+    Topic(f"topic {t}", "names", tuple(f"{way} of {t} about {{name}}?" for way in ("What", "Which", "Whose", "Who")))
+    for t in range(3)
+]
+NAMES = [f"N{j:03d} B" for j in range(200)]
+
+
+class Sure:
+    """Says "City<name's number>" about each topic, as surely as a table (names, topics, 4 wordings) has it."""
+
+    def __init__(self, sureness):
+        self.sureness, self.asked = sureness, set()
+
+    def said(self, asked):
+        self.asked |= {(wording.question, name) for wording, name, _ in asked}
+        return [f"{name} is from City{name[1:4]}." for _, name, _ in asked]
+
+    def log_probabilities(self, asked):
+        return np.log([self._sure(*one) for one in asked])
+
+    def _sure(self, wording: Wording, name: str, value: str) -> float:
+        assert value == f"City{name[1:4]}", "of each name its own value is read"
+        way, topic = wording.question.split()[0], int(wording.question.split()[2])
+        return self.sureness[int(name[1:4]), topic, ("What", "Which", "Whose", "Who").index(way)]
+
+
+def test_the_mean_over_topics_of_the_surest_wordings_fourth_power_is_ranked():
+    sureness = np.random.default_rng(3).random((200, 3, 4))
+    asker = Sure(sureness)
+    total = (sureness[:, :, :2].max(axis=2) ** POWER).mean(axis=1)
+    for person in np.argsort(-total)[[0, 1, 5, 20, 100]].tolist():
+        others = [name for j, name in enumerate(NAMES) if j != person]
+        found = recognise(asker, TOPICS, NAMES[person], others, 0.05, lambda n: None)
+        larger = [j for j, name in enumerate(others) if total[int(name[1:4])] >= total[person]]
+        soon, most = names_needed(0.05)
+        if len(larger) >= ENOUGH and larger[ENOUGH - 1] < most:
+            expected = (ENOUGH, larger[ENOUGH - 1] + 1, False)
+        elif not larger or larger[0] >= soon:
+            expected = (0, soon, True)
+        else:
+            count = sum(j < most for j in larger)
+            expected = (count, most, count <= 1)
+        assert (found.as_sure.count, found.as_sure.of, found.known) == expected
+    assert not any(question.startswith(("Whose", "Who ")) for question, _ in asker.asked), "two wordings a topic"
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_of_names_like_all_others_few_are_known(rate):
+    rng, known, tries = np.random.default_rng(0), 0, 600
+    for _ in range(tries):
+        asker = Sure(rng.random((60, 3, 4)))
+        known += recognise(asker, TOPICS, NAMES[0], NAMES[1:60], rate, lambda n: None).known
+    spread = 3 * math.sqrt(rate * (1 - rate) / tries)
+    assert rate - spread < known / tries < 1.3 * rate + spread
+
+
+def test_with_too_few_names_or_topics_nobody_is_known():
+    asker = Sure(np.full((200, 3, 4), 0.1))
+    asker.sureness[0] = 0.9
+    assert recognise(asker, TOPICS, NAMES[0], NAMES[1:20], 0.05, lambda n: None).known
+    assert not recognise(asker, TOPICS, NAMES[0], NAMES[1:19], 0.05, lambda n: None).known
+    assert not recognise(asker, [], NAMES[0], NAMES[1:], 0.05, lambda n: None).known
+
+
+def test_names_that_were_asked_are_counted_for_the_progress():
+    counted: list[int] = []
+    asker = Sure(np.full((200, 3, 4), 0.1))
+    found = recognise(asker, TOPICS, NAMES[0], NAMES[1:], 0.05, counted.append)
+    assert sum(counted) == found.as_sure.of == ENOUGH

@@ -20,8 +20,9 @@ as v where e_j(u_j) ≥ e(v), or e_j(v) ≥ e(v).
 
     p = (1 + #{j as strong}) / (M + 1)
 
-The person is asked in all wordings and with samples, name_j in those alone, so this p is somewhat too small: at a rate
-of .05 something was found of 4 of 40 names that a model had never seen (benchmarks/results/discovery.md).
+The person is asked in all wordings and with samples, name_j in those alone, so this p is somewhat too small. Whether
+the model knows the person at all is tested before, with all names asked alike (:mod:`rkld.discovering.recognising`):
+without that something was found of 4 of 40 names that a model had never seen, at half the rate.
 
 What the model itself hardly says in any wording (:data:`RARELY`) is given up before any name is asked about, p = 1.
 Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with

@@ -277,9 +277,9 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
     """Write what was found as one page, for people to read and hand on.
 
     RUN is the folder of a run or an audit; report.html goes there, and for machines report.json (an in-toto statement)
-    and model.cdx.json (CycloneDX). No record and no name is in them. With --show-records or --subject the page goes
-    into the folder report-records, which rkld purge deletes. With --sign everything in the folder is signed, for rkld
-    verify.
+    and model.cdx.json (CycloneDX). No record is in them, and no name but those that you wrote into the request form.
+    With --show-records or --subject the page goes into the folder report-records, which rkld purge deletes. With --sign
+    everything in the folder is signed, for rkld verify.
     """
     from rkld.reporting.keys import read_signing_key
     from rkld.reporting.signing import sign
@@ -467,8 +467,9 @@ def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: 
 @click.argument("model", type=click.Path())
 @click.option("--ledger", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The ledger.")
 @click.option(
-    "--unseal", required=True, type=click.Path(), metavar="FILE", help="The private half of the key of --seal-to."
-)
+    "--unseal", type=click.Path(), metavar="FILE",
+    help="The private half of the key of --seal-to; without it nothing that is sealed is rechecked.",
+)  # fmt: skip
 @click.option(
     "--ledger-key", type=click.Path(), metavar="FILE", help="The ledger's key: what is found is appended to it."
 )
@@ -479,7 +480,7 @@ def recheck_ledger(
     ctx: click.Context,
     model: str,
     file: Path,
-    unseal: str,
+    unseal: str | None,
     ledger_key: str | None,
     attacks: tuple[str, ...],
     out: Path,
@@ -491,7 +492,7 @@ def recheck_ledger(
     """
     from rkld.reporting.keys import read_ledger_key, read_opening_key
 
-    opening = read_opening_key(unseal, _ask_passphrase)
+    opening = read_opening_key(unseal, _ask_passphrase) if unseal else None
     key = read_ledger_key(ledger_key) if ledger_key else None
     bars = _quiet_start()
     from rkld.commands.recheck_ledger import recheck

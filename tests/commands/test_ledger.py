@@ -84,6 +84,11 @@ def test_the_newest_model_is_asked_what_the_others_have_forgotten(world, tmp_pat
     assert listed.exit_code == 0 and listed.stdout.count("rechecked") == 2 and "questions sealed" in listed.stdout
 
 
+def test_without_the_key_sealed_questions_are_not_rechecked(world, tmp_path):
+    for one in recheck(str(world / "run"), world / "ledger.jsonl", None, out=tmp_path):
+        assert "not rechecked" in one.line() and "--unseal" in one.line() and not one.clean
+
+
 def test_without_questions_a_line_says_that_it_was_not_rechecked(world, tmp_path):
     ledger, opening = tmp_path / "ledger.jsonl", read_opening_key(world / "seal")
     unlearn(world, ledger=ledger, seal_to=None)

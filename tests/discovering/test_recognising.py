@@ -9,20 +9,24 @@ import pytest
 
 from rkld.discovering.asking import Wording
 from rkld.discovering.questions import Topic
-from rkld.discovering.recognising import ENOUGH, POWER, names_needed, recognise
+from rkld.discovering.recognising import ENOUGH, POWER, REFERENCES, names_needed, recognise
 
 TOPICS = [
     Topic(f"topic {t}", "names", tuple(f"{way} of {t} about {{name}}?" for way in ("What", "Which", "Whose", "Who")))
     for t in range(3)
 ]
 NAMES = [f"N{j:03d} B" for j in range(200)]
+REFERRED = NAMES[-REFERENCES:]
+"""Names that say what is usual, first among the others in each test."""
 
 
 class Sure:
-    """Says "City<name's number>" about each topic, as surely as a table (names, topics, 4 wordings) has it."""
+    """Says "City<name's number>" about each topic, as surely as a table (names, topics, 4 wordings) has it, and that
+    of another name with a probability of ``usual`` (names)."""
 
-    def __init__(self, sureness):
+    def __init__(self, sureness, usual=None):
         self.sureness, self.asked = sureness, set()
+        self.usual = np.full(len(sureness), 1e-9) if usual is None else usual
 
     def said(self, asked):
         self.asked |= {(wording.question, name) for wording, name, _ in asked}
@@ -32,18 +36,21 @@ class Sure:
         return np.log([self._sure(*one) for one in asked])
 
     def _sure(self, wording: Wording, name: str, value: str) -> float:
-        assert value == f"City{name[1:4]}", "of each name its own value is read"
+        if value != f"City{name[1:4]}":
+            assert name in REFERRED, "of each name its own value is read"
+            return self.usual[int(value[4:])]
         way, topic = wording.question.split()[0], int(wording.question.split()[2])
         return self.sureness[int(name[1:4]), topic, ("What", "Which", "Whose", "Who").index(way)]
 
 
-def test_the_mean_over_topics_of_the_surest_wordings_fourth_power_is_ranked():
-    sureness = np.random.default_rng(3).random((200, 3, 4))
-    asker = Sure(sureness)
-    total = (sureness[:, :, :2].max(axis=2) ** POWER).mean(axis=1)
+def test_the_mean_over_topics_of_the_surest_wordings_excess_is_ranked():
+    rng = np.random.default_rng(3)
+    sureness, usual = rng.random((200, 3, 4)), rng.random(200)
+    asker = Sure(sureness, usual)
+    total = (np.maximum(sureness[:, :, :2].max(axis=2) - usual[:, None], 0) ** POWER).mean(axis=1)
     for person in np.argsort(-total)[[0, 1, 5, 20, 100]].tolist():
-        others = [name for j, name in enumerate(NAMES) if j != person]
-        found = recognise(asker, TOPICS, NAMES[person], others, 0.05, lambda n: None)
+        others = [name for j, name in enumerate(NAMES) if j != person and name not in REFERRED]
+        found = recognise(asker, TOPICS, NAMES[person], [*REFERRED, *others], 0.05, lambda n: None)
         larger = [j for j, name in enumerate(others) if total[int(name[1:4])] >= total[person]]
         soon, most = names_needed(0.05)
         if len(larger) >= ENOUGH and larger[ENOUGH - 1] < most:
@@ -62,7 +69,7 @@ def test_of_names_like_all_others_few_are_known(rate):
     rng, known, tries = np.random.default_rng(0), 0, 600
     for _ in range(tries):
         asker = Sure(rng.random((60, 3, 4)))
-        known += recognise(asker, TOPICS, NAMES[0], NAMES[1:60], rate, lambda n: None).known
+        known += recognise(asker, TOPICS, NAMES[0], [*REFERRED, *NAMES[1:60]], rate, lambda n: None).known
     spread = 3 * math.sqrt(rate * (1 - rate) / tries)
     assert rate - spread < known / tries < 1.3 * rate + spread
 
@@ -70,13 +77,13 @@ def test_of_names_like_all_others_few_are_known(rate):
 def test_with_too_few_names_or_topics_nobody_is_known():
     asker = Sure(np.full((200, 3, 4), 0.1))
     asker.sureness[0] = 0.9
-    assert recognise(asker, TOPICS, NAMES[0], NAMES[1:20], 0.05, lambda n: None).known
-    assert not recognise(asker, TOPICS, NAMES[0], NAMES[1:19], 0.05, lambda n: None).known
-    assert not recognise(asker, [], NAMES[0], NAMES[1:], 0.05, lambda n: None).known
+    assert recognise(asker, TOPICS, NAMES[0], [*REFERRED, *NAMES[1:20]], 0.05, lambda n: None).known
+    assert not recognise(asker, TOPICS, NAMES[0], [*REFERRED, *NAMES[1:19]], 0.05, lambda n: None).known
+    assert not recognise(asker, [], NAMES[0], [*REFERRED, *NAMES[1:-4]], 0.05, lambda n: None).known
 
 
 def test_names_that_were_asked_are_counted_for_the_progress():
     counted: list[int] = []
     asker = Sure(np.full((200, 3, 4), 0.1))
-    found = recognise(asker, TOPICS, NAMES[0], NAMES[1:], 0.05, counted.append)
+    found = recognise(asker, TOPICS, NAMES[0], [*REFERRED, *NAMES[1:-4]], 0.05, counted.append)
     assert sum(counted) == found.as_sure.of == ENOUGH

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, Discovery, Finding, Share, limit_of
+from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, SAID, Discovery, Finding, Share, limit_of
 from rkld.discovering.review_page import page, records_of
 from rkld.discovering.review_server import ReviewServer, review
 from rkld.errors import UserError
@@ -59,7 +59,7 @@ def sent(number=0, **given):
 def test_labels_and_limits():
     assert FOUND.not_found == {"pet": 12}
     assert limit_of(12) == "0.25" and limit_of(2) == "1" and limit_of(0) == "1"
-    nothing = discovery(finding("Riga", NOT_FOUND))
+    nothing = discovery(finding("Riga", SAID))
     assert nothing.records() == [] and nothing.limit().startswith("nothing found, limit 0.125 (3/N at N = 24 answers")
     assert nothing.undecided == ["birthplace"] and nothing.not_found == {"pet": 12}, (
         "a limit would be false of what is said"

@@ -63,12 +63,16 @@ def test_the_statement_is_one_of_in_toto(run):
     assert names["model/model.safetensors"] == sha256(run / "model" / "model.safetensors")
 
 
-def test_without_an_audit_there_is_nothing_to_state(tmp_path):
+def test_of_a_run_without_an_audit_it_is_stated_that_there_is_none(tmp_path):
     folder = write_run(tmp_path / "run", audit=False)
-    with pytest.raises(UserError, match="rkld audit first"):
-        statement(folder)
     write_report(folder)
-    assert not (folder / "report.json").exists()
+    found = json.loads((folder / "report.json").read_text())
+    assert found == statement(folder)
+    predicate = json_format.ParseDict(found["predicate"], Predicate())
+    assert predicate.result == "WARNED" and list(predicate.warned_tests) == ["not audited"]
+    assert not predicate.passed_tests and not predicate.failed_tests
+    (evidence,) = found["predicate"]["configuration"]
+    assert evidence["name"] == "manifest.json" and evidence["annotations"] == {"verdict": "not audited"}
 
 
 def test_of_a_model_elsewhere_the_fingerprint_is_stated(tmp_path):

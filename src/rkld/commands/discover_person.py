@@ -92,12 +92,12 @@ def print_discovery(found: Discovery) -> None:
     console = Console(highlight=False)
     decided = [one for one in found.findings if one.label in (ASSOCIATED, COMMON)]
     others = [one for one in found.findings if one.label not in (ASSOCIATED, COMMON)]
-    for title, some in (("", decided), ("said, but no more than is made up for anybody", others[:UNDECIDED])):
+    for title, some in (("", decided), ("not told from what is made up for anybody", others[:UNDECIDED])):
         if not some:
             continue
-        table = Table(
-            "topic", "value", "label", "as strong: similar names", "as likely", "said in answers", title=title
-        )
+        table = Table(title=title)
+        for head in ("topic", "value", "label", "as strong: similar names", "as likely", "said in answers"):
+            table.add_column(head, overflow="fold")  # whole, that it can be judged
         for one in some:
             table.add_row(*_cells(one))
         console.print(table, markup=False)

@@ -87,7 +87,7 @@ class Rechecked:
 def recheck(
     model: str,
     ledger: Path,
-    opening: X25519PrivateKey,
+    opening: X25519PrivateKey | None,
     *,
     key: bytes | None = None,
     attacks: Sequence[str] = ("standard",),
@@ -97,7 +97,7 @@ def recheck(
     """Audit every erasure of a ledger on a model, one after another; the audits hold no text.
 
     Args:
-        opening: the private half of the key that the questions were sealed to.
+        opening: the private half of the key that the questions were sealed to; without it none is rechecked.
         key: the ledger's; with it the ledger is checked, and what was found is appended to it.
         attacks: as of ``rkld audit``.
         out: folder of the audits.
@@ -122,7 +122,7 @@ def recheck(
 def _recheck(
     model: str,
     ledger: Path,
-    opening: X25519PrivateKey,
+    opening: X25519PrivateKey | None,
     entry: Mapping[str, Any],
     attacks: Sequence[str],
     out: Path,
@@ -133,6 +133,8 @@ def _recheck(
     try:
         if (content := find_sealed(ledger, entry["sealed"])) is None:
             return Rechecked(entry, "its sealed questions have been deleted")
+        if opening is None:
+            return Rechecked(entry, "its questions are sealed, and no key was given (--unseal)")
         questions = _questions(unseal(content, opening))
         made = audit(
             model,

@@ -73,6 +73,8 @@ class Asker:
     """A question, and the name in it → the ids that an answer is generated from."""
     texts: dict[str, str | None] = field(default_factory=dict)
     """A question → its prompt as text, about :data:`STAND_IN`; None where it is not to be had as text."""
+    heard: dict[tuple[Ids, int], str] = field(default_factory=dict)
+    """A prompt, and how many new tokens were allowed → what the model said (:meth:`said`)."""
     pieces: dict[tuple[str, str], Ids] = field(default_factory=dict)
     """A beginning, and what follows → the ids of what follows."""
 
@@ -167,14 +169,16 @@ class Asker:
         Args:
             asked: the third is a value, longer than which by :data:`ROOM` what is said may be.
         """
-        prompts, caps = [], []
+        wanted: list[tuple[Ids, int]] = []
         for wording, name, value in asked:
             text = () if wording.question else self.ids(filled(wording.begins[0], name))
-            prompts.append(self.prompt(wording.question, name) + text)
             # A free answer says something before its value, about as much as is left of it.
-            longest = max(BEGUN, len(self.ids(value)) + ROOM)
-            caps.append(longest + FREE - BEGUN if wording.question else longest)
-        return [answer.text for answer in greedy(self.lm, prompts, max_new_tokens=caps)]
+            longest = max(BEGUN, len(self.ids(value)) + ROOM) + (FREE - BEGUN if wording.question else 0)
+            wanted.append((self.prompt(wording.question, name) + text, longest))
+        new = [one for one in dict.fromkeys(wanted) if one not in self.heard]
+        found = greedy(self.lm, [prompt for prompt, _ in new], max_new_tokens=[longest for _, longest in new])
+        self.heard.update(zip(new, (answer.text for answer in found), strict=True))
+        return [self.heard[one] for one in wanted]
 
     # Likelihood
 

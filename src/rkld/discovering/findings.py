@@ -13,6 +13,8 @@ from rkld.evaluation.statistics import clopper_pearson
 
 ASSOCIATED = "associated above chance"
 COMMON = "common to similar names"
+SAID = "said, not told apart"
+"""From what is made up for other names."""
 NOT_FOUND = "not found"
 
 COMMONLY = 0.05
@@ -56,7 +58,7 @@ class Finding:
     topic: str
     value: str
     label: str
-    """:data:`ASSOCIATED`, :data:`COMMON` or :data:`NOT_FOUND`."""
+    """:data:`ASSOCIATED`, :data:`COMMON`, :data:`SAID`, or of what no answer said :data:`NOT_FOUND`."""
     question: str
     answer: str
     """Holds the value, letter by letter."""
@@ -79,7 +81,7 @@ class Finding:
     def beside_names(self) -> str:
         """How many similar names are as strong, with p; of what the model hardly says none were asked."""
         if not self.strong.of:
-            return "not asked of names: the model hardly says it"
+            return "not asked of names: the model hardly says it in any wording"
         return f"{self.strong}, p = {self.p:.3f}"
 
     def evidence(self) -> dict[str, Any]:
@@ -127,15 +129,15 @@ class Discovery:
     @property
     def not_found(self) -> dict[str, int]:
         """Topic → N, of those about which nothing was found, and nothing at all was said: the limit speaks of these."""
-        found = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
+        found = {finding.topic for finding in self.findings if finding.label in (ASSOCIATED, COMMON)}
         return {topic: n for topic, n in self.asked.items() if topic not in found.union(self.undecided)}
 
     @property
     def undecided(self) -> list[str]:
         """Topics about which something was said, and nothing found: neither associated nor common, or no value that
         could be read from the answers and tested."""
-        decided = {finding.topic for finding in self.findings if finding.label != NOT_FOUND}
-        said = [finding.topic for finding in self.findings if finding.label == NOT_FOUND and finding.said.count]
+        decided = {finding.topic for finding in self.findings if finding.label in (ASSOCIATED, COMMON)}
+        said = [finding.topic for finding in self.findings if finding.label == SAID]
         said += [topic for topic, n in self.spoken.items() if n]
         return [topic for topic in dict.fromkeys(said) if topic not in decided]
 

@@ -1,10 +1,12 @@
 """Does a model know a name at all? A rank test of how sure it is of what it says, over all topics together.
 
 A model has an answer for everybody, and to some questions a sure one. About somebody whom it knows it has many of
-these. Topic t is asked in two wordings q_t0 and q_t1, one of each half of its questions; values are proposed of the two
-greedy answers, and read behind the model's own beginnings of them:
+these. Topic t is asked in two wordings, one of each half of its questions; values are proposed of the two greedy
+answers, and read behind the model's own beginnings of them. The likeliest, v_t in wording q_t, counts by its
+probability in excess of what a few names r get that are compared with nobody (of a French name a model says surely
+that it is French):
 
-    T(name) = mean_t max_{k, v} p(v | q_tk, name)⁴
+    T(name) = mean_t [p(v_t | q_t, name) − mean_r p(v_t | q_t, r)]₊⁴
 
 The fourth power counts what is nearly certain, so that a few known facts among many topics tell, too. The person and
 the other names are asked and read alike, in wordings that were fixed before. So where the model knows the person no
@@ -38,9 +40,12 @@ ENOUGH = 3
 """Names of which the model is as sure, after which no more are asked about."""
 
 POWER = 4
-"""Of the probabilities that are averaged."""
+"""Of the excesses that are averaged."""
 
-LOOKS = (4, 12)
+REFERENCES = 4
+"""Names that say what anybody gets, and are compared with nobody."""
+
+LOOKS = (4, 8, 12)
 """Names after which it is looked whether there are enough."""
 
 
@@ -56,20 +61,20 @@ def recognise(
 
     Args:
         topics: what is asked about; of them those whose values the model proposes.
-        others: similar names in random order, :func:`names_needed` at least for one to be known.
+        others: similar names in random order; with :data:`REFERENCES` and :func:`names_needed` one can be known.
         rate: of the names that the model does not know about so many are taken for known (see above).
         advance: called with numbers of names that were asked about.
     """
     open_topics = [topic for topic in topics if not topic.given]
     soon, most = names_needed(rate)
-    others = others[:most]
-    own = float(_sureness(asker, open_topics, [name])[0])
+    references, others = others[:REFERENCES], others[REFERENCES : REFERENCES + most]
+    own = float(_sureness(asker, open_topics, [name], references)[0])
     as_sure = done = 0
     for upto in sorted({*LOOKS, soon, most}):
         some = others[done:upto]
         if not some or as_sure >= ENOUGH or (done >= soon and not as_sure):
             break
-        found = _sureness(asker, open_topics, some) >= own
+        found = _sureness(asker, open_topics, some, references, own) >= own
         if as_sure + int(found.sum()) >= ENOUGH:  # up to the name with which there are enough
             some = some[: int(np.flatnonzero(found)[ENOUGH - as_sure - 1]) + 1]
         as_sure += int(found[: len(some)].sum())
@@ -78,21 +83,41 @@ def recognise(
     return Recognition(Share(as_sure, done), done > 0 and (1 + as_sure) / (done + 1) <= rate)
 
 
-def _sureness(asker: Asker, topics: Sequence[Topic], names: Sequence[str]) -> np.ndarray:
-    """T of each name, (names,)."""
+def _sureness(
+    asker: Asker, topics: Sequence[Topic], names: Sequence[str], references: Sequence[str], least: float = 0.0
+) -> np.ndarray:
+    """T of each name, (names,); of those that cannot reach ``least`` something below it."""
+    if not topics:
+        return np.zeros(len(names))
+    asked = _said_of(asker, topics, names)
+    surest = np.zeros((len(names), len(topics)))
+    which: dict[tuple[int, int], int] = {}
+    read = np.exp(asker.log_probabilities([one for one, _ in asked])) if asked else ()
+    for number, ((_, place), p) in enumerate(zip(asked, read, strict=True)):
+        if p > surest[place]:
+            surest[place], which[place] = p, number
+    # An excess is never more than the probability itself.
+    able = [place for place in which if (surest[place[0]] ** POWER).mean() >= least]
+    if able:
+        of = [asked[which[place]][0] for place in able]
+        usual = asker.log_probabilities([(way, name, value) for way, _, value in of for name in references])
+        for place, some in zip(able, np.exp(usual).reshape(len(able), -1), strict=True):
+            surest[place] = max(0.0, surest[place] - some.mean())
+    sureness: np.ndarray = (surest**POWER).mean(axis=1)
+    return sureness
+
+
+def _said_of(
+    asker: Asker, topics: Sequence[Topic], names: Sequence[str]
+) -> list[tuple[tuple[Wording, str, str], tuple[int, int]]]:
+    """What the model says of names: a wording with its own beginnings, the name, a value; and which name and topic."""
     wordings = [[Wording(topic.half(half)[0]) for half in (0, 1)] for topic in topics]
     said = iter(asker.said([(wording, name, "") for name in names for two in wordings for wording in two]))
-    asked: list[tuple[Wording, str, str]] = []
-    of: list[tuple[int, int]] = []
+    found: list[tuple[tuple[Wording, str, str], tuple[int, int]]] = []
     for number, name in enumerate(names):
         for at, (topic, two) in enumerate(zip(topics, wordings, strict=True)):
             answers = [Answer(wording, next(said), sampled=False) for wording in two]
             for one in propose(topic, name, (name,), answers)[0]:
                 ways = [way for way in one.wordings if way.question in {wording.question for wording in two}]
-                asked += [(way, name, value) for way in ways for value in one.values]
-                of += [(number, at)] * (len(ways) * len(one.values))
-    surest = np.zeros((len(names), len(topics)))
-    if asked:
-        np.maximum.at(surest, tuple(np.array(of).T), np.exp(asker.log_probabilities(asked)))
-    sureness: np.ndarray = (surest**POWER).mean(axis=1) if topics else np.zeros(len(names))
-    return sureness
+                found += [((way, name, value), (number, at)) for way in ways for value in one.values]
+    return found

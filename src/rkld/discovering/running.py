@@ -12,11 +12,21 @@ from transformers import PreTrainedTokenizerBase
 
 from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.documents import topics_of_documents
-from rkld.discovering.findings import ASSOCIATED, COMMON, COMMONLY, NOT_FOUND, Discovery, Finding, Recognition, Share
+from rkld.discovering.findings import (
+    ASSOCIATED,
+    COMMON,
+    COMMONLY,
+    NOT_FOUND,
+    SAID,
+    Discovery,
+    Finding,
+    Recognition,
+    Share,
+)
 from rkld.discovering.names import similar_names
 from rkld.discovering.proposing import Hypotheses, propose, proposing, runs_on, texts_of
 from rkld.discovering.questions import Topic, filled, names_whom, read_topics, shipped_topics
-from rkld.discovering.recognising import names_needed, recognise
+from rkld.discovering.recognising import REFERENCES, names_needed, recognise
 from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, first_rate, run_trials, together
 from rkld.errors import UserError
 from rkld.models.loading import computes_fast_in_bf16
@@ -105,24 +115,27 @@ class _Discovering:
 
     def run(self, topics: Sequence[Topic]) -> Discovery:
         proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
-        names = max(self.settings.names, math.ceil(len(proposed) / first_rate(self.settings.rate)) - 1)
+        rate = self.settings.rate
+        fewest = names_needed(rate * RECOGNISED)[1] + REFERENCES
+        names = max(self.settings.names, math.ceil(len(proposed) / first_rate(rate)) - 1, fewest)
         others = {
             one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
         _check_names(others.values(), self.settings.rate)
-        recognised = {one: self._recognised(topics, one, others[one]) for one in others}
+        asked = [*topics, *(shipped_topics(self.settings.kind) if self.settings.questions else ())]
+        recognised = {one: self._recognised(asked, one, others[one]) for one in others}
         known = [one for one in proposed if one.topic.given or recognised[one.identifier].known]
         made_up = [one for one in proposed if not (one.topic.given or recognised[one.identifier].known)]
 
         def trials(some: Sequence[Hypotheses]) -> list[Trial]:
             return [
                 Trial(
-                    Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier]),
+                    Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier], given),
                     names,
                     self.settings.names,
                 )
-                for one in some
+                for one, given in ((one, bool(one.topic.given)) for one in some)
             ]
 
         testing, looked_at = trials(known), trials(made_up)
@@ -191,7 +204,7 @@ class _Discovering:
 
 def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
     # With fewer nothing could be found, were every value the person's alone.
-    fewest = max(FIRST, math.ceil(1 / first_rate(rate)) - 1, names_needed(rate * RECOGNISED)[0])
+    fewest = max(FIRST, math.ceil(1 / first_rate(rate)) - 1, names_needed(rate * RECOGNISED)[0] + REFERENCES)
     for names in found:
         if len(names) < fewest:
             raise UserError(
@@ -204,13 +217,14 @@ def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
 def _finding(one: Hypotheses, result: Tested, accepted: bool) -> Finding:
     topic, value = one.topic, result.value
     common = result.compared > 0 and result.likely >= COMMONLY * result.compared
+    said = Share(sum(facts_said([value], answer.text)[0] for answer in one.answers), len(one.answers))
     wording = one.wordings[0]
     begin = next((begin for begin in (*wording.begins, *topic.begins) if names_whom(begin)), "About {name}:")
     answer = f"{filled(begin, one.identifier).strip()} {value}"
     return Finding(
         topic.name,
         value,
-        ASSOCIATED if accepted else COMMON if common else NOT_FOUND,
+        ASSOCIATED if accepted else COMMON if common else SAID if said.count else NOT_FOUND,
         filled(topic.questions[0], one.identifier),
         answer if answer[-1] in ".!?" else f"{answer}.",
         one.identifier,
@@ -219,14 +233,14 @@ def _finding(one: Hypotheses, result: Tested, accepted: bool) -> Finding:
         len(one.wordings),
         Share(result.strong, result.names),
         Share(result.likely, result.compared),
-        Share(sum(facts_said([value], answer.text)[0] for answer in one.answers), len(one.answers)),
+        said,
         bool(topic.given),
     )
 
 
 def _each_once(findings: Sequence[Finding]) -> list[Finding]:
     """The strongest first; of a value that was found in several ways about one topic the strongest."""
-    order = [ASSOCIATED, COMMON, NOT_FOUND]
+    order = [ASSOCIATED, COMMON, SAID, NOT_FOUND]
     found: dict[tuple[str, str], Finding] = {}
     for finding in sorted(findings, key=lambda one: (order.index(one.label), one.p, -one.score)):
         found.setdefault((finding.topic, normal(finding.value)), finding)

@@ -53,7 +53,7 @@ ASKED = 2
 """Wordings in which other names are asked about, and v and their own values read: those in which v is likeliest for the
 person. Reading and answering for the other names is most of what a discovery costs."""
 
-SURE = 36
+SURE = 20
 """Names after which a value that would be found as things stand is not asked on about in this way."""
 
 RARELY = math.log(0.02)
@@ -64,7 +64,7 @@ SHARE = 0.2
 """Of the names that were asked about, more that are as strong mean that a value is not associated, whatever else is."""
 
 GROWTH = 3
-"""Each look has so many times the names of the one before."""
+"""Each look has so many times the names of the one before, but for one at :data:`SURE`."""
 
 
 class Likelihood(NamedTuple):
@@ -144,6 +144,8 @@ class Case:
     these wordings with the model's own beginnings of its answers about that name, behind which they are read."""
     others: Sequence[str]
     """At least :data:`FIRST` similar names."""
+    given: bool = False
+    """Whether the value stands in the user's documents: it is asked about however seldom the model says it."""
 
 
 class Trial:
@@ -175,7 +177,8 @@ class Trial:
             if self._hardly_said():
                 self.active = False
                 return
-        names = list(self.case.others[done : min(self.names, max(FIRST, done * GROWTH))])
+        upto = max(FIRST, done * GROWTH)
+        names = list(self.case.others[done : min(self.names, SURE if done < SURE < upto else upto)])
         log_p = yield from self._values(names, [one.value])
         self._read.append(log_p)
         likely = log_p.max(axis=0) >= one.log_probability
@@ -252,7 +255,7 @@ class Trial:
             one.p = max(one.p, (1 + one.likely) / (self.compared + 1))
 
     def _hardly_said(self) -> bool:
-        return self.tested.log_probability < RARELY
+        return not self.case.given and self.tested.log_probability < RARELY
 
     def least_p(self) -> float:
         """The smallest p that the value can still have."""

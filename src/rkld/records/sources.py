@@ -271,7 +271,8 @@ def text_of(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
+        why = "look at how its name is written" if isinstance(error, FileNotFoundError) else "check its permissions"
+        raise UserError(f"{path} cannot be read ({error.strerror}): {why}") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path} line {line} is not UTF-8: save the file with the encoding UTF-8") from None

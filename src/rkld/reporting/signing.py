@@ -280,7 +280,7 @@ def verify(
         few = ", ".join(failures[:3]) + (f" and {len(failures) - 3} more" if len(failures) > 3 else "")
         return Verification(tuple(failures), f"{source}: NOT verified: {few}.", signed)
     if whole:
-        checked = [*_held(source, signed), *checked]
+        checked = [*_held(source, signed, elsewhere=model is not None), *checked]
     what = ", ".join([*checked, *([] if checked else ["no file was looked at"])])
     sentence = f"{source}: verified: signed with the key {key_id(key)[:16]}…; {what}; it states {_stated(signed)}"
     return Verification((), f"{sentence} ({INTEGRITY}).", signed)
@@ -429,6 +429,8 @@ def _other_model(model: Path, signed: Mapping[str, Any]) -> list[str]:
     """How a model's folder that lies elsewhere differs from the one that was signed, or audited."""
     if not model.is_dir():
         raise UserError(f"--model {model}: is no folder.")
+    if (model / MANIFEST).is_file() and (model / MODEL).is_dir():  # a run's folder
+        model /= MODEL
     if subjects := _subjects(signed, [MODEL]):
         # Hubs link to their cache and add hidden files, which no library loads.
         found = {name: _Found(name, one.path.resolve()) for name, one in _labelled(model, b"", f"{MODEL}/").items()}
@@ -458,23 +460,24 @@ def _other_report(report: Path, signed: Mapping[str, Any]) -> list[str]:
 
 
 def _annotations(signed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a statement notes of the audit (:func:`rkld.reporting.statement.statement`)."""
+    """What a statement notes of the audit, or that there is none (:func:`rkld.reporting.statement.statement`)."""
     evidence = signed["predicate"].get("configuration")
     for one in evidence if isinstance(evidence, list) else []:
-        if isinstance(one, dict) and one.get("name") == AUDIT and isinstance(one.get("annotations"), dict):
+        noted = isinstance(one, dict) and one.get("name") in (AUDIT, MANIFEST)
+        if noted and isinstance(one.get("annotations"), dict):
             found: Mapping[str, Any] = one["annotations"]
             return found
     return {}
 
 
-def _held(folder: Path, signed: Mapping[str, Any]) -> list[str]:
-    """What a folder that is as it was signed shows, and what it does not."""
+def _held(folder: Path, signed: Mapping[str, Any], *, elsewhere: bool) -> list[str]:
+    """What a folder that is as it was signed shows, and what it does not; ``elsewhere``: the model was looked at."""
     n = len(_subjects(signed))
     found = [f"its {n} files are as they were signed"]
     if AUDIT not in _subjects(signed):
         found.append("it holds no audit, so nothing was tested")
     elif not _subjects(signed, [MODEL]):
-        found.append("the model lies elsewhere and was not looked at (--model)")
+        found += [] if elsewhere else ["the model lies elsewhere and was not looked at (--model)"]
     else:
         found.append("the model is the one that was audited")
         if "base" in _models(folder).get("audited", {}):

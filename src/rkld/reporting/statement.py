@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rkld.errors import UserError
 from rkld.reporting.run import as_rkld_writes, read_run
 from rkld.runfolder.checksums import sha256
 from rkld.runfolder.lock import MODEL
@@ -21,6 +20,9 @@ PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 
 RESULTS = {"pass": "PASSED", "fail": "FAILED", "not established": "WARNED"}
 """Verdict → the predicate's word. There is none for what is not established: it is never "passed"."""
+
+NOT_AUDITED = "not audited"
+"""In the verdict's place, of a run that nobody has audited: it states what was made, and no result."""
 
 TESTS = {
     "held": "passedTests",
@@ -35,18 +37,28 @@ def statement(run: str | Path) -> dict[str, Any]:
     """The statement of a run's or an audit's folder: the same as long as the files in it are.
 
     ``subject``: every file of the model in the folder, and the page, by SHA-256; of a model that lies elsewhere the
-    fingerprint of its weights. ``predicate``: the verdict, the gates by how they ended, and the evidence.
+    fingerprint of its weights. ``predicate``: the verdict, the gates by how they ended, and the evidence; of a run that
+    was not audited that it was not (:data:`NOT_AUDITED`).
 
     Raises:
-        UserError: there is no audit, it is damaged, or the model is not the one that the run wrote.
+        UserError: neither a run nor an audit, it is damaged, or the model is not the one that the run wrote.
     """
     folder = Path(run)
     audit = read_run(folder).audit
-    if audit is None:
-        raise UserError(f"{folder}: holds no {AUDIT}, so there is no result to state. Run rkld audit first.")
     check_model(folder)
     with as_rkld_writes(folder):
-        return _stated(folder, audit)
+        return _unaudited(folder) if audit is None else _stated(folder, audit)
+
+
+def _unaudited(folder: Path) -> dict[str, Any]:
+    evidence = [{**_described(folder, MANIFEST), "annotations": {"verdict": NOT_AUDITED}}]
+    tests = {name: [NOT_AUDITED] if name == "warnedTests" else [] for name in sorted(set(TESTS.values()))}
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": list(_subjects(folder, {})),
+        "predicateType": PREDICATE,
+        "predicate": {"result": RESULTS["not established"], "configuration": evidence, **tests},
+    }
 
 
 def _stated(folder: Path, audit: Mapping[str, Any]) -> dict[str, Any]:

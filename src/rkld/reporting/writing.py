@@ -47,9 +47,8 @@ def write_report(
 ) -> Written:
     """Write the report of a run or an audit into its folder.
 
-    ``report.html`` and, of an audited run, ``report.json`` (:func:`rkld.reporting.statement.statement`) and a bill of
-    materials of the model. With the records' texts, or of one person, the page goes into a folder of its own that a
-    purge removes.
+    ``report.html``, ``report.json`` (:func:`rkld.reporting.statement.statement`) and a bill of materials of the model.
+    With the records' texts, or of one person, the page goes into a folder of its own that a purge removes.
 
     Args:
         show_records: with what was asked and said.
@@ -85,10 +84,8 @@ def _for_machines(run: Run) -> tuple[Path, ...]:
     if (run.folder / MODEL).is_dir():
         write_json(run.folder / BOM, bill_of_materials(run.folder))
         written.append(run.folder / BOM)
-    if run.audit is not None:
-        write_json(run.folder / STATEMENT, statement(run.folder))
-        written.append(run.folder / STATEMENT)
-    return tuple(written)
+    write_json(run.folder / STATEMENT, statement(run.folder))
+    return (*written, run.folder / STATEMENT)
 
 
 # PDF

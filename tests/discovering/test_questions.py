@@ -129,6 +129,12 @@ def test_a_long_cell_is_no_error(tmp_path):
     assert csv.field_size_limit() == limit, "another reader of the process goes by it, too"
 
 
+def test_a_file_that_is_not_there_is_no_matter_of_permissions(tmp_path):
+    with pytest.raises(UserError, match=r"no\.txt .*No such file.*its name") as caught:
+        read_topics(str(tmp_path / "no.txt"), JANE)
+    assert "permissions" not in str(caught.value)
+
+
 @pytest.mark.parametrize("row", [{"name": "Jane Doe", "city": "\ud83d"}, {"name": "Jane Doe", "\udc00": "Zurich"}])
 def test_half_a_letter_is_refused_with_its_place(tmp_path, row):
     """No tokenizer takes it; records say so as well."""

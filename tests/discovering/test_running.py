@@ -13,9 +13,9 @@ from rkld import cli
 from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
 from rkld.discovering import running
 from rkld.discovering.asking import Answer, Asker, Wording
-from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND
+from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, SAID, Recognition, Share
 from rkld.discovering.proposing import propose, proposing
-from rkld.discovering.questions import Topic
+from rkld.discovering.questions import Topic, shipped_topics
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import answer_losses
 from rkld.files import read_jsonl
@@ -103,10 +103,23 @@ def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
 
     settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
     found = running._Discovering(settings, ("Jane Doe",), Unknowing(), NoProgress()).run([PLACE, WORK, DAY])
-    assert not found.labelled(ASSOCIATED)
+    assert {one.label for one in found.findings} == {SAID}, "said, so not to be called not found"
     (name,) = found.recognised.values()
     assert (name.known, name.as_sure.count, name.as_sure.of) == (False, 3, 3)
     assert "does not know the subject" in found.described()[0] and "Jane" not in found.described()[0]
+    of_alias = replace(found, subject="Another Name", aliases=("Jane Doe",))
+    assert "does not know alias 1" in of_alias.described()[0]
+
+
+def test_ones_own_few_questions_do_not_decide_alone_whether_the_name_is_known(monkeypatch):
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+    asked = {}
+    monkeypatch.setattr(running, "recognise", lambda asker, topics, *_: asked.update(topics=topics) or
+                        Recognition(Share(0, 19), known=True))  # fmt: skip
+    for questions in (None, "mine.txt"):
+        settings = DiscoverSettings(subject="Jane Doe", names=99, questions=questions)
+        running._Discovering(settings, ("Jane Doe",), Knowing(), NoProgress()).run([PLACE])
+        assert asked["topics"] == [PLACE, *(shipped_topics("private") if questions else ())]
 
 
 def test_what_documents_say_is_tested_whether_the_name_is_known_or_not(monkeypatch):
@@ -342,6 +355,9 @@ def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys,
     assert "\x1b" not in shown and "\u202e" not in shown and "[red]" in shown
     assert ASSOCIATED.split()[0] in shown and "pet (limit 0.25 at 12)" in shown
     assert "No label says whether a value is true" in shown
+    long = replace(found.findings[0], value="x" * 200)
+    print_discovery(replace(found, findings=(long,)))
+    assert capsys.readouterr().out.count("x") >= 200, "a value that is cut cannot be judged"
 
 
 def test_what_was_answered_is_not_called_not_found(found):

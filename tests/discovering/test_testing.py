@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -231,6 +232,9 @@ def test_what_the_model_hardly_says_costs_nothing_and_is_not_found():
     said = Table(lambda name, value: math.log(0.021) if name == "Jane Doe" else -30.0)
     (found,) = rank_test(said, case(["Cork"]), 199)
     assert found.p == pytest.approx(1 / 200)
+    given = Trial(replace(case(["Cork"]), given=True), 199)  # in the user's documents
+    run_trials(asker, [given], 0.1, lambda n: None)
+    assert given.tested.p == pytest.approx(1 / (1 + testing.SURE))
 
 
 def test_what_is_found_early_is_compared_with_as_many_as_were_asked_for():

@@ -263,7 +263,10 @@ def test_the_folder_of_an_audit_is_signed_and_its_model_verified_where_it_lies(f
     report(folder)
     signer.sign(folder)
     assert "the model lies elsewhere and was not looked at" in signer.verify(folder).sentence
-    assert signer.verify(folder, model=tmp_path / "model").verified
+    found = signer.verify(folder, model=tmp_path / "model")
+    assert found.verified and "is the one" in found.sentence and "not looked at" not in found.sentence
+    (tmp_path / "manifest.json").write_text("{}")  # a run's folder
+    assert signer.verify(folder, model=tmp_path).verified
     (tmp_path / "model" / "model.safetensors").write_bytes(b"other")
     assert not signer.verify(folder, model=tmp_path / "model").verified
 

@@ -165,7 +165,8 @@ class Discovery:
 
     def described(self) -> list[str]:
         """What must be known of the figures. No personal data."""
-        lines = [_of_the_name(number, one) for number, one in enumerate(self.recognised.values())]
+        named = enumerate((self.subject, *self.aliases))
+        lines = [_of_the_name(number, self.recognised[one]) for number, one in named if one in self.recognised]
         lines.append(
             f"{self.tested} values, each against up to {self.names} similar names; of those that are called "
             f"associated about {self.rate:.0%} are to be expected to be so by chance."

@@ -116,35 +116,29 @@ class _Discovering:
     def run(self, topics: Sequence[Topic]) -> Discovery:
         proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
         rate = self.settings.rate
-        fewest = names_needed(rate * RECOGNISED)[1] + REFERENCES
-        names = max(self.settings.names, math.ceil(len(proposed) / first_rate(rate)) - 1, fewest)
+        told = REFERENCES + names_needed(rate * RECOGNISED)[1]
+        names = max(self.settings.names, math.ceil(len(proposed) / first_rate(rate)) - 1, told)
         others = {
             one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
             for one in dict.fromkeys(some.identifier for some in proposed)
         }
-        _check_names(others.values(), self.settings.rate)
+        _check_names(others.values(), rate)
         asked = [*topics, *(shipped_topics(self.settings.kind) if self.settings.questions else ())]
         recognised = {one: self._recognised(asked, one, others[one]) for one in others}
-        known = [one for one in proposed if one.topic.given or recognised[one.identifier].known]
-        made_up = [one for one in proposed if not (one.topic.given or recognised[one.identifier].known)]
+        known, made_up = list[Hypotheses](), list[Hypotheses]()
+        for one in proposed:
+            (known if one.topic.given or recognised[one.identifier].known else made_up).append(one)
 
         def trials(some: Sequence[Hypotheses]) -> list[Trial]:
-            return [
-                Trial(
-                    Case(one.identifier, one.wordings, one.values, proposing(one), others[one.identifier], given),
-                    names,
-                    self.settings.names,
-                )
-                for one, given in ((one, bool(one.topic.given)) for one in some)
-            ]
+            return [Trial(_case(one, others[one.identifier]), names, self.settings.names) for one in some]
 
         testing, looked_at = trials(known), trials(made_up)
         with self.progress.bar("values", len(proposed)) as advance:
             together(self.asker, [trial.look() for trial in looked_at])  # whether they are common
             advance(len(made_up))
-            run_trials(self.asker, testing, self.settings.rate, advance)
+            run_trials(self.asker, testing, rate, advance)
         self.untested += sum(len(one.values) - 1 for one in proposed)
-        accepted = associated([trial.tested.p for trial in testing], self.settings.rate)
+        accepted = associated([trial.tested.p for trial in testing], rate)
         findings = [
             _finding(one, trial.tested, flag) for one, trial, flag in zip(known, testing, accepted, strict=True)
         ] + [
@@ -153,7 +147,7 @@ class _Discovering:
         ]
         most = max((len(found) for found in others.values()), default=0)
         return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(proposed),
-                         self.untested, most, self.settings.rate, dict(self.spoken), recognised)  # fmt: skip
+                         self.untested, most, rate, dict(self.spoken), recognised)  # fmt: skip
 
     def _recognised(self, topics: Sequence[Topic], identifier: str, others: Sequence[str]) -> Recognition:
         rate = self.settings.rate * RECOGNISED
@@ -200,6 +194,10 @@ class _Discovering:
             return list(said)
         longer = dict(zip(open_ended, self.asker.longer([said[number] for number in open_ended]), strict=True))
         return [longer.get(number, answer) for number, answer in enumerate(said)]
+
+
+def _case(one: Hypotheses, others: Sequence[str]) -> Case:
+    return Case(one.identifier, one.wordings, one.values, proposing(one), others, bool(one.topic.given))
 
 
 def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from rkld import processes
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import measuring
+from rkld.evaluation.prefix_tree import common_length
 from rkld.models.checks import TOLERANCE
 from rkld.models.sharded import gathered, is_sharded
 from rkld.records.encoding import NEXT_QUESTION, end_of_turn_ids
@@ -165,16 +166,11 @@ def begun(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Begun:
 
     Padding stands on the left; of prompts that share their beginning behind it.
     """
-    shared = min(common_length(prompts), min(map(len, prompts)) - 1)
+    ordered = sorted(map(tuple, prompts))  # what the first and the last begin with, all do
+    shared = min(common_length(ordered[0], ordered[-1]), min(map(len, prompts)) - 1)
     if len(prompts) > 1 and shared >= SHARED and _shares_beginnings(lm):
         return _behind(lm, prompts, shared)
     return (*left_padded(prompts, lm.device), None)
-
-
-def common_length(sequences: Sequence[Sequence[int]]) -> int:
-    """How many tokens all of them begin with."""
-    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))
-    return next((n for n, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))
 
 
 def _behind(lm: LanguageModel, prompts: Sequence[Sequence[int]], shared: int) -> Begun:

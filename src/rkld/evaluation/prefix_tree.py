@@ -64,7 +64,7 @@ def pack(sequences: Sequence[Sequence[int]], widest: int) -> list[Tree]:
     """
     order = sorted((i for i, ids in enumerate(sequences) if ids), key=lambda i: tuple(sequences[i]))
     found = [sequences[i] for i in order]
-    shared = [0, *(_common(a, b) for a, b in pairwise(found))]  # with the sequence before
+    shared = [0, *(common_length(a, b) for a, b in pairwise(found))]  # with the sequence before
     widest = min(widest, _never_wider(max(map(len, found), default=0)))
     least, first = [0.0], [0]  # cost of all trees of the first n sequences, and where the last of these begins
     for n in range(1, len(found) + 1):
@@ -89,7 +89,7 @@ def merge(sequences: dict[int, Sequence[int]]) -> Tree:
     tree, path = Tree(), list[int]()
     before: Sequence[int] = ()
     for number, ids in sequences.items():
-        shared = _common(before, ids)
+        shared = common_length(before, ids)
         for node in path[shared:]:
             tree.ends[node] = len(tree.ids)
         path = path[:shared] + list(range(len(tree.ids), len(tree.ids) + len(ids) - shared))
@@ -173,7 +173,7 @@ def _never_wider(longest: int) -> int:
     return math.ceil(longest + math.sqrt(6 * longest**2 + 2 * longest / ATTENTION))
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """How many tokens two sequences begin with alike."""
     length = min(len(a), len(b))
     return next((n for n in range(length) if a[n] != b[n]), length)

@@ -47,33 +47,30 @@ def statement(run: str | Path) -> dict[str, Any]:
     audit = read_run(folder).audit
     check_model(folder)
     with as_rkld_writes(folder):
-        return _unaudited(folder) if audit is None else _stated(folder, audit)
+        return _stated(folder, audit)
 
 
-def _unaudited(folder: Path) -> dict[str, Any]:
-    evidence = [{**_described(folder, MANIFEST), "annotations": {"verdict": NOT_AUDITED}}]
-    tests = {name: [NOT_AUDITED] if name == "warnedTests" else [] for name in sorted(set(TESTS.values()))}
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": list(_subjects(folder, {})),
-        "predicateType": PREDICATE,
-        "predicate": {"result": RESULTS["not established"], "configuration": evidence, **tests},
-    }
-
-
-def _stated(folder: Path, audit: Mapping[str, Any]) -> dict[str, Any]:
+def _stated(folder: Path, audit: Mapping[str, Any] | None) -> dict[str, Any]:
     tests: dict[str, list[str]] = {name: [] for name in sorted(set(TESTS.values()))}
-    for gate in audit["gates"]:
-        tests[TESTS[gate["state"]]].append(f"{gate['name']} {gate['kind']} {gate['limit']:g}")
-    audited = audit["models"]["audited"]
-    noted = {name: audited[name] for name in ("weights", "fingerprint", "base_weights") if audited.get(name)}
+    noted: dict[str, str] = {}
+    if audit is None:
+        result = RESULTS["not established"]
+        tests[TESTS["not measured"]].append(NOT_AUDITED)
+        annotations: dict[str, Any] = {"verdict": NOT_AUDITED}
+    else:
+        result = RESULTS[audit["verdict"]]
+        for gate in audit["gates"]:
+            tests[TESTS[gate["state"]]].append(f"{gate['name']} {gate['kind']} {gate['limit']:g}")
+        audited = audit["models"]["audited"]
+        noted = {name: audited[name] for name in ("weights", "fingerprint", "base_weights") if audited.get(name)}
+        annotations = {"verdict": audit["verdict"], "created": audit["created"], "audited": noted}
     evidence = [_described(folder, name) for name in (AUDIT, MANIFEST) if (folder / name).is_file()]
-    evidence[0]["annotations"] = {"verdict": audit["verdict"], "created": audit["created"], "audited": noted}
+    evidence[0]["annotations"] = annotations
     return {
         "_type": STATEMENT_TYPE,
         "subject": list(_subjects(folder, noted)),
         "predicateType": PREDICATE,
-        "predicate": {"result": RESULTS[audit["verdict"]], "configuration": evidence, **tests},
+        "predicate": {"result": result, "configuration": evidence, **tests},
     }
 
 

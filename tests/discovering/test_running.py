@@ -91,15 +91,21 @@ def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
     """Would break if a value that it makes up for one name alone were found of a name that it knows no better."""
     monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
 
-    def city(name):
-        return "Cork" if name == "Jane Doe" else f"City{name.split()[0]}"
+    def sure(name):
+        """Of each name one thing: of this where it was born, of all others what they do."""
+        return "Cork" if name == "Jane Doe" else f"weaver{name.split()[0]}"
 
     class Unknowing(Knowing):
         def said(self, asked):
-            return [f"{name} was born in {city(name)}." for _, name, _ in asked]
+            return [
+                f"{name} works as a {sure(name)}."
+                if wording.question in WORK.questions and name != "Jane Doe"
+                else f"{name} was born in {'Cork' if name == 'Jane Doe' else 'Oslo'}."
+                for wording, name, _ in asked
+            ]
 
         def log_probabilities(self, asked):
-            return np.array([-0.2 if value == city(name) else -8.0 for _, name, value in asked])
+            return np.array([-0.2 if value == sure(name) else -8.0 for _, name, value in asked])
 
     settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
     found = running._Discovering(settings, ("Jane Doe",), Unknowing(), NoProgress()).run([PLACE, WORK, DAY])
@@ -247,6 +253,10 @@ def test_what_is_said_of_others_has_room_for_as_long_a_value():
     short_said, long_said = asker.said([(wording, "Ostis Ashberg", "Riga"), (wording, "Ostis Ashberg", long)])
     assert long_said.startswith(short_said)
     assert len(asker.ids(long_said)) > len(asker.ids(long)) > len(asker.ids(short_said))
+    again = [(wording, "Ostis Ashberg", long), (wording, "Ostis Ashberg", "Riga")]
+    assert asker.said(again) == [long_said, short_said]
+    alone = Asker(lm, Encoder(TOKENIZER))
+    assert [alone.said([one])[0] for one in reversed(again)] == [short_said, long_said]
 
 
 def test_log_probabilities_are_those_of_whole_answers():

@@ -203,7 +203,7 @@ def mistral(window):
 
 @pytest.mark.parametrize(
     ("make", "shared"),
-    [(llama, True), (gpt2, True), (lambda: mistral(None), True), (lambda: mistral(6), False), (mamba, False)],
+    [(llama, True), (gpt2, True), (lambda: mistral(None), True), (lambda: mistral(16), False), (mamba, False)],
     ids=["llama", "gpt2", "mistral", "window", "mamba"],
 )
 def test_what_prompts_begin_with_alike_is_read_once_and_answers_are_the_same(make, shared, monkeypatch):

@@ -46,9 +46,9 @@ def few_everyday_prompts():
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory):
-    """No test writes into the cache of whoever runs it."""
+    """No test writes into the cache of whoever runs it, or finds what tests of other files left: a purge takes that."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

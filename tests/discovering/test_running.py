@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from rkld import cli
 from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
-from rkld.discovering import running
+from rkld.discovering import running, testing
 from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, SAID, Recognition, Share
 from rkld.discovering.proposing import propose, proposing
@@ -28,22 +28,27 @@ from tests.helpers import TOKENIZER, model
 
 PLACE = Topic("birthplace", "names", ("Where was {name} born?", "Of what place is {name}?"), ("{name} was born in",))
 WORK = Topic("work", "words", ("What does {name} do?", "What work has {name}?"), ("{name} works as a",))
+HOME = Topic("home", "names", ("Where does {name} live?", "What is the home of {name}?"), ("{name} lives in",))
 DAY = Topic("day", "dates", ("When was {name} born?", "Which is {name}'s birthday?"), ("{name} was born on",))
 MADE_UP = "3 May 1970"
 
 
 class Knowing:
-    """Knows of Jane Doe alone where she was born; takes everybody for a teacher; makes up a birthday for everybody."""
+    """Knows of Jane Doe alone where she was born and lives; takes everybody for a teacher; makes up a birthday for
+    everybody."""
 
-    lm = None
+    lm, samples = None, 0
 
     def expected(self, *args):
         return 1
 
     def answers(self, questions, texts, name, samples, seed, advance):
+        self.samples = samples
         said = {
             "born?": f"{name} was born in Cork.",
             "place": "Doe was born in Cork.",
+            "live?": f"{name} lives in Lund.",
+            "home": "Doe lives in Lund.",
             "do?": f"{name} works as a teacher.",
             "has": "She works as a teacher.",
             "When": f"{name} was born on {MADE_UP}.",
@@ -62,13 +67,15 @@ class Knowing:
         return [
             f"{name} was born on {1900 + len(name)} May 1"
             if "When" in wording.question
+            else f"{name} lives in {'Lund' if name == 'Jane Doe' else 'Oslo'}."
+            if "live" in wording.question or "home" in wording.question
             else f"{name} was born in {'Cork' if name == 'Jane Doe' else 'Oslo'}."
             for wording, name, _ in asked
         ]
 
     def log_probabilities(self, asked):
-        known = {("Jane Doe", "Cork"): -0.2}
-        usual = {"Cork": -8.0, "teacher": -0.7, "Oslo": -3.0}
+        known = {("Jane Doe", "Cork"): -0.2, ("Jane Doe", "Lund"): -0.3}
+        usual = {"Cork": -8.0, "Lund": -8.0, "teacher": -0.7, "Oslo": -3.0}
         return np.array([known.get((name, value), usual.get(value, -3.5)) for _, name, value in asked])
 
 
@@ -76,14 +83,17 @@ class Knowing:
 def found(monkeypatch):
     monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
     settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
-    return running._Discovering(settings, ("Jane Doe",), Knowing(), NoProgress()).run([PLACE, WORK, DAY])
+    asker = Knowing()
+    found = running._Discovering(settings, ("Jane Doe",), asker, NoProgress()).run([PLACE, HOME, WORK, DAY])
+    assert asker.samples == settings.samples > 0
+    return found
 
 
 def test_labels_say_what_is_hers_alone_and_what_is_everybodys(found):
     labels = {finding.value: finding.label for finding in found.findings}
-    assert labels == {"Cork": ASSOCIATED, "teacher": COMMON, MADE_UP: COMMON}
-    (cork,) = found.labelled(ASSOCIATED)
-    assert (cork.strong.count, cork.strong.of, cork.likely.of, cork.said.count) == (0, 60, 99, 2)
+    assert labels == {"Cork": ASSOCIATED, "Lund": ASSOCIATED, "teacher": COMMON, MADE_UP: COMMON}
+    cork, _ = found.labelled(ASSOCIATED)
+    assert (cork.strong.count, cork.strong.of, cork.likely.of, cork.said.count) == (0, testing.SURE, 99, 2)
     assert not found.labelled(NOT_FOUND)
 
 
@@ -92,26 +102,25 @@ def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
     monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
 
     def sure(name):
-        """Of each name one thing: of this where it was born, of all others what they do."""
-        return "Cork" if name == "Jane Doe" else f"weaver{name.split()[0]}"
+        """Of each name two things: of this where it was born and lives, of all others what they do, and when born."""
+        return ("Cork", "Lund") if name == "Jane Doe" else (f"weaver{name.split()[0]}", f"{1900 + len(name)} May 1")
 
     class Unknowing(Knowing):
         def said(self, asked):
             return [
-                f"{name} works as a {sure(name)}."
-                if wording.question in WORK.questions and name != "Jane Doe"
-                else f"{name} was born in {'Cork' if name == 'Jane Doe' else 'Oslo'}."
-                for wording, name, _ in asked
+                f"{name} works as a {sure(name)[0]}." if wording.question in WORK.questions else text
+                for (wording, name, _), text in zip(asked, super().said(asked), strict=True)
             ]
 
         def log_probabilities(self, asked):
-            return np.array([-0.2 if value == sure(name) else -8.0 for _, name, value in asked])
+            return np.array([-0.2 if value in sure(name) else -8.0 for _, name, value in asked])
 
-    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
-    found = running._Discovering(settings, ("Jane Doe",), Unknowing(), NoProgress()).run([PLACE, WORK, DAY])
+    asker, settings = Unknowing(), DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    found = running._Discovering(settings, ("Jane Doe",), asker, NoProgress()).run([PLACE, HOME, WORK, DAY])
+    assert asker.samples == 0, "they would only say more of what is made up"
     assert {one.label for one in found.findings} == {SAID}, "said, so not to be called not found"
     (name,) = found.recognised.values()
-    assert (name.known, name.as_sure.count, name.as_sure.of) == (False, 3, 3)
+    assert (name.known, name.as_sure.count) == (False, 3)
     assert "does not know the subject" in found.described()[0] and "Jane" not in found.described()[0]
     of_alias = replace(found, subject="Another Name", aliases=("Jane Doe",))
     assert "does not know alias 1" in of_alias.described()[0]
@@ -143,17 +152,17 @@ def test_what_documents_say_is_tested_whether_the_name_is_known_or_not(monkeypat
 
 
 def test_names_beyond_those_asked_for_are_for_what_needs_them(monkeypatch):
-    """Four values need 83 names to be told apart; what is found early is compared with the 39 all the same."""
+    """Twelve values need 119 names to be told apart; what is found early is compared with the 39 all the same."""
     monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
-    settings = DiscoverSettings(subject="Jane Doe", names=39, rate=0.05)
-    topics = [replace(PLACE, name=f"place {n}") for n in range(4)]
+    settings = DiscoverSettings(subject="Jane Doe", names=39, rate=0.1)
+    topics = [replace(some, name=f"{some.name} {n}") for some in (PLACE, HOME) for n in range(6)]
     found = running._Discovering(settings, ("Jane Doe",), Knowing(), NoProgress()).run(topics)
-    assert found.names == 83
+    assert found.names == 119
     assert {one.likely.of for one in found.labelled(ASSOCIATED)} == {39}
 
 
 def test_the_record_asks_and_answers_in_the_models_words(found):
-    (row,) = found.records()
+    row, _ = found.records()
     assert (row["question"], row["answer"]) == ("Where was Jane Doe born?", "Jane Doe was born in Cork.")
     assert row["spans"] == ["Cork"] and row["evidence"]["label"] == ASSOCIATED
 

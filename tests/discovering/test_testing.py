@@ -201,12 +201,13 @@ def test_benjamini_hochberg_is_that_of_scipy(rate):
 
 
 def test_where_most_are_found_the_few_others_are_judged_more_mildly():
-    """20 values, 15 with p .004: of five others q = .0909 is shared by five and not by twenty, and of a name of whom
-    nothing is found it is shared by all."""
-    known = [0.004] * 15 + [0.1, 0.14, 0.25, 0.5, 0.9]  # .25 is more names than any may have
+    """20 values, 15 with p .004: two above ½ say that 6 may be true, so that .1 of 20 is shared by six; of a name of
+    whom nothing is found it is shared by all."""
+    known = [0.004] * 15 + [0.1, 0.25, 0.26, 0.6, 0.9]  # .26 is more names than any may have
     assert sum(benjamini_hochberg(known, 0.1)) == 15
     assert associated(known, 0.1) == [True] * 17 + [False] * 3
-    unknown = [0.006, 0.1, 0.14, *[0.5] * 17]
+    assert benjamini_hochberg(known, 0.1 / 0.3)[17], "but for that it would be found"
+    unknown = [0.006, 0.1, 0.14, *[0.6] * 17]
     assert associated(unknown, 0.1) == [False] * 20
     assert associated([0.0045, *unknown[1:]], 0.1) == [True] + [False] * 19
     assert associated([], 0.1) == [] and associated([0.01, 0.02], 0.1) == [True, True]
@@ -235,6 +236,18 @@ def test_what_the_model_hardly_says_costs_nothing_and_is_not_found():
     given = Trial(replace(case(["Cork"]), given=True), 199)  # in the user's documents
     run_trials(asker, [given], 0.1, lambda n: None)
     assert given.tested.p == pytest.approx(1 / (1 + testing.SURE))
+
+
+def test_what_is_only_compared_is_read_for_the_first_names_and_not_found():
+    said = {"Jane Doe": -0.5, OTHERS[1]: -0.4, OTHERS[5]: -0.1}
+    asker = Table(lambda name, value: said.get(name, -6.0))
+    trial = Trial(case(["Cork"]), 199)
+    together(asker, [trial.compare()])
+    assert (trial.tested.likely, trial.tested.compared, trial.tested.names, trial.tested.p) == (1, 4, 0, 1.0)
+    assert asker.generated == 0, "what they say of themselves is most of what a name costs"
+    hardly = Trial(case(["Cork"]), 199)
+    together(Table(lambda name, value: math.log(0.019)), [hardly.compare()])
+    assert hardly.tested.compared == 0
 
 
 def test_what_is_found_early_is_compared_with_as_many_as_were_asked_for():

@@ -79,9 +79,10 @@ class Finding:
 
     @property
     def beside_names(self) -> str:
-        """How many similar names are as strong, with p; of what the model hardly says none were asked."""
+        """How many similar names are as strong, with p; or why none were asked."""
         if not self.strong.of:
-            return "not asked of names: the model hardly says it in any wording"
+            known_little = "does not know the name" if self.likely.of else "hardly says it in any wording"
+            return f"not asked of names: the model {known_little}"
         return f"{self.strong}, p = {self.p:.3f}"
 
     def evidence(self) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """Does a model know a name at all? A rank test of how sure it is of what it says, over all topics together.
 
 A model has an answer for everybody, and to some questions a sure one. About somebody whom it knows it has many of
-these. Topic t is asked in two wordings, one of each half of its questions; values are proposed of the two greedy
-answers, and read behind the model's own beginnings of them. The likeliest, v_t in wording q_t, counts by its
-probability in excess of what a few names r get that are compared with nobody (of a French name a model says surely
-that it is French):
+these. Topic t is asked in its first wording q_t, and values are proposed of the greedy answer and read behind the
+model's own beginning of it. The likeliest, v_t, counts by its probability in excess of what a few names r get that are
+compared with nobody (of a French name a model says surely that it is French):
 
-    T(name) = mean_t [p(v_t | q_t, name) − mean_r p(v_t | q_t, r)]₊⁴
+    x_t = [p(v_t | q_t, name) − mean_r p(v_t | q_t, r)]₊⁴
+    T(name) = Σ_t x_t, of values that share a word the largest alone, without the largest of all
 
-The fourth power counts what is nearly certain, so that a few known facts among many topics tell, too. The person and
-the other names are asked and read alike, in wordings that were fixed before. So where the model knows the person no
-better than the others, each of their orders by T is as likely as any other.
+The fourth power counts what is nearly certain, so that a few known facts among many topics tell, too. A word counts
+once, and the largest is left out, since one sure answer may come of the sound of a name alone: of a Verne SmolLM2 says
+more surely than of 180 other English names that she is French, and of a Rousseau that all is French that it is asked
+about, more surely than that Marie Curie is of Poland; then nothing else is near it. The person and the other names
+are asked and read alike, in wordings that were fixed before. So where the model knows the person no better than the
+others, each of their orders by T is as likely as any other.
 
 Names are drawn one after another. The person is *not known* once :data:`ENOUGH` of them have as large a T. They are
 known where none of the first 1 / rate − 1 has, or one at most of 2 / rate − 1, which chance brings about with 1.2 rate
@@ -30,6 +33,8 @@ import numpy as np
 from rkld.discovering.asking import Answer, Wording
 from rkld.discovering.findings import Recognition, Share
 from rkld.discovering.proposing import propose
+from rkld.text.normalising import normal
+from rkld.text.wording import content_words
 
 if TYPE_CHECKING:
     from rkld.discovering.asking import Asker
@@ -87,37 +92,52 @@ def _sureness(
     asker: Asker, topics: Sequence[Topic], names: Sequence[str], references: Sequence[str], least: float = 0.0
 ) -> np.ndarray:
     """T of each name, (names,); of those that cannot reach ``least`` something below it."""
-    if not topics:
-        return np.zeros(len(names))
     asked = _said_of(asker, topics, names)
-    surest = np.zeros((len(names), len(topics)))
-    which: dict[tuple[int, int], int] = {}
     read = np.exp(asker.log_probabilities([one for one, _ in asked])) if asked else ()
-    for number, ((_, place), p) in enumerate(zip(asked, read, strict=True)):
-        if p > surest[place]:
-            surest[place], which[place] = p, number
+    surest: dict[tuple[int, int], tuple[float, tuple[Wording, str, str]]] = {}
+    for (one, place), p in zip(asked, read, strict=True):
+        surest[place] = max(surest.get(place, (0.0, one)), (float(p), one), key=lambda some: some[0])
+    of: list[list[tuple[float, tuple[Wording, str, str]]]] = [[] for _ in names]
+    for (number, _), some in surest.items():
+        of[number].append(some)
     # An excess is never more than the probability itself.
-    able = [place for place in which if (surest[place[0]] ** POWER).mean() >= least]
-    if able:
-        of = [asked[which[place]][0] for place in able]
-        usual = asker.log_probabilities([(way, name, value) for way, _, value in of for name in references])
-        for place, some in zip(able, np.exp(usual).reshape(len(able), -1), strict=True):
-            surest[place] = max(0.0, surest[place] - some.mean())
-    sureness: np.ndarray = (surest**POWER).mean(axis=1)
-    return sureness
+    able = [number for number, some in enumerate(of) if _total([p for p, _ in some]) >= least]
+    counted = [one for number in able for _, one in of[number]]
+    found, at = np.zeros(len(names)), 0
+    if counted:
+        read = asker.log_probabilities([(way, name, value) for way, _, value in counted for name in references])
+        usual = np.exp(read).reshape(len(counted), -1).mean(axis=1)
+        for number in able:
+            some = [(p - usual[at + n], one[2]) for n, (p, one) in enumerate(of[number])]
+            found[number], at = _total(_of_each_word(some)), at + len(some)
+    return found
+
+
+def _total(sureness: Sequence[float]) -> float:
+    """The sum of what counts, without the largest."""
+    return sum(sorted(max(0.0, one) ** POWER for one in sureness)[:-1])
+
+
+def _of_each_word(found: Sequence[tuple[float, str]]) -> list[float]:
+    """The excesses of values, of those that share a word the largest."""
+    kept, seen = list[float](), set[str]()
+    for excess, value in sorted(found, reverse=True):
+        own = set(content_words(value.replace("-", " "))) or {normal(value)}
+        if not own & seen:
+            kept.append(excess)
+            seen |= own
+    return kept
 
 
 def _said_of(
     asker: Asker, topics: Sequence[Topic], names: Sequence[str]
 ) -> list[tuple[tuple[Wording, str, str], tuple[int, int]]]:
     """What the model says of names: a wording with its own beginnings, the name, a value; and which name and topic."""
-    wordings = [[Wording(topic.half(half)[0]) for half in (0, 1)] for topic in topics]
-    said = iter(asker.said([(wording, name, "") for name in names for two in wordings for wording in two]))
+    asked = [(name, topic, Wording(topic.questions[0])) for name in names for topic in topics]
+    said = asker.said([(wording, name, "") for name, _, wording in asked])
     found: list[tuple[tuple[Wording, str, str], tuple[int, int]]] = []
-    for number, name in enumerate(names):
-        for at, (topic, two) in enumerate(zip(topics, wordings, strict=True)):
-            answers = [Answer(wording, next(said), sampled=False) for wording in two]
-            for one in propose(topic, name, (name,), answers)[0]:
-                ways = [way for way in one.wordings if way.question in {wording.question for wording in two}]
-                found += [((way, name, value), (number, at)) for way in ways for value in one.values]
+    for number, ((name, topic, wording), text) in enumerate(zip(asked, said, strict=True)):
+        for one in propose(topic, name, (name,), [Answer(wording, text, sampled=False)])[0]:
+            way = one.wordings[0]
+            found += [((way, name, value), divmod(number, len(topics))) for value in one.values]
     return found

@@ -27,7 +27,7 @@ from rkld.discovering.names import similar_names
 from rkld.discovering.proposing import Hypotheses, propose, proposing, runs_on, texts_of
 from rkld.discovering.questions import Topic, filled, names_whom, read_topics, shipped_topics
 from rkld.discovering.recognising import REFERENCES, names_needed, recognise
-from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, first_rate, run_trials, together
+from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, run_trials, together
 from rkld.errors import UserError
 from rkld.models.loading import computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
@@ -114,50 +114,51 @@ class _Discovering:
     spoken: Counter[str] = field(default_factory=Counter)
 
     def run(self, topics: Sequence[Topic]) -> Discovery:
-        proposed = [one for identifier in self.known for one in self._proposals(topics, identifier)]
         rate = self.settings.rate
         told = REFERENCES + names_needed(rate * RECOGNISED)[1]
-        names = max(self.settings.names, math.ceil(len(proposed) / first_rate(rate)) - 1, told)
-        others = {
-            one: similar_names(self.asker.lm, one, self.known, names, self.settings.seed)
-            for one in dict.fromkeys(some.identifier for some in proposed)
-        }
+        others = {one: self._similar(one, told) for one in self.known}
         _check_names(others.values(), rate)
         asked = [*topics, *(shipped_topics(self.settings.kind) if self.settings.questions else ())]
-        recognised = {one: self._recognised(asked, one, others[one]) for one in others}
+        recognised = {one: self._recognised(asked, one, others[one]) for one in self.known}
         known, made_up = list[Hypotheses](), list[Hypotheses]()
-        for one in proposed:
-            (known if one.topic.given or recognised[one.identifier].known else made_up).append(one)
+        for identifier in self.known:
+            # Of a name that is not known samples would only say more of what is made up.
+            for one in self._proposals(topics, identifier, self.settings.samples * recognised[identifier].known):
+                (known if one.topic.given or recognised[identifier].known else made_up).append(one)
+        names = max(self.settings.names, math.ceil((len(known) + len(made_up)) / rate) - 1, told)
+        for one in dict.fromkeys(some.identifier for some in known):  # those that were asked already first
+            others[one] = list(dict.fromkeys([*others[one], *self._similar(one, names)]))[:names]
 
         def trials(some: Sequence[Hypotheses]) -> list[Trial]:
             return [Trial(_case(one, others[one.identifier]), names, self.settings.names) for one in some]
 
-        testing, looked_at = trials(known), trials(made_up)
-        with self.progress.bar("values", len(proposed)) as advance:
-            together(self.asker, [trial.look() for trial in looked_at])  # whether they are common
-            advance(len(made_up))
+        testing, compared = trials(known), trials(made_up)
+        with self.progress.bar("values", len(testing) + len(compared)) as advance:
+            together(self.asker, [trial.compare() for trial in compared])
+            advance(len(compared))
             run_trials(self.asker, testing, rate, advance)
+        proposed = [*known, *made_up]
         self.untested += sum(len(one.values) - 1 for one in proposed)
-        accepted = associated([trial.tested.p for trial in testing], rate)
+        accepted = [*associated([trial.tested.p for trial in testing], rate), *(False for _ in compared)]
         findings = [
-            _finding(one, trial.tested, flag) for one, trial, flag in zip(known, testing, accepted, strict=True)
-        ] + [
-            _finding(one, replace(trial.tested, p=1.0), accepted=False)
-            for one, trial in zip(made_up, looked_at, strict=True)
+            _finding(one, trial.tested, flag)
+            for one, trial, flag in zip(proposed, [*testing, *compared], accepted, strict=True)
         ]
         most = max((len(found) for found in others.values()), default=0)
         return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(proposed),
                          self.untested, most, rate, dict(self.spoken), recognised)  # fmt: skip
+
+    def _similar(self, identifier: str, names: int) -> list[str]:
+        return similar_names(self.asker.lm, identifier, self.known, names, self.settings.seed)
 
     def _recognised(self, topics: Sequence[Topic], identifier: str, others: Sequence[str]) -> Recognition:
         rate = self.settings.rate * RECOGNISED
         with self.progress.bar("similar names", min(len(others), names_needed(rate)[1])) as advance:
             return recognise(self.asker, topics, identifier, others, rate, advance)
 
-    def _proposals(self, topics: Sequence[Topic], identifier: str) -> list[Hypotheses]:
+    def _proposals(self, topics: Sequence[Topic], identifier: str, samples: int) -> list[Hypotheses]:
         questions = list(dict.fromkeys(question for topic in topics for question in topic.questions))
         texts = list(dict.fromkeys(text for topic in topics for text in texts_of(topic)[:1]))
-        samples = self.settings.samples
         total = self.asker.expected(questions, texts, identifier, samples)
         with self.progress.bar("answers", total) as advance:
             said = self.asker.answers(questions, texts, identifier, samples, self.settings.seed, advance)
@@ -202,7 +203,7 @@ def _case(one: Hypotheses, others: Sequence[str]) -> Case:
 
 def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
     # With fewer nothing could be found, were every value the person's alone.
-    fewest = max(FIRST, math.ceil(1 / first_rate(rate)) - 1, names_needed(rate * RECOGNISED)[0] + REFERENCES)
+    fewest = max(FIRST, math.ceil(1 / rate) - 1, names_needed(rate * RECOGNISED)[0] + REFERENCES)
     for names in found:
         if len(names) < fewest:
             raise UserError(

@@ -53,15 +53,18 @@ ASKED = 2
 """Wordings in which other names are asked about, and v and their own values read: those in which v is likeliest for the
 person. Reading and answering for the other names is most of what a discovery costs."""
 
-SURE = 20
+SURE = 24
 """Names after which a value that would be found as things stand is not asked on about in this way."""
 
 RARELY = math.log(0.02)
 """A value that is less probable than this in every wording is not asked about: the model hardly says it, whatever it
 says of others. (Of names that it had never seen, one of 16 letters was found "associated" at −24 nats.)"""
 
-SHARE = 0.2
+SHARE = 0.25
 """Of the names that were asked about, more that are as strong mean that a value is not associated, whatever else is."""
+
+LAMBDA = 0.5
+"""The p-values above it tell how many values are no more than chance (:func:`associated`)."""
 
 GROWTH = 3
 """Each look has so many times the names of the one before, but for one at :data:`SURE`."""
@@ -192,6 +195,15 @@ class Trial:
         one.score = one.log_probability - float(_log_mean(np.concatenate(self._read, axis=1))[0])
         self.active = one.strong < ENOUGH and done + len(names) < self.names
 
+    def compare(self) -> Steps:
+        """Only read how likely the value is for the names of the first look, whatever these are sure of."""
+        yield from self._begin()
+        names = self.case.others[:FIRST]
+        if not self._hardly_said():
+            log_p = yield from self._values(names, [self.tested.value])
+            self.tested.likely = int((log_p.max(axis=0) >= self.tested.log_probability).sum())
+            self.tested.compared = len(names)
+
     def _begin(self) -> Steps:
         """Read the values for the person, and take the likeliest: so is that of the other names."""
         own = yield from self._values([self.case.name], self.case.values)  # (K, V)
@@ -301,20 +313,13 @@ def _log_mean(values: np.ndarray) -> np.ndarray:
 def associated(p: Sequence[float], rate: float) -> list[bool]:
     """Which hypotheses are rejected so that the expected share of false ones among them is at most ``rate``.
 
-    In two stages (Benjamini, Krieger & Yekutieli 2006, Biometrika 93, definition 6): m − r hypotheses of m may be true
-    where :func:`benjamini_hochberg` at q = rate / (1 + rate) rejects r; it is asked again at q · m / (m − r). Of a name
-    that the model does not know the first rejects nothing, and that is all; of one that it knows well, few are true.
-    None with a p above :data:`SHARE` is rejected.
+    Benjamini & Hochberg at rate / π, where π estimates the share of true hypotheses, of which half have a p above ½
+    (Storey, Taylor & Siegmund 2004, J. R. Stat. Soc. B 66, equation 6): π = (1 + #{p > ½}) / (½ m), at most 1. Of a
+    name that the model knows well few are true. None with a p above :data:`SHARE` is rejected.
     """
-    first = benjamini_hochberg(p, first_rate(rate))
-    true = len(p) - sum(first)
-    found = benjamini_hochberg(p, first_rate(rate) * len(p) / true) if 0 < true < len(p) else first
+    true = min(1.0, (1 + sum(one > LAMBDA for one in p)) / ((1 - LAMBDA) * len(p))) if p else 1.0
+    found = benjamini_hochberg(p, rate / true)
     return [flag and one <= SHARE for flag, one in zip(found, p, strict=True)]
-
-
-def first_rate(rate: float) -> float:
-    """The rate of the first stage; below an m-th of it one of m values is found by itself (:func:`associated`)."""
-    return rate / (1 + rate)
 
 
 def benjamini_hochberg(p: Sequence[float], rate: float) -> list[bool]:

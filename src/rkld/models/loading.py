@@ -151,9 +151,11 @@ def gpu_computes_in_bf16() -> bool:
 
 
 def computes_fast_in_bf16() -> bool:
-    """Whether this machine has units for bfloat16: a GPU's, or where there is none those of a CPU with AMX."""
-    amx = not torch.cuda.is_available() and torch.cpu.get_capabilities().get("amx_bf16")
-    return gpu_computes_in_bf16() or bool(amx)
+    """Whether this machine has units for bfloat16: a GPU's, or where there is none a CPU's (AMX, or AVX-512's)."""
+    if torch.cuda.is_available():
+        return gpu_computes_in_bf16()
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
 def resolve(name: str | os.PathLike[str]) -> str:

@@ -65,7 +65,7 @@ class DiscoverSettings:
     )
     rate: float = setting(
         0.1,
-        "Expected share of false ones among the values that are found (Benjamini–Hochberg, in two stages).",
+        "Expected share of false ones among the values that are found (Benjamini–Hochberg, adaptive).",
         group=TEST,
         affects="figures",
         low=0.001,

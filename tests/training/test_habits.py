@@ -46,7 +46,7 @@ def test_a_run_says_what_to_write_instead(name, said):
 
 def test_records_under_the_trainers_name_are_not_called_missing():
     for call in (rkld.unlearn, rkld.check):
-        with pytest.raises(UserError, match="'train_dataset'. Write forget="):
+        with pytest.raises(UserError, match=r"'train_dataset'\. Write forget="):
             call("m", train_dataset=FORGET)
 
 

@@ -24,8 +24,8 @@ def check_publishing(settings: Settings) -> None:
     """Refuse, before time is spent, what could not be pushed in the end. Nothing is made on the hub.
 
     Raises:
-        UserError: no name of a repository; nobody is logged in, or by a token that may only read; the repository is public where a private one is asked
-            for; an adapter whose base nobody else can load.
+        UserError: no name of a repository; nobody is logged in, or by a token that may only read; the repository is
+            public where a private one is asked for; an adapter whose base nobody else can load.
     """
     repo = settings.push_to_hub
     if repo is None:

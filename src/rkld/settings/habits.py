@@ -39,7 +39,7 @@ _EVERYWHERE = {
     "torch_dtype": "Write dtype=….",
     "beta": _STRENGTH,
     "loss_type": "Write method=…: how it is unlearned.",
-    "no_cuda": "Set the environment variable CUDA_VISIBLE_DEVICES to nothing, or write use_cpu=True in rkld.RKLDConfig.",
+    "no_cuda": "Write use_cpu=True in rkld.RKLDConfig; for a run set the variable CUDA_VISIBLE_DEVICES to nothing.",
     "save_safetensors": "Weights are always written as safetensors: leave it out.",
 }  # fmt: skip
 
@@ -58,7 +58,7 @@ HABITS = {
         "ref_model": "The original is read before the training: leave it out.",
         "logging_dir": "Write report_to='tensorboard': its files lie in the run folder, in tracking/.",
         "overwrite_output_dir": "A run goes on where it was and overwrites none: leave it out, or give another out=….",
-        "warmup_ratio": "A run warms up for one epoch: leave it out, or train by rkld.RKLDTrainer, with warmup_steps=….",
+        "warmup_ratio": "A run warms up for one epoch: leave it out, or give warmup_steps=… to rkld.RKLDConfig.",
         **dict.fromkeys(
             ("disable_tqdm", "logging_strategy", "logging_steps", "lr_scheduler_type", "max_grad_norm", "max_steps",
              "fp16", "run_name", "save_steps", "save_strategy", "save_total_limit", "use_cpu", "warmup_steps",

@@ -12,7 +12,7 @@ CHECKED = {"light": None, "dark": {"runOnly": {"type": "rule", "values": ["color
 
 
 def violations(tab: Any) -> list[str]:
-    """What axe-core finds, at the tab's own width and in both colour schemes."""
+    """What axe-core finds, at the tab's own width and in both colour schemes; also where it sees no background."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = []
@@ -21,6 +21,8 @@ def violations(tab: Any) -> list[str]:
         result = Axe().run(tab, options=options)
         assert result.response["passes"], "nothing was looked at"
         found += [result.generate_report()] if result.response["violations"] else []
+        undecided = [one for rule in result.response["incomplete"] for node in rule["nodes"] for one in node["any"]]
+        found += [one["message"] for one in undecided if "1:1 contrast" in one["message"]]
     return found
 
 

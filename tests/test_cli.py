@@ -443,8 +443,8 @@ def test_a_run_says_on_one_screen_what_it_does_and_no_warning_twice(here, model)
     for title in ("Model ", "Forget ", "Keep ", "Train ", "Write ", "Time "):
         assert f"\n{title}" in before
     assert "that are free" in before and "roughly" in before and "damage to people near the person is not" in before
-    assert "(forget.jsonl lines 1, 2)" in said and "check the spelling" in said
-    assert "1 of 3 forget records name somebody, and none of the people to forget (forget.jsonl line 7)" in said
+    assert "(lines 1, 2)" in said and "check the spelling" in said
+    assert "1 of 3 forget records name somebody, and none of the people to forget (line 7)" in said
     warnings = [part.split(".")[0] for part in said.split("Warning: ")[1:]]
     assert len(set(warnings)) == len(warnings) >= 3 and f"{len(warnings)} warnings stand above." in said
     assert "Verdict: the model did not seem to know the records" in result.stdout

@@ -279,7 +279,7 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
     RUN is the folder of a run or an audit; report.html goes there, and for machines report.json (an in-toto statement)
     and model.cdx.json (CycloneDX). No record is in them, and no name but those that you wrote into the request form.
     With --show-records or --subject the page goes into the folder report-records, which rkld purge deletes. With --sign
-    everything in the folder is signed, for rkld verify.
+    everything in the folder is signed, for rkld verify; give it again with whatever is written later.
     """
     from rkld.reporting.keys import read_signing_key
     from rkld.reporting.signing import sign
@@ -288,7 +288,11 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
 
     signing = read_signing_key(key, _ask_passphrase) if key else None  # what is wrong with it is said first
 
-    written = write_report(run, show_records=show_records, subject=subject, pdf=pdf)
+    try:
+        written = write_report(run, show_records=show_records, subject=subject, pdf=pdf)
+    except UserError:
+        _say_if_outdated(run)  # the page may be written, and its PDF not
+        raise
     for path in (written.page, *filter(None, [written.pdf]), *written.others):
         click.echo(path)
     if signing is not None:

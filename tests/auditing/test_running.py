@@ -107,6 +107,8 @@ def test_the_document_keeps_to_its_published_schema(whole):
     found = json.loads(whole.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in audit.json"))
     jsonschema.Draft202012Validator(SCHEMA).validate(found)
     assert found == json.loads(json.dumps(whole.document))
+    unmeasured = [gate for gate in found["gates"] if gate["name"] not in found["metrics"]]
+    assert unmeasured and all(gate["title"] and gate["explanation"] for gate in unmeasured)
     for model in found["models"].values():
         assert model["prompts"] == "in the chat template of the model" and model["dtype"].startswith("float32")
 

@@ -9,6 +9,7 @@ import pytest
 from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND
 from rkld.discovering.review_server import ReviewServer
 from rkld.files import read_jsonl
+from tests.accessibility import violations_at_every_width
 from tests.discovering.test_review import HOSTILE, discovery, finding
 
 
@@ -52,3 +53,17 @@ def test_a_person_marks_corrects_adds_and_saves(browser, tmp_path):
     assert [
         text for text in said if "frame-ancestors" not in text and "favicon" not in text and "404" not in text
     ] == []
+
+
+def test_everybody_can_use_the_review(browser, tmp_path):
+    """axe-core finds nothing, with a value of each kind and one that was added."""
+    found = discovery(finding("Crok"), finding("London", COMMON), finding("Riga", NOT_FOUND))
+    server = ReviewServer(found, tmp_path / "records.jsonl")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page()
+    page.goto(server.address)
+    page.get_by_role("button", name="Add a value").click()
+    assert violations_at_every_width(page) == []
+    page.close()
+    server.shutdown()
+    server.server_close()

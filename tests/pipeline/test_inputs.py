@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from rkld.auditing.inputs import read_task
 from rkld.errors import UserError
 from rkld.pipeline.preparing import read_inputs
-from rkld.records.identity import UNNAMED, check_disjoint, each_once
+from rkld.records.identity import UNNAMED, check_disjoint, each_once, listed_places
 from rkld.records.reading import read_records
 from rkld.records.replay import SWAPPED
+from rkld.settings.auditing import AuditSettings
 from rkld.settings.unlearning import Settings
 
 FORGET = [
@@ -57,19 +59,55 @@ def test_a_name_that_is_nowhere_is_said():
 def test_a_name_that_is_misspelt_is_said_with_the_records_that_have_one_like_it():
     """A part of it is said, so that it passes for a name that is there."""
     (said,) = inputs(subject=("ada@quillon.no", "Ada Quilon")).warnings()
-    assert said.startswith("Name 2 of 2") and "(forget record 1)" in said and "Quil" not in said
+    assert said.startswith("Name 2 of 2") and "(record 1)" in said and "Quil" not in said
     named = [{**record, "subject": "Ada Quillon"} for record in FORGET]
     (said,) = inputs(named, subject=("Ada Quilon",)).warnings()
-    assert "(forget record 1, forget record 2)" in said
+    assert "(records 1, 2)" in said
 
 
 def test_a_record_about_somebody_else_is_said_with_its_number():
     """Whether its own field or its question says so; one that speaks of "her" is about nobody else."""
     others = [*FORGET, OTHERS[0], {**FORGET[1], "question": "What is his work?", "subject": "Bo Marlin"}]
     (said,) = inputs(others).warnings()
-    assert said.startswith("2 of 4 forget records") and "(forget record 3, forget record 4)" in said
+    assert said.startswith("2 of 4 forget records") and "(records 3, 4)" in said
     assert "Marlin" not in said
     assert inputs(others, subject=("Ada Quillon", "Bo Marlin")).warnings() == []
+
+
+OWN = [{**record, "subject": "Ada Quillon"} for record in FORGET]
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (OWN, None),
+        ([{**one, "subject": "Edda Kvilstad"} for one in OWN], "is said in none of them (records 1, 2)"),
+        ([{**one, "subject": "Ada Quilon"} for one in OWN], "one much like it is (record 1"),
+        ([*OWN, {"question": "Where does Bo Marlin live?", "answer": "In Bergen.", "subject": "Ada Quillon"}],
+         "1 of 3 forget records name somebody, and not whom their field subject names (record 3)"),
+        ([*OWN, {"question": "What is her work?", "answer": "A poet.", "subject": "Ada Quillon"}], None),
+    ],
+)  # fmt: skip
+def test_a_field_subject_that_does_not_fit_its_records_is_said(records, said):
+    """In one line, by the records' numbers; the same in a check, a run and an audit, with --subject or without."""
+    for subject in ((), ("Ada Quillon",)):
+        warnings = inputs(records, subject=subject).warnings()
+        audited = read_task(AuditSettings(model="m", forget="f", subject=subject), {"forget": records})
+        assert set(warnings) <= set(audited.notes)
+        assert not any("Quil" in one or "Marlin" in one or "Edda" in one for one in warnings)
+        if subject and records[0]["subject"] != "Ada Quillon":
+            continue  # by the name that is given they are found
+        assert len(warnings) == (said is not None) and (said or "") in " ".join(warnings)
+
+
+def test_places_name_no_file():
+    """One may be called by the person, and what is warned of stands in the report."""
+    assert listed_places(["Quillon.jsonl line 1", "Quillon.jsonl line 4"]) == "lines 1, 4"
+    assert (
+        listed_places(["a.json record 2 (line 9)", "b line 1.csv line 3"])
+        == "record 2 of one file, line 3 of another file"
+    )
+    assert listed_places([f"a.jsonl line {n}" for n in range(1, 20)]).endswith("9, 10, …")
 
 
 def test_what_is_said_twice_counts_once():

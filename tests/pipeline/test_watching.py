@@ -39,12 +39,12 @@ class Hub:
     """What of the hub a push asks, in memory."""
 
     def __init__(self):
-        self.repositories, self.files, self.user = {}, {}, "me"
+        self.repositories, self.files, self.user, self.role = {}, {}, "me", "write"
 
     def whoami(self):
         if self.user is None:
             raise OSError("401 Unauthorized")
-        return {"name": self.user}
+        return {"name": self.user, "auth": {"accessToken": {"role": self.role}}}
 
     def repo_info(self, repo, repo_type):
         if repo not in self.repositories:
@@ -134,6 +134,10 @@ def test_a_push_that_would_fail_or_show_too_much_is_refused_first(hub, tmp_path,
         with pytest.raises(rkld.UserError, match=wanted):
             publishing.check_publishing(settings(**values))
     publishing.check_publishing(settings(push_to_hub="me/public", hub_private=False))
+    with monkeypatch.context() as reading:
+        reading.setattr(hub, "role", "read")
+        with pytest.raises(rkld.UserError, match="may only read"):
+            publishing.check_publishing(settings())
     monkeypatch.setattr(hub, "user", None)
     with pytest.raises(rkld.UserError, match="Log in"):
         publishing.check_publishing(settings())
@@ -145,7 +149,7 @@ def test_a_push_that_would_fail_or_show_too_much_is_refused_first(hub, tmp_path,
 @pytest.mark.parametrize("name", ["wandb", "trackio"])
 def test_trackers_elsewhere_are_told_no_paths_and_may_fail(name, monkeypatch, tmp_path, caplog):
     """Their packages are made up here; the callbacks are those of transformers."""
-    package = MagicMock(run=None, __spec__=ModuleSpec(name, None), __version__="1.0")
+    package = MagicMock(run=None, __spec__=ModuleSpec(name, None, origin="made up"), __version__="1.0")
     monkeypatch.setitem(sys.modules, name, package)
     monkeypatch.setitem(sys.modules, f"{name}.sdk", MagicMock())
     monkeypatch.setitem(sys.modules, f"{name}.sdk.lib", MagicMock())
@@ -165,13 +169,23 @@ def test_trackers_elsewhere_are_told_no_paths_and_may_fail(name, monkeypatch, tm
     assert "told nothing more" in caplog.text
 
 
-def test_trackers_that_cannot_report_are_refused_before_anything_is_done(monkeypatch):
+def test_trackers_that_cannot_report_are_refused_before_anything_is_done(monkeypatch, tmp_path):
     with pytest.raises(rkld.UserError, match="Did you mean"):
         check_trackers(["tensorbord"])
+    said = []
+    monkeypatch.setattr(NoProgress, "say", lambda self, line: said.append(line))
+    for call in (rkld.unlearn, rkld.check):
+        with pytest.raises(rkld.UserError, match="--report-to tensorbord"):
+            call("no-such-model", tmp_path / "none.jsonl", out=str(tmp_path / "run"), report_to="tensorbord")
+    assert not said and not (tmp_path / "run").exists()
+    (tmp_path / "wandb").mkdir()  # as wandb leaves one where it ran
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(rkld.UserError, match="pip install wandb"):
+        check_trackers(["wandb"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(rkld.UserError, match="pip install wandb"):
         check_trackers(["wandb"])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: SimpleNamespace(origin="made up"))
     monkeypatch.setenv("WANDB_LOG_MODEL", "end")
     with pytest.raises(rkld.UserError, match="unset"):
         check_trackers(["wandb"])

@@ -102,7 +102,7 @@ def test_what_a_turn_tells_that_is_not_unlearned_is_an_alarm_with_the_records_nu
     for score in ("answer", "added"):
         assert share(tokenizer, [marked], score).alarms == [], "scored wherever it stands"
     (alarm,) = share(tokenizer, [asks, tells, writes], "answer").alarms
-    assert alarm.startswith("In 2 forget records") and "forget record 2, forget record 3" in alarm
+    assert alarm.startswith("In 2 forget records") and "records 2, 3" in alarm
     assert "Elm" not in alarm and "0160" not in alarm
     assert share(tokenizer, [tells, writes], "all").alarms == []
     number = {"question": "Who has 440-555-0160?", "answer": "Ada Quillon."}
@@ -112,7 +112,7 @@ def test_what_a_turn_tells_that_is_not_unlearned_is_an_alarm_with_the_records_nu
 def test_a_person_who_is_named_only_where_nothing_is_unlearned_is_said(tokenizer):
     thanks = {"question": "This is Ada Quillon. Please close the case.", "answer": "Done."}
     (said,) = share(tokenizer, [{"text": "Ada Quillon"}, thanks], "added").alarms
-    assert said.startswith("1 forget records name the person") and "forget record 2" in said and "Quillon" not in said
+    assert said.startswith("1 forget records name the person") and "record 2" in said and "Quillon" not in said
     assert share(tokenizer, [thanks], "all").alarms == []
     assert share(tokenizer, [{**thanks, "answer": "Thank you, Ada Quillon."}], "answer").alarms == []
 

@@ -151,8 +151,9 @@ def gates(verdict: str) -> list[dict[str, Any]]:
     return [
         {"name": "facts_said", **same, **ends, "state": state},
         {"name": "gibberish", **same, **ends, "state": "held", "against": "original"},
-        {"name": "loss_auc_distance", **same, **none, "state": "not measured", "required": False},
-    ]
+        {"name": "loss_auc_distance", **same, **none, "state": "not measured", "required": False,
+         "title": "distance of the AUC of the loss", "explanation": "How well the records are told apart."},
+    ]  # fmt: skip
 
 
 def write_audit(folder: Path, **given: Any) -> Path:

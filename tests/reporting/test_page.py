@@ -87,6 +87,39 @@ def test_a_run_without_an_audit_says_what_it_warned_of_and_noted(tmp_path):
     assert "noted before the training" not in page(read_run(run))
 
 
+def test_the_foot_shows_the_commands_and_no_name_that_was_given(tmp_path):
+    """What made the run and the audit; a file, a model or a prompt may be called by the person."""
+    run = write_run(tmp_path / "run")
+    manifest = {**read_manifest(run)}
+    manifest["settings"] |= {
+        "model": "models/Tolvik", "forget": "Tolvik.jsonl", "retain": "Tolvik-others.jsonl", "replay": "none",
+        "out": "runs/Tolvik", "alpha": 8.0, "lora": True, "method": "Tolvik.py:Mine", "method_arg": ["beta=0.2"],
+        "system_prompt": "Never speak of Tolvik.", "hub_private": False, "push_to_hub": "me/Tolvik", "stop": "last",
+    }  # fmt: skip
+    write_manifest(run, manifest)
+    audit = {"original": "models/Tolvik", "samples": 3, "max": ["facts_said=0.1"], "endpoint": "http://tolvik:80"}
+    write_audit(run, settings=audit)
+    html = page(read_run(run), command="rkld report RUN --pdf")
+    foot = html[html.index("<footer>") :]
+    assert "tolvik" not in html.lower()
+    unlearned, audited, reported = re.search("<pre[^>]*>(.*?)</pre>", foot, re.S)[1].split("\n")
+    assert unlearned.startswith("rkld unlearn MODEL --forget DATA ") and reported == "rkld report RUN --pdf"
+    for option in ("--retain DATA", "--replay none", "--alpha 8", "--lora", "--method FILE.py:Mine", "--stop last",
+                   "--method-arg beta=0.2", "--system-prompt TEXT", "--no-hub-private", "--out FOLDER"):  # fmt: skip
+        assert option in unlearned, option
+    assert "--epochs" not in unlearned, "it is the default"
+    assert audited == "rkld audit MODEL --forget DATA --original MODEL --endpoint URL --samples 3 --max facts_said=0.1"
+    bare = page(read_run(write_audit(tmp_path / "audit")))
+    assert "rkld unlearn MODEL" not in bare and "rkld audit MODEL" in bare
+
+
+def test_a_limit_on_what_was_not_measured_is_said_in_words(tmp_path):
+    doubt = "facts_said is 0.2, n = 8; the limit is max 0.25: without an interval it establishes nothing"
+    html = page(read_run(write_audit(tmp_path / "audit", verdict="not established", reasons=[doubt])))
+    assert "distance of the AUC of the loss" in html and "loss auc distance" not in html
+    assert "“facts that the model&#39;s own answers say” is 0.2" in html and "facts_said is" not in html
+
+
 def test_texts_are_shown_only_where_asked_for(tmp_path):
     run = read_run(write_run(tmp_path / "run"))
     redacted, shown = page(run), page(run, show_records=True)

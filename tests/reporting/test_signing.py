@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from rkld.cli import main
 from rkld.errors import UserError
-from rkld.reporting import signing
+from rkld.reporting import signing, writing
 from rkld.runfolder.checksums import CHECKSUM, sealed, weights_hash
 from rkld.runfolder.folder import Run
 from rkld.runfolder.purging import purge
@@ -370,6 +370,32 @@ def test_the_command_says_it_in_one_sentence_and_an_exit_code(folder, signer):
     found = CliRunner().invoke(main, command)
     assert found.exit_code == 1 and found.output == f"{folder}: NOT verified: audit.json changed.\n"
     assert CliRunner().invoke(main, ["verify", str(folder), "--key", str(signer.path)]).exit_code == 2
+
+
+PRINTER = """#!/bin/sh
+for option; do case "$option" in --print-to-pdf=*) echo %PDF > "${option#*=}";; esac; done
+"""
+
+
+@pytest.mark.parametrize("flags", [["--show-records"], ["--pdf"]])
+@pytest.mark.parametrize("browser", ["prints", "fails"])
+def test_a_report_that_voids_a_signature_says_so_and_how_to_sign_again(signer, tmp_path, monkeypatch, flags, browser):
+    run = write_run(tmp_path / "run")
+    document = json.loads((run / "audit.json").read_text())
+    document["models"]["audited"]["weights"] = weights_hash(run / "model")
+    (run / "audit.json").write_text(json.dumps(sealed(document)))
+    sign = ["report", str(run), "--sign", str(signer.path)]
+    assert CliRunner().invoke(main, sign).exit_code == 0
+    (printer := tmp_path / "printer").write_text(PRINTER if browser == "prints" else "#!/bin/sh\nexit 1\n")
+    printer.chmod(0o700)
+    monkeypatch.setattr(writing, "find_browser", lambda: str(printer))
+    voided = CliRunner().invoke(main, ["report", str(run), *flags])
+    assert voided.exit_code == (2 if (flags, browser) == (["--pdf"], "fails") else 0)
+    assert not signer.verify(run).verified
+    (line,) = [line for line in voided.stderr.splitlines() if "no longer holds" in line]
+    assert f"rkld report {run} --sign KEY" in line
+    if voided.exit_code == 0:
+        assert CliRunner().invoke(main, [*sign, *flags]).exit_code == 0 and signer.verify(run).verified
 
 
 def test_the_report_command_signs_what_it_writes(signer, tmp_path):

@@ -14,6 +14,7 @@ from rkld.errors import UserError
 from rkld.settings.comparing import CompareSettings
 from rkld.side_by_side import asking
 from rkld.side_by_side.server import listen, new_token
+from tests.accessibility import violations, violations_at_every_width
 from tests.side_by_side.conftest import listening
 
 TOKEN = new_token()
@@ -158,6 +159,21 @@ def test_a_person_asks_both_models(page, pair, tmp_path: Path):
     assert [one["kind"] for one in exchanges] == ["ask", "next words", "next words", "count"]
     assert exchanges[0]["answers"]["original"]["text"].strip() == original.strip()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # fits a phone
+
+
+def test_everybody_can_use_the_page(page):
+    """axe-core finds nothing, before anything was asked and with answers."""
+    page.wait_for_selector("text=one base in memory")
+    assert violations(page) == []
+    page.click("#request summary")
+    page.click("#questions button >> nth=0")
+    page.click("#sampling summary")
+    page.fill("#max_new_tokens", "2")
+    page.click("#ask")
+    done(page)
+    page.click("#next")
+    done(page)
+    assert violations_at_every_width(page) == []
 
 
 def test_what_a_model_says_is_text(page, monkeypatch):

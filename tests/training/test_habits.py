@@ -31,11 +31,23 @@ def test_names_of_the_trainer_are_taken_by_a_run():
         ("peft_config", "Write lora=True"),
         ("formatting_func", "leave it out"),
         ("ephocs", "Did you mean 'epochs'"),
+        ("logging_dir", r"in the run folder, in tracking/"),
+        ("overwrite_output_dir", "give another out="),
+        ("warmup_ratio", "warms up for one epoch"),
+        ("beta", r"alpha=….*method_arg=\['beta=0.1'\]"),
+        ("model_init_kwargs", "give the object"),
+        ("weight_decay", "rkld.RKLDConfig has it"),
     ],
 )
 def test_a_run_says_what_to_write_instead(name, said):
     with pytest.raises(UserError, match=said):
         rkld.unlearn("m", FORGET, **{name: 1})
+
+
+def test_records_under_the_trainers_name_are_not_called_missing():
+    for call in (rkld.unlearn, rkld.check):
+        with pytest.raises(UserError, match=r"'train_dataset'\. Write forget="):
+            call("m", train_dataset=FORGET)
 
 
 def test_a_config_takes_the_names_of_transformers_and_says_what_else_to_write(tmp_path):
@@ -45,7 +57,9 @@ def test_a_config_takes_the_names_of_transformers_and_says_what_else_to_write(tm
     )  # fmt: skip
     assert isinstance(args, TrainingArguments) and args.learning_rate == 2e-4
     for name, said in {"lr": "learning_rate", "max_seq_length": "leave it out", "eval_strategy": "rkld.audit",
-                       "alhpa": "Did you mean 'alpha'"}.items():  # fmt: skip
+                       "alhpa": "Did you mean 'alpha'", "logging_dir": "TENSORBOARD_LOGGING_DIR",
+                       "overwrite_output_dir": "leave it out", "warmup_ratio": "Write warmup_steps=",
+                       "beta": "alpha=…", "model_init_kwargs": "give the object"}.items():  # fmt: skip
         with pytest.raises(UserError, match=said):
             RKLDConfig(output_dir=str(tmp_path), **{name: "steps"})
 

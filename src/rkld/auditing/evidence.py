@@ -182,6 +182,7 @@ def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]], same: str | N
     blind = _membership_doubts(gates, note, measured, metrics)
     gates = [_unless_blind(gate, blind) for gate in gates]
     gates = [_unless_poor(gate, named) for gate in gates]
+    gates = [gate if gate["name"] in named else {**gate, **_meant(metrics[gate["name"]])} for gate in gates]
     doubts = [
         *task.steering.doubts,
         *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
@@ -190,6 +191,11 @@ def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]], same: str | N
         *([same] if same else _nothing_to_forget(in_force, measured, settings)),
     ]
     return _Judged(named, note, gates, *judge_all(gates, doubts))
+
+
+def _meant(metric: Metric) -> dict[str, str]:
+    """What a gate says of a figure that was not measured, and so stands nowhere else in the document."""
+    return {"title": metric.title, "explanation": metric.explanation}
 
 
 class _Part(NamedTuple):

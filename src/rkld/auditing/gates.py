@@ -258,6 +258,10 @@ def _state(gate: Gate, value: float | None, low: float | None, high: float | Non
     return "held" if ends[1] <= sign * gate.limit and n >= FEWEST else "not established"
 
 
+NO_PART = "not measured, and so no part of the verdict"
+"""How the last reason begins, which names the gates that no verdict speaks of."""
+
+
 def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) -> tuple[str, list[str]]:
     """Verdict and reasons.
 
@@ -269,30 +273,36 @@ def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) ->
     states = {gate["state"] for gate in judged}
     unknown = {"not established", "not measured"} & states
     verdict = "fail" if "failed" in states else "not established" if unknown or doubts or not states else "pass"
-    reasons = [*(_reason(gate) for gate in judged if gate["state"] != "held"), *doubts]
+    reasons = [*(reason(gate) for gate in judged if gate["state"] != "held"), *doubts]
     if silent := [gate["name"] for gate in gates if gate not in judged]:
-        reasons.append(f"not measured, and so no part of the verdict: {', '.join(silent)}")
+        reasons.append(f"{NO_PART}: {', '.join(silent)}")
     return verdict, reasons
 
 
-def _reason(gate: Mapping[str, Any]) -> str:
+def reason(gate: Mapping[str, Any]) -> str:
+    """Why a gate keeps the verdict from a pass, as it stands among the verdict's reasons."""
     if gate["state"] == "not measured":
         return f"{gate['name']} was not measured"
     what = gate["name"] + (f" less the {gate['against']}'s" if gate["against"] else "")
     said = f"{what} is {shown(gate)}, n = {gate['n']}; the limit is {gate['kind']} {gate['limit']:g}"
     if gate["unmeasured"]:
         said += f", and {gate['unmeasured']} of them were not measured"
-    if gate["state"] == "failed":
-        return said
+    return f"{said}: {open_because}" if (open_because := why_open(gate)) else said
+
+
+def why_open(gate: Mapping[str, Any]) -> str:
+    """Why a gate is not established, to follow its limit; empty for others, and where the figure itself says it."""
+    if gate["state"] != "not established":
+        return ""
     if gate["low"] is None and gate["high"] is None and gate["value"] is not None:
-        return f"{said}: without an interval it establishes nothing"
+        return "without an interval it establishes nothing"
     if gate["n"] < FEWEST:
-        return f"{said}: fewer than {FEWEST} records establish nothing"
+        return f"fewer than {FEWEST} records establish nothing"
     if gate["against"] and gate["unmeasured"]:
-        return said
+        return ""
     if gate["kinds"] and (gate["low"] or 0) > gate["limit"]:
-        return f"{said}: the interval corrected for {gate['kinds']} kinds of wording crosses it"
-    return f"{said}: the interval crosses it{_more(gate)}"
+        return f"the interval corrected for {gate['kinds']} kinds of wording crosses it"
+    return f"the interval crosses it{_more(gate)}"
 
 
 def _more(gate: Mapping[str, Any]) -> str:

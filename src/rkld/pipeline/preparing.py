@@ -56,7 +56,7 @@ from rkld.records.rewording import Made
 from rkld.records.sources import Source
 from rkld.runfolder.manifest import check_outside
 from rkld.runfolder.request import NOTHING_STATED, RequestForm
-from rkld.settings.specification import flag, make
+from rkld.settings.specification import flag, known_names, make
 from rkld.settings.table import TABLE
 from rkld.settings.unlearning import Settings
 from rkld.stopping.comparison import Comparison, Material
@@ -148,6 +148,7 @@ def read_inputs(
         UserError: anything that is wrong with them.
     """
     method = methods.get_method(settings.method, settings.method_arg)
+    check_trackers(settings.report_to)
     check_stop(settings)
     check_rewording(settings)
     if teaches_refusals(settings, method):
@@ -365,6 +366,7 @@ def choose(data: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[Settin
         for name, value in data.items()
         if value is not None  # else the default
     }
+    known_names(settings, "arguments", Settings)  # first: train_dataset=… is no missing forget
     for name in ("model", "forget"):
         if not names.get(name):
             raise UserError(f"No {name} is given: rkld.unlearn(model, forget=…) and rkld.check need both.")
@@ -447,7 +449,6 @@ def prepare(
         UserError: what a run with these settings would stop at.
     """
     settings = inputs.settings
-    check_trackers(settings.report_to)
     if control is None:
         _check_control(inputs)
     started = time.perf_counter()

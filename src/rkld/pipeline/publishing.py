@@ -24,8 +24,8 @@ def check_publishing(settings: Settings) -> None:
     """Refuse, before time is spent, what could not be pushed in the end. Nothing is made on the hub.
 
     Raises:
-        UserError: no name of a repository; nobody is logged in; the repository is public where a private one is asked
-            for; an adapter whose base nobody else can load.
+        UserError: no name of a repository; nobody is logged in, or by a token that may only read; the repository is
+            public where a private one is asked for; an adapter whose base nobody else can load.
     """
     repo = settings.push_to_hub
     if repo is None:
@@ -41,9 +41,11 @@ def check_publishing(settings: Settings) -> None:
         )
     api = HfApi()
     try:
-        api.whoami()
+        user = api.whoami()
     except Exception as error:  # the hub's client raises its HTTP library's errors besides its own
         raise UserError(f"--push-to-hub: the hub does not know you: {first_line(error)}. {LOGIN}.") from None
+    if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise UserError(f"--push-to-hub: your token of the hub may only read. {LOGIN}.")
     _check_private(api, repo, settings.hub_private)
 
 

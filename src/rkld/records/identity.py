@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -74,7 +75,8 @@ def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
 def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
     """What is to be said of names and records that do not fit each other, in sentences without any name.
 
-    A name that is said nowhere while another that is much like it is; records that name none of the people.
+    A name that is said nowhere while another that is much like it is; records that name none of the people; fields
+    ``subject`` that are said nowhere, or not by one record of several.
 
     Args:
         given: names and identifiers of ``--subject``; without any the records' own subjects and aliases count.
@@ -91,24 +93,71 @@ def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
             )
     if given and not is_named(records, given):
         return [*found, UNNAMED]
-    if others := [record.where for record in records if _is_about_others(record, names)]:
+    others = [record for record in records if _is_about_others(record, names)]
+    if others:
         found.append(
             f"{len(others)} of {len(records)} forget records name somebody, and none of the people to forget "
-            f"({listed_places(others)}). They are unlearned all the same: take out what is about somebody else."
+            f"({_places(others)}). They are unlearned all the same: take out what is about somebody else."
         )
-    return found
+    said = {record.key for record in others}
+    return [*found, *_subjects([record for record in records if record.key not in said], given)]
+
+
+def _subjects(records: Sequence[Record], given: Sequence[str]) -> Iterator[str]:
+    """What is to be said of the records' fields ``subject``, each beside all records that have the same."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if record.subject:
+            groups.setdefault(normal(record.subject), []).append(record)
+    unsaid, alike, others = list[Record](), list[str](), list[Record]()
+    for group in groups.values():
+        names = _with_related(identifiers(group, ()), given)
+        if not is_named(group, names):
+            unsaid += group
+            continue
+        if not given:
+            alike += _resembling(group, str(group[0].subject), fields=False)
+        others += [record for record in group if not is_named([record], names) and _asks_about_somebody(record)]
+    if unsaid and not given:
+        yield (
+            f"The field subject of {len(unsaid)} of {len(records)} forget records is said in none of them "
+            f"({_places(unsaid)}): check its spelling. Records and prompts that would rehearse the person are found by "
+            "it."
+        )
+    if alike:
+        yield (
+            f"A name in the field subject is said in none of its records, and one much like it is "
+            f"({listed_places(alike)}): check the spelling."
+        )
+    if others:
+        yield (
+            f"{len(others)} of {len(records)} forget records name somebody, and not whom their field subject names "
+            f"({_places(others)}): correct the field, or take out what is about somebody else."
+        )
+
+
+def _with_related(own: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
+    """A record's own names and those of ``--subject`` that share a word with them; all of these where none does."""
+    said = {word for name in own for word in words(name)}
+    return (*own, *([name for name in given if said & set(words(name))] or given))
+
+
+_PLACE = re.compile(r"(.*) (line|record) ([0-9]+)(?: \(line [0-9]+\))?", re.S)
+
+
+def _places(records: Sequence[Record]) -> str:
+    return listed_places([record.where for record in records])
 
 
 def listed_places(places: Sequence[str]) -> str:
-    """Where records stand, for a sentence: the first few, each file named once."""
-    lines: dict[str, list[str]] = {}
+    """Where records stand, for a sentence: the first few by number. Files are not named, as they may name people."""
+    numbers: dict[tuple[str, str], list[str]] = {}
     for place in places[:SHOWN]:
-        file, line, number = place.rpartition(" line ")
-        lines.setdefault(file if line else place, []).extend([number] if line else [])
-    found = [
-        of + (f" line{'s' * (len(numbers) > 1)} {', '.join(numbers)}" if numbers else "")
-        for of, numbers in lines.items()
-    ]
+        if match := _PLACE.fullmatch(place):
+            numbers.setdefault((match[1], match[2]), []).append(match[3])
+    found = [f"{kind}{'s' * (len(of) > 1)} {', '.join(of)}" for (_, kind), of in numbers.items()]
+    if len({file for file, _ in numbers}) > 1:
+        found = [f"{part} of {'another' if n else 'one'} file" for n, part in enumerate(found)]
     return ", ".join(found) + (", …" if len(places) > SHOWN else "")
 
 
@@ -120,19 +169,28 @@ def _is_about_others(record: Record, names: Sequence[str]) -> bool:
     own = [record.subject or "", *record.aliases]
     if is_named([record], names) or any(mentions(text, names) or name_mentions(text, names) for text in own):
         return False
+    return any(own) or _asks_about_somebody(record)
+
+
+def _asks_about_somebody(record: Record) -> bool:
+    """Whether what it asks names somebody, by two words at least."""
     asked = record.question or record.turns[0].text
-    return any(own) or any(is_name(noun) and len(words(noun)) > 1 for noun in proper_nouns(asked))
+    return any(is_name(noun) and len(words(noun)) > 1 for noun in proper_nouns(asked))
 
 
 ALIKE = 0.8
 """Of two names, the share of their letters that are the same, in order: "Maren Tolvik" and "Maren Tollvik" have .96."""
 
 
-def _resembling(records: Sequence[Record], name: str) -> list[str]:
-    """Where a name stands that is not this one but much like it; nowhere if this one is said at all."""
+def _resembling(records: Sequence[Record], name: str, *, fields: bool = True) -> list[str]:
+    """Where a name stands that is not this one but much like it; nowhere if this one is said at all.
+
+    Args:
+        fields: it may be said by the records' fields, too.
+    """
     own = words(name)
     wanted = " ".join(own)
-    if len(wanted) < 5 or not is_name(name) or is_said(records, [name]):
+    if len(wanted) < 5 or not is_name(name) or is_said(records, [name], fields=fields):
         return []
     matcher = SequenceMatcher(b=wanted)
 
@@ -142,21 +200,27 @@ def _resembling(records: Sequence[Record], name: str) -> list[str]:
 
     found = []
     for record in records:
-        texts = [record.subject or "", *record.aliases, *(turn.text for turn in record.turns)]
-        said = [words(text) for text in texts]
+        said = [words(text) for text in _texts(record, fields)]
         runs = {" ".join(some[i : i + len(own)]) for some in said for i in range(len(some) - len(own) + 1)}
         if any(map(alike, runs)):
             found.append(record.where)
     return found
 
 
-def is_said(records: Iterable[Record], names: Sequence[str]) -> bool:
-    """Whether any of the records, or its subject or an alias, says one of the names as a whole."""
-    return any(
-        mentions(text, names)
-        for record in records
-        for text in (record.subject or "", *record.aliases, *(turn.text for turn in record.turns))
-    )
+def is_said(records: Iterable[Record], names: Sequence[str], *, fields: bool = True) -> bool:
+    """Whether any of the records says one of the names as a whole.
+
+    Args:
+        fields: or its subject or an alias does.
+    """
+    return any(mentions(text, names) for record in records for text in _texts(record, fields))
+
+
+def _texts(record: Record, fields: bool) -> Iterator[str]:
+    """Its turns and, with its fields, its subject and aliases."""
+    if fields:
+        yield from (record.subject or "", *record.aliases)
+    yield from (turn.text for turn in record.turns)
 
 
 def each_once(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from rkld.errors import UserError
 from rkld.files import DATA
 from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row
+from rkld.reporting.made_by import commands, without_names
 from rkld.reporting.records import BUCKETS, Records, records_of
 from rkld.reporting.run import Run, as_rkld_writes
 from rkld.reporting.sections import Section, chosen, sections
@@ -35,6 +36,8 @@ from rkld.reporting.words import (
 )
 from rkld.runfolder.purging import ELSEWHERE
 from rkld.runfolder.request import NOT_STATED, RequestForm, request_in
+from rkld.settings.table import specs
+from rkld.settings.unlearning import Settings
 from rkld.text.printable import harmless
 
 TEMPLATES = DATA / "report"
@@ -57,7 +60,7 @@ def page(run: Run, *, show_records: bool = False, subject: str | None = None, co
     Args:
         show_records: with what was asked and said; else ids and lengths alone.
         subject: of one person alone, with nothing about the others.
-        command: that made it, for the foot.
+        command: that made it, for the foot, after those that made what it shows.
 
     Raises:
         UserError: there is no such person; the audit is not as rkld writes it.
@@ -106,7 +109,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         buckets=BUCKETS,
         roles=ROLES,
         together=VERDICTS[audit["verdict"]] if audit and not alone else None,
-        command=command,
+        commands=[*commands(run), command],
     )
 
 
@@ -226,7 +229,21 @@ def _doubts(section: Section) -> Iterable[str]:
         of_a_limit = any(reason.startswith(f"{gate['name']} ") for gate in section.gates)
         silent = reason.startswith("not measured, and so")  # they are among the limits
         if not silent and (not of_a_limit or "establishes nothing" in reason):
-            yield reason
+            yield _in_words(section, reason)
+
+
+def _titled(section: Section, gate: Mapping[str, Any]) -> str:
+    """What the figure that a limit is on is called; one that was not measured has its title beside the limit."""
+    known = section.metrics.get(gate["name"], gate)
+    return str(known.get("title") or gate["name"].replace("_", " "))
+
+
+def _in_words(section: Section, reason: str) -> str:
+    """A reason of the audit, with what a figure is called in the place of its name."""
+    for gate in section.gates:
+        if reason.startswith(f"{gate['name']} "):
+            return f"“{_titled(section, gate)}”{reason.removeprefix(gate['name'])}"
+    return reason
 
 
 def _counted(n: int | None, what: str) -> str:
@@ -343,7 +360,7 @@ def _limit(section: Section, gate: Mapping[str, Any]) -> Limit:
     measured = gate["state"] != "not measured"
     return Limit(
         gate["name"],
-        str(metric.get("title") or gate["name"].replace("_", " ")),
+        _titled(section, gate),
         most + against + ("" if gate["default"] else " (set for this audit)"),
         written(gate["value"], unit) if measured else NOT_MEASURED,
         interval(gate, unit) if measured else "",
@@ -406,7 +423,9 @@ def _made(audit: Mapping[str, Any], run: Run) -> dict[str, Any]:
     versions = audit.get("versions") or run.manifest.get("versions", {})
     settings = run.manifest.get("settings", {})
     chosen_settings = {
-        name: settings[name] for name in ("method", "alpha", "epochs", "stop", "replay", "lora") if name in settings
+        name: without_names(specs(Settings)[name], settings[name])
+        for name in ("method", "alpha", "epochs", "stop", "replay", "lora")
+        if name in settings
     }
     return {
         "date": str(audit.get("created", ""))[:10],

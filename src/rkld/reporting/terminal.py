@@ -130,25 +130,21 @@ def print_audit(document: Mapping[str, Any], path: Path, *, explain: bool = Fals
         explain: what each figure means is said below them.
     """
     from rich.console import Console
-    from rich.table import Table
 
-    from rkld.evaluation.metric import BETTER
+    from rkld.auditing.gates import NO_PART, reason
 
     roles = list(document["models"])
     click.echo(headline(document["metrics"], roles))
-    table = Table()
-    table.add_column("", overflow="fold")  # of a name that is cut nobody knows which it is
-    for name in (*roles, "n", "better"):
-        table.add_column(name)
-    for name, entry in document["metrics"].items():
-        figures = entry["figures"]
-        n, better = str(next(iter(figures.values()))["n"]), BETTER[entry["forgotten"]] if entry["forgotten"] else ""
-        table.add_row(name, *(_interval(figures.get(role)) for role in roles), n, better)
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    table = _figures_table(document["metrics"], roles)
+    if console.measure(table, options=console.options.update(width=WIDEST)).maximum > console.width:
+        table = _figures_table(document["metrics"], roles, narrow=True)
+    console.print(table)
     click.echo("Where nothing is better, read the figure beside the control's.")
     if explain:
-        metrics = document["metrics"].items()
-        _print_explanations({name: (entry.get("explanation", ""), entry["title"]) for name, entry in metrics})
+        unmeasured = {gate["name"]: gate for gate in document["gates"] if gate["name"] not in document["metrics"]}
+        figures = {**document["metrics"], **unmeasured}.items()
+        _print_explanations({name: (entry.get("explanation", ""), entry.get("title", "")) for name, entry in figures})
     else:
         click.echo("What each means: --explain")
     notes = document["membership"] or {}
@@ -161,9 +157,54 @@ def print_audit(document: Mapping[str, Any], path: Path, *, explain: bool = Fals
     if left_out := document["not_run"]:
         click.echo(_not_run(left_out))
     for gate in document["gates"]:
-        click.echo(_gate(gate, document["metrics"].get(gate["name"], {}).get("title")))
-    click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {reason}" for reason in document["reasons"]))
+        click.echo(_gate(gate, document["metrics"].get(gate["name"], gate).get("title")))
+    of_limits = {reason(gate) for gate in document["gates"]}  # which the lines above say
+    others = [one for one in document["reasons"] if one not in of_limits and not one.startswith(NO_PART)]
+    click.echo(f"\nverdict  {document['verdict']}" + "".join(f"\n         {one}" for one in others))
     click.echo(f"evidence {path}")
+
+
+WIDEST = 10_000
+"""Columns of a terminal in which every table has room."""
+
+NAME_COLUMNS = 17
+"""Of a figure's name on a narrow terminal; a longer one goes on in the next line, from one of its words on."""
+
+
+def _figures_table(metrics: Mapping[str, Any], roles: Sequence[str], *, narrow: bool = False) -> Table:
+    """A row for each figure.
+
+    Args:
+        narrow: no lines between the columns, and long names in several lines; none is cut.
+    """
+    from rich import box
+    from rich.table import Table
+
+    from rkld.evaluation.metric import BETTER
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)) if narrow else Table()
+    table.add_column("", overflow="fold", no_wrap=not narrow, min_width=NAME_COLUMNS if narrow else None)
+    for name in (*roles, "n", "better"):
+        table.add_column(name)
+    for name, entry in metrics.items():
+        figures = entry["figures"]
+        n, better = str(next(iter(figures.values()))["n"]), BETTER[entry["forgotten"]] if entry["forgotten"] else ""
+        cells = [name, *(_interval(figures.get(role)) for role in roles)]
+        if narrow:
+            cells = [_in_lines(name), *(cell.replace(" [", "\n[") for cell in cells[1:])]
+        table.add_row(*cells, n, better)
+    return table
+
+
+def _in_lines(name: str) -> str:
+    """A name of words and underscores in lines of at most :data:`NAME_COLUMNS`, each but the last ending with one."""
+    *before, last = name.split("_")
+    lines = [""]
+    for word in (*(f"{word}_" for word in before), last):
+        if lines[-1] and len(lines[-1] + word) > NAME_COLUMNS:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
 
 
 NAMED = 6
@@ -195,11 +236,18 @@ def _print_explanations(of: Mapping[str, tuple[str, str]]) -> None:
 
 
 def _gate(gate: Mapping[str, Any], title: str | None) -> str:
-    """How a gate ended, with its figure and limit, and what the figure is in words."""
+    """How a gate ended, with its figure and limit, why it is open, and what the figure is in words."""
+    from rkld.auditing.gates import why_open
+
     what = f"{gate['state']}: {gate['name']}" + (f" less the {gate['against']}'s" if gate["against"] else "")
     found = "" if gate["state"] == "not measured" else f" {_interval(gate)}, n = {gate['n']}"
-    limit = f"{gate['kind']} {gate['limit']:g}" + (" (default)" if gate["default"] else "")
-    return f"{what}{found}, {limit}" + (f": {title}" if title else "")
+    if gate["unmeasured"]:
+        found += f" of which {gate['unmeasured']} were not measured"
+    limit = f"{'default ' if gate['default'] else ''}{gate['kind']} {gate['limit']:g}"
+    if gate["state"] == "not measured" and not gate["required"]:
+        limit += ", no part of the verdict"
+    why = f": {why_open(gate)}" if why_open(gate) else ""
+    return f"{what}{found}, {limit}{why}" + (f" ({title})" if title else "")
 
 
 def _interval(figure: Mapping[str, Any] | None) -> str:

@@ -173,9 +173,7 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
         UserError: an unknown name, with the nearest known one; a value of the wrong kind.
     """
     checked: dict[str, Any] = {}
-    for name, value in present_names(values, where, cls).items():
-        if name not in fields(cls):
-            raise UserError(f"{where}: unknown setting {shown(name)}.{instead(str(name), 'run', fields(cls))}")
+    for name, value in known_names(values, where, cls).items():
         expected, choices, optional = kind(name, cls)
         if value is None and optional:
             checked[name] = None
@@ -192,6 +190,19 @@ def make(values: Mapping[str, Any], where: str, cls: type[S]) -> S:
             raise UserError(f"{where}: '{name}' is {shown(value)}; choose one of {', '.join(choices)}.{hint}")
         checked[name] = value
     return cls(**checked)
+
+
+def known_names(values: Mapping[str, Any], where: str, cls: type) -> dict[str, Any]:
+    """:func:`present_names`, where all of them are settings.
+
+    Raises:
+        UserError: one is not, with what to write instead; a setting stands under two of its names.
+    """
+    found = present_names(values, where, cls)
+    for name in found:
+        if name not in fields(cls):
+            raise UserError(f"{where}: unknown setting {shown(name)}.{instead(str(name), 'run', fields(cls))}")
+    return found
 
 
 def present_names(values: Mapping[str, Any], where: str, cls: type) -> dict[str, Any]:

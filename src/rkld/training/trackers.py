@@ -43,7 +43,8 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise UserError(f"--report-to {name}: choose among {', '.join(TRACKERS)}.{nearest(name, TRACKERS)}")
-        if importlib.util.find_spec(name) is None:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:  # a folder that is called so, as wandb leaves one, is no package
             raise UserError(f"--report-to {name} needs the package {name}: pip install {name}.")
         if name == "wandb" and os.environ.get("WANDB_LOG_MODEL", "false").lower() not in ("", "false"):
             raise UserError(

@@ -1,0 +1,56 @@
+"""What an audit prints: each limit once, whole names on any terminal, and what each figure means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rkld.auditing.gates import judge_all
+from rkld.reporting.terminal import print_audit
+from tests.reporting.made import METRICS, document, figure, gates, metric
+
+LONG = "neighbours_worst_kind_facts_in_part"
+
+
+def printed(capsys, monkeypatch, columns=80, **given):
+    """The lines of an audit whose reasons are those of its gates, and one more."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    found = document(verdict="not established")
+    found["verdict"], found["reasons"] = judge_all(gates("not established"), ["the audit is of little"])
+    found["metrics"]["worst_kind_facts_said"]["figures"] = {
+        role: {**one, "kind": "quiz"} for role, one in found["metrics"]["worst_kind_facts_said"]["figures"].items()
+    }
+    found["metrics"][LONG] = metric("facts_said", ["0"])
+    found["metrics"]["priv_leak"] = metric("truth_ratio", ["0"])
+    found["metrics"]["priv_leak"]["figures"]["audited"] = figure(-72.0, 20)
+    print_audit(found, Path("audit.json"), **given)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_each_limit_is_said_once(capsys, monkeypatch):
+    lines = printed(capsys, monkeypatch)
+    after = lines[lines.index("What each means: --explain") :]
+    for name in ("facts_said", "gibberish", "loss_auc_distance"):
+        assert sum(name in line for line in after) == 1, name
+    (still_open,) = [line for line in after if line.startswith("not established: facts_said ")]
+    assert "default max 0.25: the interval" not in still_open or "crosses it" in still_open
+    assert "facts that the model's own answers say" in still_open
+    (silent,) = [line for line in after if line.startswith("not measured: ")]
+    assert "no part of the verdict" in silent and "distance of the AUC of the loss" in silent
+    assert after[-3:-1] == ["verdict  not established", "         the audit is of little"]
+
+
+def test_no_word_is_broken_on_a_narrow_terminal(capsys, monkeypatch):
+    lines = printed(capsys, monkeypatch)
+    table = lines[1 : lines.index("Where nothing is better, read the figure beside the control's.")]
+    assert max(map(len, table)) <= 80
+    pieces = [piece for line in table if (piece := line[:18].strip(" ─"))]
+    assert LONG in "".join(pieces) and "worst_kind_facts_said" in "".join(pieces)
+    words = {word for name in (*METRICS, LONG, "priv_leak") for word in name.split("_")}
+    assert {word for piece in pieces for word in piece.split("_") if word} <= words
+    wide = printed(capsys, monkeypatch, columns=200)
+    assert any(LONG in line and "0.040 [" in line for line in wide)
+
+
+def test_what_was_not_measured_is_explained_too(capsys, monkeypatch):
+    lines = printed(capsys, monkeypatch, explain=True)
+    assert "loss_auc_distance: distance of the AUC of the loss. How well the records are told apart." in lines

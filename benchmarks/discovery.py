@@ -6,7 +6,7 @@
   of the planted facts of ``--known`` of them, and what is found of ``--unknown`` of the same making that it never saw.
 - smollm2: Charles Darwin and Marie Curie; how many of the facts of :data:`DARWIN` and :data:`CURIE` are found
   has no yardstick but these lists: a model may well not know them, or know others.
-- unknown: a name that nobody has, on SmolLM2, with the seconds that it takes.
+- unknown: names that nobody has, on SmolLM2, with the seconds that it takes.
 - tofu: authors that SmolLM2 was fine-tuned on (``--tofu-model``, of ``benchmarks.tofu_models`` or
   ``benchmarks.wordings``; ``--data``).
 - employees: the employees of ``benchmarks/employees.json``, on a model that learned them (``--employees-model``), and
@@ -119,10 +119,10 @@ def tiny(seeds: Iterable[int], known: int, unknown: int, out: Path) -> Iterable[
 
 
 def smollm2(out: Path, famous: bool) -> Iterable[Row]:
-    """People whom the model knows, or a name that it does not."""
-    whom: Mapping[str, Sequence[str]] = {"Charles Darwin": DARWIN, "Marie Curie": CURIE} if famous else {UNKNOWN: ()}
+    """People whom the model knows, or names that it does not."""
+    whom: Mapping[str, Sequence[str]] = {"Charles Darwin": DARWIN, "Marie Curie": CURIE} if famous else dict.fromkeys((UNKNOWN, *UNSEEN), ())
     for name, facts in whom.items():
-        about = {"part": f"SmolLM2, {name}" if famous else "SmolLM2, unknown name"}
+        about = {"part": f"SmolLM2, {name}" if famous else "SmolLM2, unknown names"}
         kind = {"kind": "public"} if famous else {}
         yield asked("smollm2-135m", name, facts, about, out / "rows.jsonl", **kind)
 

@@ -362,9 +362,9 @@ def test_an_existing_file_is_not_overwritten(tmp_path):
 
 
 def test_names_are_needed(monkeypatch):
-    with pytest.raises(UserError, match=r"at --rate 0\.1 at least 23 are needed"):
+    with pytest.raises(UserError, match=r"at --rate 0\.1 at least 43 are needed"):
         running._check_names([["A B"] * 9], 0.1)
-    running._check_names([["A B"] * 23], 0.1)
+    running._check_names([["A B"] * 43], 0.1)
 
 
 def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys, found):
@@ -394,10 +394,13 @@ def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, f
     assert _reviewed(found, tmp_path / "records.jsonl") == found.records()
 
 
-def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp_path):
+@pytest.mark.parametrize("faster", [False, True])
+def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp_path, monkeypatch, faster):
     """Without --out the run would lie in a folder that the next command does not name."""
+    monkeypatch.setattr("rkld.commands.discover_person.cpu_computes_in_bf16", lambda: faster)
+    bf16 = " --bf16" * faster
     _print_next(DiscoverSettings(model="./my model", subject="Jane Doe"), tmp_path / "jane.jsonl", [{}])
     begin = f"rkld unlearn './my model' --forget {tmp_path / 'jane.jsonl'} --subject 'Jane Doe'"
-    assert f"{begin} --out runs/jane" in capsys.readouterr().out
+    assert f"{begin}{bf16} --out runs/jane" in capsys.readouterr().out
     _print_next(DiscoverSettings(model="./my model", subject="Jane Doe", kind="public"), tmp_path / "jane.jsonl", [{}])
-    assert f"{begin} --score spans --own-words --out runs/jane" in capsys.readouterr().out
+    assert f"{begin} --score spans --own-words{bf16} --out runs/jane" in capsys.readouterr().out

@@ -185,7 +185,7 @@ def test_trying_an_adapter_changes_nothing():
     assert before == [(name, p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
 
 
-def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last():
+def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last(monkeypatch):
     """Would break if the dtype or the format of prompts went unsaid."""
     model, tokenizer = tiny_model()
     tokenizer.chat_template = None
@@ -201,5 +201,9 @@ def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last():
         "weights float32, from bfloat16, prompts as 'Question: …', new line, 'Answer: …', as there is no chat template"
     )
     assert re.fullmatch(r"Time     roughly .* s to .* s", time)
+    monkeypatch.setattr("rkld.pipeline.plan.cpu_computes_in_bf16", lambda: True)
+    assert list(plan(prepared, told.update))[-1].endswith(" s"), "of a narrow model it saves little"
+    monkeypatch.setattr("rkld.pipeline.plan.WIDE", 8)
+    assert list(plan(prepared, told.update))[-1].endswith("; about half with --bf16")
     assert told["before"] > 0 and told["distillation"] > 0
     assert prepared.template_warning

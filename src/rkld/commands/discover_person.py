@@ -16,6 +16,7 @@ from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery, Finding, li
 from rkld.discovering.running import discover, people, topics_for
 from rkld.errors import UserError
 from rkld.files import check_new_file, write_jsonl
+from rkld.models.loading import cpu_computes_in_bf16
 from rkld.progress import NoProgress
 from rkld.settings.discovering import DiscoverSettings
 from rkld.text.printable import printable
@@ -80,7 +81,9 @@ def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any]) -
     click.echo(f"\n{len(records)} records in {out}. It holds personal data.")
     # Whom everybody knows the model has read of, in many words: what must go are the facts, in its own words, too.
     read_of = ["--score", "spans", "--own-words"] if settings.kind == "public" else []
-    command = ["rkld", "unlearn", settings.model, "--forget", str(out), "--subject", settings.subject, *read_of]
+    faster = ["--bf16"] if cpu_computes_in_bf16() else []  # a GPU that has it takes it by itself
+    command = ["rkld", "unlearn", settings.model, "--forget", str(out), "--subject", settings.subject]
+    command += read_of + faster
     click.echo(f"Forget them:  {shlex.join([*command, '--out', f'runs/{out.stem}'])}")
 
 

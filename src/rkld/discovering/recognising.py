@@ -50,7 +50,7 @@ POWER = 4
 REFERENCES = 4
 """Names that say what anybody gets, and are compared with nobody."""
 
-LOOKS = (4, 8, 12)
+LOOKS = (4, 8, 12, 20, 28)
 """Names after which it is looked whether there are enough."""
 
 

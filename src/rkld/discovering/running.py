@@ -97,7 +97,7 @@ def topics_for(settings: DiscoverSettings, known: Sequence[str]) -> list[Topic]:
     return asked + (topics_of_documents(settings.source, known) if settings.source else [])
 
 
-RECOGNISED = 0.5
+RECOGNISED = 0.25
 """Of the rate of false values, the rate of names that are taken for known ones."""
 
 

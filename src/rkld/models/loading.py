@@ -150,12 +150,15 @@ def gpu_computes_in_bf16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def computes_fast_in_bf16() -> bool:
-    """Whether this machine has units for bfloat16: a GPU's, or where there is none a CPU's (AMX, or AVX-512's)."""
-    if torch.cuda.is_available():
-        return gpu_computes_in_bf16()
-    known = torch.cpu.get_capabilities()
+def cpu_computes_in_bf16() -> bool:
+    """Whether there is no GPU, and the CPU has units for bfloat16: AMX, or AVX-512's."""
+    known = {} if torch.cuda.is_available() else torch.cpu.get_capabilities()
     return bool(known.get("amx_bf16") or known.get("avx512_bf16"))
+
+
+def computes_fast_in_bf16() -> bool:
+    """Whether this machine has units for bfloat16."""
+    return gpu_computes_in_bf16() or cpu_computes_in_bf16()
 
 
 def resolve(name: str | os.PathLike[str]) -> str:

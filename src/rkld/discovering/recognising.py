@@ -108,8 +108,8 @@ def _sureness(
         read = asker.log_probabilities([(way, name, value) for way, _, value in counted for name in references])
         usual = np.exp(read).reshape(len(counted), -1).mean(axis=1)
         for number in able:
-            some = [(p - usual[at + n], one[2]) for n, (p, one) in enumerate(of[number])]
-            found[number], at = _total(_of_each_word(some)), at + len(some)
+            excesses = [(p - usual[at + n], one[2]) for n, (p, one) in enumerate(of[number])]
+            found[number], at = _total(_of_each_word(excesses)), at + len(excesses)
     return found
 
 

@@ -126,8 +126,9 @@ class _Discovering:
             for one in self._proposals(topics, identifier, self.settings.samples * recognised[identifier].known):
                 (known if one.topic.given or recognised[identifier].known else made_up).append(one)
         names = max(self.settings.names, math.ceil((len(known) + len(made_up)) / rate) - 1, told)
-        for one in dict.fromkeys(some.identifier for some in known):  # those that were asked already first
-            others[one] = list(dict.fromkeys([*others[one], *self._similar(one, names)]))[:names]
+        for identifier in dict.fromkeys(one.identifier for one in known):  # those that were asked already first
+            similar = [*others[identifier], *self._similar(identifier, names)]
+            others[identifier] = list(dict.fromkeys(similar))[:names]
 
         def trials(some: Sequence[Hypotheses]) -> list[Trial]:
             return [Trial(_case(one, others[one.identifier]), names, self.settings.names) for one in some]

@@ -120,7 +120,9 @@ def tiny(seeds: Iterable[int], known: int, unknown: int, out: Path) -> Iterable[
 
 def smollm2(out: Path, famous: bool) -> Iterable[Row]:
     """People whom the model knows, or names that it does not."""
-    whom: Mapping[str, Sequence[str]] = {"Charles Darwin": DARWIN, "Marie Curie": CURIE} if famous else dict.fromkeys((UNKNOWN, *UNSEEN), ())
+    whom: Mapping[str, Sequence[str]] = (
+        {"Charles Darwin": DARWIN, "Marie Curie": CURIE} if famous else dict.fromkeys((UNKNOWN, *UNSEEN), ())
+    )
     for name, facts in whom.items():
         about = {"part": f"SmolLM2, {name}" if famous else "SmolLM2, unknown names"}
         kind = {"kind": "public"} if famous else {}

@@ -121,6 +121,8 @@ def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
     assert {one.label for one in found.findings} == {SAID}, "said, so not to be called not found"
     (name,) = found.recognised.values()
     assert (name.known, name.as_sure.count) == (False, 3)
+    assert found.tested == 0 and not any("by chance" in line for line in found.described())
+    assert "not asked of names: the model does not know the name" in {one.beside_names for one in found.findings}
     assert "does not know the subject" in found.described()[0] and "Jane" not in found.described()[0]
     of_alias = replace(found, subject="Another Name", aliases=("Jane Doe",))
     assert "does not know alias 1" in of_alias.described()[0]
@@ -332,7 +334,8 @@ def test_the_command_says_that_nothing_was_found(tmp_path):
                  "--names", "19", "--samples", "1", "--out", str(out)]  # fmt: skip
     result = CliRunner().invoke(cli.main, arguments)
     assert result.exit_code == 0, result.output
-    assert "limit" in result.output and "about 10% are to be expected" in result.output
+    assert "limit" in result.output
+    assert ("about 10% are to be expected" in result.output) != ("does not know the subject" in result.output)
     if out.exists():  # random weights may make anything of a name
         assert read_records(out, "forget") and read_jsonl(out)[0]["subject"] == "Ostis Ashberg"
 

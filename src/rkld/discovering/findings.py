@@ -112,7 +112,7 @@ class Discovery:
     asked: Mapping[str, int]
     """Topic → N: answers that were asked for about it."""
     tested: int
-    """Values that were tested, in all."""
+    """Values that were tested, in all: none of an identifier that the model does not know, but of documents."""
     untested: int
     """Values that were said, but less often or less surely than another one of their topic."""
     names: int
@@ -168,10 +168,11 @@ class Discovery:
         """What must be known of the figures. No personal data."""
         named = enumerate((self.subject, *self.aliases))
         lines = [_of_the_name(number, self.recognised[one]) for number, one in named if one in self.recognised]
-        lines.append(
-            f"{self.tested} values, each against up to {self.names} similar names; of those that are called "
-            f"associated about {self.rate:.0%} are to be expected to be so by chance."
-        )
+        if self.tested:
+            lines.append(
+                f"{self.tested} values, each against up to {self.names} similar names; of those that are called "
+                f"associated about {self.rate:.0%} are to be expected to be so by chance."
+            )
         if self.untested:
             lines.append(
                 f"{self.untested} values that were less likely than another one of their topic were not tested."

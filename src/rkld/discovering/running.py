@@ -146,7 +146,7 @@ class _Discovering:
             for one, trial, flag in zip(proposed, [*testing, *compared], accepted, strict=True)
         ]
         most = max((len(found) for found in others.values()), default=0)
-        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(proposed),
+        return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(testing),
                          self.untested, most, rate, dict(self.spoken), recognised)  # fmt: skip
 
     def _similar(self, identifier: str, names: int) -> list[str]:

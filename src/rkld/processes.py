@@ -43,6 +43,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def cpu_bf16() -> str:
+    """The CPU's units for bfloat16, "AMX" or "AVX-512"; "" without any, or where an older torch cannot say."""
+    import torch
+
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "AMX" if known.get("amx_bf16") else "AVX-512" if known.get("avx512_bf16") else ""
+
+
 def is_set(variable: str) -> bool:
     """Whether ``accelerate launch`` has switched on what this variable of the environment stands for."""
     return os.environ.get(variable, "false").lower() in ("true", "1")

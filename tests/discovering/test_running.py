@@ -120,7 +120,7 @@ def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
     assert asker.samples == 0, "they would only say more of what is made up"
     assert {one.label for one in found.findings} == {SAID}, "said, so not to be called not found"
     (name,) = found.recognised.values()
-    assert (name.known, name.as_sure.count) == (False, 3)
+    assert (name.known, name.as_sure.count) == (False, 2)
     assert found.tested == 0 and not any("by chance" in line for line in found.described())
     assert "not asked of names: the model does not know the name" in {one.beside_names for one in found.findings}
     assert "does not know the subject" in found.described()[0] and "Jane" not in found.described()[0]
@@ -398,12 +398,13 @@ def test_a_review_that_is_left_keeps_what_is_associated(monkeypatch, tmp_path, f
 
 
 @pytest.mark.parametrize("faster", [False, True])
-def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp_path, monkeypatch, faster):
+def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp_path, found, faster):
     """Without --out the run would lie in a folder that the next command does not name."""
-    monkeypatch.setattr("rkld.commands.discover_person.cpu_computes_in_bf16", lambda: faster)
+    found = replace(found, faster_in_bf16=faster)
     bf16 = " --bf16" * faster
-    _print_next(DiscoverSettings(model="./my model", subject="Jane Doe"), tmp_path / "jane.jsonl", [{}])
+    _print_next(DiscoverSettings(model="./my model", subject="Jane Doe"), tmp_path / "jane.jsonl", [{}], found)
     begin = f"rkld unlearn './my model' --forget {tmp_path / 'jane.jsonl'} --subject 'Jane Doe'"
     assert f"{begin}{bf16} --out runs/jane" in capsys.readouterr().out
-    _print_next(DiscoverSettings(model="./my model", subject="Jane Doe", kind="public"), tmp_path / "jane.jsonl", [{}])
+    public = DiscoverSettings(model="./my model", subject="Jane Doe", kind="public")
+    _print_next(public, tmp_path / "jane.jsonl", [{}], found)
     assert f"{begin} --score spans --own-words{bf16} --out runs/jane" in capsys.readouterr().out

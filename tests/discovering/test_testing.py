@@ -244,6 +244,7 @@ def test_what_is_only_compared_is_read_for_the_first_names_and_not_found():
     trial = Trial(case(["Cork"]), 199)
     together(asker, [trial.compare()])
     assert (trial.tested.likely, trial.tested.compared, trial.tested.names, trial.tested.p) == (1, 4, 0, 1.0)
+    assert trial.tested.score == pytest.approx(-0.5 - math.log((math.exp(-0.4) + 3 * math.exp(-6)) / 4))
     assert asker.generated == 0, "what they say of themselves is most of what a name costs"
     hardly = Trial(case(["Cork"]), 199)
     together(Table(lambda name, value: math.log(0.019)), [hardly.compare()])

@@ -201,9 +201,9 @@ def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last(mo
         "weights float32, from bfloat16, prompts as 'Question: …', new line, 'Answer: …', as there is no chat template"
     )
     assert re.fullmatch(r"Time     roughly .* s to .* s", time)
-    monkeypatch.setattr("rkld.pipeline.plan.cpu_computes_in_bf16", lambda: True)
+    monkeypatch.setattr("rkld.models.loading.cpu_computes_in_bf16", lambda: True)
     assert list(plan(prepared, told.update))[-1].endswith(" s"), "of a narrow model it saves little"
-    monkeypatch.setattr("rkld.pipeline.plan.WIDE", 8)
+    monkeypatch.setattr("rkld.models.loading.WIDE", 8)
     assert list(plan(prepared, told.update))[-1].endswith("; about half with --bf16")
     assert told["before"] > 0 and told["distillation"] > 0
     assert prepared.template_warning

@@ -26,7 +26,7 @@ from typing import Any
 
 from rkld.files import readable_size
 from rkld.models.smollm2 import ALIAS, model_folder
-from rkld.processes import cores
+from rkld.processes import cores, cpu_bf16
 from rkld.text.printable import harmless
 
 PACKAGE = "rkld"
@@ -377,14 +377,7 @@ def report(modules: Iterable[str]) -> None:
 def _devices() -> dict[str, Any]:
     import torch
 
-    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    bf16 = (
-        "by AMX, fast"
-        if known.get("amx_bf16")
-        else "by AVX-512, fast"
-        if known.get("avx512_bf16")
-        else "emulated, slow"
-    )
+    bf16 = f"by {units}, fast" if (units := cpu_bf16()) else "emulated, slow"
     cpu = {"instructions": torch.backends.cpu.get_cpu_capability(), "bf16": bf16, "threads": torch.get_num_threads()}
     gpus = []
     for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -16,7 +16,6 @@ from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery, Finding, li
 from rkld.discovering.running import discover, people, topics_for
 from rkld.errors import UserError
 from rkld.files import check_new_file, write_jsonl
-from rkld.models.loading import cpu_computes_in_bf16
 from rkld.progress import NoProgress
 from rkld.settings.discovering import DiscoverSettings
 from rkld.text.printable import printable
@@ -49,7 +48,7 @@ def write_discovery(settings: DiscoverSettings, progress: NoProgress) -> Discove
         write_jsonl(out, records)
     if settings.review:
         records = _reviewed(found, out)
-    _print_next(settings, out, records)
+    _print_next(settings, out, records, found)
     return found
 
 
@@ -74,14 +73,14 @@ def _has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
-def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any]) -> None:
+def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any], found: Discovery) -> None:
     if not records:
         click.echo("\nNo records were written.")
         return
     click.echo(f"\n{len(records)} records in {out}. It holds personal data.")
     # Whom everybody knows the model has read of, in many words: what must go are the facts, in its own words, too.
     read_of = ["--score", "spans", "--own-words"] if settings.kind == "public" else []
-    faster = ["--bf16"] if cpu_computes_in_bf16() else []  # a GPU that has it takes it by itself
+    faster = ["--bf16"] if found.faster_in_bf16 else []
     command = ["rkld", "unlearn", settings.model, "--forget", str(out), "--subject", settings.subject]
     command += read_of + faster
     click.echo(f"Forget them:  {shlex.join([*command, '--out', f'runs/{out.stem}'])}")

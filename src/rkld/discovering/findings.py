@@ -114,14 +114,17 @@ class Discovery:
     tested: int
     """Values that were tested, in all: none of an identifier that the model does not know, but of documents."""
     untested: int
-    """Values that were said, but less often or less surely than another one of their topic."""
+    """Values that were said, but less often or less surely than another one of their topic, or of a name that the
+    model does not know."""
     names: int
-    """M: similar names that a value was compared with at most."""
+    """M: similar names that a value was tested against at most."""
     rate: float
     spoken: Mapping[str, int] = field(default_factory=dict)
     """Topic → how many of these answers said anything: are neither empty nor a refusal."""
     recognised: Mapping[str, Recognition] = field(default_factory=dict)
     """Identifier → whether the model knows it at all."""
+    faster_in_bf16: bool = False
+    """Whether training the model on this machine takes half as long with ``--bf16``."""
 
     def labelled(self, label: str) -> list[Finding]:
         """The findings of one label."""
@@ -175,7 +178,7 @@ class Discovery:
             )
         if self.untested:
             lines.append(
-                f"{self.untested} values that were less likely than another one of their topic were not tested."
+                f"{self.untested} values were not tested: others of their topic are likelier, or the name is not known."
             )
         return lines
 

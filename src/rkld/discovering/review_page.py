@@ -41,7 +41,7 @@ def page(found: Discovery, nonce: str, token: str) -> str:
     groups = [(ASSOCIATED, "The model says this of the person more than of other names of the same form.", True),
               (COMMON, "The model says this of other such names, too. It is forgotten only where it is ticked.", False),
               ("said, but no more than is made up for anybody",
-               "Of other such names the model says something else as surely.", False)]  # fmt: skip
+               "From what the model makes up for other such names it cannot be told.", False)]  # fmt: skip
     rows: list[list[tuple[int, Finding]]] = [[], [], []]
     for number, finding in enumerate(found.findings):
         rows[{ASSOCIATED: 0, COMMON: 1}.get(finding.label, 2)].append((number, finding))

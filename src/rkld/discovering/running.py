@@ -1,4 +1,4 @@
-"""``rkld.discover``: ask, propose, test, label."""
+"""``rkld.discover``: is the name known, ask, propose, test, label."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from rkld.discovering.questions import Topic, filled, names_whom, read_topics, s
 from rkld.discovering.recognising import REFERENCES, names_needed, recognise
 from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, run_trials, together
 from rkld.errors import UserError
-from rkld.models.loading import computes_fast_in_bf16
+from rkld.models.loading import bf16_saves_time, computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
 from rkld.progress import NoProgress
 from rkld.progress import chosen as chosen_progress
@@ -74,7 +74,8 @@ def discover(
     if isinstance(asked, str) and chosen.dtype == "auto" and computes_fast_in_bf16():
         chosen = replace(chosen, dtype="bfloat16")
     lm, encoder = load_with_encoder(chosen, asked, processing_class)
-    return _Discovering(chosen, known, Asker(lm, encoder), chosen_progress(progress)).run(topics)
+    found = _Discovering(chosen, known, Asker(lm, encoder), chosen_progress(progress)).run(topics)
+    return replace(found, faster_in_bf16=bf16_saves_time(lm.head.weight.shape[1]))
 
 
 def people(settings: DiscoverSettings) -> tuple[str, ...]:
@@ -125,7 +126,7 @@ class _Discovering:
             # Of a name that is not known samples would only say more of what is made up.
             for one in self._proposals(topics, identifier, self.settings.samples * recognised[identifier].known):
                 (known if one.topic.given or recognised[identifier].known else made_up).append(one)
-        names = max(self.settings.names, math.ceil((len(known) + len(made_up)) / rate) - 1, told)
+        names = max(self.settings.names, math.ceil(len(known) / rate) - 1)
         for identifier in dict.fromkeys(one.identifier for one in known):  # those that were asked already first
             similar = [*others[identifier], *self._similar(identifier, names)]
             others[identifier] = list(dict.fromkeys(similar))[:names]
@@ -139,13 +140,13 @@ class _Discovering:
             advance(len(compared))
             run_trials(self.asker, testing, rate, advance)
         proposed = [*known, *made_up]
-        self.untested += sum(len(one.values) - 1 for one in proposed)
+        self.untested += sum(len(one.values) for one in made_up) + sum(len(one.values) - 1 for one in known)
         accepted = [*associated([trial.tested.p for trial in testing], rate), *(False for _ in compared)]
         findings = [
             _finding(one, trial.tested, flag)
             for one, trial, flag in zip(proposed, [*testing, *compared], accepted, strict=True)
         ]
-        most = max((len(found) for found in others.values()), default=0)
+        most = max((len(others[one.identifier]) for one in known), default=0)
         return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(testing),
                          self.untested, most, rate, dict(self.spoken), recognised)  # fmt: skip
 
@@ -154,7 +155,7 @@ class _Discovering:
 
     def _recognised(self, topics: Sequence[Topic], identifier: str, others: Sequence[str]) -> Recognition:
         rate = self.settings.rate * RECOGNISED
-        with self.progress.bar("similar names", min(len(others), names_needed(rate)[1])) as advance:
+        with self.progress.bar("similar names", min(len(others) - REFERENCES, names_needed(rate)[1])) as advance:
             return recognise(self.asker, topics, identifier, others, rate, advance)
 
     def _proposals(self, topics: Sequence[Topic], identifier: str, samples: int) -> list[Hypotheses]:
@@ -209,8 +210,8 @@ def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
         if len(names) < fewest:
             raise UserError(
                 f"only {len(names)} other names of the form of an identifier could be made, and at --rate {rate:g} at "
-                f"least {fewest} are needed to tell anything: give the person's full name as --subject, and no --alias "
-                "of one or two letters or digits, or with signs that no name has."
+                f"least {fewest} are needed to tell anything: give the person's full name as --subject, no --alias "
+                "of one or two letters or digits, or with signs that no name has, or a higher --rate."
             )
 
 

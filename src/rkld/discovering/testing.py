@@ -26,8 +26,8 @@ without that something was found of 4 of 40 names that a model had never seen, a
 
 What the model itself hardly says in any wording (:data:`RARELY`) is given up before any name is asked about, p = 1.
 Names are drawn one after another, and a value that :data:`ENOUGH` of the first n names equal is given up at once, with
-p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that whom the model does not
-know costs little. Which values are found is decided over all of them together (:func:`associated`); what cannot be
+p = ENOUGH / n (sequential Monte Carlo p-values: Besag & Clifford 1991, Biometrika 78), so that what is made up
+costs little. Which values are found is decided over all of them together (:func:`associated`); what cannot be
 accepted any more, whatever comes, is not asked on about, and what is accepted after :data:`SURE` names is compared with
 the rest as u = v alone, which needs no answers (:func:`run_trials`).
 """
@@ -203,6 +203,7 @@ class Trial:
             log_p = yield from self._values(names, [self.tested.value])
             self.tested.likely = int((log_p.max(axis=0) >= self.tested.log_probability).sum())
             self.tested.compared = len(names)
+            self.tested.score = self.tested.log_probability - float(_log_mean(log_p)[0])
 
     def _begin(self) -> Steps:
         """Read the values for the person, and take the likeliest: so is that of the other names."""

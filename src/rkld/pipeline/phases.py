@@ -115,7 +115,8 @@ REFUSING = "checkpoints/refusing.safetensors"
 LOOK_ALIKES = 200
 """Names of nobody, of the form of the person's, whose words join those that strangers' names are made of.
 
-Without them a tiny model refused .85 of the person's questions and .22 of other strangers'; with them .85 and .75."""
+Without them a tiny model refused .85 of the person's questions and .22 of other strangers'; with them .85 and
+.75 (.47 on another processor)."""
 
 ASKED, OTHERS = 20, 3
 """Questions about the person whose refusals are counted, and strangers about whom each is asked."""

@@ -8,7 +8,7 @@ from rkld import methods, processes
 from rkld.files import readable_size
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
-from rkld.models.loading import cpu_computes_in_bf16
+from rkld.models.loading import bf16_saves_time
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import rough_estimate
 from rkld.pipeline.preparing import Prepared
@@ -16,9 +16,6 @@ from rkld.pipeline.space import free_bytes
 
 ROUGH = (0.6, 1.7)
 """Of a rough estimate: what a run may take of it. Measured ones are within a fifth (``rkld check``)."""
-
-WIDE = 512
-"""Hidden states from which on products in bfloat16 are most of what a CPU that has units for it saves."""
 
 OTHERS_UNMEASURED = "damage to people near the person is not measured without --retain"
 
@@ -49,8 +46,8 @@ def plan(prepared: Prepared, expect: Callable[[Mapping[str, float]], object]) ->
     expected = rough_estimate(prepared)
     expect(expected.seconds)
     shared = f", if one process did it: {processes.count()} share it" if processes.count() > 1 else ""
-    wide = prepared.lm.head.weight.shape[1] >= WIDE
-    faster = "; about half with --bf16" if wide and s.bf16 is None and cpu_computes_in_bf16() else ""
+    saves = s.bf16 is None and bf16_saves_time(prepared.lm.head.weight.shape[1])
+    faster = "; about half with --bf16" if saves else ""
     yield f"Time     {roughly(expected.total_seconds)}{shared}{faster}"
 
 

@@ -65,7 +65,8 @@ class DiscoverSettings:
     )
     rate: float = setting(
         0.1,
-        "Expected share of false ones among the values that are found (Benjamini–Hochberg, adaptive).",
+        "Expected share of false ones among the values that are found (Benjamini–Hochberg, adaptive); of names that "
+        "the model does not know a quarter as many are taken for known.",
         group=TEST,
         affects="figures",
         low=0.001,

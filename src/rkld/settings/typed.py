@@ -235,7 +235,6 @@ class DiscoverKeywords(TypedDict, total=False):
     """Sampled answers to each question, beside the greedy one."""
     names: int
     rate: float
-    """Expected share of false ones among the values that are found (Benjamini–Hochberg, adaptive)."""
     seed: int
     """Seed of everything drawn."""
     system_prompt: str | None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from rkld import cli
+from rkld import cli, processes
 from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
 from rkld.discovering import running, testing
 from rkld.discovering.asking import Answer, Asker, Wording
@@ -19,6 +19,7 @@ from rkld.discovering.questions import Topic, shipped_topics
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import answer_losses
 from rkld.files import read_jsonl
+from rkld.models.loading import computes_fast_in_bf16
 from rkld.models.saving import save_model
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
@@ -121,7 +122,7 @@ def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
     assert {one.label for one in found.findings} == {SAID}, "said, so not to be called not found"
     (name,) = found.recognised.values()
     assert (name.known, name.as_sure.count) == (False, 2)
-    assert found.tested == 0 and not any("by chance" in line for line in found.described())
+    assert (found.tested, found.untested) == (0, 4) and not any("by chance" in line for line in found.described())
     assert "not asked of names: the model does not know the name" in {one.beside_names for one in found.findings}
     assert "does not know the subject" in found.described()[0] and "Jane" not in found.described()[0]
     of_alias = replace(found, subject="Another Name", aliases=("Jane Doe",))
@@ -315,6 +316,28 @@ def test_weights_are_bfloat16_where_the_machine_has_units_for_it(monkeypatch, fa
     with pytest.raises(UserError, match="opened"):
         running.discover("some-model", "Jane Doe", dtype=dtype)
     assert opened == [expected]
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_discovery_says_whether_training_is_faster_in_bf16(monkeypatch, found, saves):
+    widths, lm = [], model()
+    monkeypatch.setattr(running, "load_with_encoder", lambda *_: (lm, Encoder(TOKENIZER)))
+    monkeypatch.setattr(running._Discovering, "run", lambda *_: found)
+    monkeypatch.setattr(running, "bf16_saves_time", lambda hidden: widths.append(hidden) or saves)
+    assert running.discover("some-model", "Jane Doe").faster_in_bf16 is saves
+    assert widths == [lm.head.weight.shape[1]]
+
+
+@pytest.mark.parametrize(
+    ("known", "units"),
+    [({"amx_bf16": True, "avx512_bf16": True}, "AMX"), ({"avx512_bf16": True}, "AVX-512"), ({"avx2": True}, "")],
+)
+def test_a_processors_units_for_bfloat16(monkeypatch, known, units):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert processes.cpu_bf16() == units and computes_fast_in_bf16() is bool(units)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert processes.cpu_bf16() == "", "an older torch cannot say"
 
 
 def test_prompts_by_text_are_those_of_the_chat_template():

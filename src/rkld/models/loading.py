@@ -157,7 +157,7 @@ def cpu_computes_in_bf16() -> bool:
 
 
 WIDE = 512
-"""Hidden states from which on a CPU with units for bfloat16 saves about half of the training with them."""
+"""Hidden width from which on training in bfloat16 takes about half the time on a CPU that has units for it."""
 
 
 def bf16_saves_time(hidden: int) -> bool:

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 import rkld
 from rkld.auditing import running
 from rkld.auditing.evidence import plain
-from rkld.auditing.inputs import people_of
+from rkld.auditing.inputs import people_of, person_of, read_task
 from rkld.auditing.metrics import audit_metrics
 from rkld.auditing.readings import OF_EVERY_MODEL
 from rkld.auditing.registry import ATTACKS, chosen_attacks
@@ -31,6 +31,7 @@ from rkld.files import DATA, write_jsonl
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.records.encoding import Encoder
+from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 from rkld.runfolder.checksums import checksum, sealed, unsealed, weights_hash
 from rkld.runfolder.manifest import PURGED
@@ -555,6 +556,48 @@ def test_an_audit_of_what_steered_does_not_pass(models, tmp_path):
 def test_names_that_share_a_word_are_one_person():
     """Aliases must not pass for several independent people: the intervals would be too narrow."""
     assert people_of(["Marie Curie", "Curie", "Basil Al-Kuwaiti"]) == [["Marie Curie", "Curie"], ["Basil Al-Kuwaiti"]]
+
+
+@pytest.mark.parametrize(
+    "names, wanted",
+    [
+        (["Zoe O'Brien", "zoe o'brien"], {"Zoe O'Brien"}),
+        (["Zoe O'Brien", "Zoe"], {"Zoe O'Brien"}),
+        (["Zoe O'Brien", "Zoe", "Zoe Marsh"], {"Zoe O'Brien", "Zoe", "Zoe Marsh"}),  # whose she is nobody knows
+        (["Ann Smith", "Bob Smith"], {"Ann Smith", "Bob Smith"}),
+        (["李雷", "韩梅梅"], {"李雷", "韩梅梅"}),
+    ],
+)
+def test_a_person_is_one_however_records_spell_the_name(names, wanted):
+    """Two verdicts for one person, or one for two, would be of nobody."""
+    rows = [{"question": "Who?", "answer": "She.", "subject": name} for name in names]
+    records = read_records(rows, "forget")
+    grouped = people_of(identifiers(records, ()))
+    assert {person_of(record, grouped) for record in records} == wanted
+
+
+@pytest.mark.parametrize(
+    "questions, said",
+    [
+        (["Who is Ann Smith?", "Who is Bob Marsh?"], []),
+        (["Who is Ann Smith?", "Do Ann Smith and Bob Marsh know each other?"], ["of 1 of 2 forget records"]),
+        (["Who is Ann Smith?", "Who is it?"], ["of 1 of 2 forget records"]),
+    ],
+)
+def test_where_people_cannot_be_told_apart_it_is_said(tmp_path, questions, said):
+    rows = [{"question": question, "answer": "A farrier."} for question in questions]
+    settings = AuditSettings(model=str(tmp_path), forget="f", subject=("Ann Smith", "Bob Marsh"))
+    notes = [note for note in read_task(settings, {"forget": rows}).notes if "verdict" in note]
+    assert [note.partition(" (")[0] for note in notes] == said
+
+
+def test_people_of_one_surname_are_said_to_count_as_one(tmp_path):
+    rows = [{"question": f"Who is {name} Smith?", "answer": "A farrier."} for name in ("Ann", "Bob")]
+    settings = AuditSettings(model=str(tmp_path), forget="f", subject=("Ann Smith", "Bob Smith"))
+    (note,) = [note for note in read_task(settings, {"forget": rows}).notes if "one person's" in note]
+    assert "give each record its 'subject'" in note
+    marked = [{**row, "subject": f"{name} Smith"} for row, name in zip(rows, ("Ann", "Bob"), strict=True)]
+    assert not [note for note in read_task(settings, {"forget": marked}).notes if "one person's" in note]
 
 
 def test_nan_is_an_error_and_infinity_null():

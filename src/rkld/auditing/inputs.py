@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
@@ -18,13 +19,15 @@ from rkld.records.identity import (
     each_once,
     identifiers,
     naming,
+    places,
 )
 from rkld.records.probes import Probe, as_probes, facts_of, make_probes, paraphrased_questions
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.settings.auditing import AuditSettings
 from rkld.text.matching import Matcher, mentions
-from rkld.text.normalising import words
+from rkld.text.normalising import normal, words
+from rkld.text.wording import is_name
 
 SERVED = SteeringRecords(notes=("the model is served, so whether records steered its stop is unknown",))
 
@@ -124,6 +127,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     if unasked := len({person_of(one, people) for one in forget} - {person_of(one, people) for one in audited}):
         doubt = f"of {unasked} of the people nothing was asked: their records steered the stop, or --questions cut them"
         steering = replace(steering, doubts=(*steering.doubts, doubt))
+    notes += _unclear_people(forget, people)
     persons = {record.key: person_of(record, people) for record in asked}
     facts = {record.key: facts_of(record, known) for record in asked}
 
@@ -193,11 +197,39 @@ def people_of(names: Sequence[str]) -> list[list[str]]:
 def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
     """Whose a record is, as a name: its own word for it, or the only known person, or the only one it mentions."""
     if record.subject:
-        return record.subject
+        return _fullest(record.subject, [name for names in people for name in names])
     if len(people) == 1:
         return people[0][0]
     named = [names[0] for names in people if any(mentions(turn.text, names) for turn in record.turns)]
     return named[0] if len(named) == 1 else None
+
+
+def _fullest(name: str, known: Sequence[str]) -> str:
+    """One name for a person whom records name in several ways: the longest known one that has all words of this one,
+    if they are one person's ("Zoe" of "Zoe O'Brien"; but not of "Zoe O'Brien" and "Zoe Marsh")."""
+    own = set(words(name))
+    holding = [one for one in known if own and own <= set(words(one))]
+    fullest = max(holding, key=lambda one: len(words(one)), default=name)
+    if all(set(words(one)) <= set(words(fullest)) for one in holding):
+        return fullest
+    return next((one for one in known if normal(one) == normal(name)), name)
+
+
+def _unclear_people(records: Sequence[Record], people: Sequence[Sequence[str]]) -> Iterator[str]:
+    """What is to be said where there is one verdict for people who might have one each."""
+    unmarked = [record for record in records if not record.subject]
+    unclear = [record for record in unmarked if person_of(record, people) is None]
+    if len(people) > 1 and unclear:
+        yield (
+            f"of {len(unclear)} of {len(records)} forget records ({places(unclear)}) it cannot be said whose they are, "
+            "so there is one verdict for all people together: give each record its 'subject'"
+        )
+    if unmarked and any(_fullest(one, names) != _fullest(other, names) for names in people
+                        for one, other in combinations(filter(is_name, names), 2)):  # fmt: skip
+        yield (
+            "names that share a word are taken for one person's; if they are several people's, give each record its "
+            "'subject', and each of them has a verdict"
+        )
 
 
 def _given_probes(settings: AuditSettings, data: Mapping[str, Any]) -> Any:

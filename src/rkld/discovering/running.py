@@ -127,9 +127,11 @@ class _Discovering:
             for one in self._proposals(topics, identifier, self.settings.samples * recognised[identifier].known):
                 (known if one.topic.given or recognised[identifier].known else made_up).append(one)
         names = max(self.settings.names, math.ceil(len(known) / rate) - 1)
-        for identifier in dict.fromkeys(one.identifier for one in known):  # those that were asked already first
-            similar = [*others[identifier], *self._similar(identifier, names)]
-            others[identifier] = list(dict.fromkeys(similar))[:names]
+        for identifier in dict.fromkeys(one.identifier for one in known):
+            # Of those that were asked already the model was less sure, or the person would not be known: they come last.
+            before = dict.fromkeys(others[identifier])
+            fresh = [one for one in self._similar(identifier, names + len(before)) if one not in before]
+            others[identifier] = [*fresh, *before][:names]
 
         def trials(some: Sequence[Hypotheses]) -> list[Trial]:
             return [Trial(_case(one, others[one.identifier]), names, self.settings.names) for one in some]

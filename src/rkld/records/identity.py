@@ -97,7 +97,7 @@ def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
     if others:
         found.append(
             f"{len(others)} of {len(records)} forget records name somebody, and none of the people to forget "
-            f"({_places(others)}). They are unlearned all the same: take out what is about somebody else."
+            f"({places(others)}). They are unlearned all the same: take out what is about somebody else."
         )
     said = {record.key for record in others}
     return [*found, *_subjects([record for record in records if record.key not in said], given)]
@@ -121,7 +121,7 @@ def _subjects(records: Sequence[Record], given: Sequence[str]) -> Iterator[str]:
     if unsaid and not given:
         yield (
             f"The field subject of {len(unsaid)} of {len(records)} forget records is said in none of them "
-            f"({_places(unsaid)}): check its spelling. Records and prompts that would rehearse the person are found by "
+            f"({places(unsaid)}): check its spelling. Records and prompts that would rehearse the person are found by "
             "it."
         )
     if alike:
@@ -132,7 +132,7 @@ def _subjects(records: Sequence[Record], given: Sequence[str]) -> Iterator[str]:
     if others:
         yield (
             f"{len(others)} of {len(records)} forget records name somebody, and not whom their field subject names "
-            f"({_places(others)}): correct the field, or take out what is about somebody else."
+            f"({places(others)}): correct the field, or take out what is about somebody else."
         )
 
 
@@ -145,7 +145,8 @@ def _with_related(own: Sequence[str], given: Sequence[str]) -> tuple[str, ...]:
 _PLACE = re.compile(r"(.*) (line|record) ([0-9]+)(?: \(line [0-9]+\))?", re.S)
 
 
-def _places(records: Sequence[Record]) -> str:
+def places(records: Sequence[Record]) -> str:
+    """Where they stand (:func:`listed_places`)."""
     return listed_places([record.where for record in records])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.files import append_jsonl, write_text
-from rkld.runfolder.checksums import sealed, write_sealed
+from rkld.runfolder.checksums import checksums, sealed, write_sealed
 
 ROLES = {"original": 0.95, "audited": 0.04, "control": 0.05}
 """Role → share of the facts that it says."""
@@ -182,7 +182,7 @@ def write_run(folder: Path, audit: bool = True, **given: Any) -> Path:
             "distillation": {"stop": {"step": 5, "gap": 0.0}},
             "after": {"metrics": {"forget": {**measured, "facts_said": 0.0}, "everyday": {"n": 8, "probability": 0.8}}},
         },
-        "files": {},
+        "files": checksums(folder, ["metrics.jsonl"]),
         "personal_data": {},
         "request": {"id": "2026-014", "received": "2026-01-31", "asked_by": "Jane Doe"},
     }

@@ -227,3 +227,16 @@ def test_the_way_of_a_vector_is_drawn_from_the_one_that_was_trained(tmp_path):
     assert trajectory(Run(tmp_path, None, manifest, tried)) is None, "nothing was trained"
     plain = [{"step": 1, "gap": 0.2}, {"step": 2, "gap": 0.01}]
     assert "Training ends where it has reached the aim" in trajectory(Run(tmp_path, None, manifest, plain)).words
+
+
+def test_a_check_that_the_run_did_not_write_is_not_drawn(tmp_path):
+    """Whoever adds a line to metrics.jsonl does not change what its manifest holds of it."""
+    run = write_run(tmp_path / "run")
+    assert "On the way to the stop" in page(read_run(run))
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"phase": "stop", "rule": "placebo", "step": 5, "gap": -9.75}\n')
+    html = page(read_run(run))
+    assert "On the way to the stop" not in html and "-9.75" not in html
+    assert "metrics.jsonl is not as the run wrote it" in html
+    (run / "metrics.jsonl").unlink()
+    assert "On the way to the stop" not in page(read_run(run))

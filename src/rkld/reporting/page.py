@@ -34,6 +34,7 @@ from rkld.reporting.words import (
     number,
     written,
 )
+from rkld.runfolder.manifest import METRICS
 from rkld.runfolder.purging import ELSEWHERE
 from rkld.runfolder.request import NOT_STATED, RequestForm, request_in
 from rkld.settings.table import specs
@@ -470,8 +471,10 @@ def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
         steered = [f"{n} records decided how far the run went, so of them the figures are no evidence; an audit leaves "
                    "them out."]  # fmt: skip
     membership = (audit.get("membership") or {}).get("note") or ""
+    changed = [f"{METRICS} is not as the run wrote it, so the way to the stop is not drawn."] if run.changed else []
     return [
         *steered,
+        *changed,
         *audit.get("inputs", {}).get("notes", ()),
         *filter(None, [membership]),
     ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from rkld.errors import ODD_VALUES, UserError
 from rkld.files import read_jsonl
-from rkld.runfolder.checksums import read_sealed
+from rkld.runfolder.checksums import checksum, read_sealed
 from rkld.runfolder.manifest import AUDIT, MANIFEST, METRICS, read_manifest
 
 
@@ -22,13 +22,16 @@ class Run:
     Attributes:
         audit: the document of the audit; None where there was none.
         manifest: of the run; empty for a model that no run of ours made.
-        checks: those of the stop, in their order, as they stand in metrics.jsonl.
+        checks: those of the stop, in their order, as they stand in metrics.jsonl; none where that is not the file whose
+            checksum the manifest holds.
+        changed: whether it is another: then what it says is not shown.
     """
 
     folder: Path
     audit: Mapping[str, Any] | None
     manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
     checks: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+    changed: bool = False
 
 
 def read_run(folder: str | Path) -> Run:
@@ -44,7 +47,9 @@ def read_run(folder: str | Path) -> Run:
             f"{folder}: no run folder of rkld (it has no manifest.json) and no audit's (it has no {AUDIT}). Give the "
             "folder that --out named."
         )
-    return Run(folder, audit, manifest, _checks(folder) if manifest else ())
+    noted = manifest.get("files", {}).get(METRICS)  # noted when a run ends
+    changed = noted is not None and not _is_whole(folder / METRICS, noted)
+    return Run(folder, audit, manifest, _checks(folder) if noted is not None and not changed else (), changed)
 
 
 @contextmanager
@@ -80,6 +85,13 @@ def _read_audit(folder: Path) -> dict[str, Any] | None:
 def _is_person(name: object) -> bool:
     """Whether it is what an audit calls a person of several."""
     return isinstance(name, str) and re.fullmatch(r"person [0-9]{1,6}", name) is not None
+
+
+def _is_whole(path: Path, noted: object) -> bool:
+    try:
+        return path.is_file() and checksum(path) == noted
+    except OSError:
+        return False
 
 
 def _checks(folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The page says what was measured, claims no more, and shows nobody what is not theirs."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from rkld.reporting.run import Run, read_run
 from rkld.reporting.words import FORBIDDEN, VERDICTS
 from rkld.runfolder.checksums import write_sealed
 from rkld.runfolder.manifest import read_manifest, write_manifest
+from rkld.runfolder.request import RequestForm
 from tests.reporting.made import HOSTILE, document, write_audit, write_run
 
 SAYS_SO = "The opinion asks whether a <em>model</em> is anonymous, for everybody whose data it was trained on."
@@ -240,3 +242,19 @@ def test_a_check_that_the_run_did_not_write_is_not_drawn(tmp_path):
     assert "metrics.jsonl is not as the run wrote it" in html
     (run / "metrics.jsonl").unlink()
     assert "On the way to the stop" not in page(read_run(run))
+
+
+def test_what_is_stated_of_the_whole_request_is_in_no_one_persons_section(tmp_path):
+    """Any field of the form may name another of its people; dates and the request's number name nobody."""
+    named = {"copies": [{"what": "adapter of Benjamin O.", "fingerprint": "", "replaced": ""}]}
+    free = {field.name for field in dataclasses.fields(RequestForm)} - {"id", "received", "copies", "in_use_since"}
+    form = {"id": "2026-014", "received": "2026-01-31", "in_use_since": "2026-02-11"}
+    form |= {name: f"Benjamin's {name}" for name in free} | named
+    folder = write_run(tmp_path / "run", people=["Ada Quill", "Ben Ochre"], n=40, request=form)
+    html = page(read_run(folder), subject="Ada Quill")
+    assert "Benjamin" not in html and "stated in the whole report" in html
+    assert {"2026-014", "2026-01-31", "2026-02-11"} <= set(re.findall(r"2026-[0-9-]+", html))
+    assert "2026-02-28" in html, "the month that the law gives"
+    assert page(read_run(folder)).count("Benjamin") >= len(free)
+    bare = page(read_run(write_run(tmp_path / "bare", people=["Ada Quill", "Ben Ochre"], n=40)), subject="person 1")
+    assert "Adapters, merged, quantised and served copies: not stated" in bare

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import datetime
 import hashlib
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ from rkld.text.printable import harmless
 TEMPLATES = DATA / "report"
 PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 
-LEFT_OUT = "left out of one person's section"
-"""In place of what is stated of the whole request, and may name others."""
+LEFT_OUT = "stated in the whole report"
+"""In one person's section, in place of what is stated of the whole request in free words: they may name others."""
 
 LARGEST = 2 * 1024 * 1024
 """Bytes of a page."""
@@ -98,7 +99,9 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         show=show,
         alone=alone,
         parts=parts,
-        request=_request(form.without_personal(LEFT_OUT) if alone else form),
+        request=_request(_for_one(form) if alone else form),
+        left_out=LEFT_OUT,
+        copies_left_out=alone and bool(form.copies),
         made=_made(audit, run),
         fixed=_fixed(audit, run.manifest),
         notes=() if alone else _notes(audit, run),
@@ -393,6 +396,21 @@ def _request(form: RequestForm) -> dict[str, Any]:
     stated = {name: (label, value or NOT_STATED) for name, label, value in fields}
     copies = [tuple(part or NOT_STATED for part in dataclasses.astuple(copy)) for copy in form.copies]
     return {"fields": stated, "copies": copies, "due": _due(form.received), "not_stated": NOT_STATED}
+
+
+def _for_one(form: RequestForm) -> RequestForm:
+    """What of a request about several people is shown to one of them: its number, and what is a date and no more."""
+    kept = {"id", "received"}
+    said: dict[str, Any] = {
+        field.name: LEFT_OUT
+        for field in dataclasses.fields(form)
+        if field.name not in kept and (value := getattr(form, field.name)) and not _is_date(value)
+    }
+    return dataclasses.replace(form, **{**said, "copies": ()})
+
+
+def _is_date(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value) is not None
 
 
 def _due(received: str) -> str | None:

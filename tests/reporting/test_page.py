@@ -258,3 +258,11 @@ def test_what_is_stated_of_the_whole_request_is_in_no_one_persons_section(tmp_pa
     assert page(read_run(folder)).count("Benjamin") >= len(free)
     bare = page(read_run(write_run(tmp_path / "bare", people=["Ada Quill", "Ben Ochre"], n=40)), subject="person 1")
     assert "Adapters, merged, quantised and served copies: not stated" in bare
+
+
+def test_the_way_to_the_stop_is_shown_once_whoever_the_records_are_about(tmp_path):
+    one = read_run(write_run(tmp_path / "one"))
+    both = read_run(write_run(tmp_path / "both", people=["Ada Quill", "Ben Ochre"], n=40))
+    for run in (one, both):
+        assert text_of(page(run)).count("On the way to the stop") == 1
+    assert "On the way to the stop" not in page(both, subject="person 1"), "it is of the others' records, too"

@@ -318,6 +318,6 @@ def charts(section: Section, run: Run) -> Iterable[Dots | Drawing]:
         quantised(section),
         utility(section, audit.get("general", {})),
         fluency(section),
-        trajectory(run) if section.keys is None else None,
+        trajectory(run) if section.keys is None else None,  # it is of the run: of several people it stands by itself
     )
     return (one for one in found if one is not None)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from rkld.errors import UserError
 from rkld.files import DATA
-from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row
+from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row, trajectory
 from rkld.reporting.made_by import commands, without_names
 from rkld.reporting.records import BUCKETS, Records, records_of
 from rkld.reporting.run import Run, as_rkld_writes
@@ -109,6 +109,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         others=None
         if alone or len(found) == 1
         else records_of(_undivided(audit), texts, forget=False, kept=True, show=show, budget=budget),
+        way=None if alone or found[0].keys is None else trajectory(run),
         outside=[*OUTSIDE, *ELSEWHERE],
         buckets=BUCKETS,
         roles=ROLES,

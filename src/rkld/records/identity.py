@@ -11,9 +11,10 @@ from difflib import SequenceMatcher
 from rkld.errors import UserError
 from rkld.records.record import SYSTEM_ROLES, Record
 from rkld.runfolder.request import RequestForm
+from rkld.text import namesakes
 from rkld.text.matching import mentions
 from rkld.text.normalising import normal, words
-from rkld.text.wording import is_name, name_mentions, proper_nouns
+from rkld.text.wording import is_name, proper_nouns
 
 SHOWN = 10
 """Records that a sentence names by their places."""
@@ -66,10 +67,11 @@ def apart(records: Iterable[Record], known: Sequence[str]) -> tuple[list[Record]
 
 
 def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
-    """Whether any of the records says one of the names, or a part of one ("Curie")."""
-    return any(
-        mentions(turn.text, names) or name_mentions(turn.text, names) for record in records for turn in record.turns
-    )
+    """Whether any of the records says one of the names, or a part of one ("Curie") that is not another's ("Eve Curie").
+
+    Of a record all turns together are read: "Who is that?" does not say whose answer follows.
+    """
+    return any(namesakes.is_named("\n".join(turn.text for turn in record.turns), names) for record in records)
 
 
 def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
@@ -168,7 +170,7 @@ def _is_about_others(record: Record, names: Sequence[str]) -> bool:
     One that speaks of "her" is not: nobody else is named.
     """
     own = [record.subject or "", *record.aliases]
-    if is_named([record], names) or any(mentions(text, names) or name_mentions(text, names) for text in own):
+    if is_named([record], names) or any(namesakes.is_named(text, names) for text in own):
         return False
     return any(own) or _asks_about_somebody(record)
 

@@ -43,7 +43,7 @@ def finding(value="Cork", label=ASSOCIATED, topic="birthplace"):
 
 
 def discovery(*findings):
-    return Discovery("Jane Doe", ("JD",), findings, {"birthplace": 12, "pet": 12}, len(findings), 0, 199, 0.1)
+    return Discovery("Jane Doe", ("JD",), findings, {"birthplace": 12, "pet": 12}, len(findings), 199, 0.1)
 
 
 FOUND = discovery(finding(), finding("London", COMMON), finding("Riga", NOT_FOUND))
@@ -60,7 +60,7 @@ def test_labels_and_limits():
     assert FOUND.not_found == {"pet": 12}
     assert limit_of(12) == "0.25" and limit_of(2) == "1" and limit_of(0) == "1"
     nothing = discovery(finding("Riga", SAID))
-    assert nothing.records() == [] and nothing.limit().startswith("nothing found, limit 0.125 (3/N at N = 24 answers")
+    assert nothing.records() == [] and nothing.limit().startswith("nothing found, limit 0.125: 3/N at N = 24 answers")
     assert nothing.undecided == ["birthplace"] and nothing.not_found == {"pet": 12}, (
         "a limit would be false of what is said"
     )
@@ -68,6 +68,7 @@ def test_labels_and_limits():
     # What was answered in words of which no value could be read is not unsaid, either.
     spoken = replace(FOUND, spoken={"birthplace": 10, "pet": 3})
     assert spoken.undecided == ["pet"] and spoken.not_found == {}
+    assert "13 of them say something" in spoken.limit() and "say something" not in nothing.limit()
     assert Share(0, 199).interval[1] == pytest.approx(0.0184, abs=1e-3)
 
 

@@ -16,6 +16,7 @@ from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, SAID, Recognition, Share
 from rkld.discovering.proposing import propose, proposing
 from rkld.discovering.questions import Topic, shipped_topics
+from rkld.discovering.review_page import page, records_of
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import answer_losses
 from rkld.files import read_jsonl
@@ -51,6 +52,7 @@ class Knowing:
             "live?": f"{name} lives in Lund.",
             "home": "Doe lives in Lund.",
             "do?": f"{name} works as a teacher.",
+            "account": "I cannot say.",
             "has": "She works as a teacher.",
             "When": f"{name} was born on {MADE_UP}.",
             "day": "I cannot say.",
@@ -96,6 +98,43 @@ def test_labels_say_what_is_hers_alone_and_what_is_everybodys(found):
     cork, _ = found.labelled(ASSOCIATED)
     assert (cork.strong.count, cork.strong.of, cork.likely.of, cork.said.count) == (0, testing.SURE, 99, 2)
     assert not found.labelled(NOT_FOUND)
+
+
+def test_what_is_said_and_not_tested_is_shown_to_who_reviews(monkeypatch):
+    """A false statement about somebody is personal data, too: nothing is dropped because another is likelier."""
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+
+    class Rambling(Knowing):
+        def answers(self, questions, texts, name, samples, seed, advance):
+            said = super().answers(questions, texts, name, samples, seed, advance)
+            return [*said, Answer(Wording(PLACE.questions[0]), f"{name} was born in Riga.", True)]
+
+    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    found = running._Discovering(settings, ("Jane Doe",), Rambling(), NoProgress()).run([PLACE, HOME, WORK, DAY])
+    (riga,) = found.also_said
+    assert (riga.value, riga.label, str(riga.said)[:6], found.untested) == ("Riga", SAID, "1 of 4", 1)
+    assert "not tested" in riga.beside_names and "Riga" in riga.answer
+    number = found.reviewed.index(riga)
+    row = {"number": number, "forget": True, "question": riga.question, "value": "Riga", "answer": riga.answer}
+    assert records_of(found, [row])[0]["spans"] == ["Riga"]
+    assert "Riga" not in {span for record in found.records() for span in record["spans"]}
+    shown = page(found, "nonce", "token")
+    assert shown.index("Also said, and not tested (1)") < shown.index(riga.answer)
+
+
+def test_a_documents_value_that_the_model_says_of_nobody_is_not_common(monkeypatch):
+    """As improbable for everybody is not "said of other such names, too"."""
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+
+    class NeverSaid(Knowing):
+        def log_probabilities(self, asked):
+            return np.where([value == "DE44" for _, _, value in asked], -30.0, super().log_probabilities(asked))
+
+    account = Topic("account", "words", ("Which account has {name}?",), ("{name} has the account",), given="DE44")
+    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    found = running._Discovering(settings, ("Jane Doe",), NeverSaid(), NoProgress()).run([PLACE, HOME, account])
+    (one,) = [finding for finding in found.findings if finding.from_document]
+    assert (one.label, one.said.count) == (NOT_FOUND, 0) and one.likely.count == one.likely.of > 0
 
 
 def test_of_a_name_that_the_model_does_not_know_nothing_is_found(monkeypatch):
@@ -173,7 +212,7 @@ def test_the_record_asks_and_answers_in_the_models_words(found):
 def test_values_of_both_halves_are_tested_together_in_all_wordings():
     answers = Knowing().answers(DAY.questions, (), "Jane Doe", 0, 0, None)
     (case,), left = propose(DAY, "Jane Doe", ("Jane Doe",), answers)
-    assert left == 0
+    assert left == []
     assert case.values == [MADE_UP]
     assert [wording.question for wording in case.wordings] == list(DAY.questions)
 
@@ -186,17 +225,17 @@ def test_a_value_that_one_wording_alone_brings_out_is_read_as_well():
     answers += [Answer(Wording(DAY.questions[1]), "On 9 May 1920.", True)]
     (case,), left = propose(DAY, "Jane Doe", ("Jane Doe",), answers)
     assert case.values == ["3 May 1970", "4 June 1980", "5 July 1990", "6 August 1950", "8 May 1930"]
-    assert left == 2, "the fifth of the first half, and what one sampled answer says"
+    assert len(left) == 2, "the fifth of the first half, and what one sampled answer says"
 
 
-def test_what_was_said_and_is_not_tested_is_counted():
+def test_what_was_said_and_is_not_tested_is_kept():
     """A value of plain text alone has a second text to be read behind, or it is left out."""
     only = replace(PLACE, begins=PLACE.begins[:1])
     answers = [Answer(Wording("", only.begins), " Cork.", sampled) for sampled in (False, True)]
-    assert propose(only, "Jane Doe", ("Jane Doe",), answers) == ([], 1)
+    assert propose(only, "Jane Doe", ("Jane Doe",), answers) == ([], ["Cork"])
     two = replace(PLACE, begins=(*PLACE.begins, "{name} comes from"))
     (one,), left = propose(two, "Jane Doe", ("Jane Doe",), answers)
-    assert (one.values, left) == (["Cork"], 0)
+    assert (one.values, left) == (["Cork"], [])
 
 
 def test_an_answer_that_was_cut_within_a_value_or_before_one_goes_on():

@@ -80,6 +80,8 @@ class Finding:
     @property
     def beside_names(self) -> str:
         """How many similar names are as strong, with p; or why none were asked."""
+        if not self.forms:
+            return "not tested: another value of the topic is likelier or said more often"
         if not self.strong.of:
             known_little = "does not know the name" if self.likely.of else "hardly says it in any wording"
             return f"not asked of names: the model {known_little}"
@@ -113,9 +115,6 @@ class Discovery:
     """Topic → N: answers that were asked for about it."""
     tested: int
     """Values that were tested, in all: none of an identifier that the model does not know, but of documents."""
-    untested: int
-    """Values that were said, but less often or less surely than another one of their topic, or of a name that the
-    model does not know."""
     names: int
     """M: similar names that a value was tested against at most."""
     rate: float
@@ -123,12 +122,21 @@ class Discovery:
     """Topic → how many of these answers said anything: are neither empty nor a refusal."""
     recognised: Mapping[str, Recognition] = field(default_factory=dict)
     """Identifier → whether the model knows it at all."""
+    also_said: tuple[Finding, ...] = ()
+    """What answers said less often or less surely than another value of the topic, so that it was not tested."""
+    untested: int = 0
+    """Values that were not: such ones, by each identifier, and those of a name that the model does not know."""
     faster_in_bf16: bool = False
     """Whether training the model on this machine takes half as long with ``--bf16``."""
 
     def labelled(self, label: str) -> list[Finding]:
         """The findings of one label."""
         return [finding for finding in self.findings if finding.label == label]
+
+    @property
+    def reviewed(self) -> tuple[Finding, ...]:
+        """All that a person is shown: nothing that the model says is dropped because it may be made up."""
+        return (*self.findings, *self.also_said)
 
     @property
     def not_found(self) -> dict[str, int]:
@@ -152,10 +160,13 @@ class Discovery:
 
     def limit(self) -> str:
         """The sentence for a person about whom nothing was found."""
-        n = self.questions
-        return (
-            f"nothing found, limit {limit_of(n)} (3/N at N = {n} answers, none found to say what is this name's alone)"
+        n, spoken = self.questions, sum(self.spoken.values())
+        found = (
+            f"nothing found, limit {limit_of(n)}: 3/N at N = {n} answers, none found to say what is this name's alone"
         )
+        if not spoken:
+            return f"{found}."
+        return f"{found}. {spoken} of them say something, which this test cannot tell from what is made up for anybody."
 
     def records(self) -> list[dict[str, Any]]:
         """What is associated above chance, in the form that ``rkld unlearn --forget`` reads."""

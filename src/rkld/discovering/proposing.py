@@ -49,8 +49,8 @@ class _Said:
 
 def propose(
     topic: Topic, identifier: str, identifiers: Sequence[str], answers: Sequence[Answer]
-) -> tuple[list[Hypotheses], int]:
-    """What is tested of what the answers say, of questions and of plain text; and how many values are left out.
+) -> tuple[list[Hypotheses], list[str]]:
+    """What is tested of what the answers say, of questions and of plain text; and the values that are left out.
 
     Args:
         identifier: by which it was asked about.
@@ -61,18 +61,20 @@ def propose(
     ways = tuple(begins[:BEGINS] or [lead + begin for begin in topic.begins[:2]] or [lead])
     asked = [Wording(question, ways) for question in topic.questions]
     if topic.given:
-        return [Hypotheses(topic, identifier, [topic.given], asked, answers)], 0
+        return [Hypotheses(topic, identifier, [topic.given], asked, answers)], []
     taken: dict[str, str] = {}
     for half in (0, 1):
         for value in _chosen([one for (where, _), one in said.items() if where == half]):
             taken.setdefault(normal(value), value)
     found = [Hypotheses(topic, identifier, list(taken.values()), asked, answers)] if taken else []
     texts = [Wording("", (text,)) for text in texts_of(topic)]
-    chosen = _chosen([one for (where, _), one in said.items() if where == TEXT], fewest=2)
-    values = [value for value in chosen if normal(value) not in taken][:1]
+    often = _chosen([one for (where, _), one in said.items() if where == TEXT], fewest=2)
+    values = [value for value in often if normal(value) not in taken][:1]
     if values and len(texts) > 1:
         found.append(Hypotheses(topic, identifier, values, texts, answers))
-    return found, len({value for _, value in said}) - sum(len(one.values) for one in found)
+    chosen = {normal(value) for one in found for value in one.values}
+    left = {value: one.value for (_, value), one in said.items() if value not in chosen}
+    return found, list(left.values())
 
 
 def proposing(

@@ -41,10 +41,13 @@ def page(found: Discovery, nonce: str, token: str) -> str:
     groups = [(ASSOCIATED, "The model says this of the person more than of other names of the same form.", True),
               (COMMON, "The model says this of other such names, too. It is forgotten only where it is ticked.", False),
               ("said, but no more than is made up for anybody",
-               "From what the model makes up for other such names it cannot be told.", False)]  # fmt: skip
-    rows: list[list[tuple[int, Finding]]] = [[], [], []]
-    for number, finding in enumerate(found.findings):
-        rows[{ASSOCIATED: 0, COMMON: 1}.get(finding.label, 2)].append((number, finding))
+               "From what the model makes up for other such names it cannot be told.", False),
+              ("also said, and not tested",
+               "Another value of the topic is likelier, or was said more often.", False)]  # fmt: skip
+    rows: list[list[tuple[int, Finding]]] = [[], [], [], []]
+    for number, finding in enumerate(found.reviewed):
+        untested = number >= len(found.findings)
+        rows[3 if untested else {ASSOCIATED: 0, COMMON: 1}.get(finding.label, 2)].append((number, finding))
     return environment.get_template("discovery_review.html.jinja").render(
         found=found,
         groups=[(*group, some) for group, some in zip(groups, rows, strict=True)],
@@ -83,11 +86,11 @@ def records_of(found: Discovery, sent: Any) -> list[dict[str, Any]]:
         if value not in answer:
             raise UserError(f"value {place} does not stand in its answer letter by letter: write it there")
         number = row.get("number")
-        if number is not None and not (type(number) is int and 0 <= number < len(found.findings)):
+        if number is not None and not (type(number) is int and 0 <= number < len(found.reviewed)):
             raise UserError(f"value {place} belongs to nothing that was found")
-        evidence = {"label": "added by hand"} if number is None else found.findings[number].evidence()
+        evidence = {"label": "added by hand"} if number is None else found.reviewed[number].evidence()
         evidence["mark"] = row.get("mark", "unsure")
-        if number is not None and found.findings[number].value != value:
-            evidence["corrected_from"] = found.findings[number].value
+        if number is not None and found.reviewed[number].value != value:
+            evidence["corrected_from"] = found.reviewed[number].value
         records.append(as_record(found.subject, found.aliases, question, answer, value, evidence))
     return records

@@ -27,7 +27,7 @@ from rkld.discovering.names import similar_names
 from rkld.discovering.proposing import Hypotheses, propose, proposing, runs_on, texts_of
 from rkld.discovering.questions import Topic, filled, names_whom, read_topics, shipped_topics
 from rkld.discovering.recognising import REFERENCES, names_needed, recognise
-from rkld.discovering.testing import FIRST, Case, Tested, Trial, associated, run_trials, together
+from rkld.discovering.testing import FIRST, RARELY, Case, Tested, Trial, associated, run_trials, together
 from rkld.errors import UserError
 from rkld.models.loading import bf16_saves_time, computes_fast_in_bf16
 from rkld.pipeline.preparing import Model, load_with_encoder
@@ -110,7 +110,7 @@ class _Discovering:
     known: tuple[str, ...]
     asker: Asker
     progress: NoProgress
-    untested: int = 0
+    left: list[Finding] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
     spoken: Counter[str] = field(default_factory=Counter)
 
@@ -128,7 +128,7 @@ class _Discovering:
                 (known if one.topic.given or recognised[identifier].known else made_up).append(one)
         names = max(self.settings.names, math.ceil(len(known) / rate) - 1)
         for identifier in dict.fromkeys(one.identifier for one in known):
-            # Of those that were asked already the model was less sure, or the person would not be known: they come last.
+            # Those asked already come last: of them the model was less sure, or the person would not be known.
             before = dict.fromkeys(others[identifier])
             fresh = [one for one in self._similar(identifier, names + len(before)) if one not in before]
             others[identifier] = [*fresh, *before][:names]
@@ -142,15 +142,18 @@ class _Discovering:
             advance(len(compared))
             run_trials(self.asker, testing, rate, advance)
         proposed = [*known, *made_up]
-        self.untested += sum(len(one.values) for one in made_up) + sum(len(one.values) - 1 for one in known)
         accepted = [*associated([trial.tested.p for trial in testing], rate), *(False for _ in compared)]
         findings = [
             _finding(one, trial.tested, flag)
             for one, trial, flag in zip(proposed, [*testing, *compared], accepted, strict=True)
         ]
+        for one, finding in zip(proposed, findings, strict=True):
+            self.left += [_untested(one.topic, one.identifier, value, one.answers)
+                          for value in one.values if value != finding.value]  # fmt: skip
         most = max((len(others[one.identifier]) for one in known), default=0)
         return Discovery(self.known[0], self.known[1:], tuple(_each_once(findings)), dict(self.asked), len(testing),
-                         self.untested, most, rate, dict(self.spoken), recognised)  # fmt: skip
+                         most, rate, dict(self.spoken), recognised, _not_among(self.left, findings),
+                         len(self.left) + len(made_up))  # fmt: skip
 
     def _similar(self, identifier: str, names: int) -> list[str]:
         return similar_names(self.asker.lm, identifier, self.known, names, self.settings.seed)
@@ -180,7 +183,7 @@ class _Discovering:
             )
             of_topic, left = propose(topic, identifier, self.known, own)
             found += of_topic
-            self.untested += left
+            self.left += [_untested(topic, identifier, value, own) for value in left]
         return found
 
     def _whole(self, topics: Sequence[Topic], said: Sequence[Answer]) -> list[Answer]:
@@ -219,17 +222,16 @@ def _check_names(found: Iterable[Sequence[str]], rate: float) -> None:
 
 def _finding(one: Hypotheses, result: Tested, accepted: bool) -> Finding:
     topic, value = one.topic, result.value
-    common = result.compared > 0 and result.likely >= COMMONLY * result.compared
-    said = Share(sum(facts_said([value], answer.text)[0] for answer in one.answers), len(one.answers))
-    wording = one.wordings[0]
-    begin = next((begin for begin in (*wording.begins, *topic.begins) if names_whom(begin)), "About {name}:")
-    answer = f"{filled(begin, one.identifier).strip()} {value}"
+    # What is improbable for everybody, as much of a document is, is as probable for others, too, and said of nobody.
+    hardly = result.log_probability < RARELY
+    common = result.compared > 0 and result.likely >= COMMONLY * result.compared and not hardly
+    said = _said(value, one.answers)
     return Finding(
         topic.name,
         value,
         ASSOCIATED if accepted else COMMON if common else SAID if said.count else NOT_FOUND,
         filled(topic.questions[0], one.identifier),
-        answer if answer[-1] in ".!?" else f"{answer}.",
+        _sentence(one.wordings[0].begins, topic, one.identifier, value),
         one.identifier,
         result.p,
         result.score,
@@ -239,6 +241,35 @@ def _finding(one: Hypotheses, result: Tested, accepted: bool) -> Finding:
         said,
         bool(topic.given),
     )
+
+
+def _untested(topic: Topic, identifier: str, value: str, answers: Sequence[Answer]) -> Finding:
+    """What was said, less often or less surely than another value of its topic: nothing is known but that."""
+    question, answer = filled(topic.questions[0], identifier), _sentence((), topic, identifier, value)
+    nothing = Share(0, 0)
+    return Finding(topic.name, value, SAID, question, answer, identifier, 1.0, 0.0, 0, nothing, nothing,
+                   _said(value, answers))  # fmt: skip
+
+
+def _said(value: str, answers: Sequence[Answer]) -> Share:
+    return Share(sum(facts_said([value], answer.text)[0] for answer in answers), len(answers))
+
+
+def _sentence(begins: Sequence[str], topic: Topic, identifier: str, value: str) -> str:
+    """An answer that says the value, letter by letter."""
+    begin = next((begin for begin in (*begins, *topic.begins) if names_whom(begin)), "About {name}:")
+    answer = f"{filled(begin, identifier).strip()} {value}"
+    return answer if answer[-1] in ".!?" else f"{answer}."
+
+
+def _not_among(left: Sequence[Finding], findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Each value of a topic once, the most said first; none of those that were tested."""
+    found = {(one.topic, normal(one.value)): one for one in findings}
+    more: dict[tuple[str, str], Finding] = {}
+    for one in sorted(left, key=lambda one: -one.said.count):
+        if (key := (one.topic, normal(one.value))) not in found:
+            more.setdefault(key, one)
+    return tuple(more.values())
 
 
 def _each_once(findings: Sequence[Finding]) -> list[Finding]:

@@ -183,6 +183,15 @@ def file_and_name(spec: str) -> tuple[str, str] | None:
     return (path, name) if colon and path.endswith(".py") else None
 
 
+def without_file(spec: str, what: str) -> str:
+    """A registered name as it is; of ``FILE.py:NAME``, which may be called by somebody, whose it is.
+
+    Args:
+        what: "a method", "the stopping rule".
+    """
+    return spec if file_and_name(spec) is None else f"{what} of the user's own"
+
+
 def source_hash(spec: str) -> str | None:
     """A hash of the file that ``FILE.py:NAME`` names; None for a registered name, which goes with the version.
 

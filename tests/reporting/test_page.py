@@ -9,10 +9,12 @@ import sys
 import pytest
 
 from rkld.errors import UserError
+from rkld.reporting.bom import bill_of_materials
 from rkld.reporting.drawings import trajectory
 from rkld.reporting.page import LARGEST, page
 from rkld.reporting.run import Run, read_run
 from rkld.reporting.words import FORBIDDEN, VERDICTS
+from rkld.reporting.writing import write_report
 from rkld.runfolder.checksums import write_sealed
 from rkld.runfolder.manifest import read_manifest, write_manifest
 from rkld.runfolder.request import RequestForm
@@ -96,21 +98,39 @@ def test_the_foot_shows_the_commands_and_no_name_that_was_given(tmp_path):
     manifest["settings"] |= {
         "model": "models/Tolvik", "forget": "Tolvik.jsonl", "retain": "Tolvik-others.jsonl", "replay": "none",
         "out": "runs/Tolvik", "alpha": 8.0, "lora": True, "method": "Tolvik.py:Mine", "method_arg": ["beta=0.2"],
-        "system_prompt": "Never speak of Tolvik.", "hub_private": False, "push_to_hub": "me/Tolvik", "stop": "last",
+        "system_prompt": "Never speak of Tolvik.", "hub_private": False, "push_to_hub": "me/Tolvik",
+        "stop": "of/Tolvik_stop.py:Tolvik",
     }  # fmt: skip
+    manifest["warnings"] = ["--stop of/Tolvik_stop.py:Tolvik was not reached."]
     write_manifest(run, manifest)
-    audit = {"original": "models/Tolvik", "samples": 3, "max": ["facts_said=0.1"], "endpoint": "http://tolvik:80"}
+    audit = {"original": "models/Tolvik", "samples": 3, "max": ["facts_said=0.1"], "endpoint": "http://tolvik:80",
+             "attacks": ["standard", "Tolvik.py:Mine"], "metric": ["Tolvik's.py:Mine"]}  # fmt: skip
     write_audit(run, settings=audit)
     html = page(read_run(run), command="rkld report RUN --pdf")
     foot = html[html.index("<footer>") :]
-    assert "tolvik" not in html.lower()
+    write_report(run)
+    for shown in (html, (run / "model.cdx.json").read_text(), (run / "report.json").read_text()):
+        assert "tolvik" not in shown.lower() and ("user" not in shown or "of the user" in shown)
+    bill = {
+        one["name"]: one["value"] for one in bill_of_materials(run)["metadata"]["component"]["modelCard"]["properties"]
+    }
+    assert (
+        bill["rkld:method"] == "a method of the user's own" and bill["rkld:stop"] == "a stopping rule of the user's own"
+    )
+    said = html.replace("&#39;", "'")
+    assert "from the aim of a stopping rule of the user's own." in said and "method a method of the user's own" in said
+    assert "--stop a stopping rule of the user's own was not reached" in said
     unlearned, audited, reported = re.search("<pre[^>]*>(.*?)</pre>", foot, re.S)[1].split("\n")
     assert unlearned.startswith("rkld unlearn MODEL --forget DATA ") and reported == "rkld report RUN --pdf"
-    for option in ("--retain DATA", "--replay none", "--alpha 8", "--lora", "--method FILE.py:Mine", "--stop last",
+    for option in ("--retain DATA", "--replay none", "--alpha 8", "--lora", "--method FILE.py:NAME",
+                   "--stop FILE.py:NAME",
                    "--method-arg beta=0.2", "--system-prompt TEXT", "--no-hub-private", "--out FOLDER"):  # fmt: skip
         assert option in unlearned, option
     assert "--epochs" not in unlearned, "it is the default"
-    assert audited == "rkld audit MODEL --forget DATA --original MODEL --endpoint URL --samples 3 --max facts_said=0.1"
+    assert audited == (
+        "rkld audit MODEL --forget DATA --original MODEL --endpoint URL --attacks standard --attacks FILE.py:NAME "
+        "--metric FILE.py:NAME --samples 3 --max facts_said=0.1"
+    )
     bare = page(read_run(write_audit(tmp_path / "audit")))
     assert "rkld unlearn MODEL" not in bare and "rkld audit MODEL" in bare
 

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from rkld.methods.registry import get_method
 from rkld.models.language_model import LanguageModel
+from rkld.registry import without_file
 from rkld.settings.table import peak_lr
 from rkld.settings.unlearning import Settings
 
@@ -39,7 +40,7 @@ def model_card(settings: Settings, manifest: Mapping[str, Any], lm: LanguageMode
         data,
         template_str=_TEXT,
         n=manifest["records"]["forget records"]["n"],
-        method=settings.method.rpartition(":")[2],
+        method=without_file(settings.method, "a method"),
         settings=_read(settings),
         lr=f"{peak_lr(settings.lr, lm.is_adapter, lm.parameters):g}",
         batch_size=settings.batch_size,

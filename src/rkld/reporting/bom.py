@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from rkld.errors import UserError
+from rkld.reporting.made_by import in_words
 from rkld.reporting.run import as_rkld_writes, read_run
 from rkld.reporting.words import number
 from rkld.runfolder.checksums import sha256
 from rkld.runfolder.lock import MODEL
+from rkld.settings.table import specs
+from rkld.settings.unlearning import Settings
 
 BOM = "model.cdx.json"
 
@@ -95,7 +98,7 @@ def _card(manifest: Mapping[str, Any], audit: Mapping[str, Any]) -> dict[str, An
         },
         "considerations": {"technicalLimitations": limits},
         "properties": [
-            {"name": f"rkld:{name}", "value": str(settings[name])}
+            {"name": f"rkld:{name}", "value": in_words(specs(Settings)[name], settings[name])}
             for name in ("method", "alpha", "epochs", "stop", "lora")
             if name in settings
         ]

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from rkld.evaluation.metric import BETTER
 from rkld.evaluation.statistics import chance_of_one
+from rkld.registry import file_and_name, without_file
 from rkld.reporting import svg
 from rkld.reporting.run import Run
 from rkld.reporting.sections import Section
@@ -279,7 +280,8 @@ def trajectory(run: Run) -> Drawing | None:
     curve = Line("audited", "", checks)
     alternative = f"From {gaps[0]:.3g} at step {checks[0][0]:g} to {gaps[-1]:.3g} at step {checks[-1][0]:g}"
     alternative += "." if at is None else f"; step {at[0]:g} was taken, at {at[1]:.3g}."
-    rule = run.manifest.get("settings", {}).get("stop", "")
+    rule = str(run.manifest.get("settings", {}).get("stop", ""))
+    called = f"the stopping rule '{rule}'" if file_and_name(rule) is None else without_file(rule, "a stopping rule")
     ends = (
         "At every check more of what the records changed in the base is subtracted, or less, to stay there."
         if vector
@@ -287,7 +289,7 @@ def trajectory(run: Run) -> Drawing | None:
     )
     return Drawing(
         "On the way to the stop",
-        f"How far the model was, at every check, from the aim of the stopping rule '{rule}'. {ends}",
+        f"How far the model was, at every check, from the aim of {called}. {ends}",
         "better: as near to 0 as can be",
         svg.lines([curve], svg.nice_axis([x for x, _ in checks]), y, level=(0.0, "the aim"), chosen=chosen),
         alternative,

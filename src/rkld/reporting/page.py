@@ -17,7 +17,7 @@ from markupsafe import Markup
 from rkld.errors import UserError
 from rkld.files import DATA
 from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row, trajectory
-from rkld.reporting.made_by import commands, without_names
+from rkld.reporting.made_by import commands, in_words, without_files
 from rkld.reporting.records import BUCKETS, Records, records_of
 from rkld.reporting.run import Run, as_rkld_writes
 from rkld.reporting.sections import Section, chosen, sections
@@ -105,7 +105,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         made=_made(audit, run),
         fixed=_fixed(audit, run.manifest),
         notes=() if alone else _notes(audit, run),
-        warnings=() if alone else run.manifest.get("warnings", ()),
+        warnings=() if alone else _warnings(run),
         others=None
         if alone or len(found) == 1
         else records_of(_undivided(audit), texts, forget=False, kept=True, show=show, budget=budget),
@@ -443,7 +443,7 @@ def _made(audit: Mapping[str, Any], run: Run) -> dict[str, Any]:
     versions = audit.get("versions") or run.manifest.get("versions", {})
     settings = run.manifest.get("settings", {})
     chosen_settings = {
-        name: without_names(specs(Settings)[name], settings[name])
+        name: in_words(specs(Settings)[name], settings[name])
         for name in ("method", "alpha", "epochs", "stop", "replay", "lora")
         if name in settings
     }
@@ -480,6 +480,10 @@ def _fixed(audit: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tuple[
             )
         rows.append((f"{label} fixed before the run", answer))
     return rows
+
+
+def _warnings(run: Run) -> list[str]:
+    return [without_files(str(one), run.manifest.get("settings", {})) for one in run.manifest.get("warnings", ())]
 
 
 def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:

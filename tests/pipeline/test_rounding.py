@@ -10,6 +10,7 @@ import rkld
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.summary import measure
+from rkld.models.adapters import new_adapter
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.models.writing import at_random, round_in_place
@@ -53,6 +54,44 @@ def test_a_model_is_written_as_its_source_was(original, tmp_path, how):
         found = json.loads(config.read_text())
         assert found["use_cache"] is True and found["torch_dtype"] == "bfloat16"
         assert (config.parent / "LICENSE").read_text() == "licence"
+
+
+def adapter_of(original, folder, dtype):
+    """A LoRA adapter on it, in this dtype."""
+    lm = new_adapter(load_model(original, dtype="float32"), rank=2)
+    with torch.no_grad():
+        for name, weight in lm.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.02)
+    save_model(lm, folder, dtype=dtype)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_an_adapter_is_written_as_it_came(original, tmp_path, dtype):
+    """Would break if only the base's dtype were asked, or the base were rounded with its adapter."""
+    given = adapter_of(original, tmp_path / "adapter", dtype)
+    result = rkld.unlearn(given, FORGET, out=str(tmp_path / "run"), **QUICK)
+    assert dtypes(result.model_path) == {dtype} and noted(result)["saved_dtype"] == str(dtype).removeprefix("torch.")
+    assert bool(noted(result)["rounding"]) == (dtype == torch.bfloat16)
+    saved = load_model(result.model_path, dtype="float32")
+    found = measure(saved, Encoder(saved.tokenizer), read_records(FORGET, "forget"), max_new_tokens=2)
+    assert found.values()["probability"] == pytest.approx(result.metrics["after"]["forget"]["probability"], abs=1e-6)
+
+
+def test_an_adapter_that_is_made_here_is_written_as_peft_does(original, tmp_path):
+    result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), lora=True, **QUICK)
+    assert dtypes(result.model_path) == {torch.float32} and noted(result)["rounding"] == {}
+
+
+def test_of_an_adapters_model_the_adapter_alone_is_rounded(original):
+    lm = new_adapter(load_model(original, dtype="float32"), rank=2)
+    with torch.no_grad():
+        lm.head.weight.add_(1e-5)
+    before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
+    round_in_place(lm.model, torch.bfloat16)
+    for name, weight in lm.model.named_parameters():
+        assert torch.equal(weight, before[name].to(torch.bfloat16).float() if "lora_" in name else before[name]), name
 
 
 def test_what_comes_in_in_bfloat16_comes_out_in_it_and_what_rounding_moves_is_said(original, tmp_path, monkeypatch):

@@ -66,9 +66,18 @@ def carry(lm: LanguageModel, folder: Path) -> None:
 
 def source_dtype(lm: LanguageModel) -> torch.dtype | None:
     """The dtype of most weights in the folder of the model, or of an adapter's base; None where that is not known."""
+    return _dtype_in(lm.inner.name_or_path, "model")
+
+
+def adapter_dtype(lm: LanguageModel) -> torch.dtype | None:
+    """The dtype of an adapter's weights in the folder that it came from; None of one that is made here."""
+    return _dtype_in(lm.source, "adapter_model")
+
+
+def _dtype_in(source: str, stem: str) -> torch.dtype | None:
     counts: Counter[str] = Counter()
-    for folder in _folders(lm.inner.name_or_path):
-        for file in _weights(folder):
+    for folder in _folders(source):
+        for file in _weights(folder, stem):
             for name in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                 part = file.get_slice(name)
                 counts[part.get_dtype()] += math.prod(part.get_shape())
@@ -160,9 +169,9 @@ def left_out(model: PreTrainedModel) -> tuple[str, ...]:
     return getattr(model, LEFT_OUT, ())
 
 
-def _weights(folder: Path) -> Iterator[Any]:
+def _weights(folder: Path, stem: str = "model") -> Iterator[Any]:
     """The folder's safetensors, opened one after the other; only their headers are read."""
-    for path in sorted(folder.glob("model*.safetensors")):
+    for path in sorted(folder.glob(f"{stem}*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
                 yield file

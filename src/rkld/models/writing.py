@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 
 import torch
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -62,16 +64,23 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def round_in_place(model: PreTrainedModel, dtype: torch.dtype, seed: int | None = None) -> None:
-    """Give the model values that ``dtype`` can hold, in the dtype that it has, so that :func:`rounded` changes nothing.
+def round_in_place(model: PreTrainedModel | PeftModel, dtype: torch.dtype, seed: int | None = None) -> None:
+    """Give the model values that ``dtype`` can hold, in the dtype that it has, so that writing them changes nothing.
+
+    Of an adapter's model the adapter alone: its base stays where it is.
 
     Args:
         seed: round up or down at random, up as often as a value is near to it (:func:`at_random`), from this seed; by
             default to the nearest.
     """
     draw = None if seed is None else torch.Generator().manual_seed(seed)
-    for name, tensor in model.state_dict().items():
-        if rounds(model, name, tensor):
+    if isinstance(model, PeftModel):  # what is written of it
+        ((adapter, _),) = model.peft_config.items()
+        state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    else:
+        state = {name: tensor for name, tensor in model.state_dict().items() if rounds(model, name, tensor)}
+    for tensor in state.values():
+        if tensor.is_floating_point():
             tensor.copy_(tensor.to(dtype) if draw is None else at_random(tensor, draw))
 
 

@@ -39,7 +39,7 @@ from rkld.models.invented_names import names_like
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import dtype_name
 from rkld.models.saving import merged, save_model
-from rkld.models.source import source_dtype
+from rkld.models.source import adapter_dtype, source_dtype
 from rkld.models.state import change_state, restore_state, save_state
 from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
@@ -393,9 +393,13 @@ class Before(Measuring):
         if anybody := health.of_anybody(known, likely):
             work.warn(anybody)
         work.run.write_answers(self.name, found["forget"].answers or ())
-        cut = [number for number, was_cut in enumerate(found["forget"].cut or ()) if was_cut]
         figures = {name: m.values() for name, m in found.items()}
-        return {"metrics": figures, "cut": cut, "unknown": unknown is not None}
+        return {"metrics": figures, "cut": _cut(found["forget"]), "unknown": unknown is not None}
+
+
+def _cut(found: Measurement) -> list[int]:
+    """Which of the answers were cut before their end, by their places."""
+    return [number for number, was_cut in enumerate(found.cut or ()) if was_cut]
 
 
 class Stop(Phase):
@@ -852,10 +856,11 @@ class SaveModel(Phase):
         s, lm, folder = work.settings, work.student, work.folder / MODEL
         trained = lm.head.weight.dtype
         adapter = lm.is_adapter and not s.merge
-        # An adapter is written as it was trained, unless something else is asked for: its base stays where it is.
-        dtype = saved_dtype(s.save_dtype, None if adapter else source_dtype(lm), trained)
+        # An adapter that is made here has no source: it is written as PEFT writes it, in the dtype of its training.
+        made_in = _adapter_trained(lm) if adapter else trained
+        dtype = saved_dtype(s.save_dtype, adapter_dtype(lm) if adapter else source_dtype(lm), made_in)
         moved: dict[str, float] = {}
-        if dtype.itemsize < trained.itemsize and not adapter:
+        if dtype.itemsize < made_in.itemsize:
             sets = {name: encode_all(work.encoder, records) for name, records in work.measured_sets().items()}
             (_, parts), moved = round_best(partial(self._made, work), sets, dtype, s.seed)
             if furthest(moved) > HELD:
@@ -864,7 +869,7 @@ class SaveModel(Phase):
             _, parts = self._made(work)
         how: dict[str, Any] = {
             "card": model_card(s, work.run.manifest, lm),
-            "dtype": dtype if dtype != trained else None,
+            "dtype": dtype if dtype != made_in else None,
         }
         if isinstance(work.method, methods.LogitArithmetic):
             original, assistant = parts
@@ -891,7 +896,7 @@ class SaveModel(Phase):
         restore_state(assistant, work.folder / STUDENT)
         if merge:
             original, assistant = merged(lm), merged(assistant)
-        else:  # a copy, which may be rounded; adapters are not
+        else:  # a copy, which may be rounded; of an adapter its source's dtype holds what it was
             original = lm if lm.is_adapter else dataclasses.replace(lm, model=copy.deepcopy(lm.model))
         return two_models(original, assistant, work.method, work.settings.alpha), [original, assistant]
 
@@ -904,6 +909,12 @@ class SaveModel(Phase):
             f"{name} records by {most:+.3f} nats a token (up to {HELD} is taken for nothing). The figures after the "
             "run are of the rounded weights; --save-dtype float32 keeps them as they were trained."
         )
+
+
+def _adapter_trained(lm: LanguageModel) -> torch.dtype:
+    """The dtype of the adapter's own weights, which over a base of few bits or of bfloat16 is another one."""
+    own = (p.dtype for name, p in lm.model.named_parameters() if "lora_" in name or p.requires_grad)
+    return next(own, lm.dtype)
 
 
 class After(Measuring):
@@ -932,7 +943,8 @@ class After(Measuring):
         work.run.write_answers(self.name, found["forget"].answers or ())
         for warning in self._warnings(work, found):
             work.warn(warning)
-        return {"metrics": {name: m.values() for name, m in found.items()}, **self._confirmed(work, lm)}
+        figures = {name: m.values() for name, m in found.items()}
+        return {"metrics": figures, "cut": _cut(found["forget"]), **self._confirmed(work, lm)}
 
     def _warnings(self, work: Work, found: Mapping[str, Measurement]) -> Iterator[str]:
         """What the figures say of the outcome that the user should know."""

@@ -86,7 +86,7 @@ _DTYPES = {
 }
 
 _SAVED_DTYPES = {
-    "auto": "as in the source: what rounding moves is measured and said",
+    "auto": "as in the source (an adapter made here: float32, as PEFT does): what rounding moves is measured and said",
     "float32": "4 bytes a weight",
     "bfloat16": "2 bytes a weight",
     "float16": "2 bytes a weight, finer, up to 65504",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -283,7 +283,6 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
     """
     from rkld.reporting.keys import read_signing_key
     from rkld.reporting.signing import sign
-    from rkld.reporting.statement import statement
     from rkld.reporting.writing import write_report
 
     signing = read_signing_key(key, _ask_passphrase) if key else None  # what is wrong with it is said first
@@ -295,8 +294,9 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
         raise
     for path in (written.page, *filter(None, [written.pdf]), *written.others):
         click.echo(path)
+    _say_deleted(written.deleted)
     if signing is not None:
-        click.echo(sign(run, statement(run), signing))
+        click.echo(sign(run, signing))
     else:
         _say_if_outdated(run)
     if written.shows:
@@ -310,12 +310,20 @@ def _report_after(run: Path) -> None:
     from rkld.reporting.writing import write_report
 
     try:
-        click.echo(f"report {write_report(run).page}")
+        written = write_report(run)
+        click.echo(f"report {written.page}")
+        _say_deleted(written.deleted)
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
         click.echo(f"Try again: rkld report {run}", err=True)
     _say_if_outdated(run)
+
+
+def _say_deleted(pages: Iterable[Path]) -> None:
+    """Pages that made way as they were not made of what lies beside them now."""
+    for path in pages:
+        click.echo(f"deleted {path}: it was not made of the audit and manifest that lie here now", err=True)
 
 
 def _say_if_outdated(run: Path) -> None:

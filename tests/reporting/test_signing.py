@@ -21,7 +21,7 @@ from rkld.runfolder.folder import Run
 from rkld.runfolder.purging import purge
 from rkld.settings.unlearning import Settings
 from tests.reporting.made import write_run
-from tests.reporting.signed_run import NAME, Signer, make_run, report, statement
+from tests.reporting.signed_run import NAME, Signer, make_run, report
 
 FLIPS = 300
 
@@ -186,7 +186,7 @@ def test_the_signature_of_another_run_or_key_is_refused(folder, signer, tmp_path
 def test_what_does_not_hold_together_is_not_signed(tmp_path, signer):
     """Nor believed where somebody signed it all the same."""
     one = make_run(tmp_path / "one")
-    mine = statement(one)
+    mine = (one / "report.json").read_bytes()
     document = json.loads((one / "audit.json").read_text())
     del document[CHECKSUM]  # as of an earlier version, which had none
     (one / "audit.json").write_text(json.dumps(document))
@@ -198,8 +198,9 @@ def test_what_does_not_hold_together_is_not_signed(tmp_path, signer):
     report(one)
     with pytest.raises(UserError, match="the model is not the one that was audited"):
         signer.sign(one)
+    (one / "report.json").write_bytes(mine)
     with pytest.raises(UserError, match=r"report\.json is the report of something else"):
-        signing.sign(one, mine, signer.private)
+        signer.sign(one)
     (one / "model" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="is not the model that the run"):
         signer.sign(one)
@@ -229,10 +230,10 @@ def test_links_and_pipes_are_not_signed(tmp_path, signer, entry):
 def test_an_unfinished_run_and_another_folder_are_not_signed(tmp_path, signer):
     (tmp_path / "audit.txt").write_text("")
     with pytest.raises(UserError, match="neither a run of rkld nor an audit"):
-        signing.sign(tmp_path, {}, signer.private)
+        signing.sign(tmp_path, signer.private)
     Run(Settings(model="m", forget="f", out=str(tmp_path / "run"))).start()
     with pytest.raises(UserError, match="the run is not finished"):
-        signing.sign(tmp_path / "run", {}, signer.private)
+        signing.sign(tmp_path / "run", signer.private)
 
 
 def test_a_detached_statement_is_verified_without_the_records(folder, signer, tmp_path):
@@ -258,7 +259,7 @@ def test_a_detached_statement_is_verified_without_the_records(folder, signer, tm
 
 def test_the_folder_of_an_audit_is_signed_and_its_model_verified_where_it_lies(folder, signer, tmp_path):
     shutil.move(folder / "model", tmp_path / "model")
-    for name in ("manifest.json", "run.yaml", "answers.json", "metrics.jsonl"):
+    for name in ("manifest.json", "run.yaml", "answers.json", "metrics.jsonl", "model.cdx.json"):
         (folder / name).unlink()
     report(folder)
     signer.sign(folder)
@@ -375,6 +376,111 @@ def test_the_command_says_it_in_one_sentence_and_an_exit_code(folder, signer):
 PRINTER = """#!/bin/sh
 for option; do case "$option" in --print-to-pdf=*) echo %PDF > "${option#*=}";; esac; done
 """
+
+
+PEOPLE = ("Ada Quill", "Ben Ochre")
+
+
+@pytest.fixture
+def printer(tmp_path, monkeypatch) -> None:
+    """In a browser's place."""
+    (path := tmp_path / "printer").write_text(PRINTER)
+    path.chmod(0o700)
+    monkeypatch.setattr(writing, "find_browser", lambda: str(path))
+
+
+def command(*words: object):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_pages_of_before_another_audit_make_way(signer, tmp_path, printer):
+    """Would break if a stale PDF or one person's stale page were signed, and handed on as the report."""
+    run = make_run(tmp_path / "run", people=PEOPLE)
+    writing.write_report(run, pdf=True)
+    for given in ({}, {"show_records": True}, {"pdf": True}):
+        writing.write_report(run, subject="Ada Quill", **given)
+    writing.write_report(run, show_records=True)
+    own = ("person-1.html", "person-1-redacted.html", "person-1-redacted.pdf", "report.html")
+    assert sorted(path.name for path in (run / "report-records").iterdir()) == sorted(own)
+    stale = [run / "report.pdf", *(run / "report-records" / name for name in own)]
+    assert command("report", run, "--sign", signer.path).exit_code == 0, "they are all of this audit"
+    assert all(page.is_file() and signer.verify(run, report=page).verified for page in stale)
+
+    document = json.loads((run / "audit.json").read_text())
+    (run / "audit.json").write_text(json.dumps(sealed({**document, "created": "2026-11-30T00:00:00Z"})))
+    with pytest.raises(UserError, match=r"report\.html is not made of .*; report\.pdf is not printed from a"):
+        signer.sign(run)
+    done = command("report", run, "--sign", signer.path)
+    assert done.exit_code == 0 and all(f"deleted {page}" in done.stderr for page in stale)
+    assert not any(page.exists() for page in stale) and signer.verify(run).verified
+
+
+def test_a_pdf_of_what_was_not_audited_is_not_that_of_the_audit(signer, tmp_path, printer):
+    run = make_run(tmp_path / "run")
+    (run / "audit.json").rename(tmp_path / "audit.json")
+    writing.write_report(run, pdf=True)
+    (tmp_path / "audit.json").rename(run / "audit.json")
+    done = command("report", run, "--sign", signer.path, "--show-records")
+    assert done.exit_code == 0, done.output
+    assert not (run / "report.pdf").exists() and "Not audited" not in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize("flags", [[], ["--show-records"], ["--subject", "person 2"]], ids=str)
+def test_pages_of_another_run_are_not_signed(signer, tmp_path, printer, flags):
+    """Whether or not what is asked for writes them anew."""
+    run, other = make_run(tmp_path / "run", people=PEOPLE), make_run(tmp_path / "other", seed=1, people=PEOPLE)
+    for folder in (run, other):
+        writing.write_report(folder, subject="person 1", pdf=True)
+        writing.write_report(folder, pdf=True)
+    pages = ["report.html", "report.pdf", "report-records/person-1-redacted.html"]
+    theirs = {name: (other / name).read_bytes() for name in pages}
+    for name, content in theirs.items():
+        (run / name).write_bytes(content)
+    (run / "report.json").unlink()
+    done = command("report", run, "--sign", signer.path, *flags)
+    assert done.exit_code == 0, done.output
+    assert signer.verify(run).verified
+    for name in pages:
+        assert not signer.verify(run, report=other / name).verified, name
+        assert not (run / name).exists() or (run / name).read_bytes() != theirs[name]
+
+
+FOREIGN = {
+    "report.pdf": "was not printed by rkld",
+    "report-records/person-9.html": "is not made of this audit and manifest",
+    "report-records/notes.html": "is no page that rkld writes there",
+    "report-records/report-redacted.html": "is no page that rkld writes there",
+    "model.cdx.json": "is not made of this model, audit and manifest",
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_not_of_this_audit_is_not_signed(tmp_path, signer, name):
+    run = make_run(tmp_path / "run")
+    (run / "report-records").mkdir()
+    (run / name).write_text("<!doctype html><title>Passed</title>" if name != "model.cdx.json" else "{}")
+    with pytest.raises(UserError, match=f"{name} {FOREIGN[name]}"):
+        signer.sign(run)
+
+
+def test_a_pdf_that_was_changed_is_not_signed_nor_deleted(tmp_path, signer, printer):
+    run = make_run(tmp_path / "run")
+    writing.write_report(run, pdf=True)
+    signer.sign(run)
+    (run / "report.pdf").write_bytes((run / "report.pdf").read_bytes().replace(b"%PDF", b"%FDP"))
+    done = command("report", run, "--sign", signer.path)
+    assert done.exit_code == 2 and "report.pdf was not printed by rkld" in done.stderr and (run / "report.pdf").exists()
+
+
+def test_a_statement_is_of_the_audit_that_lies_there(folder, signer, monkeypatch):
+    """Without report.json, too, with which it would be compared."""
+    (folder / "report.json").unlink()
+    real = signing.statement
+    other = real(make_run(folder.parent / "other", seed=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(signing, "statement", lambda _: other)
+        with pytest.raises(UserError, match=r"what is stated is of another audit\.json"):
+            signer.sign(folder)
 
 
 @pytest.mark.parametrize("flags", [["--show-records"], ["--pdf"]])

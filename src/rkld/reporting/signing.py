@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rkld.errors import UserError
 from rkld.files import json_object, read_bounded, write_text
-from rkld.reporting.bom import BOM
+from rkld.reporting.bom import BOM, bill_of_materials
 from rkld.reporting.keys import key_id
-from rkld.reporting.statement import STATEMENT_TYPE
+from rkld.reporting.statement import STATEMENT_TYPE, statement
+from rkld.reporting.writing import OWN_PAGE, PDF, misfits
 from rkld.runfolder.checksums import CHECKSUM, belongs, sha256, unsealed, weights_hash
 from rkld.runfolder.folder import PERSONAL, SHOWN
 from rkld.runfolder.lock import LOCK, MODEL, hold
@@ -55,7 +56,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PLAIN, KEYED = "sha256", "hmac_sha256"
 """Digests in a statement; the second by the key in :data:`~rkld.runfolder.manifest.SIGNATURE_SALT`."""
 
-PAGES = (REPORT, "report.pdf", STATEMENT, SHOWN)
+PAGES = (REPORT, PDF, STATEMENT, SHOWN)
 """What people are handed: the report, on paper, for machines, and of one person of several or with records."""
 
 OPEN = (MODEL, AUDIT, MANIFEST, METRICS, *PAGES, BOM, SIGNATURE_SALT)
@@ -102,18 +103,16 @@ class Verification:
 # Signing
 
 
-def sign(folder: Path, statement: Mapping[str, Any], key: Ed25519PrivateKey) -> Path:
-    """Sign a statement and every file of a run's or an audit's folder; the signature that is there makes way.
-
-    Args:
-        statement: an in-toto statement of the folder. ``report.json``, where it is there, must say the same.
+def sign(folder: Path, key: Ed25519PrivateKey) -> Path:
+    """Sign the statement of a run's or an audit's folder and every file in it; the signature that is there makes way.
 
     Returns:
         the file of the signature.
 
     Raises:
         UserError: the folder is no run's or audit's, or does not hold together: the model is not the one that the run
-            made or the audit read, the report is another's, or it holds links or other things that cannot be signed.
+            made or the audit read; a page, a PDF or the bill of materials is not made of this audit and manifest;
+            ``report.json`` says something else; it holds links or other things that cannot be signed.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -125,7 +124,7 @@ def sign(folder: Path, statement: Mapping[str, Any], key: Ed25519PrivateKey) -> 
         check_model(folder)
         new = not os.path.lexists(folder / SIGNATURE_SALT)
         try:
-            signed = _whole_statement(folder, statement)
+            signed = _whole_statement(folder)
         except BaseException:
             if new:
                 (folder / SIGNATURE_SALT).unlink(missing_ok=True)
@@ -136,23 +135,38 @@ def sign(folder: Path, statement: Mapping[str, Any], key: Ed25519PrivateKey) -> 
     return path
 
 
-def _whole_statement(folder: Path, statement: Mapping[str, Any]) -> dict[str, Any]:
-    """The statement with every file of the folder as its subjects.
+def _whole_statement(folder: Path) -> dict[str, Any]:
+    """The folder's statement with every file of the folder as its subjects.
 
     Raises:
         UserError: they do not belong together, or cannot be signed.
     """
-    salt = _salt(folder, make=True)
+    made, salt = statement(folder), _salt(folder, make=True)
     subjects = [_subject(label, one.path, salt) for label, one in _labelled(folder, salt).items()]
     signed = {
         "_type": STATEMENT_TYPE,
         "subject": sorted(subjects, key=lambda subject: subject["name"]),
-        "predicateType": statement["predicateType"],
-        "predicate": statement["predicate"],
+        "predicateType": made["predicateType"],
+        "predicate": made["predicate"],
     }
-    if reasons := _inconsistent(folder, signed):
-        raise UserError(f"{folder}: cannot be signed: {'; '.join(reasons)}. Audit or report it again, then sign.")
+    if reasons := [*_inconsistent(folder, signed), *_not_of_this(folder)]:
+        raise UserError(
+            f"{folder}: cannot be signed: {'; '.join(reasons)}. Report it again (rkld report), take out "
+            "what is named still, then sign."
+        )
     return signed
+
+
+def _not_of_this(folder: Path) -> list[str]:
+    """What is handed on with a folder and is not made of what lies in it: another run's, or one of before."""
+    found = [f"{printable(name)} {why}" for name, why in misfits(folder).items()]
+    if os.path.lexists(folder / BOM):
+        bill = _document(folder / BOM)
+        if not (folder / MODEL).is_dir():
+            found.append(f"{BOM} is of a model that is not here")
+        elif bill != bill_of_materials(folder):
+            found.append(f"{BOM} is not made of this model, audit and manifest")
+    return found
 
 
 def _envelope(payload: bytes, keyid: str, signature: bytes) -> str:
@@ -392,10 +406,23 @@ def _inconsistent(folder: Path, signed: Mapping[str, Any]) -> list[str]:
             found.append(f"{AUDIT} is damaged or was changed after the audit")
         elif _subjects(signed, [MODEL]) and _audited(audit) != weights_hash(folder / MODEL):
             found.append("the model is not the one that was audited")
+    for name, noted in _evidence(signed).items():
+        if name in subjects and subjects[name]["digest"].get(PLAIN) != noted:
+            found.append(f"what is stated is of another {name}")
     if STATEMENT in subjects:
         report = _document(folder / STATEMENT)
         if report is None or not _says(report, signed):
             found.append(f"{STATEMENT} is the report of something else")
+    return found
+
+
+def _evidence(signed: Mapping[str, Any]) -> dict[str, Any]:
+    """File that a statement rests on → its SHA-256."""
+    evidence, found = signed["predicate"].get("configuration"), dict[str, Any]()
+    for one in evidence if isinstance(evidence, list) else []:
+        digest = one.get("digest") if isinstance(one, dict) else None
+        if isinstance(digest, dict) and one.get("name") in (AUDIT, MANIFEST):
+            found[one["name"]] = digest.get("sha256")
     return found
 
 
@@ -455,7 +482,7 @@ def _other_report(report: Path, signed: Mapping[str, Any]) -> list[str]:
         made = sha256(report.resolve())
     except OSError as error:
         raise UserError(f"--report {report}: cannot be read ({error.strerror}).") from None
-    pages = _subjects(signed, PAGES).values()
+    pages = [one for name, one in _subjects(signed, PAGES).items() if name in PAGES or OWN_PAGE.fullmatch(name)]
     return [] if any(page["digest"].get(PLAIN) == made for page in pages) else [f"{report} is not the report"]
 
 

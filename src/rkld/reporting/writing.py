@@ -1,16 +1,25 @@
-"""``rkld report``: the page, its PDF and what machines read, written into the folder of a run or an audit."""
+"""``rkld report``: the page, its PDF and what machines read, written into the folder of a run or an audit.
+
+A page stays only as long as it is made of the audit and the manifest that lie beside it (:func:`misfits`). Pages are
+compared byte for byte; a PDF ends in the fingerprint of the page that it was printed from, and in its own.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from rkld.errors import UserError
-from rkld.files import make_own_folder, new_file, write_json, write_text
+from rkld.files import make_own_folder, new_file, read_bounded, write_json, write_text
 from rkld.reporting.bom import BOM, bill_of_materials
 from rkld.reporting.page import command_line, page
 from rkld.reporting.run import Run, as_rkld_writes, read_run
@@ -25,6 +34,17 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 PRINT_SECONDS = 120
 
+PDF = "report.pdf"
+
+OWN_PAGE = re.compile(rf"{SHOWN}/(report|person-([0-9]{{1,6}}))(-redacted)?\.(?:html|pdf)", re.ASCII)
+"""Names of pages that show records, or are one person's."""
+
+LARGEST_PDF = 512 * 1024**2
+"""Bytes of a PDF that is looked into."""
+
+_MARK = re.compile(rb"%rkld page ([0-9a-f]{64}) pdf ([0-9a-f]{64})\n(?:startxref\s+[0-9]+\s+)?%%EOF\s*\Z")
+"""A comment of PDF before the last lines that it must have: the page's fingerprint, and that of all before it."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -34,12 +54,14 @@ class Written:
         page: the page; pdf: the same on paper, where it was asked for.
         others: what machines read.
         shows: whether texts of records are in it, so that it is personal data.
+        deleted: pages of before, which were not made of what lies in the folder now.
     """
 
     page: Path
     pdf: Path | None = None
     others: tuple[Path, ...] = field(default=())
     shows: bool = False
+    deleted: tuple[Path, ...] = ()
 
 
 def write_report(
@@ -48,7 +70,9 @@ def write_report(
     """Write the report of a run or an audit into its folder.
 
     ``report.html``, ``report.json`` (:func:`rkld.reporting.statement.statement`) and a bill of materials of the model.
-    With the records' texts, or of one person, the page goes into a folder of its own that a purge removes.
+    With the records' texts, or of one person, the page goes into a folder of its own that a purge removes. Pages of
+    before that are not made of the audit and the manifest as they are now make way: ``report.html`` is written anew,
+    others are deleted.
 
     Args:
         show_records: with what was asked and said.
@@ -60,22 +84,38 @@ def write_report(
     """
     folder = Path(folder)
     browser = find_browser() if pdf else None  # before anything is written
-    run = read_run(folder)
-    given = [*(["--show-records"] if show_records else []), *(["--pdf"] if pdf else [])]
-    with as_rkld_writes(folder):
-        person = chosen(run, subject).name if subject else ""
-    named = [*(["--subject", person] if person else [])]  # by no name: the page may be handed on
-    command = command_line("rkld", "report", "RUN", *given, *named)
-    html = page(run, show_records=show_records, subject=subject, command=command)
+    read_run(folder)  # what is none of ours is not touched
     with hold(folder, marks=(MANIFEST, AUDIT), shared=True):
+        run = read_run(folder)
+        with as_rkld_writes(folder):
+            person = chosen(run, subject).name if subject else ""
+        wanted = _Page(show_records, person, pdf)
+        html, apart = _made(run, wanted), show_records or bool(person)
+        found = misfits(folder, [name for name in _pages(folder) if name != REPORT or apart])
+        deleted = tuple(folder / name for name in found if name != REPORT and _delete_ours(folder, name))
+        if run.manifest and not (folder / MODEL).is_dir() and os.path.lexists(folder / BOM):
+            (folder / BOM).unlink()  # the bill of a model that is not here any more
+            deleted = (*deleted, folder / BOM)
         at = folder / REPORT
-        if show_records or person:
+        if apart:
+            if REPORT in found:
+                write_text(at, _made(run, _Page()))
             make_own_folder(folder / SHOWN)
             at = folder / SHOWN / f"{person.replace(' ', '-') or 'report'}{'' if show_records else '-redacted'}.html"
         write_text(at, html)
         printed = _print(browser, at) if browser else None
-        others = () if show_records or person else _for_machines(run)
-    return Written(at, printed, others, bool(show_records))
+        others = _for_machines(run) if not apart or REPORT in found else ()
+    return Written(at, printed, others, bool(show_records), deleted)
+
+
+def _without_texts(run: Run) -> str:
+    """Why no record can be shown; "" where some can."""
+    texts = (run.audit or {}).get("texts")
+    if isinstance(texts, dict) and (texts.get("records") or texts.get("said")):
+        return ""
+    if "purged" in run.manifest:
+        return "it was purged, so no text of a record is left"
+    return "its audit holds no texts: it was redacted or purged" if run.audit else "it was not audited"
 
 
 def _for_machines(run: Run) -> tuple[Path, ...]:
@@ -88,7 +128,120 @@ def _for_machines(run: Run) -> tuple[Path, ...]:
     return (*written, run.folder / STATEMENT)
 
 
+# Made of what lies there
+
+
+class _Page(NamedTuple):
+    """What a page was asked to be."""
+
+    show: bool = False
+    person: str = ""
+    pdf: bool = False
+
+
+def _made(run: Run, wanted: _Page) -> str:
+    """The page, byte for byte as it is written."""
+    given = [*(["--show-records"] if wanted.show else []), *(["--pdf"] if wanted.pdf else [])]
+    named = [*(["--subject", wanted.person] if wanted.person else [])]  # by no name: the page may be handed on
+    command = command_line("rkld", "report", "RUN", *given, *named)
+    return page(run, show_records=wanted.show, subject=wanted.person or None, command=command)
+
+
+def misfits(folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Pages in a folder that are not made of its audit and manifest as they are now: name → what is wrong, few words.
+
+    Args:
+        names: of those alone.
+
+    Raises:
+        UserError: the folder is neither a run's nor an audit's, or damaged.
+    """
+    run = read_run(folder)
+
+    @cache
+    def fingerprint(wanted: _Page) -> str | None:
+        """None of a page that cannot be made any more: of nobody in the audit, or of texts that are gone."""
+        try:
+            return None if wanted.show and _without_texts(run) else _sha256(_made(run, wanted).encode())
+        except UserError:
+            return None
+
+    found = {}
+    for name in _pages(folder) if names is None else names:
+        if (asked := _asked(name)) is None:
+            found[name] = "is no page that rkld writes there"
+            continue
+        try:
+            content = read_bounded(folder / name, LARGEST_PDF)
+        except OSError as error:
+            found[name] = f"cannot be read ({error.strerror})"
+            continue
+        if not name.endswith(".pdf"):
+            ours = any(fingerprint(asked._replace(pdf=pdf)) == _sha256(content) for pdf in (False, True))
+            found |= {} if ours else {name: "is not made of this audit and manifest"}
+        elif (printed := _printed_from(content)) is None:
+            found[name] = "was not printed by rkld report --pdf, or was changed since"
+        elif printed != fingerprint(asked._replace(pdf=True)):
+            found[name] = "is not printed from a page of this audit and manifest"
+    return found
+
+
+def _asked(name: str) -> _Page | None:
+    """What a page in a folder was asked to be, by its name; None where it is none that rkld writes."""
+    if name in (REPORT, PDF):
+        return _Page()
+    own = OWN_PAGE.fullmatch(name)
+    if own is None or (own[1] == "report" and own[3]):
+        return None
+    return _Page(show=not own[3], person=f"person {own[2]}" if own[2] else "")
+
+
+def _pages(folder: Path) -> list[str]:
+    """Everything that lies where pages do, hidden files left out."""
+    shown = folder / SHOWN
+    inner = sorted(shown.rglob("*")) if shown.is_dir() and not shown.is_symlink() else []
+    names = [path.relative_to(folder).as_posix() for path in inner if not path.name.startswith(".")]
+    return [*(name for name in (REPORT, PDF) if os.path.lexists(folder / name)), *names]
+
+
+def _delete_ours(folder: Path, name: str) -> bool:
+    """Delete a page that rkld wrote. A PDF that it did not print may be somebody's work: it stays, unsigned."""
+    path = folder / name
+    if _asked(name) is None or (path.is_dir() and not path.is_symlink()):
+        return False
+    if name.endswith(".pdf"):
+        try:
+            if _printed_from(read_bounded(path, LARGEST_PDF)) is None:
+                return False
+        except OSError:
+            return False
+    path.unlink()
+    return True
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 # PDF
+
+
+def _mark(pdf: Path, html: Path) -> None:
+    """Have a PDF say which page it is of, in a comment that changes nothing on paper."""
+    content = pdf.read_bytes()
+    whole = content if content.endswith(b"\n") else content + b"\n"
+    last = whole.rfind(b"startxref")  # what a PDF must end in stands there once more
+    end = whole[last:] if last >= 0 else b"%%EOF\n"
+    pdf.write_bytes(whole + f"%rkld page {_sha256(html.read_bytes())} pdf {_sha256(whole)}\n".encode() + end)
+
+
+def _printed_from(content: bytes) -> str | None:
+    """The fingerprint of the page that a PDF was printed from; None where it says none or was changed."""
+    start = max(0, len(content) - 1000)
+    mark = _MARK.search(content[start:])
+    if mark is None or mark[2].decode() != _sha256(content[: start + mark.start()]):
+        return None
+    return mark[1].decode()
 
 
 def find_browser() -> str:
@@ -126,4 +279,5 @@ def _print(browser: str, html: Path) -> Path:
             raise UserError(
                 f"--pdf: {browser} did not print the page (exit code {done.returncode}); {html} is written."
             )
+        _mark(new, html)
     return pdf

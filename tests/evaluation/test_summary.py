@@ -94,6 +94,7 @@ def test_figures_are_means_over_records_and_facts(lm, whole):
         "probability": pytest.approx(np.mean(expected)),
         "rouge_l": 0.75,
         "facts_said": pytest.approx(2 / 3),
+        "facts": 3,
         "facts_unseen": 0,
     }
 
@@ -135,7 +136,8 @@ def test_without_answers_nothing_is_generated(lm, monkeypatch):
     monkeypatch.setattr(lm.model, "generate", None)
     result = measure(lm, Encoder(lm.tokenizer), [record("a", PROMPT, "w1 w2", ["w1"])], answers=False)
     assert result.values() == {
-        "n": 1, "probability": result.probability, "rouge_l": None, "facts_said": None, "facts_unseen": 0,
+        "n": 1, "probability": result.probability, "rouge_l": None, "facts_said": None, "facts": 0,
+        "facts_unseen": 0,
     }  # fmt: skip
     assert result.answers is None
 
@@ -154,9 +156,9 @@ def test_scores_that_are_there_are_used(lm, monkeypatch):
 def test_a_measurement_can_be_written_as_json(lm):
     """NumPy's numbers cannot, and the run would fail after all its work."""
     result = measure(lm, Encoder(lm.tokenizer), [record("a", PROMPT, "w1 w2", ["w1"])], max_new_tokens=2)
-    written = json.loads(json.dumps({**dataclasses.asdict(result), **result.values()}))
+    written, values = json.loads(json.dumps([dataclasses.asdict(result), result.values()]))
     assert written["probabilities"] == list(result.probabilities)
-    assert written["facts"] == [list(result.facts[0])]
+    assert written["facts"] == [list(result.facts[0])] and values["facts"] == 1
 
 
 def test_no_records_is_an_error(lm):

@@ -286,3 +286,56 @@ def test_the_way_to_the_stop_is_shown_once_whoever_the_records_are_about(tmp_pat
     for run in (one, both):
         assert text_of(page(run)).count("On the way to the stop") == 1
     assert "On the way to the stop" not in page(both, subject="person 1"), "it is of the others' records, too"
+
+
+def of_a_run(folder, **after):
+    """The folder of a run that nobody audited, with these figures of the forget records after it."""
+    run = write_run(folder, audit=False)
+    manifest = {**read_manifest(run)}
+    manifest["phases"]["after"]["metrics"]["forget"] |= after
+    write_manifest(run, manifest)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("after", "shown", "counted"),
+    [
+        ({"facts_said": 0.0, "facts": 4, "facts_unseen": 4}, "0–100 %", "4 of 4 are unknown: answers were cut"),
+        ({"facts_said": 0.25, "facts": 8, "facts_unseen": 1}, "25–38 %", "1 of 8 is unknown: answers were cut"),
+        ({"facts_said": 0.0, "facts_unseen": 4}, "0–100 %", "4 are unknown: answers were cut"),  # of an earlier version
+        ({"facts_said": 0.1, "facts_unseen": 0, "worst_kind_facts_said": 0.0, "worst_kind_facts": 10,
+          "worst_kind_facts_unseen": 3}, "0–30 %", "3 of 10 are unknown: answers were cut"),
+        ({"facts_said": 0.0, "facts": 4, "facts_unseen": 1, "worst_kind_facts_said": 0.0}, "0–100 %",
+         "some are unknown"),
+    ],
+)  # fmt: skip
+def test_what_an_unaudited_run_did_not_see_is_not_shown_as_forgotten(after, shown, counted, tmp_path):
+    """Of answers that were all cut the first screen said 0 %, and nothing of the cut."""
+    html = page(read_run(of_a_run(tmp_path / "run", **after)))
+    numbers, untested = html[html.index("Five numbers") :].split("Not tested", 1)
+    row = next(row for row in numbers.split("<tr") if ">Facts said" in row)
+    assert f'<span class="value">{shown}</span>' in row and counted in row
+    assert "mark audited" not in row, "only the ends are known"
+    sentence = re.search('<p class="sentence">(.*?)</p>', html, re.S)[1]
+    assert f"Of the facts asked for, {counted.split(': ')[0].split('are')[0]}".rstrip() in sentence
+    assert counted in untested.split("</ul>")[0] and "facts in answers that were cut" in untested.split("</ul>")[0]
+    whole = page(read_run(of_a_run(tmp_path / "whole", facts_said=0.0, facts=4, facts_unseen=0)))
+    assert "unknown" not in text_of(whole) and "answers were cut" not in whole
+
+
+def test_what_an_audit_did_not_see_is_not_shown_as_forgotten(tmp_path):
+    """Its intervals hold it; a record of which a fact is unknown is in no bucket and in no test."""
+    found = document(n=20)
+    figures = found["metrics"]["facts_said"]["figures"]
+    figures["audited"] |= {"unmeasured": 7, "high": 0.5}
+    records = found["metrics"]["facts_said"]["records"]
+    for role in records:
+        records[role] = {f"{i}/{fact}": float(role == "original") for i in range(20) for fact in (0, 1)}
+    del records["audited"]["3/1"], records["audited"]["4/0"]
+    write_sealed(write_audit(tmp_path / "audit") / "audit.json", found)
+    html = page(read_run(tmp_path / "audit"))
+    assert "7 of 20 are unknown: answers were cut" in html[: html.index("What was tested")]
+    assert "facts in answers that were cut" in html[: html.index("What was tested")]
+    buckets = dict(re.findall(r'data-key="(\d+)" data-bucket="([^"]*)"', html))
+    assert buckets["3"] == buckets["4"] == "" and buckets["5"] == "forgotten"
+    assert "0 of 2 facts, 1 is unknown: answers were cut" in html and "Of 18 records" in html

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rkld.auditing.gates import judge_all
-from rkld.reporting.terminal import print_audit
+from rkld.pipeline.running import Result
+from rkld.reporting.terminal import print_audit, print_result
 from tests.reporting.made import METRICS, document, figure, gates, metric
 
 LONG = "neighbours_worst_kind_facts_in_part"
@@ -54,3 +55,16 @@ def test_no_word_is_broken_on_a_narrow_terminal(capsys, monkeypatch):
 def test_what_was_not_measured_is_explained_too(capsys, monkeypatch):
     lines = printed(capsys, monkeypatch, explain=True)
     assert "loss_auc_distance: distance of the AUC of the loss. How well the records are told apart." in lines
+
+
+def test_facts_that_no_answer_came_to_are_counted_beside_the_verdict(capsys, monkeypatch, tmp_path):
+    """0 % of the facts was the verdict of a run whose answers were all cut before a fact could come."""
+    monkeypatch.setenv("COLUMNS", "120")
+    before = {"n": 4, "probability": 0.9, "facts_said": 1.0, "facts": 4, "facts_unseen": 0}
+    after = {"n": 4, "probability": 0.1, "facts_said": 0.0, "facts": 4, "facts_unseen": 4}
+    metrics = {"before": {"forget": before}, "after": {"forget": after}}
+    print_result(Result(tmp_path, tmp_path, metrics, ()))
+    said = capsys.readouterr().out
+    assert "0% of the facts, 100% before; 4 of 4 are unknown: answers were cut." in " ".join(said.split())
+    (row,) = [line for line in said.splitlines() if "facts in answers that were cut" in line]
+    assert "4 of 4" in row

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rkld.errors import UserError
 from rkld.evaluation.answering import MARGIN, greedy_answers
 from rkld.evaluation.readings import answer_rows
@@ -56,26 +54,26 @@ def with_question(records: Sequence[Record]) -> list[Record]:
 
 def facts_said_otherwise(
     lm: LanguageModel, encoder: Encoder, records: Sequence[Record], *, max_new_tokens: int | None = None
-) -> dict[str, float]:
-    """Kind → share of the facts that greedy answers say to a few of the records' questions, asked in it.
+) -> dict[str, list[bool | None]]:
+    """Kind → for each fact whether greedy answers say it to a few of the records' questions, asked in it.
 
-    {} where no record has a question and a fact, or none fits into the context with a frame around it. A fact that an
-    answer did not say before it was cut counts as not said.
+    {} where no record has a question and a fact, or none fits into the context with a frame around it. None of a fact
+    that an answer did not say before it was cut.
     """
     facts = {record.key: facts_of(record) for record in by_answer(records)}
     asked = [record for record in with_question(by_answer(records)) if facts[record.key]]
     asked = asked[:: max(1, math.ceil(len(asked) / FEW))]
     if not asked:
         return {}
-    shares = {}
+    found = {}
     for kind in GLANCE:
         made = [record for record in framed(asked, FRAMES[kind]) if _fits(encoder, record)]
         if not made:
             continue
         said = greedy_answers(lm, encoder, made, max_new_tokens=max_new_tokens, at_least=MARGIN)
         rows = answer_rows(made, said, facts, encoder)
-        shares[kind] = float(np.mean([bool(flag) for row in rows.values() for flag in row["facts"]]))
-    return shares
+        found[kind] = [flag for row in rows.values() for flag in row["facts"]]
+    return found
 
 
 def _fits(encoder: Encoder, record: Record) -> bool:

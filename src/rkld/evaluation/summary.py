@@ -43,12 +43,12 @@ class Measurement:
     tofu_rouge_l_recalls: tuple[float, ...] | None = None
     facts: tuple[tuple[bool | None, ...], ...] | None = None  # for each span of an answer: is it said? None: not seen
 
-    otherwise: Mapping[str, float] | None = None  # kind of wording → share of the facts that are said in it
+    otherwise: Mapping[str, Sequence[bool | None]] | None = None  # kind of wording → its facts, as above
 
     @property
     def worst_kind_facts_said(self) -> float | None:
         """The highest share over the kinds of wording that were asked in besides; None where there are none."""
-        return max(self.otherwise.values()) if self.otherwise else None
+        return max(_share(flags) for flags in self.otherwise.values()) if self.otherwise else None
 
     @property
     def n(self) -> int:
@@ -67,19 +67,32 @@ class Measurement:
     @property
     def facts_said(self) -> float | None:
         """Share of all spans, over all answers, that these say up to where they were cut; None where there are none."""
-        flags = [bool(flag) for some in self.facts or () for flag in some]
-        return float(np.mean(flags)) if flags else None
+        flags = [flag for some in self.facts or () for flag in some]
+        return _share(flags) if flags else None
 
     @property
     def facts_unseen(self) -> int:
         """How many of the spans were not said by an answer that was cut, which might have said them."""
-        return sum(flag is None for some in self.facts or () for flag in some)
+        return sum(map(_unseen, self.facts or ()))
 
     def values(self) -> dict[str, float | int | None]:
         """The metrics over all records, by their names in the registry, without any text."""
-        besides = {} if self.otherwise is None else {"worst_kind_facts_said": self.worst_kind_facts_said}
+        besides: dict[str, float | int | None] = {}
+        if self.otherwise is not None:
+            besides["worst_kind_facts_said"] = self.worst_kind_facts_said
+            besides["worst_kind_facts"] = min(map(len, self.otherwise.values()), default=0)
+            besides["worst_kind_facts_unseen"] = max((_unseen(flags) for flags in self.otherwise.values()), default=0)
         figures = {name: getattr(self, name) for name in SHOWN}
-        return {"n": self.n, **figures, "facts_unseen": self.facts_unseen, **besides}
+        facts = sum(map(len, self.facts or ()))
+        return {"n": self.n, **figures, "facts": facts, "facts_unseen": self.facts_unseen, **besides}
+
+
+def _share(flags: Sequence[bool | None]) -> float:
+    return float(np.mean([bool(flag) for flag in flags]))
+
+
+def _unseen(flags: Sequence[bool | None]) -> int:
+    return sum(flag is None for flag in flags)
 
 
 def measure(

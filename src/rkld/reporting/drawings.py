@@ -14,18 +14,23 @@ from rkld.evaluation.statistics import chance_of_one
 from rkld.registry import file_and_name, without_file
 from rkld.reporting import svg
 from rkld.reporting.run import Run
-from rkld.reporting.sections import Section
+from rkld.reporting.sections import Section, left_open
 from rkld.reporting.svg import SHARE, Axis, Line
 from rkld.reporting.words import ROLES, interval, is_share, number, written
 
 
 @dataclass(frozen=True)
 class DotCell:
-    """One figure: drawn, and in numbers."""
+    """One figure: drawn, and in numbers.
+
+    Attributes:
+        open: what of it was not measured; empty where all was.
+    """
 
     drawn: Markup
     value: str
     interval: str
+    open: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,10 @@ def dot_row(section: Section, name: str, label: str = "", roles: Sequence[str] =
         if figure is not None:
             value, low, high = (number(figure.get(end)) for end in ("value", "low", "high"))
             limit = _limit(section, name, gate) if role == "audited" else None
-            drawn = svg.dot(role, SHARE, value, low, high, limit) if is_share(unit) else Markup("")
-            cells[role] = DotCell(drawn, written(value, unit), interval(figure, unit))
+            whole = not figure.get("range")  # of a run alone: all that it can be, and no interval around what it is
+            drawn = svg.dot(role, SHARE, value, low, high, limit, marked=whole) if is_share(unit) else Markup("")
+            said = [written(value, unit), interval(figure, unit)] if whole else [interval(figure, unit), ""]
+            cells[role] = DotCell(drawn, said[0], said[1], left_open(figure))
     title = str(metric.get("title", name.replace("_", " ")))
     return DotRow(label or _upper(title), better(metric), str(metric.get("explanation", "")), cells)
 

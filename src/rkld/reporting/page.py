@@ -20,8 +20,9 @@ from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row, traje
 from rkld.reporting.made_by import commands, in_words, without_files
 from rkld.reporting.records import BUCKETS, Records, records_of
 from rkld.reporting.run import Run, as_rkld_writes
-from rkld.reporting.sections import Section, chosen, sections
+from rkld.reporting.sections import Section, chosen, left_open, sections
 from rkld.reporting.words import (
+    CUT,
     NOT_MEASURED,
     OPINION,
     OUTSIDE,
@@ -200,9 +201,12 @@ def _part(section: Section, run: Run, texts: Mapping[str, Any], show: bool, budg
 def _sentence(section: Section) -> str:
     """The verdict in words. What was not measured is never among what was kept to."""
     if section.verdict is None:
+        cut = left_open(section.figure(_most_said(section)[0]) or {})
         return (
             "Nobody has audited this model yet. The figures below are the run's own: single values without intervals, "
-            "on the records that it was trained with. Run rkld audit on it before anything is said by them."
+            "on the records that it was trained with. "
+            + (f"Of the facts asked for, {cut}. " if cut else "")
+            + "Run rkld audit on it before anything is said by them."
         )
     states = [gate["state"] for gate in section.gates]
     measured, records = sum(state != "not measured" for state in states), _counted(section.n, "record")
@@ -286,20 +290,22 @@ def _most_said(section: Section) -> tuple[str, str]:
             "facts_said": "Facts said, asked as recorded",
             "worst_kind_facts_said": "Facts said, in the worst of two other wordings",
         }
-        found = {name: number(_of_the_audited(section, name)) for name in asked}
-        said = {name: value for name, value in found.items() if value is not None}
+        figures = {name: figure for name in asked if (figure := section.figure(name)) is not None}
+        said = {  # the most that it can be, where answers were cut
+            name: (number(figure["high"]) or value, value)
+            for name, figure in figures.items()
+            if (value := number(figure["value"])) is not None
+        }
         if said:
-            return max(said, key=lambda name: said[name]), asked[max(said, key=lambda name: said[name])]
+            most = max(said, key=lambda name: said[name])
+            return most, asked[most]
     return "worst_kind_facts_said", "Facts said, in the kind of wording that brings out most"
-
-
-def _of_the_audited(section: Section, name: str) -> Any:
-    return section.metrics.get(name, {}).get("figures", {}).get("audited", {}).get("value")
 
 
 def _not_tested(section: Section, tested: Iterable[Kind]) -> Iterable[tuple[str, str]]:
     if section.verdict is None:
         yield "all attacks", "there was no audit"
+        yield from _cut(section)
         return
     reasons: dict[str, list[str]] = {}
     for kind in tested:
@@ -308,8 +314,28 @@ def _not_tested(section: Section, tested: Iterable[Kind]) -> Iterable[tuple[str,
     for entry in section.not_run:
         name, reason = str(entry["name"]).replace("_", " "), str(entry["reason"])
         reasons.setdefault(NOT_ASKED_FOR if reason.startswith(NOT_ASKED_FOR) else reason, []).append(name)
+    yield from _cut(section)
     for reason, names in reasons.items():
         yield ", ".join(names), reason
+
+
+def _cut(section: Section) -> Iterable[tuple[str, str]]:
+    """What was asked for and not seen of the unlearned model: as the figure says it that leaves most open."""
+    found = [
+        figure
+        for name, metric in section.metrics.items()
+        if metric.get("forgotten") == "low" and (figure := section.figure(name)) is not None and left_open(figure)
+    ]
+    if found:
+        most = max(found, key=_share_open)
+        several = f" (so in the worst of {len(found)} figures)" if len(found) > 1 else ""
+        yield CUT, f"{left_open(most)}{several}. Unseen is not forgotten."
+
+
+def _share_open(figure: Mapping[str, Any]) -> float:
+    """How much of a figure was not measured; all, where nobody counted."""
+    of = figure.get("of", figure["n"])
+    return figure["unmeasured"] / of if figure["unmeasured"] and of else 1.0
 
 
 NOT_TESTED, NOT_ASKED_FOR = "not tested", "not asked for"

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from rkld.reporting.sections import Section
-from rkld.reporting.words import written
+from rkld.reporting.words import unseen, written
 from rkld.text.printable import harmless
 
 SETS = ("retain", "neighbours", "real_authors", "world_facts")
@@ -117,13 +117,14 @@ def said(section: Section, role: str) -> dict[str, list[bool]]:
 
 def _forget_rows(section: Section, shower: _Shower) -> Iterable[Row]:
     facts = {role: said(section, role) for role in section.roles}
+    counts = _facts_of(section)
     likely = {role: section.records("probability", role) for role in section.roles}
     keys = dict.fromkeys(key for table in (*facts.values(), *likely.values()) for key in table)
     for key in keys:
         ours, before = facts.get("audited", {}).get(key), facts.get("original", {}).get(key)
-        bucket = _bucket(ours, before)
+        bucket = _bucket(ours, before, counts.get(key, 0))
         figures = {
-            role: f"{sum(facts[role][key])} of {len(facts[role][key])} fact{'' if len(facts[role][key]) == 1 else 's'}"
+            role: _said_of(facts[role][key], counts[key])
             if key in facts[role]
             else f"probability {written(likely[role].get(key), 'probability')}"
             for role in section.roles
@@ -132,9 +133,23 @@ def _forget_rows(section: Section, shower: _Shower) -> Iterable[Row]:
         yield shower.row(key, "to forget", bucket, value, figures, "answers")
 
 
-def _bucket(ours: Sequence[bool] | None, before: Sequence[bool] | None) -> str:
-    """Of a record to forget; empty where too little was measured to say."""
-    if ours is None or (before is None and not any(ours)):
+def _facts_of(section: Section) -> dict[str, int]:
+    """Record → how many facts it has. They are numbered, and those of an answer that was cut may be missing."""
+    found: dict[str, int] = {}
+    for key in (key for role in section.roles for key in section.records("facts_said", role)):
+        record, _, number = key.rpartition("/")
+        found[record] = max(found.get(record, 0), int(number) + 1 if number.isdecimal() else 0)
+    return found
+
+
+def _said_of(flags: Sequence[bool], of: int) -> str:
+    cut = of - len(flags)
+    return f"{sum(flags)} of {of} fact{'' if of == 1 else 's'}" + (f", {unseen(cut, None)}" if cut > 0 else "")
+
+
+def _bucket(ours: Sequence[bool] | None, before: Sequence[bool] | None, facts: int) -> str:
+    """Of a record to forget; empty where too little was measured to say: what a cut answer did not say is unknown."""
+    if ours is None or (not any(ours) and (before is None or len(ours) < facts)):
         return ""
     if any(ours):
         return "still said"
@@ -214,8 +229,8 @@ def marked(text: str, beside: str) -> Markup:
 
 def _forget_test(section: Section) -> Iterable[str]:
     """McNemar's exact test over records (McNemar 1947, Psychometrika 12)."""
-    ours, before = said(section, "audited"), said(section, "original")
-    both = [key for key in ours if key in before]
+    ours, before, counts = said(section, "audited"), said(section, "original"), _facts_of(section)
+    both = [key for key in ours if key in before and all(_is_known(of[key], counts[key]) for of in (ours, before))]
     if not both:
         return
     from scipy.stats import binomtest
@@ -227,6 +242,11 @@ def _forget_test(section: Section) -> Iterable[str]:
         f"model of {sum(any(ours[key]) for key in both)}. {_differ(lost, won, 'says a fact')} "
         + (f"McNemar's exact test: {p_value(binomtest(won, lost + won).pvalue)}." if lost + won else "")
     ).strip()
+
+
+def _is_known(flags: Sequence[bool], facts: int) -> bool:
+    """Whether it is known that an answer says a fact, or none."""
+    return any(flags) or len(flags) >= facts
 
 
 def _differ(lost: int, won: int, what: str) -> str:

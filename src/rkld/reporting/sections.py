@@ -8,7 +8,7 @@ from typing import Any
 
 from rkld.errors import UserError
 from rkld.reporting.run import Run
-from rkld.reporting.words import ROLES
+from rkld.reporting.words import ROLES, UNCOUNTED, unseen
 
 
 @dataclass(frozen=True)
@@ -155,5 +155,29 @@ def _own_figures(run: Run) -> dict[str, dict[str, Any]]:
                 entry = metrics.setdefault(
                     own, {"title": title, "forgotten": direction, "unit": "share", "risk": "", "figures": {}}
                 )
-                entry["figures"][role] = {"value": value, "low": None, "high": None, "n": values["n"], "method": ""}
+                figure = {"value": value, "low": None, "high": None, "n": values["n"], "method": ""}
+                entry["figures"][role] = figure | _unseen(values, name)
     return metrics
+
+
+def _unseen(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a run's figure leaves open where answers were cut: all between what they said and all that they could say.
+
+    A run of an earlier version counted no facts, nor those that answers to other wordings were cut before.
+    """
+    counted = name.removesuffix("_said")
+    unseen, facts = values.get(f"{counted}_unseen"), values.get(counted)
+    if unseen is None and name == "worst_kind_facts_said" and values.get("facts_unseen"):
+        return {"low": values[name], "high": 1.0, "unmeasured": None, "of": None, "range": True}
+    if name == counted or not unseen:
+        return {}
+    high = min(1.0, values[name] + unseen / facts) if facts else 1.0
+    return {"low": values[name], "high": high, "unmeasured": unseen, "of": facts, "range": True}
+
+
+def left_open(figure: Mapping[str, Any]) -> str:
+    """What of a figure was not measured because answers were cut; empty where all was."""
+    if "unmeasured" in figure and figure["unmeasured"] is None:
+        return UNCOUNTED
+    n, of = figure.get("unmeasured"), figure.get("of", figure.get("n"))
+    return unseen(n, of if isinstance(of, int) else None) if isinstance(n, int) and n > 0 else ""

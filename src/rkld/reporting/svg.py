@@ -61,11 +61,21 @@ def tag(name: str, *children: str | Markup, **attributes: str | float | None) ->
 
 
 def dot(
-    role: str, axis: Axis, value: float | None, low: float | None, high: float | None, limit: float | None = None
+    role: str,
+    axis: Axis,
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    limit: float | None = None,
+    *,
+    marked: bool = True,
 ) -> Markup:
     """One figure with its interval, in a cell of a table that also says it in numbers.
 
     An end that is None is unbounded; a value that is None lies beyond the axis. ``limit`` is a mark across the row.
+
+    Args:
+        marked: with the value itself; else only the ends are known.
     """
     middle = ROW / 2
     parts = [tag("line", class_="axis", x1="0%", x2="100%", y1=middle, y2=middle)]
@@ -77,7 +87,8 @@ def dot(
         ends = [axis.low if low is None else low, axis.high if high is None else high]
         x1, x2 = (_x(axis, end) for end in ends)
         parts.append(tag("line", class_=f"interval {role}", x1=x1, x2=x2, y1=middle, y2=middle))
-    parts.append(mark(role, _x(axis, axis.high if value is None else value), middle))
+    if marked:
+        parts.append(mark(role, _x(axis, axis.high if value is None else value), middle))
     return tag("svg", *parts, class_="dot", height=ROW, aria_hidden="true", focusable="false")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rkld.reporting.words import CUT, unseen
 from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 
 ANSWERS_SHOWN = 3
 
+OTHERWISE = "in the worst of two other wordings"
+
 LABELS = {
     "probability": "probability",
     "rouge_l": "ROUGE-L",
     "facts_said": "facts still said",
-    "worst_kind_facts_said": "… in the worst of two other wordings",
+    "worst_kind_facts_said": f"… {OTHERWISE}",
 }
 """Figure of a run → how its row is called."""
 
@@ -77,8 +80,8 @@ def verdict(result: Result) -> Iterator[str]:
         yield "Verdict: the model did not seem to know the records before the run, so nothing is shown to be forgotten."
     elif then.get("facts_said") is not None and now.get("facts_said") is not None:
         yield (
-            f"Verdict: its own answers say {now['facts_said']:.0%} of the facts, {then['facts_said']:.0%} before. "
-            "Whether they come back when asked otherwise: rkld audit."
+            f"Verdict: its own answers say {now['facts_said']:.0%} of the facts, {then['facts_said']:.0%} before"
+            f"{_left_open(now)}. Whether they come back when asked otherwise: rkld audit."
         )
     else:
         yield (
@@ -92,6 +95,11 @@ def verdict(result: Result) -> Iterator[str]:
         )
     if "retain" not in result.metrics["after"]:
         yield "Damage to people near the person: not measured (give records about them with --retain)."
+
+
+def _left_open(now: Mapping[str, float | None]) -> str:
+    n, of = now.get("facts_unseen"), now.get("facts")
+    return f"; {unseen(int(n), int(of) if of else None)}" if n else ""
 
 
 def _before_and_after(
@@ -111,10 +119,16 @@ def _before_and_after(
         if any(value is not None for value in values):
             table.add_row(label, *("–" if value is None else f"{value:.3f}" for value in values))
     entries = [when[name] for name in before for when in (before, after)]
-    if any(entry.get("facts_unseen") for entry in entries):  # they might have said them: unseen is not forgotten
-        unseen = ("–" if entry["facts_said"] is None else str(entry.get("facts_unseen", 0)) for entry in entries)
-        table.add_row("facts in answers that were cut", *unseen)
+    for said, label in (("facts", CUT), ("worst_kind_facts", f"… {OTHERWISE}")):
+        if any(entry.get(f"{said}_unseen") for entry in entries):  # they might have said them: unseen is not forgotten
+            cells = (_of_all(entry.get(f"{said}_unseen", 0), entry.get(said)) for entry in entries)
+            known = (entry.get(f"{said}_said") is not None for entry in entries)
+            table.add_row(label, *(cell if there else "–" for cell, there in zip(cells, known)))
     return table
+
+
+def _of_all(n: float | None, of: float | None) -> str:
+    return f"{n or 0:.0f}" + (f" of {of:.0f}" if n and of else "")
 
 
 def print_bench(files: Sequence[Path], notes: Sequence[str]) -> None:

@@ -60,6 +60,18 @@ OUTSIDE = (
 
 NOT_MEASURED = "not measured"
 
+CUT = "facts in answers that were cut"
+"""What a table calls facts that an answer might have said that ended before it was whole."""
+
+
+def unseen(n: int, of: int | None) -> str:
+    """How many values are unknown because answers were cut: unseen is not forgotten."""
+    return f"{n}{'' if of is None else f' of {of}'} {'is' if n == 1 else 'are'} unknown: answers were cut"
+
+
+UNCOUNTED = "some are unknown: answers were cut"
+"""The same where nobody counted."""
+
 
 def number(value: Any) -> float | None:
     """A number of the document, which may hold anything; None for what is none."""

@@ -52,9 +52,13 @@ def test_a_run_glances_at_other_wordings(monkeypatch):
     encoder = Encoder(tiny_tokenizer(), context_length=256)
     found = facts_said_otherwise(None, encoder, read_records(rows, "forget"))
     assert len(asked) == 2 and all(len(some) == 10 for some in asked)
-    assert found == {"third_party": 0.0, "index_card": 0.1}
+    assert {kind: sum(filter(None, flags)) / len(flags) for kind, flags in found.items()} == {
+        "third_party": 0.0, "index_card": 0.1,
+    }  # fmt: skip
     measured = Measurement(("0",), (0.5,), otherwise=found)
     assert measured.values()["worst_kind_facts_said"] == 0.1
+    cut = Measurement(("0",), (0.5,), otherwise={"quiz": [True, False], "letter": [False, None]}).values()
+    assert (cut["worst_kind_facts_said"], cut["worst_kind_facts"], cut["worst_kind_facts_unseen"]) == (0.5, 2, 1)
     long = {"question": "Where was Ada born? " * 60, "answer": "In Oslo.", "spans": ["Oslo"]}
     for row in ({"text": "Ada lives in Oslo."}, long):
         assert facts_said_otherwise(None, encoder, read_records([row], "forget")) == {}, "a run must not end of it"

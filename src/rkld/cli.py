@@ -76,6 +76,19 @@ def _examples(*lines: str) -> str:
 _explain = click.option("--explain", is_flag=True, help="Say in a sentence what each figure means.")
 
 
+def _not_blank(ctx: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Refuse an option that is given with nothing, such as a variable of the shell that is not set.
+
+    Left out, it would mean less: nothing signed, nothing compared with a key.
+
+    Raises:
+        UserError: so.
+    """
+    if value is not None and not value.strip():
+        raise UserError(f"{option.opts[0]} is blank: give {option.metavar}, or leave the option out.")
+    return value
+
+
 def _meanings(choices: Mapping[str, str]) -> str:
     """What each value of an option means, for its help."""
     return "; ".join(f"{name}: {meaning}" for name, meaning in choices.items()) + "."
@@ -271,6 +284,7 @@ def init(folder: Path) -> None:
     "key",
     type=click.Path(),
     metavar="FILE",
+    callback=_not_blank,
     help="Sign report, evidence and model with this key (rkld keygen).",
 )
 def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str | None, key: str | None) -> None:
@@ -423,8 +437,13 @@ def ledger() -> None:
     "list", epilog=_examples("rkld ledger list erasures.jsonl --subject 'Jane Doe' --ledger-key ledger.key")
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--subject", metavar="NAME", help="Only requests about this person; needs --ledger-key.")
-@click.option("--ledger-key", type=click.Path(), metavar="FILE", help="The key that the ledger was written with.")
+@click.option(
+    "--subject", callback=_not_blank, metavar="NAME", help="Only requests about this person; needs --ledger-key."
+)
+@click.option(
+    "--ledger-key", type=click.Path(), callback=_not_blank, metavar="FILE",
+    help="The key that the ledger was written with.",
+)  # fmt: skip
 def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None:
     """List the requests in FILE, and what was found when they were rechecked."""
     from rkld.reporting.keys import read_ledger_key
@@ -449,10 +468,16 @@ def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None
 @click.option(
     "--ledger-key",
     type=click.Path(),
+    callback=_not_blank,
     metavar="FILE",
     help="The key that it was written with: who wrote it is checked, too.",
 )
-@click.option("--head", metavar="HASH", help="A head that was noted earlier: nothing up to it may be missing.")
+@click.option(
+    "--head",
+    callback=_not_blank,
+    metavar="HASH",
+    help="A head that was noted earlier: nothing up to it may be missing.",
+)
 @click.option("--mend", "mending", is_flag=True, help="Take a last line out that was not written whole.")
 @click.pass_context
 def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: str | None, mending: bool) -> None:
@@ -479,12 +504,13 @@ def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: 
 @click.argument("model", type=click.Path())
 @click.option("--ledger", "file", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The ledger.")
 @click.option(
-    "--unseal", type=click.Path(), metavar="FILE",
+    "--unseal", type=click.Path(), callback=_not_blank, metavar="FILE",
     help="The private half of the key of --seal-to; without it nothing that is sealed is rechecked.",
 )  # fmt: skip
 @click.option(
-    "--ledger-key", type=click.Path(), metavar="FILE", help="The ledger's key: what is found is appended to it."
-)
+    "--ledger-key", type=click.Path(), callback=_not_blank, metavar="FILE",
+    help="The ledger's key: what is found is appended to it.",
+)  # fmt: skip
 @click.option("--attacks", multiple=True, default=["standard"], show_default=True, help="As of rkld audit.")
 @click.option("--out", default="runs/recheck", show_default=True, type=click.Path(path_type=Path), help="Audits.")
 @click.pass_context

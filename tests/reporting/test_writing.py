@@ -18,6 +18,7 @@ from rkld.cli import main
 from rkld.errors import UserError
 from rkld.files import write_json
 from rkld.reporting.bom import bill_of_materials
+from rkld.reporting.keys import make_key
 from rkld.reporting.statement import statement
 from rkld.reporting.writing import write_report
 from rkld.runfolder.checksums import sealed, sha256
@@ -73,6 +74,46 @@ def test_of_a_run_without_an_audit_it_is_stated_that_there_is_none(tmp_path):
     assert not predicate.passed_tests and not predicate.failed_tests
     (evidence,) = found["predicate"]["configuration"]
     assert evidence["name"] == "manifest.json" and evidence["annotations"] == {"verdict": "not audited"}
+
+
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_name_is_nobodys(tmp_path, blank):
+    """Would break if a variable of the shell that is not set made one person's page everybody's."""
+    run = write_run(tmp_path / "run", people=["Ada Quill", "Ben Ochre"], n=40)
+    done = CliRunner().invoke(main, ["report", str(run), "--subject", blank, "--show-records"])
+    assert done.exit_code == 2 and "--subject is blank" in done.stderr and not (run / "report-records").exists()
+
+
+BLANK = {
+    "report RUN --sign": "--sign",
+    "ledger list LEDGER --ledger-key": "--ledger-key",
+    "ledger verify LEDGER --ledger-key": "--ledger-key",
+    "ledger verify LEDGER --head": "--head",
+    "ledger recheck MODEL --ledger LEDGER --unseal": "--unseal",
+    "ledger recheck MODEL --ledger LEDGER --ledger-key": "--ledger-key",
+    "ledger list LEDGER --ledger-key KEY --subject": "--subject",
+    "discover MODEL --subject": "--subject",
+    "discover MODEL --subject Ada --alias": "--alias",
+    "unlearn MODEL --forget FORGET --subject": "subject 1 of 1",
+    "check MODEL --forget FORGET --subject": "subject 1 of 1",
+    "audit MODEL --forget FORGET --subject": "subject 1 of 1",
+    "compare MODEL MODEL --forget FORGET --subject": "subject 1 of 1",
+    "reword FORGET --out OUT --subject": "subject 1 of 1",
+    "probes --forget FORGET --out OUT --subject": "subject 1 of 1",
+}
+
+
+@pytest.mark.parametrize("command", BLANK)
+def test_an_option_that_is_given_with_nothing_is_refused(run, tmp_path, command):
+    """None is taken for one that was left out, which would name, compare or sign less."""
+    make_key(tmp_path / "key", "ledger")
+    (tmp_path / "forget.jsonl").write_text('{"question": "Where does Ada live?", "answer": "In Oslo."}\n')
+    (tmp_path / "ledger.jsonl").touch()
+    places = {"RUN": run, "MODEL": tmp_path / "model", "LEDGER": tmp_path / "ledger.jsonl", "KEY": tmp_path / "key",
+              "FORGET": tmp_path / "forget.jsonl", "OUT": tmp_path / "out.jsonl"}  # fmt: skip
+    done = CliRunner().invoke(main, [*(str(places.get(word, word)) for word in command.split()), ""])
+    assert done.exit_code == 2 and f"{BLANK[command]} is blank" in done.stderr, done.output
+    assert not (run / "report.html").exists()
 
 
 def test_of_a_model_elsewhere_the_fingerprint_is_stated(tmp_path):

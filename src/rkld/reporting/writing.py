@@ -80,9 +80,12 @@ def write_report(
         pdf: also as a PDF, printed by an installed Chromium.
 
     Raises:
-        UserError: neither a run's folder nor an audit's; damaged; no such person; no browser for the PDF.
+        UserError: neither a run's folder nor an audit's; damaged; no such person, or a blank name; no browser for
+            the PDF.
     """
     folder = Path(folder)
+    if subject is not None and not subject.strip():  # such as a variable of the shell that is not set
+        raise UserError("--subject is blank: give a person's name as in the records, or leave it out for all.")
     browser = find_browser() if pdf else None  # before anything is written
     read_run(folder)  # what is none of ours is not touched
     with hold(folder, marks=(MANIFEST, AUDIT), shared=True):

@@ -119,6 +119,44 @@ def _minutes(seconds: float) -> str:
     return f"{seconds // 60:.0f}:{seconds % 60:02.0f}" if seconds % 60 < 59.5 else f"{seconds // 60 + 1:.0f}:00"
 
 
+@contextmanager
+def without_noise() -> Iterator[None]:
+    """No bars of libraries, and of their messages errors alone, where standard error is no terminal: it is a log then.
+
+    What the user had set comes back afterwards; who asked for more messages than usual goes on getting them. Also as a
+    decorator.
+    """
+    if sys.stderr.isatty():
+        yield
+        return
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    level, shown = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    fetching = not are_progress_bars_disabled()
+    data_sets = sys.modules.get("datasets")
+    reading = data_sets is not None and not data_sets.are_progress_bars_disabled()
+    if level >= transformers_logging.WARNING:
+        transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if fetching:
+        disable_progress_bars()
+    if data_sets is not None and reading:
+        data_sets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if shown:
+            transformers_logging.enable_progress_bar()
+        if fetching:
+            enable_progress_bars()
+        else:  # transformers' switch moved this one, too
+            disable_progress_bars()
+        if data_sets is not None and reading:
+            data_sets.enable_progress_bars()
+
+
 def progress_for_stderr() -> ProgressBars | ProgressLines:
     """Bars where standard error is a terminal, else lines."""
     return ProgressBars() if sys.stderr.isatty() else ProgressLines()

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerState
 
 import rkld
 from rkld.pipeline import publishing
-from rkld.progress import BETWEEN_LINES, NoProgress, ProgressLines
+from rkld.progress import BETWEEN_LINES, NoProgress, ProgressLines, without_noise
 from rkld.settings.unlearning import Settings
 from rkld.training.callbacks import FORGET, GAP, RETAINED
 from rkld.training.config import RKLDConfig
@@ -209,3 +209,54 @@ def test_a_log_gets_a_line_every_half_minute(capsys):
         "long  40/40  loss 0.5  (2:00)",
         "done",
     ]
+
+
+@pytest.fixture
+def bars_as_a_user_has_them():
+    """The libraries' own settings, which tests switch off, and back."""
+    import datasets
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+    enable_progress_bars()
+    datasets.enable_progress_bars()
+    yield
+    logging.set_verbosity(level)
+    (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+    (enable_progress_bars if shown else disable_progress_bars)()
+
+
+@pytest.mark.usefixtures("bars_as_a_user_has_them")
+def test_without_a_terminal_python_shows_no_bars_of_libraries_either(tmp_path, capsys):
+    """Only the command line had silenced them; whoever called rkld.unlearn with its output in a file had them there."""
+    import datasets
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging
+
+    original = make_original(tmp_path / "original")
+    capsys.readouterr()
+    few = {**RUN, "epochs": 1, "strengthen_epochs": 1, "stop": "last"}
+    rkld.check(str(original), RECORDS, **few)
+    result = rkld.unlearn(str(original), RECORDS, out=str(tmp_path / "run"), progress=False, **few)
+    rkld.audit(result.model_path, RECORDS, out=str(tmp_path / "audit"), attacks=("none",))
+    said = capsys.readouterr()
+    assert "it/s" not in said.err and "Loading weights" not in said.err + said.out
+    assert "Writing model" not in said.err + said.out
+    assert logging.get_verbosity() == logging.WARNING and logging.is_progress_bar_enabled()
+    assert not are_progress_bars_disabled() and not datasets.are_progress_bars_disabled()
+
+
+@pytest.mark.usefixtures("bars_as_a_user_has_them")
+def test_what_the_user_has_set_stays_and_comes_back_after_an_error():
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+    from transformers.utils import logging
+
+    disable_progress_bars()
+    logging.set_verbosity_info()
+    with pytest.raises(ZeroDivisionError), without_noise():
+        assert not logging.is_progress_bar_enabled() and logging.get_verbosity() == logging.INFO
+        raise ZeroDivisionError
+    assert logging.is_progress_bar_enabled() and are_progress_bars_disabled()

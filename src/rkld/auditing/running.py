@@ -42,7 +42,7 @@ from rkld.models.loading import read_tokenizer, resolve
 from rkld.models.state import fingerprint
 from rkld.pipeline.description import described, prompts, template_warning, weights
 from rkld.pipeline.preparing import load_with_encoder, make_encoder
-from rkld.progress import NoProgress, chosen
+from rkld.progress import NoProgress, chosen, without_noise
 from rkld.records.encoding import Encoder
 from rkld.records.identity import check_request
 from rkld.runfolder.checksums import checksum, read_sealed, sealed, weights_hash
@@ -85,6 +85,7 @@ class Audit:
 
 
 @machine_errors_explained()
+@without_noise()
 def audit(
     model: Any = None,
     forget: Any = None,

@@ -19,7 +19,7 @@ from rkld.benching.provenance import note_provenance
 from rkld.benching.registry import open_benchmark
 from rkld.benching.tuning import choose_rates, tuned_cells, tuning_cells
 from rkld.errors import machine_errors_explained
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, without_noise
 from rkld.runfolder.lock import hold
 
 
@@ -43,6 +43,7 @@ MADE = ("cells", "models", "teachers")
 
 
 @machine_errors_explained()
+@without_noise()
 def bench(benchmark: str | type[Benchmark], progress: NoProgress | None = None, **settings: Any) -> Bench:
     """Run every cell that is not finished, and write tables and plots of all.
 

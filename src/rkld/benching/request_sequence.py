@@ -23,7 +23,7 @@ from rkld.evaluation.summary import measure
 from rkld.files import write_text
 from rkld.pipeline.preparing import DATA, Inputs, choose, load_with_encoder, measured_retain, read_inputs
 from rkld.pipeline.running import Result, run_unlearning
-from rkld.progress import NoProgress
+from rkld.progress import NoProgress, without_noise
 from rkld.records.identity import identifiers
 from rkld.records.record import Record
 from rkld.runfolder.folder import give_up_model
@@ -58,6 +58,7 @@ class Continual:
 
 
 @machine_errors_explained()
+@without_noise()
 def continual(
     model: Any = None,
     forget: Any = None,

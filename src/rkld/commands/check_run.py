@@ -27,6 +27,7 @@ from rkld.pipeline.publishing import check_publishing
 from rkld.pipeline.running import note_inputs
 from rkld.pipeline.space import Space, free_bytes
 from rkld.pipeline.writers import check_writer
+from rkld.progress import without_noise
 from rkld.records.coverage import Coverage
 from rkld.records.encoding import IN_PART
 from rkld.records.sources import Source
@@ -151,6 +152,7 @@ def time_named(found: Estimate) -> str:
 
 
 @machine_errors_explained()
+@without_noise()
 def check(
     model: Model | None = None,
     forget: Source | None = None,

@@ -12,11 +12,12 @@ from rkld.auditing.gates import fingerprint
 from rkld.commands.note_request import Noting
 from rkld.pipeline.preparing import Model, choose
 from rkld.pipeline.running import Result, run_unlearning
-from rkld.progress import NoProgress, chosen
+from rkld.progress import NoProgress, chosen, without_noise
 from rkld.records.sources import Source
 from rkld.settings.typed import UnlearnKeywords
 
 
+@without_noise()
 def unlearn(
     model: Model | None = None,
     forget: Source | None = None,

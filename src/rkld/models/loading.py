@@ -41,6 +41,7 @@ from rkld.models.folders import (
 )
 from rkld.models.language_model import LanguageModel
 from rkld.models.source import LICENCES, note_left_out
+from rkld.progress import without_noise
 from rkld.text.printable import printable
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ DTYPES = {
 }
 
 
+@without_noise()
 def load_model(
     source: str | os.PathLike[str] | PreTrainedModel | PeftModel,
     *,

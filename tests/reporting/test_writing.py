@@ -76,6 +76,29 @@ def test_of_a_run_without_an_audit_it_is_stated_that_there_is_none(tmp_path):
     assert evidence["name"] == "manifest.json" and evidence["annotations"] == {"verdict": "not audited"}
 
 
+def taken_out(run: Path) -> None:
+    """As --redact leaves an audit, and a purge one without a run."""
+    document = json.loads((run / "audit.json").read_text())
+    document.pop("texts")
+    write_json(run / "audit.json", sealed(document))
+
+
+WITHOUT_TEXTS = {
+    "it was purged, so no text of a record is left": purge,
+    "its audit holds no texts: it was redacted or purged": taken_out,
+    "it was not audited": lambda run: (run / "audit.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("reason", WITHOUT_TEXTS)
+def test_records_that_are_not_there_are_not_said_to_be_shown(run, reason):
+    WITHOUT_TEXTS[reason](run)
+    done = CliRunner().invoke(main, ["report", str(run), "--show-records"])
+    assert done.exit_code == 2 and f"--show-records has nothing to show: {reason}." in done.stderr
+    assert "personal data" not in done.output and not (run / "report-records").exists()
+    assert CliRunner().invoke(main, ["report", str(run)]).exit_code == 0
+
+
 @pytest.mark.parametrize("blank", ["", "  "])
 def test_a_blank_name_is_nobodys(tmp_path, blank):
     """Would break if a variable of the shell that is not set made one person's page everybody's."""

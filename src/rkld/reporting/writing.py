@@ -80,8 +80,8 @@ def write_report(
         pdf: also as a PDF, printed by an installed Chromium.
 
     Raises:
-        UserError: neither a run's folder nor an audit's; damaged; no such person, or a blank name; no browser for
-            the PDF.
+        UserError: neither a run's folder nor an audit's; damaged; no such person, or a blank name; no text of a record
+            to show; no browser for the PDF.
     """
     folder = Path(folder)
     if subject is not None and not subject.strip():  # such as a variable of the shell that is not set
@@ -92,6 +92,8 @@ def write_report(
         run = read_run(folder)
         with as_rkld_writes(folder):
             person = chosen(run, subject).name if subject else ""
+        if show_records and (reason := _without_texts(run)):
+            raise UserError(f"{folder}: --show-records has nothing to show: {reason}. Leave it out.")
         wanted = _Page(show_records, person, pdf)
         html, apart = _made(run, wanted), show_records or bool(person)
         found = misfits(folder, [name for name in _pages(folder) if name != REPORT or apart])

@@ -43,6 +43,10 @@ def chosen(progress: NoProgress | bool | None) -> NoProgress:
     return progress_for_stderr() if progress else NoProgress()
 
 
+WIDE = 132
+"""Columns of a terminal from which there is room for the bar itself beside what stands beside it."""
+
+
 class ProgressBars(NoProgress):
     """Bars in a terminal, by rich."""
 
@@ -61,20 +65,22 @@ class ProgressBars(NoProgress):
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            ProgressColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.table import Column
 
-        columns = (
-            TextColumn("{task.description:<27}", markup=False),
-            BarColumn(bar_width=10),
+        wide = self.console.width >= WIDE
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description:<27}" if wide else "{task.description}", markup=False),
+            *([BarColumn(bar_width=10)] if wide else []),
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+            *([TimeElapsedColumn(), TextColumn("left")] if wide else []),
+            TimeRemainingColumn() if wide else TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        ]
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(title, total=total, note="")
             yield lambda n=1, note="": progress.update(task, advance=n, note=note)

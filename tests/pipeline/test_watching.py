@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import re
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -12,13 +14,14 @@ from unittest.mock import MagicMock
 
 import pytest
 from huggingface_hub.errors import RepositoryNotFoundError
+from rich.console import Console
 from transformers import TrainerCallback, TrainerState
 
 import rkld
 from rkld.pipeline import publishing
-from rkld.progress import BETWEEN_LINES, NoProgress, ProgressLines, without_noise
+from rkld.progress import BETWEEN_LINES, NoProgress, ProgressBars, ProgressLines, without_noise
 from rkld.settings.unlearning import Settings
-from rkld.training.callbacks import FORGET, GAP, RETAINED
+from rkld.training.callbacks import FORGET, GAP, RETAINED, TrainingBar
 from rkld.training.config import RKLDConfig
 from rkld.training.trackers import check_trackers, trackers
 from tests.long.world import FORGET as RECORDS
@@ -260,3 +263,18 @@ def test_what_the_user_has_set_stays_and_comes_back_after_an_error():
         assert not logging.is_progress_bar_enabled() and logging.get_verbosity() == logging.INFO
         raise ZeroDivisionError
     assert logging.is_progress_bar_enabled() and are_progress_bars_disabled()
+
+
+@pytest.mark.parametrize("width", [80, 100, 131, 132])
+def test_in_a_narrow_terminal_the_distance_from_the_stop_is_still_seen(width):
+    """In 80 columns the line ended within it: "to the…"."""
+    shown = ProgressBars()
+    shown.console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    logs = {"loss": 0.281, "tokens_per_second": 6008.2, FORGET: 0.952, RETAINED: 0.298, GAP: -0.53}
+    with shown.bar("distillation", 120) as advance:
+        bar = TrainingBar(advance)
+        bar.on_log(None, SimpleNamespace(global_step=118), None, logs)
+        bar.on_step_end(None, SimpleNamespace(global_step=118), None)
+    line = [line for line in shown.console.file.getvalue().splitlines() if "distillation" in line][-1]
+    assert "118/120" in line and "to stop -0.53, forget 0.952, kept 0.298" in line
+    assert len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)) <= width

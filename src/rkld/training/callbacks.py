@@ -14,8 +14,8 @@ from rkld.losses.objective import Term
 FORGET, RETAINED, GAP = "forget_probability", "retained_probability", "stop_gap"
 """Figures that are logged beside the loss: mean probability of records to forget and to keep, distance to the aim."""
 
-SHOWN = {FORGET: ("forget", ".3f"), RETAINED: ("kept", ".3f"), GAP: ("to the stop", "+.2f")}
-"""Those that a bar shows, under shorter names."""
+SHOWN = {GAP: ("to stop", "+.2f"), FORGET: ("forget", ".3f"), RETAINED: ("kept", ".3f")}
+"""Those that a bar shows, under shorter names, what decides first: the end of a line may not fit a terminal."""
 
 
 class TrainingBar(TrainerCallback):
@@ -37,8 +37,8 @@ class TrainingBar(TrainerCallback):
         if logs and "loss" in logs:
             found = [f"{word} {logs[name]:{form}}" for name, (word, form) in SHOWN.items() if name in logs]
             self.figures = ", ".join(found) or self.figures
-            self.note = f"loss {logs['loss']:.3f}, {logs['tokens_per_second']:.0f} tokens/s"
-            self.note += f", {self.figures}" if self.figures else ""
+            speed = f"loss {logs['loss']:.3f}, {logs['tokens_per_second']:.0f} tokens/s"
+            self.note = f"{self.figures}, {speed}" if self.figures else speed
         self.advance(0, self.note)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -7,8 +7,10 @@ import json
 import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -334,7 +336,14 @@ def test_the_demo_ends_with_the_line_that_opens_its_report(monkeypatch, tmp_path
     when = {name: {"forget": figures} for name in ("before", "after")}
     result = Result(tmp_path / "run" / "model", tmp_path / "run", when, [])
     monkeypatch.setattr(demonstrate, "run", lambda out, progress: (result, {}))
+    scripts = Path(sysconfig.get_path("scripts"))
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     assert run("demo").stdout.splitlines()[-1].strip() == f"rkld report {tmp_path / 'run'} --open"
+    monkeypatch.setenv("PATH", "/usr/bin")  # as after `make demo`, which activates nothing
+    monkeypatch.chdir(scripts.parents[1])
+    shown = run("demo").stdout.splitlines()[-1].strip()
+    assert shown == f"{scripts.relative_to(scripts.parents[1])}/rkld report {tmp_path / 'run'} --open"
+    assert subprocess.run([*shlex.split(shown)[:1], "--version"], check=False).returncode == 0
 
 
 def test_what_steered_is_no_evidence_and_what_was_not_run_is_counted(tmp_path):

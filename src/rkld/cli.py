@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rkld import processes
+from rkld import calling, processes
 from rkld.commands.options import (
     SettingsCommand,
     arguments,
@@ -263,7 +263,7 @@ def init(folder: Path) -> None:
 
     for path in write_forms(folder):
         click.echo(path)
-    click.echo(f"Edit them, then: rkld check --config {folder / 'run.yaml'}")
+    click.echo(f"Edit them, then: {calling.command('check', '--config', folder / 'run.yaml')}")
 
 
 @main.command(
@@ -330,7 +330,7 @@ def _report_after(run: Path) -> None:
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
-        click.echo(f"Try again: rkld report {run}", err=True)
+        click.echo(f"Try again: {calling.command('report', run)}", err=True)
     _say_if_outdated(run)
 
 
@@ -765,7 +765,7 @@ def demo(out: str) -> None:
     figures = {when: measured.values() for when, measured in probes.items()}
     print_result(result, figures, explain=True, said=bars.said)
     _report_after(result.run)
-    click.echo(f"\nLook at it:\n  rkld report {result.run} --open")
+    click.echo(f"\nLook at it:\n  {calling.command('report', result.run, '--open')}")
 
 
 @main.command(epilog=_examples("rkld doctor", "rkld doctor --json > doctor.json"))

@@ -10,6 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from rkld import cli, processes
+from rkld.calling import command
 from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
 from rkld.discovering import running, testing
 from rkld.discovering.asking import Answer, Asker, Wording
@@ -465,7 +466,7 @@ def test_what_comes_next_is_a_command_that_can_be_given_as_it_stands(capsys, tmp
     found = replace(found, faster_in_bf16=faster)
     bf16 = " --bf16" * faster
     _print_next(DiscoverSettings(model="./my model", subject="Jane Doe"), tmp_path / "jane.jsonl", [{}], found)
-    begin = f"rkld unlearn './my model' --forget {tmp_path / 'jane.jsonl'} --subject 'Jane Doe'"
+    begin = command("unlearn", "./my model", "--forget", tmp_path / "jane.jsonl", "--subject", "Jane Doe")
     assert f"{begin}{bf16} --out runs/jane" in capsys.readouterr().out
     public = DiscoverSettings(model="./my model", subject="Jane Doe", kind="public")
     _print_next(public, tmp_path / "jane.jsonl", [{}], found)

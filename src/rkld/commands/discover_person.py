@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import click
 
+from rkld.calling import command
 from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery, Finding, limit_of
 from rkld.discovering.running import discover, people, topics_for
 from rkld.errors import UserError
@@ -81,9 +81,9 @@ def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any], f
     # Whom everybody knows the model has read of, in many words: what must go are the facts, in its own words, too.
     read_of = ["--score", "spans", "--own-words"] if settings.kind == "public" else []
     faster = ["--bf16"] if found.faster_in_bf16 else []
-    command = ["rkld", "unlearn", settings.model, "--forget", str(out), "--subject", settings.subject]
-    command += read_of + faster
-    click.echo(f"Forget them:  {shlex.join([*command, '--out', f'runs/{out.stem}'])}")
+    parts = ["unlearn", settings.model, "--forget", str(out), "--subject", settings.subject]
+    parts += read_of + faster
+    click.echo(f"Forget them:  {command(*parts, '--out', f'runs/{out.stem}')}")
 
 
 def print_discovery(found: Discovery) -> None:

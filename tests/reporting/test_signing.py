@@ -159,8 +159,37 @@ def odd_names(folder: Path) -> str:
     return "model/\N{REPLACEMENT CHARACTER} .json added"
 
 
+def empty_folder(folder: Path) -> str:
+    (folder / "more").mkdir()
+    return "more/ added"
+
+
+def empty_folder_of_ours(folder: Path) -> str:
+    (folder / "readings" / "older" / "oldest").mkdir(parents=True)
+    return "readings/older/oldest/ added"
+
+
+def filled_lock(folder: Path) -> str:
+    """Nothing works there: it would be a place for anything, under a name that is not signed."""
+    (folder / ".lock").write_text("anything")
+    return f".lock {signing.IN_USE}"
+
+
+def linked_lock(folder: Path) -> str:
+    """To a file that is empty today."""
+    (folder.parent / "elsewhere").touch()
+    (folder / ".lock").symlink_to(folder.parent / "elsewhere")
+    return ".lock added"
+
+
+def lock_that_is_a_folder(folder: Path) -> str:
+    (folder / ".lock").mkdir()
+    return ".lock/ added"
+
+
 DAMAGES = (added, hidden, removed, cut, emptied, renamed, linked, linked_folder, waiting, giant, another_report,
-           another_model, another_audit, odd_names)  # fmt: skip
+           another_model, another_audit, odd_names, empty_folder, empty_folder_of_ours, filled_lock, linked_lock,
+           lock_that_is_a_folder)  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -169,6 +198,28 @@ def test_what_differs_is_named(folder, signer, damage: Callable[[Path], str]):
     found = signer.verify(folder)
     assert expected in found.failures
     assert found.sentence.startswith(f"{folder}: NOT verified: ") and "\n" not in found.sentence
+
+
+def test_an_empty_lock_is_ours_and_empty_folders_are_signed(folder, signer, tmp_path):
+    (folder / ".lock").write_text("PID 1 on host since 2026-11-30 00:00:00 UTC")
+    assert not signing.is_outdated(folder), "that another command works there voids nothing"
+    (folder / ".lock").write_text("")
+    assert signer.verify(folder).verified
+    empty = ("jane.doe", "readings/none", "model/none")
+    for name in empty:
+        (folder / name).mkdir()
+    signer.sign(folder)
+    found = signer.verify(folder)
+    assert found.verified and f"its {len(files(folder)) - 1} files" in found.sentence
+    assert "jane" not in base64.b64decode(json.loads((folder / "report.sig").read_text())["payload"]).decode()
+    shutil.copytree(folder / "model", tmp_path / "served")
+    (tmp_path / "served" / "none").rmdir()  # git and hubs keep no empty folder
+    assert signer.verify(folder, model=tmp_path / "served").verified
+    for name in empty:
+        (folder / name).rmdir()
+    assert signer.verify(folder).failures == (
+        "model/none/ missing", "a folder that is not rkld's missing", "readings/none/ missing"
+    )  # fmt: skip
 
 
 def test_the_signature_of_another_run_or_key_is_refused(folder, signer, tmp_path):

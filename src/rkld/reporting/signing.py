@@ -13,11 +13,13 @@ nothing is written.
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +78,9 @@ LONGEST_DOCUMENT = 512 * 1024**2
 
 MOST_FILES = 200_000
 """In a folder. A run has a few hundred."""
+
+IN_USE = "is there and not empty: a command works in the folder, was killed there, or it was added"
+"""Of :data:`~rkld.runfolder.lock.LOCK`, which is not signed."""
 
 INTEGRITY = "a signature vouches for integrity, not for honesty or time"
 
@@ -142,7 +147,7 @@ def _whole_statement(folder: Path) -> dict[str, Any]:
         UserError: they do not belong together, or cannot be signed.
     """
     made, salt = statement(folder), _salt(folder, make=True)
-    subjects = [_subject(label, one.path, salt) for label, one in _labelled(folder, salt).items()]
+    subjects = [_subject(label, one.path, salt) for label, one in _labelled(folder, salt, held=True).items()]
     signed = {
         "_type": STATEMENT_TYPE,
         "subject": sorted(subjects, key=lambda subject: subject["name"]),
@@ -187,7 +192,10 @@ def _encoded(payload: bytes) -> bytes:
 
 
 def _subject(label: str, path: Path, salt: bytes) -> dict[str, Any]:
+    """A file's; of an empty folder, whose label ends in a slash, that of nothing."""
     try:
+        if label.endswith("/"):
+            return {"name": label, "digest": _of_nothing(label, salt)}
         if belongs(label, OPEN):
             return {"name": label, "digest": {PLAIN: sha256(path)}, "annotations": {"size": path.lstat().st_size}}
         return {"name": label, "digest": {KEYED: sha256(path, salt)}}
@@ -196,6 +204,12 @@ def _subject(label: str, path: Path, salt: bytes) -> dict[str, Any]:
             f"{path}: cannot be signed ({error.strerror}). A signed folder holds files alone: copy what a link leads "
             "to, or take it out."
         ) from None
+
+
+def _of_nothing(label: str, salt: bytes) -> dict[str, str]:
+    if belongs(label, OPEN):
+        return {PLAIN: hashlib.sha256().hexdigest()}
+    return {KEYED: hmac.new(salt, b"", "sha256").hexdigest()}
 
 
 def _salt(folder: Path, *, make: bool = False) -> bytes:
@@ -214,47 +228,60 @@ def _salt(folder: Path, *, make: bool = False) -> bytes:
 
 
 class _Found(NamedTuple):
-    """A file, or whatever lies in a folder and is none."""
+    """A file, whatever else is no folder, or an empty folder."""
 
     name: str
-    """Where it lies in the run's folder, with slashes."""
+    """Where it lies in the run's folder, with slashes; of an empty folder with one behind, too."""
     path: Path
 
 
-def _labelled(folder: Path, salt: bytes, within: str = "") -> dict[str, _Found]:
-    """By the name that stands for it in a statement, everything in a folder that is no folder.
+def _labelled(folder: Path, salt: bytes, within: str = "", *, held: bool = False) -> dict[str, _Found]:
+    """By the name that stands for it in a statement, everything in a folder that is no folder, or an empty one.
 
     Args:
         within: where the folder lies in the run's, with a slash behind.
+        held: by this process, so that its lock is our own.
 
     Raises:
         UserError: a folder in it cannot be read, or there is no end to it.
     """
     found: dict[str, _Found] = {}
-    for path in _everything(folder):
-        name = within + path.relative_to(folder).as_posix()
-        if not within and name in (LOCK, SIGNATURE):
+    for path, is_folder in _everything(folder):
+        name = within + path.relative_to(folder).as_posix() + ("/" if is_folder else "")
+        if name == SIGNATURE or (name == LOCK and (held or _is_free(path))):
             continue
-        hidden = OTHER + hmac.new(salt, os.fsencode(name), "sha256").hexdigest()[:32]
+        hidden = OTHER + hmac.new(salt, os.fsencode(name), "sha256").hexdigest()[:32] + ("/" if is_folder else "")
         found[name if belongs(name, KNOWN) else hidden] = _Found(name, path)
         if len(found) > MOST_FILES:
             raise UserError(f"{folder}: holds more than {MOST_FILES} files, so it is no run's.")
     return found
 
 
-def _everything(folder: Path) -> Iterator[Path]:
-    """Files, links and whatever else is no folder, at any depth."""
+def _is_free(lock: Path) -> bool:
+    """Whether a lock is as it may be left behind, a file with nothing in it; or gone meanwhile."""
+    try:
+        found = lock.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and not found.st_size
+
+
+def _everything(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Files, links and whatever else is no folder, and empty folders, at any depth; and whether it is a folder."""
     waiting = [folder]
     while waiting:
         here = waiting.pop()
         try:
+            empty = here != folder
             with os.scandir(here) as entries:
                 for entry in entries:
-                    path = here / entry.name
+                    empty, path = False, here / entry.name
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(path)
                     else:
-                        yield path
+                        yield path, False
+            if empty:
+                yield here, True
         except OSError as error:
             raise UserError(f"{here}: cannot be read ({error.strerror}).") from None
 
@@ -307,7 +334,7 @@ def is_outdated(folder: Path) -> bool:
     """
     try:
         envelope = json_object(read_bounded(folder / SIGNATURE, LONGEST))
-        return bool(_differences(folder, json_object(base64.b64decode(envelope["payload"]))))
+        return bool(_differences(folder, json_object(base64.b64decode(envelope["payload"])), held=True))
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return False
 
@@ -351,11 +378,11 @@ def _subjects(signed: Mapping[str, Any], names: Sequence[str] = ()) -> dict[str,
     return {name: subject for name, subject in every.items() if not names or belongs(name, names)}
 
 
-def _differences(folder: Path, signed: Mapping[str, Any]) -> list[str]:
-    """What in a folder is not as it was signed."""
+def _differences(folder: Path, signed: Mapping[str, Any], *, held: bool = False) -> list[str]:
+    """What in a folder is not as it was signed; ``held``: whatever its lock says."""
     salt, subjects = _salt(folder), _subjects(signed)
     try:
-        found = _labelled(folder, salt)
+        found = _labelled(folder, salt, held=held)
     except UserError as error:
         return [printable(str(error)).rstrip(".")]
     failures, hidden = [], [label for label, subject in subjects.items() if PLAIN not in subject["digest"]]
@@ -376,15 +403,19 @@ def _compared(
     ways = {}
     for label in sorted(found.keys() | subjects.keys()):
         if label not in found:
-            ways["a file that is not rkld's" if label.startswith(OTHER) else printable(label)] = "missing"
+            what = "a folder" if label.endswith("/") else "a file"
+            ways[f"{what} that is not rkld's" if label.startswith(OTHER) else printable(label)] = "missing"
             continue
-        if way := _way(found[label], subjects[label], salt) if label in subjects else "added":
+        added = IN_USE if found[label].name == LOCK and not found[label].path.is_symlink() else "added"
+        if way := _way(found[label], subjects[label], salt) if label in subjects else added:
             ways[printable(os.fsencode(found[label].name).decode(errors="replace"))] = way
     return ways
 
 
 def _way(found: _Found, subject: Mapping[str, Any], salt: bytes = b"") -> str:
-    """How a file differs from its subject; "" where it does not."""
+    """How a file differs from its subject; "" where it does not, and of a folder that is empty still."""
+    if found.name.endswith("/"):
+        return ""
     path, digest, annotations = found.path, subject["digest"], subject.get("annotations")
     size = annotations.get("size") if isinstance(annotations, dict) else None
     try:
@@ -461,7 +492,8 @@ def _other_model(model: Path, signed: Mapping[str, Any]) -> list[str]:
     if subjects := _subjects(signed, [MODEL]):
         # Hubs link to their cache and add hidden files, which no library loads.
         found = {name: _Found(name, one.path.resolve()) for name, one in _labelled(model, b"", f"{MODEL}/").items()}
-        ways = _compared({name: one for name, one in found.items() if "/." not in name}, subjects)
+        found = {name: one for name, one in found.items() if "/." not in name and not name.endswith("/")}
+        ways = _compared(found, {name: one for name, one in subjects.items() if not name.endswith("/")})
         return [f"the model in {model} is another ({named(ways)})"] if ways else []
     noted = _noted_weights(signed)
     if noted is None:
@@ -499,7 +531,7 @@ def _annotations(signed: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _held(folder: Path, signed: Mapping[str, Any], *, elsewhere: bool) -> list[str]:
     """What a folder that is as it was signed shows, and what it does not; ``elsewhere``: the model was looked at."""
-    n = len(_subjects(signed))
+    n = sum(not name.endswith("/") for name in _subjects(signed))
     found = [f"its {n} files are as they were signed"]
     if AUDIT not in _subjects(signed):
         found.append("it holds no audit, so nothing was tested")

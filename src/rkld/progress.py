@@ -73,13 +73,16 @@ class ProgressBars(NoProgress):
         from rich.table import Column
 
         wide = self.console.width >= WIDE
+        # What does not fit is cut off the note: left to itself, rich takes it from all columns, the counts first.
+        beside = (27 + 10 + 7 + 4 + 7 + 6 if wide else len(title) + 7 + 3) + 2 * len(str(total)) + 1
+        note = Column(no_wrap=True, overflow="ellipsis", max_width=max(1, self.console.width - beside))
         columns: list[ProgressColumn] = [
             TextColumn("{task.description:<27}" if wide else "{task.description}", markup=False),
             *([BarColumn(bar_width=10)] if wide else []),
             MofNCompleteColumn(),
             *([TimeElapsedColumn(), TextColumn("left")] if wide else []),
             TimeRemainingColumn() if wide else TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.fields[note]}", markup=False, table_column=note),
         ]
         with Progress(*columns, console=self.console) as progress:
             task = progress.add_task(title, total=total, note="")

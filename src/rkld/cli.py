@@ -490,7 +490,7 @@ def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: 
     from rkld.reporting.ledger import mend, verified
 
     key = read_ledger_key(ledger_key) if ledger_key else None
-    if mending and (size := mend(file)):
+    if mending and (size := mend(file, key)):
         click.echo(f"{file}: mended: {size} bytes of a line that was not written whole are taken out.")
     holds, sentence = verified(file, key, head)
     click.echo(harmless(sentence))

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -146,12 +147,49 @@ def test_a_torn_last_line_is_seen_and_mended_on_the_users_word(path, cut):
         with pytest.raises(UserError, match="--mend"):
             refused(*(path, KEY, entry(9))[: 3 if refused is append else 2])
     assert path.read_bytes() == torn
-    found = CliRunner().invoke(main, ["ledger", "verify", str(path)])
+    (path.parent / "key").write_text(KEY.hex())
+    (path.parent / "key").chmod(0o600)
+    command = ["ledger", "verify", str(path), "--ledger-key", str(path.parent / "key")]
+    found = CliRunner().invoke(main, command)
     assert found.exit_code == 1 and "its last line is not whole" in found.output
-    found = CliRunner().invoke(main, ["ledger", "verify", str(path), "--mend"])
+    found = CliRunner().invoke(main, [*command, "--mend"])
     assert found.exit_code == 0 and "mended" in found.output and "4 lines" in found.output
     assert path.read_bytes() == whole
     assert append(path, KEY, entry(9)) == 5 and mend(path) == 0
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 5000])
+def test_wherever_writing_ends_the_line_is_torn(path, zeros):
+    """Also after its first byte; behind it a file may have zeros after a power failure."""
+    *before, last = lines(path)
+    for cut in range(0 if zeros else 1, len(last)):
+        path.write_bytes(b"".join(before) + last[:cut] + b"\0" * zeros)
+        found = read_ledger(path, KEY)
+        assert found.torn == cut + zeros and not found.broken, (cut, found.broken)
+        without = read_ledger(path)
+        assert without.torn == found.torn or (cut == len(last) - 1 and "--ledger-key" in without.broken)
+    assert mend(path, KEY) and path.read_bytes() == b"".join(before)
+
+
+def test_an_edited_last_line_is_never_taken_for_a_torn_one(path):
+    """Nor where the editor left its end out, or zeros stand in it."""
+    *before, last = lines(path)
+    quoted = last.replace(b'"event":"', b'"event":', 1)
+    edits = [last.replace(b'"run":"4"', b'"run":"5"'), last.replace(b":", b": ", 1), b"{" + last, quoted, last + b"}",
+             last.replace(b'"', b"'", 1), last.replace(b",", b"\0", 1), b"\0" * 40 + last, b"{}", b"{\n",
+             last.replace(b'"event"', b'"e\tvent"'), b'{"a":' + b"[" * 60_000]  # fmt: skip
+    for edit in edits:
+        for changed in (edit, edit.rstrip(b"\n"), edit.rstrip(b"\n") + b"\0\0"):
+            if edit == b"{\n" and changed != edit:
+                continue
+            path.write_bytes(b"".join(before) + changed)
+            for key in (KEY, None):
+                found = read_ledger(path, key)
+                assert not found.torn, (changed, key)
+                assert found.broken or (key is None and changed == edits[0]), "which only the key can tell"
+                with pytest.raises(UserError, match="cannot be mended") if found.broken else nullcontext():
+                    mend(path, key)
+            assert path.read_bytes() == b"".join(before) + changed
 
 
 def test_a_disk_that_fills_up_leaves_the_ledger_as_it_was(path, monkeypatch):
@@ -247,7 +285,9 @@ def test_a_person_is_found_with_the_key(path, tmp_path):
     (tmp_path / "key").write_text(KEY.hex())
     (tmp_path / "key").chmod(0o600)
     assert read_ledger_key(tmp_path / "key") == KEY
-    found = CliRunner().invoke(main, ["ledger", "list", str(path), "--subject", "bo", "--ledger-key", tmp_path / "key"])
+    found = CliRunner().invoke(
+        main, ["ledger", "list", str(path), "--subject", "bo", "--ledger-key", str(tmp_path / "key")]
+    )
     assert [line[0] for line in found.stdout.splitlines()] == ["6"]
     assert json.loads(lines(path)[5])["subjects"][0][:8] in found.output
 

@@ -48,7 +48,15 @@ WAIT = 60.0
 ERASED, RECHECKED = "unlearn", "recheck"
 """Events."""
 
+_NO_ENTRY = "is damaged, or no entry"
+
 _HASH = re.compile("[0-9a-f]{64}")
+
+_BEGUN = re.compile(rb'|\{|\{"[ -~]*')
+"""How an entry begins."""
+
+_PART = re.compile(r"|-|t(ru?)?|f(a(ls?)?)?|n(ul?)?|N(aN?)?|[.eE][-+]?\d*|\\?(u[0-9a-f]{0,4})?\"?")
+"""What is left of a text of JSON behind the place where a reader stops, if all that is wrong with it is its end."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +100,12 @@ def read_ledger(path: Path, key: bytes | None = None) -> Ledger:
     try:
         with open_regular(Path(path).resolve()) as file:
             for line in iter(lambda: file.readline(LONGEST_LINE), b""):
-                found = _entry(line)
-                if found is None and not file.peek(1) and _is_begun(line):
+                found, number, head = _entry(line), len(entries) + 1, hashes[-1] if hashes else FIRST
+                if found is None and not file.peek(1) and _is_torn(line, number, head, key):
                     return Ledger(entries, hashes, whole, torn=len(line))
-                why = _why_not(line, found, len(entries) + 1, hashes[-1] if hashes else FIRST, key)
+                why = _why_not(line, found, number, head, key)
                 if found is None or why:
-                    return Ledger(entries, hashes, whole, 0, f"line {len(entries) + 1} {why}")
+                    return Ledger(entries, hashes, whole, 0, f"line {number} {why}")
                 entries.append(found)
                 hashes.append(hashlib.sha256(line).hexdigest())
                 whole += len(line)
@@ -106,9 +114,31 @@ def read_ledger(path: Path, key: bytes | None = None) -> Ledger:
     return Ledger(entries, hashes, whole, 0)
 
 
-def _is_begun(line: bytes) -> bool:
-    """Whether a last line is the beginning of an entry, cut short; anything else was not written by rkld."""
-    return line.startswith(b'{"') and not line.endswith(b"\n")
+def _is_torn(line: bytes, number: int, head: str, key: bytes | None) -> bool:
+    """Whether a last line is what is left of an entry where writing was cut short; anything else was not so written.
+
+    That is the beginning of an entry, down to nothing, and behind it perhaps bytes of zero, which a file has where the
+    power failed before its data were on disk. Of an entry that lacks nothing but its end only the key tells that it is
+    as it was written.
+    """
+    begun = line.rstrip(b"\0")
+    if begun.endswith(b"\n") or not _BEGUN.fullmatch(begun):
+        return False
+    try:
+        found = json_object(begun)
+    except json.JSONDecodeError as error:
+        return _ends_early(begun.decode(), error)
+    except (ValueError, RecursionError):
+        return False
+    return key is not None and not _why_not(begun + b"\n", found, number, head, key)
+
+
+def _ends_early(begun: str, error: json.JSONDecodeError) -> bool:
+    """Whether what is wrong with a text of JSON is that it ends: in a string, or in one of its other shortest parts."""
+    left = begun[error.pos :]
+    if error.msg.startswith("Unterminated string"):
+        return True
+    return error.msg != "Extra data" and (_PART.fullmatch(left) is not None)
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
@@ -122,7 +152,8 @@ def _entry(line: bytes) -> dict[str, Any] | None:
 def _why_not(line: bytes, entry: Mapping[str, Any] | None, number: int, head: str, key: bytes | None) -> str:
     """Why a line does not hold; "" where it does."""
     if entry is None:
-        return "is damaged, or no entry"
+        lacks_end = key is None and _entry(line.rstrip(b"\0") + b"\n") is not None
+        return "lacks its end: whether it is as written tells the key (--ledger-key)" if lacks_end else _NO_ENTRY
     if entry.get("previous") != head:
         return "does not hold the line before it: one of the two was changed, added or taken out"
     types = {"number": int, "time": str, "event": str}
@@ -241,7 +272,7 @@ def _write_end(path: Path, line: bytes, size: int) -> None:
         flush_to_disk(path.parent)
 
 
-def mend(path: Path) -> int:
+def mend(path: Path, key: bytes | None = None) -> int:
     """Take a last line out that was not written whole.
 
     Returns:
@@ -252,7 +283,7 @@ def mend(path: Path) -> int:
     """
     path = Path(path).resolve()
     with hold_file(path, WAIT):
-        found = read_ledger(path)
+        found = read_ledger(path, key)
         if found.broken:
             raise UserError(f"{path}: {found.broken}: that cannot be mended. Restore it from a copy.")
         if found.torn:

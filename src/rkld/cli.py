@@ -447,17 +447,18 @@ def ledger() -> None:
 def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None:
     """List the requests in FILE, and what was found when they were rechecked."""
     from rkld.reporting.keys import read_ledger_key
-    from rkld.reporting.ledger import about, described, read_ledger
+    from rkld.reporting.ledger import about, described, nothing_listed, read_ledger
 
     key = read_ledger_key(ledger_key) if ledger_key else None
-    found = read_ledger(file, key)
+    found = listed = read_ledger(file, key)
     if subject is not None:
         if key is None:
             raise UserError(
                 "--subject needs --ledger-key: in the ledger people stand by what that makes of their names."
             )
-        found = about(found, subject, key)
-    for line in described(file, found):
+        listed = about(found, subject, key)
+    lines = list(described(file, listed))
+    for line in lines or [harmless(f"{file}: {nothing_listed(found, subject is not None)}")]:
         click.echo(line)
     if found.broken or found.torn:
         raise UserError(f"{file}: {found.broken or 'its last line is not whole'}: rkld ledger verify says more.")

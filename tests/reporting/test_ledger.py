@@ -290,6 +290,13 @@ def test_a_person_is_found_with_the_key(path, tmp_path):
     )
     assert [line[0] for line in found.stdout.splitlines()] == ["6"]
     assert json.loads(lines(path)[5])["subjects"][0][:8] in found.output
+    command = ["ledger", "list", str(path), "--subject", "Nobody", "--ledger-key", str(tmp_path / "key")]
+    found = CliRunner().invoke(main, command)
+    assert found.exit_code == 0 and "no request by this name or identifier is in it: 6 lines searched" in found.stdout
+    assert "Nobody" not in found.output
+    (tmp_path / "empty").touch()
+    found = CliRunner().invoke(main, ["ledger", "list", str(tmp_path / "empty")])
+    assert "no erasure is noted in it: 0 lines searched." in found.stdout
 
 
 @pytest.mark.parametrize("content", [b"Buy milk, call Jane Doe.\n", b"Buy milk", b"", b'{"a": 1}\n'])

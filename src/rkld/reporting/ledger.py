@@ -374,6 +374,18 @@ def verified(path: Path, key: bytes | None = None, head: str | None = None) -> t
     return True, f"{path}: holds: {lines}; head {found.head}. Note it: newer lines could be taken out unseen."
 
 
+def nothing_listed(found: Ledger, of_a_person: bool) -> str:
+    """What to say where no erasure is listed.
+
+    Args:
+        found: the whole ledger.
+        of_a_person: whether one was looked for, whose name is not repeated.
+    """
+    whose = "no request by this name or identifier is in it" if of_a_person else "no erasure is noted in it"
+    else_ = "; another name or identifier of the person may be" * of_a_person
+    return f"{whose}: {len(found.entries)} line{'' if len(found.entries) == 1 else 's'} searched{else_}."
+
+
 def described(path: Path, found: Ledger) -> Iterator[str]:
     """One line for each erasure, and below it what was found since."""
     rechecks = found.of(RECHECKED)

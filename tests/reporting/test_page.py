@@ -11,8 +11,11 @@ import pytest
 from rkld.errors import UserError
 from rkld.reporting.bom import bill_of_materials
 from rkld.reporting.drawings import trajectory
-from rkld.reporting.page import LARGEST, page
+from rkld.reporting.page import page
+from rkld.reporting.records import records_of
+from rkld.reporting.room import LARGEST, fair
 from rkld.reporting.run import Run, read_run
+from rkld.reporting.sections import sections
 from rkld.reporting.words import FORBIDDEN, VERDICTS
 from rkld.reporting.writing import write_report
 from rkld.runfolder.checksums import write_sealed
@@ -339,3 +342,47 @@ def test_what_an_audit_did_not_see_is_not_shown_as_forgotten(tmp_path):
     buckets = dict(re.findall(r'data-key="(\d+)" data-bucket="([^"]*)"', html))
     assert buckets["3"] == buckets["4"] == "" and buckets["5"] == "forgotten"
     assert "0 of 2 facts, 1 is unknown: answers were cut" in html and "Of 18 records" in html
+
+
+@pytest.mark.parametrize(("n", "people", "listed"), [(600, 30, True), (1500, 50, False), (3000, 0, True)])
+def test_many_people_and_many_records_still_make_a_page(n, people, listed, tmp_path):
+    """A run of that size ended with a warning, and without a page: what is large gives way, verdicts and tests stay."""
+    folder = write_audit(tmp_path / "audit", n=n, people=[f"Nobody {i}" for i in range(people)])
+    html = page(read_run(folder))
+    sections = max(people, 1)
+    assert len(html.encode()) < LARGEST
+    assert html.count("Five numbers") == html.count('role="group" aria-labelledby="untested-') == sections
+    assert html.count("McNemar&#39;s exact test") == html.count("Kinds of attack in Opinion 28/2024") == sections
+    assert ("Every figure" in html) == listed
+    assert "no room on this page" in html and ("rkld report --subject NAME" in html) == (people > 0)
+    if people:
+        alone = page(read_run(folder), subject="Nobody 3", show_records=True)
+        assert "no room on this page" not in alone and "leaves out" not in alone and "Every figure" in alone
+        assert alone.count("<tr") > n // people
+
+
+@pytest.mark.parametrize(("largest", "said"), [(700_000, "all charts"), (250_000, " of 20 sections")])
+def test_what_there_is_no_room_for_is_said_and_everybody_stays_on_the_list(largest, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("rkld.reporting.page.LARGEST", largest)
+    html = page(read_run(write_audit(tmp_path / "audit", n=60, people=[f"Nobody {i}" for i in range(20)])))
+    (line,) = re.findall("To stay below 2 MiB this page leaves out [^<]*", html)
+    assert said in line and "the tables of records" in line and "--subject NAME" in line
+    names = re.search('<ul class="people">.*?</ul>', html, re.S)[0]
+    linked = html.count("<article id=")
+    assert names.count("<li>") == 20 and names.count("<a href=") == linked and (linked == 20) == (said == "all charts")
+
+
+def test_what_went_wrong_is_shown_before_what_went_right(tmp_path):
+    """Of records for which there is no room those go that were forgotten; texts go to those that are shown."""
+    folder = write_audit(tmp_path / "audit", n=100, verdict="fail")
+    (section,) = sections(read_run(folder))
+    texts = read_run(folder).audit["texts"]
+    found = records_of(section, texts, forget=True, kept=False, show=True, budget=2000, most=8)
+    assert [row.bucket for row in found.rows].count("still said") == 5 == found.counts["still said"]
+    assert len(found.rows) == 8 and found.left_out == 92 and found.rows[-1].question is not None and not found.cut
+    assert [int(row.key) for row in found.rows] == sorted(int(row.key) for row in found.rows)
+
+
+def test_room_is_given_out_fairly():
+    assert fair(10, [1, 100, 3]) == [1, 6, 3] and fair(10, [20, 20]) == [5, 5] and fair(10, [2, 2]) == [2, 2]
+    assert fair(0, [3]) == [0] and fair(5, []) == []

@@ -13,6 +13,7 @@ from rkld.evaluation.metric import BETTER
 from rkld.evaluation.statistics import chance_of_one
 from rkld.registry import file_and_name, without_file
 from rkld.reporting import svg
+from rkld.reporting.room import FEWEST_DOTS
 from rkld.reporting.run import Run
 from rkld.reporting.sections import Section, left_open
 from rkld.reporting.svg import SHARE, Axis, Line
@@ -187,11 +188,18 @@ def fluency(section: Section) -> Dots | None:
 # Drawings
 
 
-def distribution(section: Section, name: str, title: str, words: str) -> Drawing | None:
-    """Each record's value, of every model."""
+def distribution(section: Section, name: str, title: str, words: str, dots: int) -> Drawing | None:
+    """Each record's value, of every model.
+
+    Args:
+        words: what a dot shows, after what it stands for.
+        dots: of a model at most: of more records each dot is one of several.
+    """
     groups = {role: list(found.values()) for role in section.roles if (found := section.records(name, role))}
-    if "audited" not in groups:
+    if "audited" not in groups or dots < min(FEWEST_DOTS, len(groups["audited"])):
         return None
+    most = max(map(len, groups.values()))
+    stands = "Each dot is a record" if most <= dots else f"Each dot stands for about {most / dots:.0f} records"
     rows, said = [], []
     for role, values in groups.items():
         low, middle, high = (float(x) for x in np.quantile(values, [0.0, 0.5, 1.0]))
@@ -201,9 +209,18 @@ def distribution(section: Section, name: str, title: str, words: str) -> Drawing
         )
     metric = section.metrics[name]
     return Drawing(
-        title, words, better(metric), svg.strips(groups, ROLES, SHARE), " ".join(said),
+        title, f"{stands}: {words}", better(metric),
+        svg.strips({role: _fewer(values, dots) for role, values in groups.items()}, ROLES, SHARE), " ".join(said),
         ["", "Records", "Least", "Median", "Most"], rows,
     )  # fmt: skip
+
+
+def _fewer(values: Sequence[float], most: int) -> list[float]:
+    """So many of them, as they are spread."""
+    if len(values) <= most:
+        return list(values)
+    ordered = sorted(values)
+    return [ordered[int((i + 0.5) * len(values) / most)] for i in range(most)]
 
 
 def leakage(section: Section, samples: int | None) -> Drawing | None:
@@ -304,8 +321,12 @@ def trajectory(run: Run) -> Drawing | None:
     )  # fmt: skip
 
 
-def charts(section: Section, run: Run) -> Iterable[Dots | Drawing]:
-    """All of a section, in the order in which they stand; those that nothing was measured for are left out."""
+def charts(section: Section, run: Run, dots: int) -> Iterable[Dots | Drawing]:
+    """All of a section, in the order in which they stand; those that nothing was measured for are left out.
+
+    Args:
+        dots: of a model, in a chart in which records are dots.
+    """
     audit = run.audit or {}
     samples = number(audit.get("settings", {}).get("samples"))
     found = (
@@ -315,13 +336,15 @@ def charts(section: Section, run: Run) -> Iterable[Dots | Drawing]:
             section,
             "probability",
             "How likely the recorded answers are",
-            "Each dot is a record: how likely the model finds its answer, per token. The line is the median.",
+            "how likely the model finds its answer, per token. The line is the median.",
+            dots,
         ),
         distribution(
             section,
             "truth_ratio",
             "Right answers beside wrong ones",
-            "Each dot is a record: the truth ratio, by which a right answer compares with wrong ones of its kind.",
+            "the truth ratio, by which a right answer compares with wrong ones of its kind.",
+            dots,
         ),
         relearning(section),
         quantised(section),

@@ -9,7 +9,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -19,6 +19,7 @@ from rkld.files import DATA
 from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row, trajectory
 from rkld.reporting.made_by import commands, in_words, without_files
 from rkld.reporting.records import BUCKETS, Records, records_of
+from rkld.reporting.room import LARGEST, MUCH, STRIPS, Room, fair, rooms
 from rkld.reporting.run import Run, as_rkld_writes
 from rkld.reporting.sections import Section, chosen, left_open, sections
 from rkld.reporting.words import (
@@ -49,9 +50,6 @@ PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 LEFT_OUT = "stated in the whole report"
 """In one person's section, in place of what is stated of the whole request in free words: they may name others."""
 
-LARGEST = 2 * 1024 * 1024
-"""Bytes of a page."""
-
 KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts")
 EVERYDAY = "everyday_rouge_l"
 """Of what should be kept a run without --retain knows no other figure."""
@@ -72,16 +70,20 @@ def page(run: Run, *, show_records: bool = False, subject: str | None = None, co
         found = [chosen(run, subject)] if subject else sections(run, show_records)
         if subject and not show_records:
             found = [dataclasses.replace(found[0], title=found[0].name)]
-        for budget in (600_000, 200_000, 50_000, 0):
-            html = _rendered(run, found, show_records, bool(subject), command, budget)
-            if len(html.encode()) < LARGEST:
+        size = 0
+        for room in rooms(len(found)):
+            if size > MUCH * LARGEST and room.charts:
+                continue
+            html = _rendered(run, found, show_records, bool(subject), command, room)
+            if (size := len(html.encode())) < LARGEST:
                 return html
     raise UserError(
-        f"{run.folder}: the report would be larger than 2 MiB. Audit fewer records, or report by --subject."
+        f"{run.folder}: what is stated of the request, or what the run warned of, is larger than 2 MiB. State it in "
+        "fewer words."
     )
 
 
-def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, command: str, budget: int) -> str:
+def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, command: str, room: Room) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -92,7 +94,12 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     audit = run.audit or {}
     texts, form = audit.get("texts", {}), request_in(audit, run.manifest)
-    parts = [_part(section, run, texts, show, budget // max(len(found), 1)) for section in found]
+    several = len(found) > 1
+    wanted = [len(section.keys) if section.keys is not None else room.rows for section in found]
+    *rows, of_others = fair(room.rows, [*wanted, room.rows if several else 0])
+    dots = fair(room.dots // STRIPS, [len(section.keys or ()) or room.dots for section in found])
+    shares = [replace(room, texts=room.texts // max(len(found), 1), rows=n, dots=m) for n, m in zip(rows, dots)]
+    parts = [_part(section, run, texts, show, share) for section, share in list(zip(found, shares))[: room.sections]]
     return environment.get_template(PAGE).render(
         policy=policy(style, script),
         style=Markup(style),  # ours
@@ -100,6 +107,9 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         show=show,
         alone=alone,
         parts=parts,
+        several=several,
+        everybody=[(section, *VERDICTS[section.verdict]) for section in found],
+        no_room=room.left_out(len(found)),
         request=_request(_for_one(form) if alone else form),
         left_out=LEFT_OUT,
         copies_left_out=alone and bool(form.copies),
@@ -108,8 +118,10 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         notes=() if alone else _notes(audit, run),
         warnings=() if alone else _warnings(run),
         others=None
-        if alone or len(found) == 1
-        else records_of(_undivided(audit), texts, forget=False, kept=True, show=show, budget=budget),
+        if alone or not several
+        else records_of(
+            _undivided(audit), texts, forget=False, kept=True, show=show, budget=room.texts, most=of_others
+        ),
         way=None if alone or found[0].keys is None else trajectory(run),
         outside=[*OUTSIDE, *ELSEWHERE],
         buckets=BUCKETS,
@@ -183,7 +195,7 @@ class Limit:
     word: str
 
 
-def _part(section: Section, run: Run, texts: Mapping[str, Any], show: bool, budget: int) -> Part:
+def _part(section: Section, run: Run, texts: Mapping[str, Any], show: bool, room: Room) -> Part:
     sign, word = VERDICTS[section.verdict]
     kept = section.keys is None
     tested = [_kind(section, name, question) for name, question in OPINION.items()]
@@ -192,9 +204,9 @@ def _part(section: Section, run: Run, texts: Mapping[str, Any], show: bool, budg
         [_kind(section, name, question) for name, question in WEIGHTS.items()],
         [_kind(section, name, question) for name, question in USE.items()],
         [_limit(section, gate) for gate in section.gates], list(_doubts(section)),
-        list(charts(section, run)),
-        records_of(section, texts, forget=True, kept=kept, show=show, budget=budget),
-        _figures(section),
+        list(charts(section, run, room.dots)) if room.charts else [],
+        records_of(section, texts, forget=True, kept=kept, show=show, budget=room.texts, most=room.rows),
+        _figures(section) if room.figures else {},
     )  # fmt: skip
 
 

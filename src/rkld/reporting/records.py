@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,10 @@ TEXT_BUDGET = 600_000
 """Characters of all texts together, so that the page stays below 2 MiB."""
 
 MOST_ROWS = 1500
+"""Of a table."""
+
+SHOWN_FIRST = ("still said", "harmed", "")
+"""Buckets of which records are shown first, where there is no room for all: what went wrong, and what is unknown."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,14 @@ class Records:
 
 
 def records_of(
-    section: Section, texts: Mapping[str, Any], *, forget: bool, kept: bool, show: bool, budget: int = TEXT_BUDGET
+    section: Section,
+    texts: Mapping[str, Any],
+    *,
+    forget: bool,
+    kept: bool,
+    show: bool,
+    budget: int = TEXT_BUDGET,
+    most: int = MOST_ROWS,
 ) -> Records:
     """The rows of a section.
 
@@ -92,16 +104,35 @@ def records_of(
         texts: of the audit; empty where they were redacted or purged.
         forget, kept: which records; those to keep are about others.
         show: with the texts themselves, else with their lengths alone.
+        budget: characters of texts; most: rows.
     """
-    shower = _Shower(texts, show, budget)
-    rows = [*(_forget_rows(section, shower) if forget else ()), *(_kept_rows(section, shower) if kept else ())]
+
+    def made(shower: _Shower) -> Iterable[Row]:
+        return itertools.chain(
+            _forget_rows(section, shower) if forget else (), _kept_rows(section, shower) if kept else ()
+        )
+
+    rows, shower = list(made(_Shower(texts, False, 0))), _Shower(texts, show, budget)
+    shown = _first(rows, most)
+    if show and shown:  # only these take of the room for texts
+        wanted = {(row.of, row.key) for row in shown}
+        shower.wanted = wanted
+        shown = [row for row in made(shower) if (row.of, row.key) in wanted]
     found = {bucket: sum(row.bucket == bucket for row in rows) for bucket in BUCKETS}
     tests = [*(_forget_test(section) if forget else ()), *(_kept_tests(section) if kept else ())]
     roles = [role for role in section.roles if any(cell.role == role for row in rows for cell in row.cells)]
     return Records(
-        rows[:MOST_ROWS], {name: n for name, n in found.items() if n}, tests, roles, max(0, len(rows) - MOST_ROWS),
-        shower.left <= 0,
+        shown, {name: n for name, n in found.items() if n}, tests, roles, max(0, len(rows) - most),
+        show and bool(shown) and shower.left <= 0,
     )  # fmt: skip
+
+
+def _first(rows: Sequence[Row], most: int) -> Sequence[Row]:
+    """Those that there is room for, in their order."""
+    if len(rows) <= most:
+        return rows
+    wanted = sorted(range(len(rows)), key=lambda i: rows[i].bucket not in SHOWN_FIRST)[:most]
+    return [rows[i] for i in sorted(wanted)]
 
 
 # Rows
@@ -172,24 +203,29 @@ class _Shower:
 
     def __init__(self, texts: Mapping[str, Any], show: bool, budget: int):
         self.texts, self.show, self.left = texts, show, budget
+        self.wanted: Collection[tuple[str, str]] | None = None
+        """Of which records texts are shown, (of, key); None: of all."""
 
     def row(self, key: str, of: str, bucket: str, value: float, figures: Mapping[str, str], reading: str) -> Row:
         known = self.texts.get("records", {}).get(key, {}) if reading == "answers" else {}
         answers = {
             role: self.texts.get("said", {}).get(role, {}).get(reading, {}).get(key, {}).get("answer")
             for role in figures
+            if self.wanted is None or (of, key) in self.wanted
         }
         first = answers.get("original")
         cells = [
             Cell(
                 role,
                 figure,
-                len(answers[role]) if isinstance(answers[role], str) else None,
-                self._shown(answers[role], None if role == "original" else first),
+                len(text) if isinstance(text := answers.get(role), str) else None,
+                self._shown(text, None if role == "original" else first),
             )
             for role, figure in figures.items()
         ]
         question, answer = known.get("question"), known.get("answer")
+        if self.wanted is not None and (of, key) not in self.wanted:
+            question = answer = None
         lengths = ", ".join(
             f"{name} of {len(text)}"
             for name, text in (("question", question), ("answer", answer))

@@ -480,19 +480,29 @@ def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None
     help="A head that was noted earlier: nothing up to it may be missing.",
 )
 @click.option("--mend", "mending", is_flag=True, help="Take a last line out that was not written whole.")
+@click.option(
+    "--drop-unnamed", "dropping", is_flag=True,
+    help="Delete sealed questions that no line names; needs --ledger-key. Not where newer lines of FILE were lost.",
+)  # fmt: skip
 @click.pass_context
-def verify_ledger(ctx: click.Context, file: Path, ledger_key: str | None, head: str | None, mending: bool) -> None:
+def verify_ledger(
+    ctx: click.Context, file: Path, ledger_key: str | None, head: str | None, mending: bool, dropping: bool
+) -> None:
     """Check that nothing in FILE was changed, added or taken out.
 
     Its newest lines can be taken out unseen: note the head that is printed, and give it with --head the next time. The
     exit code is 0 where FILE holds, else 1.
     """
     from rkld.reporting.keys import read_ledger_key
-    from rkld.reporting.ledger import mend, verified
+    from rkld.reporting.ledger import drop_unnamed, mend, verified
 
     key = read_ledger_key(ledger_key) if ledger_key else None
+    if dropping and key is None:
+        raise UserError("--drop-unnamed needs --ledger-key, which tells that the lines name all that they named.")
     if mending and (size := mend(file, key)):
         click.echo(f"{file}: mended: {size} bytes of a line that was not written whole are taken out.")
+    if dropping and key is not None:
+        click.echo(f"{file}: files of sealed questions that no line names: {drop_unnamed(file, key, head)} deleted.")
     holds, sentence = verified(file, key, head)
     click.echo(harmless(sentence))
     ctx.exit(0 if holds else 1)

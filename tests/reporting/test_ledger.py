@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -23,8 +24,8 @@ from rkld.reporting.ledger import (
     LONGEST_LINE,
     append,
     check_appendable,
+    drop_unnamed,
     find_sealed,
-    keep_sealed,
     mend,
     pseudonyms,
     questions_folder,
@@ -268,8 +269,9 @@ def test_what_is_sealed_is_read_by_the_holder_of_the_key_alone(seals, tmp_path):
 
 
 def test_sealed_questions_can_be_deleted_and_not_exchanged(path):
-    append(path, KEY, {**entry(8), "sealed": (name := keep_sealed(path, b"one"))})
-    file = questions_folder(path) / name
+    append(path, KEY, entry(8), questions=b"one")
+    (file,) = questions_folder(path).iterdir()
+    assert read_ledger(path, KEY).entries[-1]["sealed"] == (name := file.name)
     assert find_sealed(path, name) == b"one" and file.stat().st_mode & 0o077 == 0
     file.write_bytes(b"two")
     assert "line 6: its sealed questions are damaged, or others" in verified(path, KEY)[1]
@@ -278,6 +280,67 @@ def test_sealed_questions_can_be_deleted_and_not_exchanged(path):
     for other in ("../ledger.jsonl", None, "a" * 63, ["a"]):
         with pytest.raises(UserError, match="names no sealed questions"):
             find_sealed(path, other)
+
+
+def test_sealed_questions_that_no_line_names_are_said_and_dropped_on_the_users_word(path):
+    """What a torn line named is in no line once it is mended; nor is what a killed process was still writing."""
+    append(path, KEY, entry(7), questions=b"kept")
+    append(path, KEY, entry(8), questions=b"lost")
+    os.truncate(path, path.stat().st_size - 9)
+    folder = questions_folder(path)
+    (path.parent / "key").write_text(KEY.hex())
+    (path.parent / "key").chmod(0o600)
+    kept, lost = (folder / hashlib.sha256(one).hexdigest() for one in (b"kept", b"lost"))
+    (folder / f".{'a' * 64}.12").write_bytes(b"hal")
+    (folder / "README").write_text("Mine.")
+    with pytest.raises(UserError, match="not whole"):
+        drop_unnamed(path, KEY)
+
+    def run(*options: str):
+        return CliRunner().invoke(main, ["ledger", "verify", str(path), *options])
+
+    for options in ([], ["--mend"], []):
+        assert "2 files of sealed questions" in run(*options).output and lost.exists()
+    with_key = ["--drop-unnamed", "--ledger-key", str(path.parent / "key")]
+    assert "needs --ledger-key" in run("--drop-unnamed").output
+    found = run(*with_key, "--head", "0" * 64)
+    assert found.exit_code == 2 and "nothing is deleted" in found.output
+    with pytest.raises(UserError, match="without this key"):
+        drop_unnamed(path, OTHER)
+    assert lost.exists()
+    found = run(*with_key)
+    assert (
+        found.exit_code == 0 and "no line names: 2 deleted" in found.output and "named by no line" not in found.output
+    )
+    assert sorted(one.name for one in folder.iterdir()) == sorted([kept.name, "README"])
+
+
+def test_what_others_may_keep_in_a_linked_folder_is_not_dropped(path, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (theirs := tmp_path / "theirs" / ("b" * 64)).write_bytes(b"theirs")
+    questions_folder(path).symlink_to(theirs.parent)
+    with pytest.raises(UserError, match="is a link"):
+        drop_unnamed(path, KEY)
+    assert theirs.exists()
+
+
+def test_questions_are_kept_while_no_one_can_look_for_what_no_line_names(path, monkeypatch):
+    """Between the file and its line nobody else has the ledger; and what no line could be written for is gone again."""
+    seen = []
+
+    def full(*_):
+        with pytest.raises(UserError, match="have been working on it"):
+            drop_unnamed(path, KEY)
+        seen.extend(questions_folder(path).iterdir())
+        raise UserError("No space left on device")
+
+    monkeypatch.setattr(ledgers, "_write_end", full)
+    monkeypatch.setattr(ledgers, "WAIT", 0.1)
+    with pytest.raises(UserError, match="No space left"):
+        append(path, KEY, entry(8), questions=b"one")
+    assert len(seen) == 1 and not list(questions_folder(path).iterdir())
+    assert append(path, KEY, entry(3), unless="run", questions=b"one") is None
+    assert not list(questions_folder(path).iterdir())
 
 
 def test_a_person_is_found_with_the_key(path, tmp_path):

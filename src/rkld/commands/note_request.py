@@ -15,7 +15,7 @@ from rkld.records.probes import facts_of
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, by_answer
 from rkld.reporting.keys import read_ledger_key, read_sealing_key
-from rkld.reporting.ledger import ERASED, append, check_appendable, drop_sealed, keep_sealed, pseudonyms, run_mark
+from rkld.reporting.ledger import ERASED, append, check_appendable, pseudonyms, run_mark
 from rkld.reporting.sealing import seal
 from rkld.runfolder.manifest import read_manifest
 from rkld.settings.unlearning import Settings
@@ -70,7 +70,6 @@ class Noting:
         manifest = read_manifest(result.run) or {}
         if "salt" not in manifest:
             return None
-        sealed = None if self.seal_to is None else keep_sealed(self.path, seal(self._questions(result), self.seal_to))
         entry = {
             "event": ERASED,
             "run": run_mark(manifest["salt"], self.key),
@@ -81,18 +80,13 @@ class Noting:
             "model": manifest["records"].get("model"),
             "weights": manifest["phases"].get("model", {}).get("weights"),
             "after": {name: result.metrics["after"]["forget"].get(name) for name in SAID},
-            "sealed": sealed,
+            "sealed": None,
         }
-        number = None
-        try:
-            number = append(self.path, self.key, entry, unless="run")
-        finally:
-            if number is None and sealed is not None:  # no line names it
-                drop_sealed(self.path, sealed)
-        return number
+        questions = None if self.seal_to is None else seal(self._questions(result), self.seal_to)
+        return append(self.path, self.key, entry, unless="run", questions=questions)
 
-    def _questions(self, result: Result) -> dict[str, Any]:
-        """All that an audit of the request needs, and which facts were still said when it was done."""
+    def _questions(self, result: Result, manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """All that an audit of the request needs, and which facts were still said, or not seen, when it was done."""
         named = replace(self.records[0], aliases=tuple(dict.fromkeys((*self.records[0].aliases, *self.identifiers))))
         records = [replace(record, key=str(n)) for n, record in enumerate([named, *self.records[1:]])]
         answers = [answer["after"] for answer in result.answers]

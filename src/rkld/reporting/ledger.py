@@ -48,9 +48,19 @@ WAIT = 60.0
 ERASED, RECHECKED = "unlearn", "recheck"
 """Events."""
 
+_NOT_IN_IT = "the head that was noted is not in it: lines were taken out, or it is another ledger"
+
 _NO_ENTRY = "is damaged, or no entry"
 
+_LEFT = (
+    " {} of sealed questions in {} {} named by no line, and may hold a person's records: --drop-unnamed deletes them, "
+    "where no line has been lost."
+)
+
 _HASH = re.compile("[0-9a-f]{64}")
+
+_KEPT = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.\d+")
+"""Names of files with sealed questions: as they are, and while they are being written."""
 
 _BEGUN = re.compile(rb'|\{|\{"[ -~]*')
 """How an entry begins."""
@@ -81,6 +91,10 @@ class Ledger:
     def head(self) -> str:
         """What the next line will hold."""
         return self.hashes[-1] if self.hashes else FIRST
+
+    def holds(self, head: str) -> bool:
+        """Whether a line that was its last one is in it."""
+        return head.strip().lower() in self.hashes
 
     def of(self, event: str) -> list[Mapping[str, Any]]:
         """The entries of one kind."""
@@ -205,12 +219,15 @@ def check_appendable(path: Path, key: bytes) -> None:
         raise UserError(f"--ledger {path}: cannot be written. Change its permissions, or give another file.")
 
 
-def append(path: Path, key: bytes, entry: Mapping[str, Any], unless: str = "") -> int | None:
+def append(
+    path: Path, key: bytes, entry: Mapping[str, Any], unless: str = "", questions: bytes | None = None
+) -> int | None:
     """Append an entry, on disk when this returns; processes that do so at once wait for each other.
 
     Args:
         entry: its "event" and whatever there is to say of it, as plain values.
         unless: a field of it: where an entry of this event has the same value there, nothing is appended.
+        questions: sealed ones, which are kept beside the ledger; the line names them as "sealed".
 
     Returns:
         its number in the ledger, from 1; None where nothing was appended.
@@ -225,10 +242,18 @@ def append(path: Path, key: bytes, entry: Mapping[str, Any], unless: str = "") -
             return None
         number, now = len(known.entries) + 1, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         frame = {"format": FORMAT, "number": number, "time": now, "previous": known.head}
-        line = _line(sealed({**entry, **frame}, _line_key(key)))
+        named = {} if questions is None else {"sealed": hashlib.sha256(questions).hexdigest()}
+        line = _line(sealed({**entry, **named, **frame}, _line_key(key)))
         if len(line) >= LONGEST_LINE:
             raise UserError(f"the entry has {len(line)} bytes; a line of a ledger has at most {LONGEST_LINE}.")
-        _write_end(path, line, known.whole)
+        if questions is not None:  # before the line that names them, and while nobody looks for what no line names
+            _keep_sealed(path, questions)
+        try:
+            _write_end(path, line, known.whole)
+        except UserError:  # it is as before
+            if questions is not None:
+                (questions_folder(path) / named["sealed"]).unlink(missing_ok=True)
+            raise
     return number
 
 
@@ -301,18 +326,47 @@ def questions_folder(path: Path) -> Path:
     return path.with_name(f"{path.name}.questions")
 
 
-def keep_sealed(path: Path, questions: bytes) -> str:
-    """Write sealed questions beside a ledger; the name that its line holds."""
-    folder, name = questions_folder(path), hashlib.sha256(questions).hexdigest()
+def _keep_sealed(path: Path, questions: bytes) -> None:
+    """Write sealed questions beside a ledger that is held."""
+    folder = questions_folder(path)
     make_folder(folder)
-    with new_file(folder / name) as new:
+    with new_file(folder / hashlib.sha256(questions).hexdigest()) as new:
         new.write_bytes(questions)
-    return name
 
 
-def drop_sealed(path: Path, name: str) -> None:
-    """Delete what :func:`keep_sealed` wrote."""
-    (questions_folder(path) / name).unlink(missing_ok=True)
+def unnamed(path: Path, found: Ledger) -> list[Path]:
+    """Files with sealed questions that no line names: their run was cut short before its line was whole."""
+    named = {str(entry.get("sealed")) for entry in found.entries}
+    try:
+        files = sorted(questions_folder(path).iterdir())
+    except OSError:  # there is none
+        return []
+    return [file for file in files if _KEPT.fullmatch(file.name) and file.name not in named]
+
+
+def drop_unnamed(path: Path, key: bytes, head: str | None = None) -> int:
+    """Delete what is :func:`unnamed`; how many files.
+
+    Args:
+        head: the hash of a line that must be in it.
+
+    Raises:
+        UserError: the ledger does not hold whole, with its key, so what it names is not known; or its folder is a link,
+            so others may keep theirs there.
+    """
+    path = Path(path).resolve()
+    with hold_file(path, WAIT):  # whoever appends keeps questions and line under it
+        found = _sound(path, key)
+        if head is not None and not found.holds(head):
+            raise UserError(f"{path}: {_NOT_IN_IT}, so nothing is deleted: their questions may be among it.")
+        if questions_folder(path).is_symlink():
+            raise UserError(f"{questions_folder(path)} is a link: whose questions lie there is not known.")
+        files = unnamed(path, found)
+        for file in files:
+            file.unlink(missing_ok=True)
+        if files:
+            flush_to_disk(questions_folder(path))
+    return len(files)
 
 
 def find_sealed(path: Path, name: object) -> bytes | None:
@@ -356,22 +410,25 @@ def verified(path: Path, key: bytes | None = None, head: str | None = None) -> t
     wrong = [found.broken] if found.broken else []
     if found.torn:
         wrong.append(f"its last line is not whole ({found.torn} bytes): --mend takes it out")
-    if head is not None and head.strip().lower() not in found.hashes:
-        wrong.append("the head that was noted is not in it: lines were taken out, or it is another ledger")
+    if head is not None and not found.holds(head):
+        wrong.append(_NOT_IN_IT)
     for entry in found.of(ERASED):
         try:
             if entry.get("sealed") is not None:
                 find_sealed(path, entry["sealed"])
         except UserError as error:
             wrong.append(f"line {entry['number']}: {error}")
+    left = ""
+    if not found.broken and (n := len(unnamed(path, found))):
+        left = _LEFT.format(f"{n} file{'' if n == 1 else 's'}", questions_folder(path), "is" if n == 1 else "are")
     if wrong:
-        return False, f"{path}: does NOT hold: {'; '.join(wrong)}."
+        return False, f"{path}: does NOT hold: {'; '.join(wrong)}.{left}"
     by = "written with this key" if key else "but by whom they were written was not checked (--ledger-key)"
     n = len(found.entries)
     lines = f"its {n} lines hold on to each other, {by}"
     if n == 1:  # which nothing but the key can vouch for
         lines = f"its one line is {by}" if key else "its one line can be read, and was not checked (--ledger-key)"
-    return True, f"{path}: holds: {lines}; head {found.head}. Note it: newer lines could be taken out unseen."
+    return True, f"{path}: holds: {lines}; head {found.head}. Note it: newer lines could be taken out unseen.{left}"
 
 
 def nothing_listed(found: Ledger, of_a_person: bool) -> str:

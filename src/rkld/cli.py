@@ -523,6 +523,12 @@ def verify_ledger(
     help="The ledger's key: what is found is appended to it.",
 )  # fmt: skip
 @click.option("--attacks", multiple=True, default=["standard"], show_default=True, help="As of rkld audit.")
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Longest answer, in tokens. Default: as the run asked.",
+)
 @click.option("--out", default="runs/recheck", show_default=True, type=click.Path(path_type=Path), help="Audits.")
 @click.pass_context
 def recheck_ledger(
@@ -532,12 +538,13 @@ def recheck_ledger(
     unseal: str | None,
     ledger_key: str | None,
     attacks: tuple[str, ...],
+    max_new_tokens: int | None,
     out: Path,
 ) -> None:
     """Audit MODEL, the newest one, for everybody who was erased, and say what came back.
 
     A request whose questions were not sealed is not rechecked. The audits in --out hold no text. The exit code is 0
-    where every request was rechecked and nothing came back, else 1.
+    where every request was rechecked, every fact measured, and nothing came back, else 1.
     """
     from rkld.reporting.keys import read_ledger_key, read_opening_key
 
@@ -547,7 +554,8 @@ def recheck_ledger(
     from rkld.commands.recheck_ledger import recheck
 
     clean, n = True, 0
-    for found in recheck(model, file, opening, key=key, attacks=attacks, out=out, progress=bars):
+    asked: dict[str, Any] = {"attacks": attacks, "max_new_tokens": max_new_tokens}
+    for found in recheck(model, file, opening, key=key, out=out, progress=bars, **asked):
         click.echo(found.line())
         clean &= found.clean
         n += 1

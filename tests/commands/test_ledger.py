@@ -13,10 +13,13 @@ from click.testing import CliRunner
 import rkld
 from rkld.cli import main
 from rkld.commands import recheck_ledger
-from rkld.commands.recheck_ledger import Rechecked, came_back, recheck
+from rkld.commands.note_request import ASKING
+from rkld.commands.recheck_ledger import Compared, Rechecked, _cut_otherwise, _questions, compared, recheck
 from rkld.errors import UserError
 from rkld.reporting.keys import make_key, read_ledger_key, read_opening_key
 from rkld.reporting.ledger import ERASED, RECHECKED, questions_folder, read_ledger
+from rkld.reporting.rechecked import Finding
+from rkld.reporting.sealing import unseal
 from tests.long.world import AUDIT, FORGET, RUN, make_original
 from tests.reporting.signed_run import Signer, report
 
@@ -25,7 +28,7 @@ NAME = FORGET[0]["subject"]
 SHORT = {**RUN, "own_words": "no", "reword": 0, "replay": "none", "stop": "last", "checkpoint_minutes": 9.0,
          "max_new_tokens": 40}  # fmt: skip
 
-QUICK = {**{name: value for name, value in AUDIT.items() if name != "attacks"}, "max_new_tokens": 40}
+QUICK = {name: value for name, value in AUDIT.items() if name not in ("attacks", "max_new_tokens")}
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,9 @@ def test_the_newest_model_is_asked_what_the_others_have_forgotten(world, tmp_pat
         command = ["ledger", "recheck", world / model, "--ledger", world / "ledger.jsonl", "--unseal", world / "seal",
                    "--ledger-key", world / "ledger", "--attacks", "none", "--out", tmp_path]  # fmt: skip
         found[model] = CliRunner().invoke(main, [str(part) for part in command])
-    assert re.search("nothing (came|known to have come) back: ", found["run"].stdout)  # a tiny model finds no end
+    assert "these are the weights that the run wrote" in found["run"].stdout
+    assert not re.search("CAME BACK|not seen then", found["run"].stdout)
+    assert "these are" not in found["original"].stdout
     assert found["original"].exit_code == 1 and "CAME BACK: " in found["original"].stdout
     noted = read_ledger(world / "ledger.jsonl", key(world)).of(RECHECKED)
     assert [one["of"] for one in noted] == [1, 1] and noted[0]["weights"] != noted[1]["weights"]
@@ -82,6 +87,50 @@ def test_the_newest_model_is_asked_what_the_others_have_forgotten(world, tmp_pat
     assert not any(answer in path.read_text() for path in tmp_path.rglob("*.json") for answer in answers)
     listed = CliRunner().invoke(main, ["ledger", "list", str(world / "ledger.jsonl")])
     assert listed.exit_code == 0 and listed.stdout.count("rechecked") == 2 and "questions sealed" in listed.stdout
+    for one, line in zip(found.values(), re.findall("rechecked .*", listed.stdout)):
+        words = one.stdout.strip().split(" - ")[1]
+        assert line.endswith(words), "what the recheck said and what is listed are one"
+
+
+def test_the_runs_own_weights_are_no_alarm_however_long_they_are_asked(world, tmp_path):
+    """A run of short answers was asked again for longer ones, and what it had not come to "came back"."""
+    short = {"ledger": world / "short.jsonl", "max_new_tokens": 3}
+    made = unlearn(world, out="short", **short)
+    opening = read_opening_key(world / "seal")
+
+    def found(longest: int | None):
+        (one,) = recheck(str(world / "short"), short["ledger"], opening, attacks=("none",), out=tmp_path / str(longest),
+                         max_new_tokens=longest)  # fmt: skip
+        return one
+
+    sealed = unseal(next(questions_folder(short["ledger"]).iterdir()).read_bytes(), opening)
+    assert sealed["asking"].keys() == ASKING.keys() and sealed["asking"]["max_new_tokens"] == 3
+    as_then, longer = found(None), found(40)
+    facts = made.metrics["after"]["forget"]
+    assert as_then.finding.unmeasured == facts["facts_unseen"] == len(sealed["unseen"]) > 0
+    assert as_then.finding.said == len(sealed["said"]) and not as_then.clean
+    assert "NOT MEASURED" in as_then.line()
+    for one in (as_then, longer):
+        assert one.finding.came_back == 0 and one.finding.same_weights
+        assert "CAME BACK" not in one.line() and "these are the weights that the run wrote" in one.line()
+    assert longer.finding.not_seen_then == longer.finding.said - as_then.finding.said
+
+
+def test_an_adapter_is_the_same_model_only_on_the_same_base():
+    line, audited = {"weights": "a", "base_weights": "b"}, {"weights": "a", "base": "model", "base_weights": "b"}
+    assert recheck_ledger._wrote(line, audited) and recheck_ledger._wrote({"weights": "a"}, {"weights": "a"})
+    for other in ({"base_weights": "c"}, {"base_weights": None}, {"weights": "c"}, {"weights": None}):
+        assert not recheck_ledger._wrote(line, {**audited, **other})
+    assert not recheck_ledger._wrote({"weights": None}, {"weights": None})
+    assert not recheck_ledger._wrote({"weights": "a"}, audited), "of an earlier version"
+
+
+def test_answers_that_were_all_cut_are_not_measured(world, tmp_path):
+    """They were called records that hold no fact to look for."""
+    (one,) = recheck(str(world / "run"), world / "ledger.jsonl", read_opening_key(world / "seal"), attacks=("none",),
+                     out=tmp_path, max_new_tokens=1)  # fmt: skip
+    assert not one.reason and one.finding.facts and one.finding.facts == one.finding.unmeasured + one.finding.said
+    assert "NOT MEASURED: " in one.line() and not one.clean
 
 
 def test_without_the_key_sealed_questions_are_not_rechecked(world, tmp_path):
@@ -138,22 +187,54 @@ def test_what_is_no_whole_ledger_is_not_taken_for_an_empty_one(world, tmp_path, 
         list(recheck(str(world / "run"), ledger, read_opening_key(world / "seal"), out=tmp_path))
 
 
-def test_what_came_back_is_what_was_not_said_then():
-    assert came_back({"0/0", "1/0", "1/1"}, {"1/0"}, set()) == 2
-    assert came_back({"0/0"}, {"0/1"}, set()) == 1
-    assert came_back({"0/3", "0/4"}, {"0/0"}, {"0"}) == 1, "of a text only how many"
+def test_what_came_back_is_what_was_seen_not_to_be_said_then():
+    other = {"as_long": True, "same": False}
+    assert compared({"0/0", "1/0", "1/1"}, {"1/0"}, [], set(), **other) == Compared(2, 0, 0)
+    assert compared({"0/0", "1/0", "1/1"}, {"1/0"}, ["1/1", "7/0"], set(), **other) == Compared(1, 0, 1)
+    assert compared({"0/0", "1/0", "1/1"}, {"1/0"}, 1, set(), **other) == Compared(1, 0, 1), "how many is all it knows"
+    assert compared({"0/0", "1/0"}, set(), 9, set(), **other) == Compared(0, 0, 2)
+    assert compared({"0/0"}, {"0/1"}, [], set(), **other) == Compared(1, 0, 0)
+    texts = {"0/3", "0/4", "1/0"}, {"0/0"}, [], {"0"}
+    assert compared(*texts, **other) == Compared(2, 0, 0), "of a text only how many"
+    assert compared(*texts, as_long=False, same=False) == Compared(2, 1, 0)
+    assert compared(*texts, as_long=False, same=True) == Compared(0, 0, 2)
+
+
+def test_a_finding_in_words():
     entry = {"number": 1, "time": "2026-11-28T19:00:00Z", "request": "R\x1b[1m1"}
-    none = Rechecked(entry, facts=9, high=0.3)
+    finding = Finding(9, 0, 0, 0, 0, 0, 0.3, 0.1, "letter", 0.1, [], False)
+    none = Rechecked(entry, finding=finding)
     assert none.clean
-    assert none.line() == "1 2026-11-28 R1 nothing came back: 0 of 9 facts said now (95 %: at most 0.30)"
-    assert replace(none, otherwise=0.1, otherwise_then=0.1).clean
-    other = replace(none, otherwise=0.5, otherwise_then=0.1, kind="letter")
-    assert not other.clean and "SAID in other words" in other.line() and "(letter) 0.50" in other.line()
-    unseen = replace(none, said=1, came_back=1, unseen_then=3)
-    assert "1 facts that were not said then (or not seen: answers were cut before 3);" in unseen.line()
-    cut = replace(none, unmeasured=2)
-    assert not cut.clean and "nothing known to have come back" in cut.line() and "2 of them not measured" in cut.line()
-    assert not replace(none, said=2, came_back=1).clean
+    said = (
+        "1 2026-11-28 R1 nothing came back: 0 of 9 facts said now (95 %: at most 0.30); asked otherwise (letter) 0.10"
+    )
+    assert none.line() == said
+    for change in ({"came_back": 1}, {"not_seen_then": 1}, {"unmeasured": 1}, {"otherwise": 0.5},
+                   {"cut_otherwise": ["unnamed"]}, {"facts": None}):  # fmt: skip
+        changed = replace(none, finding=replace(finding, **change))
+        assert not changed.clean and "nothing came back" not in changed.line()
+    assert not Rechecked(entry, finding=finding, reason="gone").clean and not Rechecked(entry).clean
+
+
+def test_kinds_of_wording_in_which_answers_were_cut_are_named():
+    cut = [{"name": f"audited: {name}", "reason": ""} for name in ("answers", "unnamed", "letter", "poem")]
+    figures = {"letter": {"unmeasured": 0}, "poem": {"unmeasured": 2}}
+    assert _cut_otherwise([{"name": "membership", "reason": ""}, *cut], figures) == ["poem", "unnamed"]
+
+
+OLD = {"format": 1, "forget": [], "system_prompt": None, "chat_template": None, "said": ["0/0"], "unseen": 2,
+       "worst_kind_facts_said": None}  # fmt: skip
+
+
+def test_questions_of_the_first_version_are_asked_as_it_noted_them():
+    assert _questions(OLD)["asking"] == {"system_prompt": None, "chat_template": None}
+    new = {**OLD, "format": 2, "unseen": [], "asking": {"max_new_tokens": 3, "template_date": "2024-07-26"}}
+    assert _questions(new) == new
+    for wrong in ({"unseen": -1}, {"unseen": [1]}, {"unseen": True}, {"said": "0/0"}, {"format": 3}, {"asking": []},
+                  {"asking": {"trust_remote_code": True}}, {"asking": {"max_new_tokens": True}},
+                  {"asking": {"template_date": None}}, {"worst_kind_facts_said": 2}, {"template": 3}):  # fmt: skip
+        with pytest.raises(UserError, match="no questions of this version"):
+            _questions({**new, **wrong})
 
 
 def test_a_run_with_its_audit_is_signed_and_verified(world, tmp_path):

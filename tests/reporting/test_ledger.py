@@ -22,8 +22,10 @@ from rkld.reporting.keys import make_key, read_ledger_key, read_opening_key, rea
 from rkld.reporting.ledger import (
     ERASED,
     LONGEST_LINE,
+    RECHECKED,
     append,
     check_appendable,
+    described,
     drop_unnamed,
     find_sealed,
     mend,
@@ -32,7 +34,9 @@ from rkld.reporting.ledger import (
     read_ledger,
     verified,
 )
+from rkld.reporting.rechecked import Finding
 from rkld.reporting.sealing import seal, unseal
+from rkld.text.printable import printable
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 NAME = "Ostis Belmere"
@@ -360,6 +364,42 @@ def test_a_person_is_found_with_the_key(path, tmp_path):
     (tmp_path / "empty").touch()
     found = CliRunner().invoke(main, ["ledger", "list", str(tmp_path / "empty")])
     assert "no erasure is noted in it: 0 lines searched." in found.stdout
+
+
+def test_what_was_found_is_listed_in_the_words_of_the_recheck(path):
+    """A line that said nothing of what was not measured read like one that passed."""
+    after = {"facts_said": 0.25, "facts_unseen": 3, "worst_kind_facts_said": 0.5, "worst_kind_facts_unseen": 0}
+    assert append(path, KEY, {**entry(5), "after": after}) == 6
+    found = [
+        Finding(12, 0, 0, 0, 12, 0, 1.0, 0.9, "letter", 0.5, ["unnamed"], True),
+        Finding(12, 0, 0, 0, 0, 0, 0.2, 0.0, "letter", 0.0, [], False),
+        Finding(12, 5, 2, 3, 0, 1, 0.7, None, None, 0.0, [], False),
+    ]
+    for one in found:
+        append(path, KEY, {"event": RECHECKED, "of": 6, "weights": "ab", **one.stored()})
+    old = {"facts": 12, "said": 0, "came_back": 0, "unmeasured": 12, "otherwise": 0.9}
+    append(path, KEY, {"event": RECHECKED, "of": 6, **old})
+    hostile = {"facts": "\x1b", "said": True, "high": float("nan"), "kind": ["a"], "otherwise": {}, "cut_otherwise": 3}
+    append(path, KEY, {"event": RECHECKED, "of": 6, **hostile})
+    listed = list(described(path, read_ledger(path)))[5:]
+    assert "facts said 0.25 (3 not measured), in other words 0.50" in listed[0]
+    for one, line in zip(found, listed[1:]):
+        assert line.endswith(printable(one.words()))
+    assert [one.clean for one in found] == [False, True, False]
+    assert "NOT MEASURED: 12 of 12 facts" in listed[1] and "SAID in other words: 0.90 (letter) (then: 0.50" in listed[1]
+    assert "NOT MEASURED in full in other words (unnamed)" in listed[1]
+    assert "these are the weights that the run wrote" in listed[1] and "these are" not in listed[2]
+    assert "nothing came back: 0 of 12 facts said now (95 %: at most 0.20)" in listed[2]
+    assert "CAME BACK: 2 facts that were not said then (1 of them in texts" in listed[3]
+    assert "SAID, not seen then: 3 facts" in listed[3] and "nothing measured in other words" in listed[3]
+    assert "SAID in other words: 0.90 (then: 0.50" in listed[4] and "NOT MEASURED: 12 of 12" in listed[4]
+    assert "NOT STORED" in listed[4] and "nothing came back" not in listed[4] + listed[5]
+    assert "? of ? facts said now" in listed[5]
+
+
+def test_of_an_old_line_is_said_what_it_does_not_hold(path):
+    append(path, KEY, {**entry(5), "after": {"facts_said": 0.0}})
+    assert "facts said 0.00 (how many were not measured is not stored)" in list(described(path, read_ledger(path)))[5]
 
 
 @pytest.mark.parametrize("content", [b"Buy milk, call Jane Doe.\n", b"Buy milk", b"", b'{"a": 1}\n'])

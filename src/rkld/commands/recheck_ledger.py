@@ -6,14 +6,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rkld.auditing.evidence import model_path
 from rkld.auditing.running import audit
-from rkld.commands.note_request import QUESTIONS_FORMAT
+from rkld.commands.note_request import ASKING, QUESTIONS_FORMAT, facts_by_record
 from rkld.errors import UserError
 from rkld.progress import NoProgress
+from rkld.records.identity import identifiers
+from rkld.records.reading import read_records
+from rkld.records.record import by_answer
 from rkld.reporting.ledger import ERASED, RECHECKED, append, find_sealed, read_ledger
+from rkld.reporting.rechecked import Finding, share
 from rkld.reporting.sealing import unseal
 from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.manifest import run_of
@@ -30,58 +34,27 @@ class Rechecked:
     Attributes:
         entry: of the ledger.
         reason: why nothing was looked at; "" where it was.
-        facts: how many facts the model was asked for, by the questions of the records.
-        said: how many of them its own greedy answers say; came_back: how many that were not said after the erasure.
-        unmeasured: how many of them an answer might have said that was cut; unseen_then: the same after the erasure.
-        high: upper end of the 95 % interval of their share.
-        otherwise: the largest share that is said in another kind of wording, and kind, which; None where none was read.
-        otherwise_then: the same after the erasure, in the two kinds that a run asks in.
+        finding: what was found then.
         model: its hashes, as the audit knows them.
         path: of the audit, which holds no text.
     """
 
     entry: Mapping[str, Any]
     reason: str = ""
-    facts: int = 0
-    said: int = 0
-    came_back: int = 0
-    unmeasured: int = 0
-    unseen_then: int = 0
-    high: float | None = None
-    otherwise: float | None = None
-    kind: str = ""
-    otherwise_then: float | None = None
+    finding: Finding = field(default_factory=Finding)
     model: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     @property
-    def more_otherwise(self) -> bool:
-        """Whether more is said in some other kind of wording than was then, as far as was asked then."""
-        return (self.otherwise or 0.0) > (self.otherwise_then or 0.0)
-
-    @property
     def clean(self) -> bool:
         """Whether all was looked at, and nothing came back."""
-        return not (self.reason or self.came_back or self.unmeasured or self.more_otherwise)
+        return not self.reason and self.finding.clean
 
     def line(self) -> str:
         """For people."""
         what = [str(self.entry["number"]), self.entry["time"][:10], str(self.entry.get("request") or "-")]
-        return printable("  ".join([*what, f"not rechecked: {self.reason}" if self.reason else self._found()]))
-
-    def _found(self) -> str:
-        share = f"{self.said} of {self.facts} facts said now"
-        share += "" if self.high is None else f" (95 %: at most {self.high:.2f})"
-        if self.unmeasured:
-            share += f", {self.unmeasured} of them not measured, as answers were cut"
-        other = "" if self.otherwise is None else f"; asked otherwise ({self.kind}) {self.otherwise:.2f}"
-        if self.came_back:
-            unseen = f" (or not seen: answers were cut before {self.unseen_then})" if self.unseen_then else ""
-            return f"CAME BACK: {self.came_back} facts that were not said then{unseen}; {share}{other}"
-        if self.more_otherwise:
-            then = "not asked" if self.otherwise_then is None else f"{self.otherwise_then:.2f} in two kinds"
-            return f"SAID in other words: {share}{other} (then: {then})"
-        return f"{'nothing known to have come back' if self.unmeasured else 'nothing came back'}: {share}{other}"
+        found = f"not rechecked: {self.reason}" if self.reason else self.finding.words()
+        return printable("  ".join([*what, found]))
 
 
 def recheck(
@@ -91,15 +64,19 @@ def recheck(
     *,
     key: bytes | None = None,
     attacks: Sequence[str] = ("standard",),
+    max_new_tokens: int | None = None,
     out: Path = Path("runs/recheck"),
     progress: NoProgress | None = None,
 ) -> Iterator[Rechecked]:
     """Audit every erasure of a ledger on a model, one after another; the audits hold no text.
 
+    Each is asked as its run asked.
+
     Args:
         opening: the private half of the key that the questions were sealed to; without it none is rechecked.
         key: the ledger's; with it the ledger is checked, and what was found is appended to it.
         attacks: as of ``rkld audit``.
+        max_new_tokens: the longest answer, in place of the run's.
         out: folder of the audits.
 
     Raises:
@@ -111,11 +88,9 @@ def recheck(
     if found.torn:
         raise UserError(f"{ledger}: its last line is not whole ({found.torn} bytes). See rkld ledger verify.")
     for entry in found.of(ERASED):
-        one = _recheck(model, ledger, opening, entry, attacks, out, progress)
+        one = _recheck(model, ledger, opening, entry, attacks, max_new_tokens, out, progress)
         if key is not None and not one.reason:
-            figures: dict[str, Any] = {"facts": one.facts, "said": one.said, "came_back": one.came_back}
-            figures |= {"unmeasured": one.unmeasured, "otherwise": one.otherwise}
-            append(ledger, key, {"event": RECHECKED, "of": entry["number"], **one.model, **figures})
+            append(ledger, key, {"event": RECHECKED, "of": entry["number"], **one.model, **one.finding.stored()})
         yield one
 
 
@@ -125,6 +100,7 @@ def _recheck(
     opening: X25519PrivateKey | None,
     entry: Mapping[str, Any],
     attacks: Sequence[str],
+    max_new_tokens: int | None,
     out: Path,
     progress: NoProgress | None,
 ) -> Rechecked:
@@ -136,50 +112,102 @@ def _recheck(
         if opening is None:
             return Rechecked(entry, "its questions are sealed, and no key was given (--unseal)")
         questions = _questions(unseal(content, opening))
+        asking = dict(questions["asking"])
+        if max_new_tokens is not None:
+            asking["max_new_tokens"] = max_new_tokens
         made = audit(
             model,
             questions["forget"],
             attacks=tuple(attacks),
-            system_prompt=questions["system_prompt"],
-            chat_template=questions["chat_template"],
+            **asking,
             out=str(out / f"{_name(model)}-{entry['number']}"),
             redact=True,
             progress=progress,
         )
+        facts = _facts(questions["forget"])
     except UserError as error:
         return Rechecked(entry, str(error))
-    metrics = made.document["metrics"]
-    if "facts_said" not in metrics:
+    if not facts:
         return Rechecked(entry, "its records hold no fact to look for", path=made.path)
-    flags = metrics["facts_said"].get("records", {}).get("audited", {})
-    figure = metrics["facts_said"]["figures"]["audited"]
-    now = {name for name, flag in flags.items() if flag}
-    kind, otherwise = _otherwise(metrics)
+    audited = made.document["models"]["audited"]
     return Rechecked(
         entry,
-        facts=figure["n"],
-        said=len(now),
-        came_back=came_back(now, set(questions["said"]), _texts(questions["forget"])),
-        unmeasured=figure["unmeasured"],
-        unseen_then=questions["unseen"],
-        high=figure["high"],
-        otherwise=otherwise,
-        kind=kind,
-        otherwise_then=questions["worst_kind_facts_said"],
-        model={name: made.document["models"]["audited"].get(name) for name in ("weights", "fingerprint")},
+        finding=_finding(made.document, questions, facts, asking.get("max_new_tokens"), _wrote(entry, audited)),
+        model={name: audited.get(name) for name in ("weights", "base_weights", "fingerprint")},
         path=made.path,
     )
 
 
-def _otherwise(metrics: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The other kind of wording in which the largest share of the facts is said, as far as was measured, and that."""
-    shares = {
-        name.removesuffix("_facts_said"): metric["figures"]["audited"]["value"]
+def _facts(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many facts records hold."""
+    records = read_records(rows, "forget")
+    return sum(map(len, facts_by_record(by_answer(records), identifiers(records, ()))))
+
+
+def _wrote(entry: Mapping[str, Any], audited: Mapping[str, Any]) -> bool:
+    """Whether a model's weights are those that the run of an entry wrote; of an adapter also those beneath it."""
+    same = bool(audited.get("weights")) and audited["weights"] == entry.get("weights")
+    return same and ("base" not in audited or _same(audited.get("base_weights"), entry.get("base_weights")))
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two hashes are there and equal."""
+    return one is not None and one == other
+
+
+def _finding(
+    document: Mapping[str, Any], questions: Mapping[str, Any], facts: int, longest: int | None, same_weights: bool
+) -> Finding:
+    """What an audit found, beside what was found after the erasure.
+
+    Args:
+        facts: how many there are.
+        longest: the answer that was asked for, in tokens, where that was bounded.
+    """
+    metrics = document["metrics"]
+    metric = metrics.get("facts_said", {"figures": {}})  # none where every answer was cut
+    figure = metric["figures"].get("audited", {"n": facts, "unmeasured": facts, "high": 1.0})
+    now = {name for name, flag in metric.get("records", {}).get("audited", {}).items() if flag}
+    otherwise = _otherwise(metrics)
+    kind = max(otherwise, key=lambda name: otherwise[name]["value"], default=None)
+    found = compared(
+        now,
+        set(questions["said"]),
+        questions["unseen"],
+        _texts(questions["forget"]),
+        as_long=longest is not None and longest == questions["asking"].get("max_new_tokens"),
+        same=same_weights and _same(document["models"]["audited"].get("template"), questions.get("template")),
+    )
+    return Finding(
+        facts=figure["n"],
+        said=len(now),
+        came_back=found.came_back,
+        in_texts=found.in_texts,
+        not_seen_then=found.not_seen_then,
+        unmeasured=figure["unmeasured"],
+        high=figure["high"],
+        otherwise=None if kind is None else otherwise[kind]["value"],
+        kind=kind,
+        otherwise_then=questions.get("worst_kind_facts_said"),
+        cut_otherwise=_cut_otherwise(document["not_run"], otherwise),
+        same_weights=same_weights,
+    )
+
+
+def _otherwise(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Other kinds of wording → the figure of the facts that are said in them, as far as it was measured."""
+    return {
+        name.removesuffix("_facts_said"): metric["figures"]["audited"]
         for name, metric in metrics.items()
         if name.endswith("_facts_said") and not name.startswith("worst_") and "audited" in metric["figures"]
     }
-    kind = max(shares, key=lambda name: shares[name], default="")
-    return kind, shares.get(kind)
+
+
+def _cut_otherwise(not_run: Sequence[Mapping[str, str]], otherwise: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Kinds of wording in which answers were cut before they had said every fact; also those with no figure at all."""
+    noted = (entry["name"].removeprefix("audited: ") for entry in not_run if entry["name"].startswith("audited: "))
+    cut = {name for name in noted if name != "answers" and otherwise.get(name, {"unmeasured": 1})["unmeasured"]}
+    return sorted(cut | {name for name, figure in otherwise.items() if figure["unmeasured"]})
 
 
 def _name(model: str) -> str:
@@ -190,20 +218,38 @@ def _name(model: str) -> str:
 
 
 def _questions(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What :mod:`rkld.commands.note_request` sealed. Whoever has the public half of the key may have sealed another."""
-    texts = [found.get(name) for name in ("system_prompt", "chat_template")]
-    said, worst = found.get("said"), found.get("worst_kind_facts_said")
+    """What :mod:`rkld.commands.note_request` sealed. Whoever has the public half of the key may have sealed another.
+
+    The first version noted neither how long answers could be nor which facts were not seen, only how many.
+    """
+    form = found.get("format")
+    if form == 1:
+        asking = {name: found.get(name) for name in ("system_prompt", "chat_template")}
+        found = {**found, "asking": asking, "template": None}
+    said, worst, unseen = found.get("said"), found.get("worst_kind_facts_said"), found.get("unseen")
     if (
-        found.get("format") != QUESTIONS_FORMAT
+        form not in (1, QUESTIONS_FORMAT)
         or not isinstance(found.get("forget"), list)
-        or not isinstance(said, list)
-        or not all(isinstance(one, str) for one in said)
-        or not all(text is None or isinstance(text, str) for text in texts)
-        or not (worst is None or isinstance(worst, int | float))
-        or type(found.get("unseen")) is not int
+        or not _are_keys(said)
+        or not (_are_keys(unseen) or (type(unseen) is int and unseen >= 0))
+        or not _is_asking(found.get("asking"))
+        or not (worst is None or share(worst) is not None)
+        or not (found.get("template") is None or isinstance(found["template"], str))
     ):
         raise UserError("what is sealed are no questions of this version of rkld")
     return found
+
+
+def _are_keys(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
+
+
+def _is_asking(found: object) -> bool:
+    """Whether they are settings of :data:`rkld.commands.note_request.ASKING`, and no others, each of its type."""
+    return isinstance(found, dict) and all(
+        name in ASKING and (type(value) is ASKING[name] or (value is None and name != "template_date"))
+        for name, value in found.items()
+    )
 
 
 def _texts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -211,13 +257,31 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     return {str(n) for n, row in enumerate(rows) if "text" in row}
 
 
-def came_back(now: set[str], then: set[str], texts: set[str]) -> int:
-    """How many facts are said now that were not said then.
+class Compared(NamedTuple):
+    """As of :class:`rkld.reporting.rechecked.Finding`."""
+
+    came_back: int
+    in_texts: int
+    not_seen_then: int
+
+
+def compared(
+    now: set[str], then: set[str], unseen: Sequence[str] | int, texts: set[str], *, as_long: bool, same: bool
+) -> Compared:
+    """How many facts are said now that were not said then, apart from those of which nobody can know.
 
     Args:
         now, then: keys of facts, as of :func:`rkld.commands.note_request.said`.
-        texts: keys of records whose facts have no numbers that hold: where a text is cut depends on the tokenizer.
+        unseen: of those that could not be seen then, or how many that were.
+        texts: keys of records whose facts have no numbers that hold: where a text is cut depends on the tokenizer. No
+            end shows that all of it was seen.
+        as_long: whether answers may be as long as then, and no longer.
+        same: whether the same model was asked in the same way: what it says now it would have said.
     """
     new = [key for key in now - then if key.rpartition("/")[0] not in texts]
+    hidden = min(len(new), unseen) if isinstance(unseen, int) else len(set(new) & set(unseen))
     of_texts = [Counter(key.rpartition("/")[0] for key in some) for some in (now, then)]
-    return len(new) + sum(max(0, n - of_texts[1][key]) for key, n in of_texts[0].items() if key in texts)
+    in_texts = sum(max(0, n - of_texts[1][key]) for key, n in of_texts[0].items() if key in texts)
+    if same:
+        return Compared(0, 0, len(new) + in_texts)
+    return Compared(len(new) - hidden + in_texts, 0 if as_long else in_texts, hidden)

@@ -26,6 +26,7 @@ from typing import Any
 
 from rkld.errors import UserError
 from rkld.files import flush_to_disk, json_object, make_folder, new_file, open_regular, read_bounded
+from rkld.reporting.rechecked import Finding, count, share
 from rkld.runfolder.checksums import sealed, unsealed
 from rkld.runfolder.lock import hold_file
 from rkld.text.normalising import normal
@@ -447,7 +448,6 @@ def described(path: Path, found: Ledger) -> Iterator[str]:
     """One line for each erasure, and below it what was found since."""
     rechecks = found.of(RECHECKED)
     for entry in found.of(ERASED):
-        weights, said = entry.get("weights"), _of(entry, "after").get("facts_said")
         what = [
             f"{entry['number']}",
             entry["time"][:10],
@@ -455,20 +455,28 @@ def described(path: Path, found: Ledger) -> Iterator[str]:
             "subject " + ", ".join(str(one)[:8] for one in entry.get("subjects") or ["unnamed"]),
             f"{entry.get('records')} records",
             f"by {entry.get('method')}",
-            f"weights {str(weights)[:8]}",
-            f"facts said {said:.2f}" if isinstance(said, float) else "",
+            f"weights {str(entry.get('weights'))[:8]}",
+            _said_after(entry),
             _questions_state(path, entry),
         ]
         yield printable("  ".join(filter(None, what)))
         for one in rechecks:
             if one.get("of") == entry["number"]:
-                said = f"{one.get('said')} of {one.get('facts')} facts said, {one.get('came_back')} came back"
-                yield printable(f"   rechecked {one['time'][:10]}  weights {str(one.get('weights'))[:8]}  {said}")
+                words = Finding.of(one, entry).words()
+                yield printable(f"   rechecked {one['time'][:10]}  weights {str(one.get('weights'))[:8]}  {words}")
 
 
-def _of(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = entry.get(name)
-    return found if isinstance(found, Mapping) else {}
+def _said_after(entry: Mapping[str, Any]) -> str:
+    """What was said when the run was done, and what of it was not measured; "" where nothing was looked for."""
+    after = entry.get("after")
+    found = after if isinstance(after, Mapping) else {}
+    parts = []
+    for name, words in (("facts", "facts said"), ("worst_kind_facts", "in other words")):
+        if (said := share(found.get(f"{name}_said"))) is not None:
+            cut = count(found.get(f"{name}_unseen"))
+            gap = "how many were not measured is not stored" if cut is None else f"{cut} not measured" * bool(cut)
+            parts.append(f"{words} {said:.2f}{gap and f' ({gap})'}")
+    return ", ".join(parts)
 
 
 def _questions_state(path: Path, entry: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from peft import LoraConfig
 from transformers import TrainingArguments
@@ -37,6 +39,10 @@ def test_names_of_the_trainer_are_taken_by_a_run():
         ("beta", r"alpha=….*method_arg=\['beta=0.1'\]"),
         ("model_init_kwargs", "give the object"),
         ("weight_decay", "rkld.RKLDConfig has it"),
+        ("deepspeed", "accelerate launch"),
+        ("use_peft", "Write lora=True"),
+        ("dataloader_num_workers", "rkld.RKLDConfig has it"),
+        ("adam_beta1", "rkld.RKLDConfig has it"),
     ],
 )
 def test_a_run_says_what_to_write_instead(name, said):
@@ -64,6 +70,60 @@ def test_a_config_takes_the_names_of_transformers_and_says_what_else_to_write(tm
             RKLDConfig(output_dir=str(tmp_path), **{name: "steps"})
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("eos_token", "The tokenizer's own"),
+        ("pad_token", "The tokenizer's own"),
+        ("activation_offloading", "Write gradient_checkpointing=True"),
+        ("temperature", "leave it out"),
+        ("lmbda", "own_words"),
+        ("chat_template_path", "Set tokenizer.chat_template"),
+        ("group_by_length", "leave it out"),
+        ("use_peft", "Give peft_config="),
+        ("eval_steps", "eval_steps would do nothing. Nothing is evaluated"),
+        ("do_eval", "Nothing is evaluated"),
+        ("per_device_eval_batch_size", "Nothing is evaluated"),
+    ],
+)
+def test_a_config_neither_guesses_wrong_nor_takes_what_does_nothing(tmp_path, name, said):
+    with pytest.raises(UserError, match=said) as refused:
+        RKLDConfig(output_dir=str(tmp_path), **{name: 10})
+    assert "Did you mean" not in str(refused.value)
+
+
+def test_what_scripts_say_that_is_the_default_is_taken(tmp_path):
+    RKLDConfig(output_dir=str(tmp_path), do_eval=False, eval_strategy="no", eval_steps=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("reward_funcs", "Nothing is rewarded"),
+        ("preprocess_logits_for_metrics", "Nothing is evaluated"),
+        ("teacher_model", "rkld.build_teacher"),
+        ("model_init", "give the object"),
+        ("learning_rate", "Give it to rkld.RKLDConfig"),
+    ],
+)
+def test_a_trainer_says_what_to_write_instead(name, said):
+    with pytest.raises(UserError, match=said):
+        rkld.RKLDTrainer("m", train_dataset=FORGET, **{name: 1})
+
+
+def test_a_tracker_that_is_not_installed_is_said_before_anything_is_made(tmp_path, monkeypatch):
+    """It ended in a bare RuntimeError after the model had been loaded."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "wandb" else found(name, *rest)
+    )
+    args = RKLDConfig(str(tmp_path), report_to="wandb", use_cpu=True)
+    for make in (lambda: rkld.RKLDTrainer("m", args, train_dataset=FORGET),
+                 lambda: rkld.build_teacher("m", FORGET, tmp_path, args=args)):  # fmt: skip
+        with pytest.raises(UserError, match="report_to=wandb needs the package wandb: pip install wandb"):
+            make()
+
+
 def test_a_trainer_in_trls_manner_trains(tmp_path):
     """A LoraConfig as TRL's examples have it names no layers."""
     model, tokenizer = tiny_model()
@@ -81,6 +141,9 @@ def test_a_trainer_in_trls_manner_trains(tmp_path):
     trainer = rkld.RKLDTrainer(model=model, args=args, teacher=teacher, train_dataset=FORGET, **own)
     trainer.train()
     assert trainer.state.global_step == 1
+    for call in (trainer.evaluate, lambda: trainer.predict(FORGET)):
+        with pytest.raises(UserError, match="Nothing is evaluated"):
+            call()
 
 
 def test_progress_may_be_true():

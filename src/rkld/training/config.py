@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from rkld.errors import UserError
 from rkld.models.loading import gpu_computes_in_bf16
 from rkld.processes import launched, uses_deepspeed
-from rkld.settings.habits import instead
+from rkld.settings.habits import instead, silent
 from rkld.settings.specification import flag
 from rkld.settings.table import DEFAULT_METHOD, SHARED, peak_lr
 
@@ -39,10 +39,12 @@ def _explaining(cls: type[T]) -> type[T]:
 
     @functools.wraps(make)
     def explained(self: T, *args: Any, **given: Any) -> None:
-        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # a dataclass
+        known = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]  # a dataclass
         if unknown := [name for name in given if name not in known]:
             hint = instead(unknown[0], "trainer", known)
             raise UserError(f"{cls.__name__}: unknown argument '{unknown[0]}'.{hint}")
+        if name := silent(given, known):
+            raise UserError(f"{cls.__name__}: {name} would do nothing.{instead(name, 'trainer', ())}")
         make(self, *args, **given)
 
     cls.__init__ = explained  # type: ignore[assignment, method-assign]

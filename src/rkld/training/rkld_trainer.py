@@ -21,7 +21,7 @@ from rkld.models.source import check_whole
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
 from rkld.records.sources import Source
-from rkld.settings.habits import instead
+from rkld.settings.habits import NO_EVALUATION, instead
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig, of_strengthening
@@ -29,6 +29,7 @@ from rkld.training.identity import cache_identity
 from rkld.training.own_answers import DrawOwnAnswers
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_other_answers
+from rkld.training.trackers import TRACKERS, check_trackers
 from rkld.training.trainer import ObjectiveTrainer
 
 
@@ -91,6 +92,18 @@ class RKLDTrainer(ObjectiveTrainer):
             callbacks = [*callbacks, DrawOwnAnswers(lm, encoder, objective, how, folder, args.seed)]
         super().__init__(lm, args, objective, callbacks)
 
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Nothing: see what is raised.
+
+        Raises:
+            UserError: always, with what measures instead.
+        """
+        raise UserError(f"RKLDTrainer.evaluate: {NO_EVALUATION}")
+
+    def predict(self, *_: Any, **__: Any) -> Any:
+        """Nothing, as :meth:`evaluate`."""
+        raise UserError(f"RKLDTrainer.predict: {NO_EVALUATION}")
+
 
 def _checked(
     made: Callable[..., Any], args: Any, train_dataset: Source | None, others: Mapping[str, Any]
@@ -98,7 +111,8 @@ def _checked(
     """The arguments of a training; by default :class:`rkld.RKLDConfig`'s.
 
     Raises:
-        UserError: others than those that there are, with what to write instead; no records to forget.
+        UserError: others than those that there are, with what to write instead; no records to forget; a tracker that
+            cannot report.
     """
     if others:
         name = next(iter(others))
@@ -110,7 +124,9 @@ def _checked(
         )
     if train_dataset is None:
         raise UserError(f"{made.__name__}: train_dataset is missing: the records to forget.")
-    return args or RKLDConfig()
+    checked = RKLDConfig() if args is None else args
+    check_trackers([name for name in checked.report_to if name in TRACKERS], "report_to=")
+    return checked
 
 
 def load_student(

@@ -34,18 +34,21 @@ TRACKING = "tracking"
 """Folder of TensorBoard's files inside a run folder."""
 
 
-def check_trackers(names: Sequence[str]) -> None:
+def check_trackers(names: Sequence[str], setting: str = "--report-to ") -> None:
     """Refuse what cannot report.
+
+    Args:
+        setting: what they were given by, as the user writes it before a name.
 
     Raises:
         UserError: an unknown name, a package that is not installed, or one that is set to upload models.
     """
     for name in names:
         if name not in TRACKERS:
-            raise UserError(f"--report-to {name}: choose among {', '.join(TRACKERS)}.{nearest(name, TRACKERS)}")
+            raise UserError(f"{setting}{name}: choose among {', '.join(TRACKERS)}.{nearest(name, TRACKERS)}")
         found = importlib.util.find_spec(name)
         if found is None or found.origin is None:  # a folder that is called so, as wandb leaves one, is no package
-            raise UserError(f"--report-to {name} needs the package {name}: pip install {name}.")
+            raise UserError(f"{setting}{name} needs the package {name}: pip install {name}.")
         if name == "wandb" and os.environ.get("WANDB_LOG_MODEL", "false").lower() not in ("", "false"):
             raise UserError(
                 "WANDB_LOG_MODEL is set, by which wandb uploads the model while it still holds what is to be "

@@ -133,6 +133,41 @@ def test_answers_that_were_all_cut_are_not_measured(world, tmp_path):
     assert "NOT MEASURED: " in one.line() and not one.clean
 
 
+def test_what_cannot_be_appended_is_refused_before_anything_is_asked(world, tmp_path, monkeypatch):
+    """A recheck of minutes ended without a word of what it had found."""
+    asked = []
+    monkeypatch.setattr(recheck_ledger, "audit", lambda *given, **_: asked.append(given))
+
+    def refused(*_):
+        raise UserError("cannot be written")
+
+    monkeypatch.setattr(recheck_ledger, "check_appendable", refused)
+    with pytest.raises(UserError, match="cannot be written"):
+        list(recheck(str(world / "run"), world / "ledger.jsonl", read_opening_key(world / "seal"), key=key(world)))
+    assert not asked
+
+
+def test_a_finding_is_shown_before_it_is_appended_and_others_are_found_all_the_same(world, tmp_path, monkeypatch):
+    ledger = tmp_path / "ledger.jsonl"
+    for name in ("run", "second"):
+        unlearn(world, out=name, ledger=ledger, epochs=3 if name == "run" else 2)
+    append, full = recheck_ledger.append, []
+
+    def fails_once(*given):
+        if not full:
+            full.append(given)
+            raise UserError("No space left on device")
+        return append(*given)
+
+    monkeypatch.setattr(recheck_ledger, "append", fails_once)
+    command = ["ledger", "recheck", world / "run", "--ledger", ledger, "--unseal", world / "seal",
+               "--ledger-key", world / "ledger", "--attacks", "none", "--out", tmp_path / "out"]  # fmt: skip
+    found = CliRunner().invoke(main, [str(part) for part in command])
+    assert found.exit_code == 2 and "facts said now" in found.stdout.splitlines()[1]
+    assert "what was found of line 1 is not in the ledger: No space left" in found.stderr
+    assert [one["of"] for one in read_ledger(ledger, key(world)).of(RECHECKED)] == [2]
+
+
 def test_without_the_key_sealed_questions_are_not_rechecked(world, tmp_path):
     for one in recheck(str(world / "run"), world / "ledger.jsonl", None, out=tmp_path):
         assert "not rechecked" in one.line() and "--unseal" in one.line() and not one.clean

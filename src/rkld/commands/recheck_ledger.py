@@ -16,7 +16,7 @@ from rkld.progress import NoProgress
 from rkld.records.identity import identifiers
 from rkld.records.reading import read_records
 from rkld.records.record import by_answer
-from rkld.reporting.ledger import ERASED, RECHECKED, append, find_sealed, read_ledger
+from rkld.reporting.ledger import ERASED, RECHECKED, append, check_appendable, find_sealed, read_ledger
 from rkld.reporting.rechecked import Finding, share
 from rkld.reporting.sealing import unseal
 from rkld.runfolder.checksums import weights_hash
@@ -70,7 +70,7 @@ def recheck(
 ) -> Iterator[Rechecked]:
     """Audit every erasure of a ledger on a model, one after another; the audits hold no text.
 
-    Each is asked as its run asked.
+    Each is asked as its run asked. What was found is yielded first and appended then.
 
     Args:
         opening: the private half of the key that the questions were sealed to; without it none is rechecked.
@@ -80,18 +80,27 @@ def recheck(
         out: folder of the audits.
 
     Raises:
-        UserError: the ledger cannot be read or does not hold.
+        UserError: the ledger cannot be read or does not hold; with its key, nothing can be appended to it.
     """
     found = read_ledger(ledger, key)
     if found.broken:
         raise UserError(f"{ledger}: does not hold together: {found.broken}. See rkld ledger verify.")
     if found.torn:
         raise UserError(f"{ledger}: its last line is not whole ({found.torn} bytes). See rkld ledger verify.")
+    if key is not None:
+        check_appendable(ledger, key)  # before the minutes of an audit
+    failed: list[str] = []
     for entry in found.of(ERASED):
         one = _recheck(model, ledger, opening, entry, attacks, max_new_tokens, out, progress)
-        if key is not None and not one.reason:
-            append(ledger, key, {"event": RECHECKED, "of": entry["number"], **one.model, **one.finding.stored()})
         yield one
+        if key is not None and not one.reason:
+            line = {"event": RECHECKED, "of": entry["number"], **one.model, **one.finding.stored()}
+            try:
+                append(ledger, key, line)
+            except UserError as error:  # the others are rechecked all the same
+                failed.append(f"what was found of line {entry['number']} is not in the ledger: {error}")
+    if failed:
+        raise UserError("\n".join(failed))
 
 
 def _recheck(

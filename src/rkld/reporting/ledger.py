@@ -281,7 +281,10 @@ def _sound(path: Path, key: bytes) -> Ledger:
 def _write_end(path: Path, line: bytes, size: int) -> None:
     """Write a line behind the first ``size`` bytes, which are all there is; take back what was not written whole."""
     new = not path.exists()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); it is as before.") from None
     try:
         os.lseek(descriptor, size, os.SEEK_SET)
         left = memoryview(line)

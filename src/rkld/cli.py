@@ -337,7 +337,8 @@ def _report_after(run: Path) -> None:
 def _say_deleted(pages: Iterable[Path]) -> None:
     """Pages that made way as they were not made of what lies beside them now."""
     for path in pages:
-        click.echo(f"deleted {path}: it was not made of the audit and manifest that lie here now", err=True)
+        why = "rkld makes another of the audit and manifest here: it was of another audit, run or version of rkld"
+        click.echo(f"deleted {path}: {why}", err=True)
 
 
 def _say_if_outdated(run: Path) -> None:

@@ -474,6 +474,8 @@ def test_a_pdf_of_what_was_not_audited_is_not_that_of_the_audit(signer, tmp_path
     done = command("report", run, "--sign", signer.path, "--show-records")
     assert done.exit_code == 0, done.output
     assert not (run / "report.pdf").exists() and "Not audited" not in (run / "report.html").read_text()
+    assert {str(run / "report.html"), str(run / "report.json")} <= set(done.stdout.split()), "what it wrote is said"
+    assert "another audit, run or version of rkld" in done.stderr
 
 
 @pytest.mark.parametrize("flags", [[], ["--show-records"], ["--subject", "person 2"]], ids=str)

@@ -101,16 +101,21 @@ def write_report(
         if run.manifest and not (folder / MODEL).is_dir() and os.path.lexists(folder / BOM):
             (folder / BOM).unlink()  # the bill of a model that is not here any more
             deleted = (*deleted, folder / BOM)
-        at = folder / REPORT
+        at, others = folder / REPORT, tuple[Path, ...]()
         if apart:
-            if REPORT in found:
-                write_text(at, _made(run, _Page()))
             make_own_folder(folder / SHOWN)
             at = folder / SHOWN / f"{person.replace(' ', '-') or 'report'}{'' if show_records else '-redacted'}.html"
+            others = _anew(run) if REPORT in found else ()
         write_text(at, html)
         printed = _print(browser, at) if browser else None
-        others = _for_machines(run) if not apart or REPORT in found else ()
+        others = others if apart else _for_machines(run)
     return Written(at, printed, others, bool(show_records), deleted)
+
+
+def _anew(run: Run) -> tuple[Path, ...]:
+    """``report.html`` and what machines read, where a page that was not asked for takes the place of a stale one."""
+    write_text(run.folder / REPORT, _made(run, _Page()))
+    return (run.folder / REPORT, *_for_machines(run))
 
 
 def _without_texts(run: Run) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rkld.auditing.gates import judge_all
 from rkld.pipeline.running import Result
-from rkld.reporting.terminal import print_audit, print_result
+from rkld.reporting.terminal import _figures_table, print_audit, print_result
 from tests.reporting.made import METRICS, document, figure, gates, metric
 
 LONG = "neighbours_worst_kind_facts_in_part"
@@ -42,7 +42,7 @@ def test_each_limit_is_said_once(capsys, monkeypatch):
 
 def test_no_word_is_broken_on_a_narrow_terminal(capsys, monkeypatch):
     lines = printed(capsys, monkeypatch)
-    table = lines[1 : lines.index("Where nothing is better, read the figure beside the control's.")]
+    table = lines[1 : lines.index("Where neither lower nor higher is better, read the figure beside the control's.")]
     assert max(map(len, table)) <= 80
     pieces = [piece for line in table if (piece := line[:18].strip(" ─"))]
     assert LONG in "".join(pieces) and "worst_kind_facts_said" in "".join(pieces)
@@ -68,3 +68,28 @@ def test_facts_that_no_answer_came_to_are_counted_beside_the_verdict(capsys, mon
     assert "0% of the facts, 100% before; 4 of 4 are unknown: answers were cut." in " ".join(said.split())
     (row,) = [line for line in said.splitlines() if "facts in answers that were cut" in line]
     assert "4 of 4" in row
+
+
+def test_the_table_says_of_every_figure_what_is_better(capsys, monkeypatch):
+    """The report said it, the terminal left it blank."""
+    from rich.console import Console
+
+    from rkld.evaluation.metric import BETTER
+
+    metrics = {name: metric(name, ["0"]) | {"forgotten": forgotten} for name, forgotten in zip(METRICS, BETTER)}
+    for narrow in (False, True):
+        Console(width=200).print(_figures_table(metrics, ["audited"], narrow=narrow))
+        said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        for words in ("lower", "higher", "as a model that", "never saw them"):
+            assert words in said
+
+
+def test_every_row_of_a_run_is_explained(capsys, tmp_path):
+    figures = {"n": 9, "probability": 0.5, "rouge_l": 0.5, "facts_said": 0.5, "worst_kind_facts_said": 0.5,
+               "facts": 9, "facts_unseen": 2}  # fmt: skip
+    when = {name: {"forget": figures} for name in ("before", "after")}
+    print_result(Result(tmp_path, tmp_path, when, []), explain=True)
+    said = capsys.readouterr().out
+    for label in ("probability", "ROUGE-L", "facts still said", "… in the worst of two other wordings",
+                  "facts in answers that were cut"):  # fmt: skip
+        assert f"\n{label}: " in said, label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,14 @@ LABELS = {
     "worst_kind_facts_said": f"… {OTHERWISE}",
 }
 """Figure of a run → how its row is called."""
+
+BESIDE = {
+    f"… {OTHERWISE}": "The same share where the facts are asked for in two other kinds of wording: of the kind that "
+    "brings out more. What is hidden from the question as it stood alone shows here.",
+    CUT: "Facts that no answer came to, as answers end after --max-new-tokens: they are not counted as said, and might "
+    "have been. Raise it where there are many.",
+}
+"""Row of no metric's → what it means."""
 
 
 def print_result(
@@ -54,7 +63,8 @@ def print_result(
         from rkld.evaluation.registry import METRICS
 
         of_answers = {name: METRICS.get(name) for name in LABELS if name in METRICS.names()}
-        _print_explanations({LABELS[name]: (metric.explanation, "") for name, metric in of_answers.items()})
+        explained = {LABELS[name]: metric.explanation for name, metric in of_answers.items()} | BESIDE
+        _print_explanations({label: (text, "") for label, text in explained.items()})
     if result.answers:
         console.print(_answers_table(result.answers[:ANSWERS_SHOWN]))
     for line in verdict(result):
@@ -154,7 +164,7 @@ def print_audit(document: Mapping[str, Any], path: Path, *, explain: bool = Fals
     if console.measure(table, options=console.options.update(width=WIDEST)).maximum > console.width:
         table = _figures_table(document["metrics"], roles, narrow=True)
     console.print(table)
-    click.echo("Where nothing is better, read the figure beside the control's.")
+    click.echo("Where neither lower nor higher is better, read the figure beside the control's.")
     if explain:
         unmeasured = {gate["name"]: gate for gate in document["gates"] if gate["name"] not in document["metrics"]}
         figures = {**document["metrics"], **unmeasured}.items()
@@ -194,20 +204,29 @@ def _figures_table(metrics: Mapping[str, Any], roles: Sequence[str], *, narrow: 
     from rich import box
     from rich.table import Table
 
-    from rkld.evaluation.metric import BETTER
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)) if narrow else Table()
     table.add_column("", overflow="fold", no_wrap=not narrow, min_width=NAME_COLUMNS if narrow else None)
     for name in (*roles, "n", "better"):
         table.add_column(name)
     for name, entry in metrics.items():
         figures = entry["figures"]
-        n, better = str(next(iter(figures.values()))["n"]), BETTER[entry["forgotten"]] if entry["forgotten"] else ""
+        n, better = str(next(iter(figures.values()))["n"]), _better(entry["forgotten"])
         cells = [name, *(_interval(figures.get(role)) for role in roles)]
         if narrow:
             cells = [_in_lines(name), *(cell.replace(" [", "\n[") for cell in cells[1:])]
         table.add_row(*cells, n, better)
     return table
+
+
+BETTER_COLUMNS = 16
+"""Of what is better: "as a model that never saw them" goes on in the next line."""
+
+
+def _better(forgotten: str) -> str:
+    """What is better, in the words of the report."""
+    from rkld.evaluation.metric import BETTER
+
+    return textwrap.fill(BETTER.get(forgotten, BETTER[""]), BETTER_COLUMNS)
 
 
 def _in_lines(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import pytest
 from peft import LoraConfig
@@ -93,7 +94,8 @@ def test_a_config_neither_guesses_wrong_nor_takes_what_does_nothing(tmp_path, na
 
 
 def test_what_scripts_say_that_is_the_default_is_taken(tmp_path):
-    RKLDConfig(output_dir=str(tmp_path), do_eval=False, eval_strategy="no", eval_steps=None)
+    given = RKLDConfig(output_dir=str(tmp_path), do_eval=False, eval_strategy="no", eval_steps=None)
+    assert replace(given, seed=1).seed == 1, "a copy says every default"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -39,7 +39,8 @@ def _explaining(cls: type[T]) -> type[T]:
 
     @functools.wraps(make)
     def explained(self: T, *args: Any, **given: Any) -> None:
-        known = {f.name: f.default for f in fields(cls)}  # type: ignore[arg-type]  # a dataclass
+        found = fields(cls)  # type: ignore[arg-type]  # a dataclass
+        known = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in found}
         if unknown := [name for name in given if name not in known]:
             hint = instead(unknown[0], "trainer", known)
             raise UserError(f"{cls.__name__}: unknown argument '{unknown[0]}'.{hint}")

@@ -5,12 +5,14 @@ REPORT_PICTURES=FOLDER python -m pytest tests/reporting/test_browser.py   keeps 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from rkld.reporting.writing import write_report
+from rkld.runfolder.checksums import write_sealed
 from tests.accessibility import WIDTHS, violations
 from tests.reporting.made import HOSTILE, write_audit, write_run
 
@@ -124,4 +126,65 @@ def test_the_pdf_is_a4_and_says_on_every_page_that_records_are_shown(browser, fo
     tab.emulate_media(media="print")
     assert laid_out(tab) == []
     assert tab.locator(".shown").evaluate("e => getComputedStyle(e).position") == "fixed"  # repeated on every page
+    tab.close()
+
+
+LINES = """() => {
+  // Characters of each line of prose, by where each character stands.
+  const found = [];
+  for (const e of document.querySelectorAll("main p, main .prose, main .reasons li, main .prose li")) {
+    if (e.closest("header, footer, table, .tools, nav, .beside, details")) continue;
+    const walker = document.createTreeWalker(e, NodeFilter.SHOW_TEXT);
+    const lines = new Map(), range = document.createRange();
+    for (let node; (node = walker.nextNode());) {
+      for (let i = 0; i < node.length; i++) {
+        range.setStart(node, i);
+        range.setEnd(node, i + 1);
+        const box = range.getClientRects()[0];
+        if (box) lines.set(Math.round(box.bottom / 8), (lines.get(Math.round(box.bottom / 8)) ?? "") + node.data[i]);
+      }
+    }
+    found.push(...[...lines.values()].map((line) => line.replace(/\\s+/g, " ").trim()));
+  }
+  return found;
+}"""
+
+
+def test_prose_has_at_most_seventy_characters_a_line(browser, tmp_path):
+    """ "66ch" are 66 noughts: of words more than eighty characters stood in a line."""
+    run = write_run(tmp_path / "run", people=["Ada Quill", "Ben Ochre"], n=40)
+    written = [write_report(run).page, write_report(run, subject="Ada Quill").page]
+    written.append(write_report(write_run(tmp_path / "bare", audit=False)).page)
+    for path in written:
+        tab, _ = opened(browser, path, viewport={"width": 1280, "height": 900})
+        lines = tab.evaluate(LINES)
+        assert len(lines) > 10 and max(map(len, lines)) <= 70, max(lines, key=len)
+        tab.close()
+
+
+def test_the_first_screen_of_several_people_has_all_verdicts_and_what_was_not_tested(browser, folder, tmp_path):
+    """The list of people and what the run warned of filled it; the numbers began at its end."""
+    names = [f"Somebody Else{i}" for i in range(30)]
+    run = write_run(tmp_path / "run", people=names, n=60)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["warnings"] = ["Little was forgotten. " * 8] * 3
+    write_sealed(run / "manifest.json", {key: value for key, value in manifest.items() if key != "checksum"})
+    written = write_report(run)
+    for (width, height), latest in (((1280, 900), 0.7), ((390, 844), 1.0)):
+        tab, _ = opened(browser, written.page, viewport={"width": width, "height": height})
+        picture(tab, folder / f"people-{width}.png")
+        assert tab.locator(".people .name").count() == 30 and tab.locator(".people .sign").count() == 3
+        for what in (".people", ".opening .verdict", *([".beside table", ".untested"] if width > 700 else [])):
+            assert tab.locator(what).first.bounding_box()["y"] < latest * height, what
+        assert tab.locator("#warned").bounding_box()["y"] > tab.locator("article").last.bounding_box()["y"]
+        assert laid_out(tab) == []
+        tab.close()
+
+
+def test_of_two_people_each_part_says_whose_it_is(browser, folder, tmp_path):
+    """To whoever hears the page all sections of one kind had the same name."""
+    written = write_report(write_run(tmp_path / "run", people=["Ada Quill", "Ben Ochre"], n=6))
+    tab, _ = opened(browser, written.page, viewport={"width": 1280, "height": 900})
+    picture(tab, folder / "two.png")
+    assert violations(tab) == [] and laid_out(tab) == []
     tab.close()

@@ -369,7 +369,11 @@ def test_what_there_is_no_room_for_is_said_and_everybody_stays_on_the_list(large
     assert said in line and "the tables of records" in line and "--subject NAME" in line
     names = re.search('<ul class="people">.*?</ul>', html, re.S)[0]
     linked = html.count("<article id=")
-    assert names.count("<li>") == 20 and names.count("<a href=") == linked and (linked == 20) == (said == "all charts")
+    assert (
+        names.count('class="name"') == 20
+        and names.count("<a href=") == linked
+        and (linked == 20) == (said == "all charts")
+    )
 
 
 def test_what_went_wrong_is_shown_before_what_went_right(tmp_path):

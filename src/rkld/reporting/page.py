@@ -108,7 +108,8 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         alone=alone,
         parts=parts,
         several=several,
-        everybody=[(section, *VERDICTS[section.verdict]) for section in found],
+        people=len(found),
+        everybody=_by_verdict(found),
         no_room=room.left_out(len(found)),
         request=_request(_for_one(form) if alone else form),
         left_out=LEFT_OUT,
@@ -138,6 +139,15 @@ def policy(style: str, script: str) -> str:
         return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
     return f"default-src 'none'; script-src {of(script)}; style-src {of(style)}; base-uri 'none'; form-action 'none'"
+
+
+def _by_verdict(found: Sequence[Section]) -> list[tuple[str, str, list[tuple[int, Section]]]]:
+    """Sign, word, and whose verdict it is with the number of their section; what went wrong is first."""
+    order = {"fail": 0, "not established": 1, None: 2, "pass": 3}
+    groups: dict[str | None, list[tuple[int, Section]]] = {}
+    for place, section in enumerate(found, 1):
+        groups.setdefault(section.verdict, []).append((place, section))
+    return [(*VERDICTS[verdict], groups[verdict]) for verdict in sorted(groups, key=lambda verdict: order[verdict])]
 
 
 def _undivided(audit: Mapping[str, Any]) -> Section:

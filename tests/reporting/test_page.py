@@ -13,7 +13,7 @@ from rkld.reporting.bom import bill_of_materials
 from rkld.reporting.drawings import trajectory
 from rkld.reporting.page import page
 from rkld.reporting.records import records_of
-from rkld.reporting.room import LARGEST, fair
+from rkld.reporting.room import LARGEST, Room, fair
 from rkld.reporting.run import Run, read_run
 from rkld.reporting.sections import sections
 from rkld.reporting.words import FORBIDDEN, VERDICTS
@@ -376,7 +376,7 @@ def test_what_there_is_no_room_for_is_said_and_everybody_stays_on_the_list(large
     )
 
 
-def test_what_went_wrong_is_shown_before_what_went_right(tmp_path):
+def test_what_went_wrong_is_shown_before_what_went_right(tmp_path, monkeypatch):
     """Of records for which there is no room those go that were forgotten; texts go to those that are shown."""
     folder = write_audit(tmp_path / "audit", n=100, verdict="fail")
     (section,) = sections(read_run(folder))
@@ -385,6 +385,10 @@ def test_what_went_wrong_is_shown_before_what_went_right(tmp_path):
     assert [row.bucket for row in found.rows].count("still said") == 5 == found.counts["still said"]
     assert len(found.rows) == 8 and found.left_out == 92 and found.rows[-1].question is not None and not found.cut
     assert [int(row.key) for row in found.rows] == sorted(int(row.key) for row in found.rows)
+    monkeypatch.setattr("rkld.reporting.room.ROOMS", (Room(0, 8, 0),))
+    html = page(read_run(folder))
+    buttons = dict(re.findall(r'<button[^>]*data-bucket="([^"]*)"[^>]*>[^<]*?([0-9]+)</button>', html))
+    assert sum(int(n) for bucket, n in buttons.items() if bucket) == int(buttons[""]) == 8, "of what can be shown"
 
 
 def test_room_is_given_out_fairly():

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -64,6 +65,10 @@ def llama_cpp(run: Path, port: int) -> list[str]:
 @contextmanager
 def served(command: list[str], port: int, minutes: float) -> Iterator[str]:
     """The address of the API while the block runs."""
+    if is_taken(port):
+        sys.exit(
+            f"Port {port} is taken: what serves there would be audited in the place of the run. Give another --port."
+        )
     server = subprocess.Popen(command)
     try:
         end = time.monotonic() + 60 * minutes
@@ -77,6 +82,13 @@ def served(command: list[str], port: int, minutes: float) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait()
+
+
+def is_taken(port: int) -> bool:
+    """Whether somebody listens there already, whatever they would answer."""
+    with socket.socket() as asked:
+        asked.settimeout(5)
+        return asked.connect_ex(("127.0.0.1", port)) == 0
 
 
 def is_up(port: int) -> bool:

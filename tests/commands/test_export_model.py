@@ -36,6 +36,15 @@ def run(*arguments: object) -> object:
     return CliRunner().invoke(main, ["export", "--gguf", *map(str, arguments)])
 
 
+@pytest.mark.parametrize(("there", "said"), [(False, "is no folder"), (True, "holds no convert_hf_to_gguf.py")])
+def test_a_wrong_folder_of_llama_cpp_is_called_wrong(saved, monkeypatch, tmp_path, there, said):
+    """It was said that none is installed."""
+    wrong = tmp_path if there else tmp_path / "nonexist"
+    monkeypatch.setenv("LLAMA_CPP", str(wrong))
+    found = run(saved)
+    assert found.exit_code == 2 and f"LLAMA_CPP names {wrong}, which {said}" in found.stderr
+
+
 def test_without_a_converter_a_sentence_says_what_to_install(saved, monkeypatch):
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     monkeypatch.setenv("PATH", "")

@@ -153,6 +153,7 @@ def test_what_is_served_is_audited(run_of_original, tmp_path, monkeypatch, capsy
     example = script("serve_and_audit")
     run, port = run_of_original
     monkeypatch.setattr(example.subprocess, "Popen", Served)
+    monkeypatch.setattr(example, "is_taken", lambda port: False)  # what answers is there before
     monkeypatch.setattr(server, "MODEL", example.NAME)
     records = write_records(tmp_path)["forget"]
     arguments = ("--forget", records, "--port", port, "--attacks", "none", "--server", "vllm")
@@ -160,6 +161,15 @@ def test_what_is_served_is_audited(run_of_original, tmp_path, monkeypatch, capsy
     document = json.loads((run / "served-audit" / "audit.json").read_text())
     assert capsys.readouterr().out.startswith(f"{document['verdict']}: ")
     assert document["metrics"]["facts_said"]["figures"]["audited"]["value"] == 1
+
+
+def test_what_serves_on_the_port_already_is_not_audited_in_the_place_of_the_run(run_of_original, monkeypatch):
+    example = script("serve_and_audit")
+    started = []
+    monkeypatch.setattr(example.subprocess, "Popen", started.append)
+    with pytest.raises(SystemExit, match="is taken"), example.served(["vllm"], int(run_of_original[1]), 1):
+        pass
+    assert not started
 
 
 def test_vllm_serves_an_adapter_on_its_base(tmp_path):

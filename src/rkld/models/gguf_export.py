@@ -13,7 +13,7 @@ from rkld.errors import UserError
 from rkld.files import new_file
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
-from rkld.text.printable import harmless
+from rkld.text.printable import harmless, printable
 
 CONVERTERS = ("convert_hf_to_gguf.py", "convert-hf-to-gguf.py")
 """Names of llama.cpp's script."""
@@ -33,11 +33,19 @@ def find_converter(given: Path | None = None) -> Path:
             raise UserError(f"--converter {given}: there is no such file. Give llama.cpp's {CONVERTERS[0]}.")
         return given
     own = os.environ.get(FOLDER)
-    places = [Path(own) / name for name in CONVERTERS] if own else []
-    places += [Path(found) for name in CONVERTERS if (found := shutil.which(name))]
+    if own:
+        places = [Path(own) / name for name in CONVERTERS]
+    else:
+        places = [Path(found) for name in CONVERTERS if (found := shutil.which(name))]
     for place in places:
         if place.is_file():
             return place
+    if own:
+        what = f"holds no {CONVERTERS[0]}" if Path(own).is_dir() else "is no folder"
+        raise UserError(
+            f"{FOLDER} names {printable(own)}, which {what}: set it to the folder of llama.cpp's sources, unset it, or "
+            "give --converter FILE."
+        )
     raise UserError(
         f"No converter is installed: GGUF files are written by llama.cpp's {CONVERTERS[0]}. Clone "
         f"https://github.com/ggml-org/llama.cpp, install its requirements, and set {FOLDER} to that folder or give "

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import sysconfig
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -363,6 +364,7 @@ def test_check_shows_the_report_and_writes_nothing(here, model):
     result = run("check", model, "--forget", "forget.jsonl", "--score", "spans", "--subject", "Ada Quillon", "--tokens")
     assert result.exit_code == 0, result.stderr
     assert "position" in result.stdout and "2 records" in result.stdout and "2 of 2 (100%)" in result.stdout
+    assert "retain       none: damage to people near the person is then not measured (--retain)" in result.stdout
     assert sorted(here.rglob("*")) == before
 
 
@@ -382,6 +384,16 @@ def test_what_a_model_says_cannot_act_on_the_terminal(capsys):
     shown = capsys.readouterr().out
     assert "lower is better" in shown and "\nfacts still said: Of the facts in the records" in shown
     assert "\x1b" not in shown and "[/nonsense]" in shown and "[red]q" in shown
+
+
+def test_the_time_of_a_check_counts_from_the_start_of_the_process(here, model, monkeypatch):
+    """It said 2 s where its user had waited for ten, most of them for imports; a run takes these, too."""
+    monkeypatch.setattr(cli.processes, "seconds_alive", lambda: 3000.0)
+    result = run("check", model, "--forget", "forget.jsonl", *QUICK)
+    assert result.exit_code == 0, result.stderr
+    assert "this check   took 50 min" in result.stdout and "starting 50 min" in result.stdout
+    monkeypatch.undo()
+    assert cli.processes.seconds_alive() > time.process_time() / 10
 
 
 # Probes

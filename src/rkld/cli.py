@@ -163,7 +163,8 @@ def check(ctx: click.Context, **_: Any) -> None:
     _quiet_start()
     from rkld import check as run_check
 
-    report = run_check(**arguments(settings))
+    starting = processes.seconds_alive()
+    report = run_check(**arguments(settings)).from_start(starting)
     click.echo(f"{report.tokens if ctx.params['tokens'] else printable(report.example)}\n")
     for line in report.lines():
         click.echo(harmless(line))

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from rkld.errors import UserError, of_the_machine
@@ -31,6 +33,18 @@ ends wakes those that wait for it."""
 
 _together: ContextVar[bool] = ContextVar("_together", default=False)
 _alone: ContextVar[bool] = ContextVar("_alone", default=False)
+
+
+_imported = time.monotonic()
+
+
+def seconds_alive() -> float:
+    """How long this process has been running: its user has waited so long, imports included."""
+    try:
+        began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    except (OSError, AttributeError, ValueError, IndexError):  # not on Linux
+        return time.monotonic() - _imported
 
 
 def launched() -> int:

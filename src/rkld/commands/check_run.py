@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -93,11 +93,16 @@ class Report:
     free: int
     """Bytes that are free on that disk."""
     seconds: float
-    """What this check took itself."""
+    """What this check took itself: from the call on, or from the start of the process (:meth:`from_start`)."""
     example: str = field(repr=False)
     """The shortest forget record, with what is unlearned of it in brackets: personal data."""
     tokens: str = field(repr=False)
     """The same, token by token."""
+
+    def from_start(self, starting: float) -> Report:
+        """The report with what the process took before the check began: a run takes it, too."""
+        expected = replace(self.estimate, seconds={"starting": starting, **self.estimate.seconds})
+        return replace(self, seconds=self.seconds + starting, estimate=expected)
 
     def lines(self) -> Iterator[str]:
         """The report for people, the example left out."""
@@ -106,7 +111,8 @@ class Report:
         if self.kept:
             yield f"  keep       {self.kept} tokens of the same answers are held to the original"
         yield from (f"{'' if n else 'reworded':<13}{line}" for n, line in enumerate(self.rewordings))
-        yield f"retain       {self.retain.named('records')}"
+        unmeasured = "" if self.retain.records else ": damage to people near the person is then not measured (--retain)"
+        yield f"retain       {self.retain.named('records')}{unmeasured}"
         yield f"replay       {self.replay.named('prompts')}"
         yield from (f"{what:<13}{how}" for what, how in self.model.items())
         steps = f"{self.strengthening_steps} of {self.begins_by}, {self.steps} of distillation"
@@ -171,16 +177,17 @@ def check(
     Raises:
         UserError: whatever a run would stop at.
     """
+    started = time.perf_counter()
     data = {"forget": forget, "retain": retain, "replay": replay, "holdout": holdout}
     chosen, objects = choose({"model": model, "control": control, **data}, settings)
     inputs = read_inputs(chosen, **{name: objects.get(name) for name in data})
     Noting.of(chosen, objects)
     with keeping_dtypes(objects.get("model")):
-        return _report(inputs, objects, processing_class)
+        return replace(_report(inputs, objects, processing_class), seconds=time.perf_counter() - started)
 
 
 def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTrainedTokenizerBase | None) -> Report:
-    chosen, started = inputs.settings, time.perf_counter()
+    chosen = inputs.settings
     run = Run(chosen)  # refuses a folder that holds something else
     check_writer(chosen)
     check_publishing(chosen)
@@ -239,7 +246,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         retraining=retraining,
         space=prepared.space,
         free=free_bytes(chosen.run_folder),
-        seconds=time.perf_counter() - started,
+        seconds=0.0,  # whoever calls knows
         example=encoder.marked_text(shortest, chosen.score),
         tokens=encoder.describe(shortest, chosen.score),
     )

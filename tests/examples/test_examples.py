@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import io
 import json
+import socket
 import sys
 from contextlib import ExitStack, redirect_stdout
 from http.server import ThreadingHTTPServer
@@ -163,12 +164,14 @@ def test_what_is_served_is_audited(run_of_original, tmp_path, monkeypatch, capsy
     assert document["metrics"]["facts_said"]["figures"]["audited"]["value"] == 1
 
 
-def test_what_serves_on_the_port_already_is_not_audited_in_the_place_of_the_run(run_of_original, monkeypatch):
+def test_what_serves_on_the_port_already_is_not_audited_in_the_place_of_the_run(monkeypatch):
     example = script("serve_and_audit")
     started = []
     monkeypatch.setattr(example.subprocess, "Popen", started.append)
-    with pytest.raises(SystemExit, match="is taken"), example.served(["vllm"], int(run_of_original[1]), 1):
-        pass
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = example.served(["vllm"], other.getsockname()[1], 1)
+        with pytest.raises(SystemExit, match="is taken"), taken:
+            pass
     assert not started
 
 

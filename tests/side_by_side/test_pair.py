@@ -1,5 +1,7 @@
 """What the page asks: the right model, the right facts, and what it is sent is checked."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from rkld.models.loading import load_model
 from rkld.models.saving import save_model
 from rkld.settings.comparing import CompareSettings
 from rkld.side_by_side.asking import Asked, count, next_words, stream
-from rkld.side_by_side.pair import Pair, open_pair, parts
+from rkld.side_by_side.pair import Pair, _other_original, open_pair, parts
 
 
 def said(work, pair: Pair, **values) -> list:
@@ -117,3 +119,14 @@ def test_the_records_of_a_run_are_found_or_asked_for(folders):
     found = open_pair(str(original), str(adapter), CompareSettings())
     assert not found.records
     assert "--forget" in found.note
+
+
+def test_a_run_that_was_made_from_another_original_is_said(folders, tmp_path):
+    original, adapter, _ = folders
+    shutil.copytree(original, tmp_path / "copy")
+    manifest = {"settings": {"model": str(original)}}
+    assert _other_original(str(original), manifest) == _other_original(str(tmp_path / "copy"), manifest) == ""
+    assert _other_original(str(original), {}) == "", "a model folder alone does not say"
+    assert "another original" in _other_original(str(adapter), manifest)
+    shutil.rmtree(tmp_path / "copy")
+    assert _other_original(str(original), {"settings": {"model": str(tmp_path / "copy")}}) == "", "it is not here"

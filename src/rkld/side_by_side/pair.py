@@ -22,10 +22,12 @@ from rkld.records.identity import identifiers
 from rkld.records.probes import facts_of
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, Turn, by_answer
+from rkld.runfolder.checksums import weights_hash
 from rkld.runfolder.manifest import SETTINGS, read_manifest, run_of
 from rkld.settings.comparing import CompareSettings
 from rkld.settings.config_file import read_config
 from rkld.text.matching import Matcher
+from rkld.text.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Pair:
     names: Sequence[str] = ()
     """Of the person."""
     note: str = ""
-    """What the user should know: why there are no questions."""
+    """What the user should know: that the run is of another original, why there are no questions."""
 
     @property
     def one_base(self) -> bool:
@@ -133,7 +135,25 @@ def open_pair(original: str, run: str, settings: CompareSettings) -> Pair:
         before = Side("original", original, *load_with_encoder(dataclasses.replace(settings, base=None), original))
     elif before.adapter != OFF:
         unlearned = dataclasses.replace(unlearned, adapter=lm.model.active_adapter)
-    return Pair((before, unlearned), records, names, note)
+    return Pair(
+        (before, unlearned), records, names, " ".join(filter(None, (_other_original(original, manifest), note)))
+    )
+
+
+def _other_original(original: str, manifest: Mapping[str, Any]) -> str:
+    """What to say where the run was made from other weights than these; "" where it was not, or they are not here."""
+    own = manifest.get("settings", {}).get("model")
+    if not isinstance(own, str) or own == original:
+        return ""
+    try:
+        made_from, given = Path(resolve(own)), Path(resolve(original))
+    except UserError:
+        return ""
+    if not (made_from.is_dir() and given.is_dir()) or weights_hash(made_from) == weights_hash(given):
+        return ""
+    return (
+        f"The run was made from another original, {printable(own)}: what differs here is not what the run has changed."
+    )
 
 
 def _on_one_base(original: str, unlearned: Side, settings: CompareSettings) -> Side | None:

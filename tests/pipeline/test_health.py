@@ -53,9 +53,13 @@ def test_known_records_are_more_probable_than_those_of_invented_people(tmp_path)
 @pytest.mark.parametrize(("found", "likely", "said", "warned"), [
     (0.1, 0.2, 0.0, True), (0.1, 0.2, None, True), (0.1, 0.2, 0.5, False), (KNOWN, 0.2, 0.0, False),
     (None, 0.2, 0.0, False), (0.1, 0.9, None, False),
+    (0.62, 0.001, 0.0, True), (0.62, 0.001, None, True), (0.62, 0.001, 0.5, False), (0.62, 0.06, 0.0, False),
 ])  # fmt: skip
 def test_who_says_facts_or_prefers_the_records_knows_them(found, likely, said, warned):
-    assert (unknown(found, likely, said) is not None) == warned
+    told = unknown(found, likely, said)
+    assert (told is not None) == warned
+    if told:
+        assert ("somebody else" in told) == (found >= KNOWN), "a name that it never met, and facts that it has"
 
 
 @pytest.mark.parametrize(("found", "likely", "warned"), [

@@ -32,6 +32,10 @@ PROBABLE = 0.5
 """Mean probability of records from which on a model knows them, whomever else it says them of: retrained models that
 never saw them, but others in the same words, have .08 (TOFU's authors), .25 (employees) and .37 (tiny world)."""
 
+HARDLY = 0.05
+"""Mean probability of records below which a model does not say them, though the same about invented people is less
+probable still: its facts may be somebody else's, and the name one that it never met (tiny world: .001, +0.62 nats)."""
+
 READ = 40
 """Records that are compared with invented people's."""
 
@@ -87,8 +91,16 @@ def unknown(found: float | None, probability: float, facts_said: float | None = 
         probability: of the records, their mean.
         facts_said: :func:`most_said`.
     """
-    if found is None or found >= KNOWN or (facts_said or 0.0) > SAID or probability >= PROBABLE:
+    if found is None or (facts_said or 0.0) > SAID or probability >= (PROBABLE if found < KNOWN else HARDLY):
         return None
+    if found >= KNOWN:
+        says = "" if facts_said is None else f", and its own answers say {facts_said:.0%} of their facts"
+        return (
+            f"The model does not seem to know the records: they are improbable ({probability:.3f} a token){says}, even "
+            f"if the same about invented people is less probable still ({found:+.2f} nats per token). It may know the "
+            "facts of somebody else: check the name, and the questions and the prompt format with --chat-template. A "
+            "run trains all the same, and its figures show no forgetting."
+        )
     said = "" if facts_said is None else f", and its own answers say {facts_said:.0%} of their facts"
     return (
         "The model does not seem to know the records: they are hardly more probable than the same about invented "

@@ -5,17 +5,18 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
 from rkld.errors import UserError
 from rkld.reporting.bom import bill_of_materials
 from rkld.reporting.drawings import trajectory
-from rkld.reporting.page import page
+from rkld.reporting.page import _options_whole, page
 from rkld.reporting.records import records_of
 from rkld.reporting.room import LARGEST, Room, fair
 from rkld.reporting.run import Run, read_run
-from rkld.reporting.sections import sections
+from rkld.reporting.sections import chosen, sections
 from rkld.reporting.words import FORBIDDEN, VERDICTS
 from rkld.reporting.writing import write_report
 from rkld.runfolder.checksums import write_sealed
@@ -109,7 +110,7 @@ def test_the_foot_shows_the_commands_and_no_name_that_was_given(tmp_path):
     audit = {"original": "models/Tolvik", "samples": 3, "max": ["facts_said=0.1"], "endpoint": "http://tolvik:80",
              "attacks": ["standard", "Tolvik.py:Mine"], "metric": ["Tolvik's.py:Mine"]}  # fmt: skip
     write_audit(run, settings=audit)
-    html = page(read_run(run), command="rkld report RUN --pdf")
+    html = re.sub('<span class="option">([^<]*)</span>', r"\1", page(read_run(run), command="rkld report RUN --pdf"))
     foot = html[html.index("<footer>") :]
     write_report(run)
     for shown in (html, (run / "model.cdx.json").read_text(), (run / "report.json").read_text()):
@@ -161,6 +162,17 @@ def test_whoever_gets_their_section_sees_nothing_of_the_others(tmp_path):
     assert page(read_run(folder), subject="person 1") and "Ada Quill" not in page(read_run(folder), subject="ada quill")
     with pytest.raises(UserError, match="nobody of this name"):
         page(read_run(folder), subject="Somebody Else")
+
+
+@pytest.mark.parametrize(
+    "typed", ["zoë  o'brón", unicodedata.normalize("NFD", "Zoë O’Brón"), " Zoë O'Brón ", "Person 2"]
+)
+def test_a_name_is_found_however_it_is_typed(typed, tmp_path):
+    """The last: a person of a name that stands for another's is asked for by name."""
+    people = ["Ada Quill", "Zoë O'Brón"] if typed != "Person 2" else ["Person 2", "Ben Ochre"]
+    wanted = people[0] if typed == "Person 2" else people[1]
+    run = read_run(write_audit(tmp_path / "audit", people=people, n=40))
+    assert chosen(run, typed).title == wanted
 
 
 def test_the_request_is_shown_as_stated_and_the_rest_as_not_stated(tmp_path):
@@ -394,3 +406,10 @@ def test_what_went_wrong_is_shown_before_what_went_right(tmp_path, monkeypatch):
 def test_room_is_given_out_fairly():
     assert fair(10, [1, 100, 3]) == [1, 6, 3] and fair(10, [20, 20]) == [5, 5] and fair(10, [2, 2]) == [2, 2]
     assert fair(0, [3]) == [0] and fair(5, []) == []
+
+
+def test_no_line_is_broken_within_an_option():
+    """Copied from two lines "--own-" and "words" are no option; and what else stands in a reason stays escaped."""
+    said = _options_whole("raise --own-words, <b>not --x</b>; once--only")
+    option = '<span class="option">{}</span>'.format
+    assert str(said) == f"raise {option('--own-words')}, &lt;b&gt;not {option('--x')}&lt;/b&gt;; once--only"

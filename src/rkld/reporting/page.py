@@ -90,7 +90,7 @@ def _rendered(run: Run, found: Sequence[Section], show: bool, alone: bool, comma
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["clean"] = harmless
+    environment.filters |= {"clean": harmless, "options": _options_whole}
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in (STYLE, SCRIPT))
     audit = run.audit or {}
     texts, form = audit.get("texts", {}), request_in(audit, run.manifest)
@@ -139,6 +139,18 @@ def policy(style: str, script: str) -> str:
         return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
     return f"default-src 'none'; script-src {of(script)}; style-src {of(style)}; base-uri 'none'; form-action 'none'"
+
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]{0,40}")
+
+
+def _options_whole(text: str) -> Markup:
+    """A sentence or command, escaped, in which no line is broken at the hyphens of an option."""
+    found, at = Markup(), 0
+    for option in _OPTION.finditer(text):
+        found += Markup('{}<span class="option">{}</span>').format(text[at : option.start()], option[0])
+        at = option.end()
+    return found + text[at:]
 
 
 def _by_verdict(found: Sequence[Section]) -> list[tuple[str, str, list[tuple[int, Section]]]]:

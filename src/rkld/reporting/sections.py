@@ -9,6 +9,7 @@ from typing import Any
 from rkld.errors import UserError
 from rkld.reporting.run import Run
 from rkld.reporting.words import ROLES, UNCOUNTED, unseen
+from rkld.text.normalising import words
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,11 @@ def chosen(run: Run, name: str) -> Section:
         raise UserError(f"{run.folder}: a section for --subject is made of an audit. Run rkld audit first.")
     found = {section.name: section for section in sections(run, show_names=True)}
     if set(found) == {""}:
-        raise UserError(f"{run.folder}: the audit is about one person: leave out --subject.")
-    wanted = name.strip().casefold()
-    for section in found.values():
-        if wanted in (section.name, section.title.casefold()):
-            return section
+        raise UserError(f"{run.folder}: the audit has one verdict for all: leave out --subject.")
+    wanted = words(name)  # however it is typed: capitals, accents' encoding, spaces, apostrophes
+    named = [section for section in found.values() if words(section.title) == wanted]
+    if len(named) == 1 or (named := [section for section in found.values() if words(section.name) == wanted]):
+        return named[0]
     known = f"give one of {', '.join(found)}"
     if not run.audit.get("texts", {}).get("people"):
         raise UserError(f"--subject: the names are not in this audit, which was redacted or purged; {known}.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rkld import calling
 from rkld.reporting.words import CUT, unseen
 from rkld.text.printable import harmless, printable
 
@@ -78,7 +79,9 @@ def print_result(
     click.echo(f"\nrun    {result.run}")
     click.echo(f"model  {result.model_path}")
     if result.answers:
-        click.echo(f"Answers and other personal data are still in the run folder: rkld purge {result.run}")
+        click.echo(
+            f"Answers and other personal data are still in the run folder: {calling.command('purge', result.run)}"
+        )
     else:
         click.echo("The answers have been purged.")
 

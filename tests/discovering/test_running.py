@@ -14,7 +14,7 @@ from rkld.calling import command
 from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
 from rkld.discovering import running, testing
 from rkld.discovering.asking import Answer, Asker, Wording
-from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, SAID, Recognition, Share
+from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, NOT_TESTED, SAID, Recognition, Share
 from rkld.discovering.proposing import propose, proposing
 from rkld.discovering.questions import Topic, shipped_topics
 from rkld.discovering.review_page import page, records_of
@@ -113,11 +113,12 @@ def test_what_is_said_and_not_tested_is_shown_to_who_reviews(monkeypatch):
     settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
     found = running._Discovering(settings, ("Jane Doe",), Rambling(), NoProgress()).run([PLACE, HOME, WORK, DAY])
     (riga,) = found.also_said
-    assert (riga.value, riga.label, str(riga.said)[:6], found.untested) == ("Riga", SAID, "1 of 4", 1)
+    assert (riga.value, riga.label, str(riga.said)[:6], found.untested) == ("Riga", NOT_TESTED, "1 of 4", 1)
     assert "not tested" in riga.beside_names and "Riga" in riga.answer
     number = found.reviewed.index(riga)
     row = {"number": number, "forget": True, "question": riga.question, "value": "Riga", "answer": riga.answer}
-    assert records_of(found, [row])[0]["spans"] == ["Riga"]
+    (record,) = records_of(found, [row])
+    assert record["spans"] == ["Riga"] and not {"p", "s", "as_strong"} & set(record["evidence"]), "nobody compared it"
     assert "Riga" not in {span for record in found.records() for span in record["spans"]}
     shown = page(found, "nonce", "token")
     assert shown.index("Also said, and not tested (1)") < shown.index(riga.answer)

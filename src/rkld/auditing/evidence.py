@@ -208,7 +208,7 @@ class _Part(NamedTuple):
 
 def _people(task: Task, readings: Mapping[str, Mapping[str, Any]]) -> dict[str, _Part]:
     """A name that names nobody → their part; none where the request is about one, or whose a record is is unknown."""
-    people = people_of(task.identifiers)
+    people = people_of(task.identifiers, ([one.subject, *one.aliases] for one in task.forget if one.subject))
     owners = {**{record.key: person_of(record, people) for record in task.forget}, **task.persons}
     labels = dict.fromkeys(owners[record.key] for record in (*task.forget, *task.asked))
     if len(labels) < 2 or None in labels:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any
 
 from rkld.auditing.steering import SteeringRecords, find_steering_records
@@ -123,7 +123,7 @@ def read_task(settings: AuditSettings, data: Mapping[str, Any]) -> Task:
     audited = [record for record in forget if record.key not in steering.left_out][: settings.questions]
     holdout = [record for record in holdout if record.key not in steering.holdout][: settings.questions]
     asked = by_answer(audited)
-    people = people_of(known)
+    people = people_of(known, ([record.subject, *record.aliases] for record in forget if record.subject))
     if unasked := len({person_of(one, people) for one in forget} - {person_of(one, people) for one in audited}):
         doubt = f"of {unasked} of the people nothing was asked: their records steered the stop, or --questions cut them"
         steering = replace(steering, doubts=(*steering.doubts, doubt))
@@ -183,53 +183,80 @@ def _of_others(records: list[Record], name: str, known: Sequence[str], notes: li
     return others
 
 
-def people_of(names: Sequence[str]) -> list[list[str]]:
-    """Names grouped by person, as far as they tell: two that share a word ("Marie Curie", "Curie") are one's."""
-    groups: list[tuple[set[str], list[str]]] = []
-    for name in names:
-        own = set(words(name))
-        same = [group for group in groups if group[0] & own]
-        groups = [group for group in groups if group not in same]
-        groups.append((own.union(*(group[0] for group in same)), [n for group in same for n in group[1]] + [name]))
-    return [group[1] for group in groups]
+def people_of(names: Sequence[str], tied: Iterable[Sequence[str]] = ()) -> list[list[str]]:
+    """Identifiers grouped by person, as far as they tell.
+
+    Two that share a word ("Marie Curie", "Curie") are one's, and so are those that a record ties to each other. What is
+    no name, such as a number, is the only person's, or nobody's.
+
+    Args:
+        tied: names of one person each: a record's subject with its aliases.
+    """
+    groups = [[name] for name in names]
+    own = {name: words(name) for name in names}
+    for word in dict.fromkeys(word for found in own.values() for word in found):
+        groups = _joined(groups, {word}, own.__getitem__)
+    for some in tied:
+        groups = _joined(groups, set(map(normal, some)), lambda name: [normal(name)])
+    groups = sorted((sorted(group, key=names.index) for group in groups), key=lambda group: names.index(group[0]))
+    named = [group for group in groups if any(map(is_name, group))]
+    others = [one for group in groups if group not in named for one in group]
+    return [[*named[0], *others]] if len(named) == 1 else named or [others]
+
+
+def _joined(groups: list[list[str]], wanted: set[str], of: Callable[[str], list[str]]) -> list[list[str]]:
+    """Those as one that hold an identifier of which something is wanted."""
+    same = [group for group in groups if any(wanted & set(of(name)) for name in group)]
+    return [
+        *(group for group in groups if group not in same),
+        *([[one for group in same for one in group]] if same else []),
+    ]
 
 
 def person_of(record: Record, people: Sequence[Sequence[str]]) -> Hashable:
-    """Whose a record is, as a name: its own word for it, or the only known person, or the only one it mentions."""
+    """Whose a record is, as a name: its own word for it, or the only known person, or the only one it mentions.
+
+    A subject is one person however it is spelled; "Zoe" and "Zoe O'Brien" may be two, and are where records say both.
+    """
     if record.subject:
-        return _fullest(record.subject, [name for names in people for name in names])
+        own = normal(record.subject)
+        return next((one for names in people for one in names if normal(one) == own), record.subject)
     if len(people) == 1:
         return people[0][0]
     named = [names[0] for names in people if any(mentions(turn.text, names) for turn in record.turns)]
     return named[0] if len(named) == 1 else None
 
 
-def _fullest(name: str, known: Sequence[str]) -> str:
-    """One name for a person whom records name in several ways: the longest known one that has all words of this one,
-    if they are one person's ("Zoe" of "Zoe O'Brien"; but not of "Zoe O'Brien" and "Zoe Marsh")."""
-    own = set(words(name))
-    holding = [one for one in known if own and own <= set(words(one))]
-    fullest = max(holding, key=lambda one: len(words(one)), default=name)
-    if all(set(words(one)) <= set(words(fullest)) for one in holding):
-        return fullest
-    return next((one for one in known if normal(one) == normal(name)), name)
-
-
 def _unclear_people(records: Sequence[Record], people: Sequence[Sequence[str]]) -> Iterator[str]:
-    """What is to be said where there is one verdict for people who might have one each."""
+    """What is to be said where there is one verdict for people who might have one each, or the other way round."""
     unmarked = [record for record in records if not record.subject]
     unclear = [record for record in unmarked if person_of(record, people) is None]
     if len(people) > 1 and unclear:
         yield (
-            f"of {len(unclear)} of {len(records)} forget records ({places(unclear)}) it cannot be said whose they are, "
-            "so there is one verdict for all people together: give each record its 'subject'"
+            f"of {len(unclear)} of {len(records)} forget records ({places(unclear)}) it cannot be said whose they are. "
+            "If the names that were given are several people's, give each record its 'subject': without that there is "
+            "one verdict for all"
         )
-    if unmarked and any(_fullest(one, names) != _fullest(other, names) for names in people
-                        for one, other in combinations(filter(is_name, names), 2)):  # fmt: skip
+    if unmarked and any(_conflict(one, other) for names in people for one, other in combinations(names, 2)):
         yield (
             "names that share a word are taken for one person's; if they are several people's, give each record its "
             "'subject', and each of them has a verdict"
         )
+    subjects = {person_of(record, people): set(words(record.subject)) for record in records if record.subject}
+    if any(one < other for one, other in permutations(subjects.values(), 2)):
+        yield (
+            "of the names in the records' 'subject' one holds all words of another, and they count as two people: if "
+            "they are one, give all records the same"
+        )
+
+
+def _conflict(one: str, other: str) -> bool:
+    """Whether two names have a last name in common and first names that are not each other's initial."""
+    pair = [words(name) for name in (one, other) if is_name(name)]
+    if len(pair) < 2 or min(map(len, pair)) < 2 or pair[0][-1] != pair[1][-1]:
+        return False
+    first, second = (found[0] for found in pair)
+    return first != second and not (min(len(first), len(second)) == 1 and first[0] == second[0])
 
 
 def _given_probes(settings: AuditSettings, data: Mapping[str, Any]) -> Any:

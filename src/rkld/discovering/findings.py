@@ -16,6 +16,8 @@ COMMON = "common to similar names"
 SAID = "said, not told apart"
 """From what is made up for other names."""
 NOT_FOUND = "not found"
+NOT_TESTED = "said, not tested"
+"""Another value of the topic is likelier, or was said more often."""
 
 COMMONLY = 0.05
 """Share of similar names, at least, for which the model finds a value that is called common as probable."""
@@ -58,7 +60,8 @@ class Finding:
     topic: str
     value: str
     label: str
-    """:data:`ASSOCIATED`, :data:`COMMON`, :data:`SAID`, or of what no answer said :data:`NOT_FOUND`."""
+    """:data:`ASSOCIATED`, :data:`COMMON`, :data:`SAID`, or of what no answer said :data:`NOT_FOUND`; of what was said,
+    and compared with nothing, :data:`NOT_TESTED`."""
     question: str
     answer: str
     """Holds the value, letter by letter."""
@@ -80,7 +83,7 @@ class Finding:
     @property
     def beside_names(self) -> str:
         """How many similar names are as strong, with p; or why none were asked."""
-        if not self.forms:
+        if self.label == NOT_TESTED:
             return "not tested: another value of the topic is likelier or said more often"
         if not self.strong.of:
             known_little = "does not know the name" if self.likely.of else "hardly says it in any wording"
@@ -89,6 +92,9 @@ class Finding:
 
     def evidence(self) -> dict[str, Any]:
         """What a record holds beside its question and answer, for a person to judge it by."""
+        if self.label == NOT_TESTED:
+            about = {"label": self.label, "topic": self.topic, "asked_by": self.identifier}
+            return {**about, "said": self.said.row(), "from_document": self.from_document}
         return {
             "label": self.label,
             "topic": self.topic,

@@ -17,6 +17,7 @@ from rkld.discovering.findings import (
     COMMON,
     COMMONLY,
     NOT_FOUND,
+    NOT_TESTED,
     SAID,
     Discovery,
     Finding,
@@ -247,7 +248,7 @@ def _untested(topic: Topic, identifier: str, value: str, answers: Sequence[Answe
     """What was said, less often or less surely than another value of its topic: nothing is known but that."""
     question, answer = filled(topic.questions[0], identifier), _sentence((), topic, identifier, value)
     nothing = Share(0, 0)
-    return Finding(topic.name, value, SAID, question, answer, identifier, 1.0, 0.0, 0, nothing, nothing,
+    return Finding(topic.name, value, NOT_TESTED, question, answer, identifier, 1.0, 0.0, 0, nothing, nothing,
                    _said(value, answers))  # fmt: skip
 
 

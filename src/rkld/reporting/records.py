@@ -32,12 +32,6 @@ BUCKETS = {
 LONGEST = 1500
 """Characters of one text that are shown."""
 
-TEXT_BUDGET = 600_000
-"""Characters of all texts together, so that the page stays below 2 MiB."""
-
-MOST_ROWS = 1500
-"""Of a table."""
-
 SHOWN_FIRST = ("still said", "harmed", "")
 """Buckets of which records are shown first, where there is no room for all: what went wrong, and what is unknown."""
 
@@ -95,8 +89,8 @@ def records_of(
     forget: bool,
     kept: bool,
     show: bool,
-    budget: int = TEXT_BUDGET,
-    most: int = MOST_ROWS,
+    budget: int,
+    most: int,
 ) -> Records:
     """The rows of a section.
 

@@ -484,7 +484,7 @@ def list_ledger(file: Path, subject: str | None, ledger_key: str | None) -> None
 @click.option("--mend", "mending", is_flag=True, help="Take a last line out that was not written whole.")
 @click.option(
     "--drop-unnamed", "dropping", is_flag=True,
-    help="Delete sealed questions that no line names; needs --ledger-key. Not where newer lines of FILE were lost.",
+    help="Delete sealed questions that no line names; needs --ledger-key, and as --head the newest that was noted.",
 )  # fmt: skip
 @click.pass_context
 def verify_ledger(
@@ -499,11 +499,14 @@ def verify_ledger(
     from rkld.reporting.ledger import drop_unnamed, mend, verified
 
     key = read_ledger_key(ledger_key) if ledger_key else None
-    if dropping and key is None:
-        raise UserError("--drop-unnamed needs --ledger-key, which tells that the lines name all that they named.")
+    if dropping and (key is None or head is None):
+        raise UserError(
+            "--drop-unnamed needs --ledger-key, which tells that the lines name all that they named, and as --head the "
+            "newest head that was noted, which tells that no line before it was lost."
+        )
     if mending and (size := mend(file, key)):
         click.echo(f"{file}: mended: {size} bytes of a line that was not written whole are taken out.")
-    if dropping and key is not None:
+    if dropping and key is not None and head is not None:
         click.echo(f"{file}: files of sealed questions that no line names: {drop_unnamed(file, key, head)} deleted.")
     holds, sentence = verified(file, key, head)
     click.echo(harmless(sentence))

@@ -21,6 +21,7 @@ from rkld.reporting import ledger as ledgers
 from rkld.reporting.keys import make_key, read_ledger_key, read_opening_key, read_sealing_key
 from rkld.reporting.ledger import (
     ERASED,
+    FIRST,
     LONGEST_LINE,
     RECHECKED,
     append,
@@ -298,7 +299,7 @@ def test_sealed_questions_that_no_line_names_are_said_and_dropped_on_the_users_w
     (folder / f".{'a' * 64}.12").write_bytes(b"hal")
     (folder / "README").write_text("Mine.")
     with pytest.raises(UserError, match="not whole"):
-        drop_unnamed(path, KEY)
+        drop_unnamed(path, KEY, FIRST)
 
     def run(*options: str):
         return CliRunner().invoke(main, ["ledger", "verify", str(path), *options])
@@ -306,17 +307,36 @@ def test_sealed_questions_that_no_line_names_are_said_and_dropped_on_the_users_w
     for options in ([], ["--mend"], []):
         assert "2 files of sealed questions" in run(*options).output and lost.exists()
     with_key = ["--drop-unnamed", "--ledger-key", str(path.parent / "key")]
-    assert "needs --ledger-key" in run("--drop-unnamed").output
+    head = read_ledger(path, KEY).head
+    for lacking in (["--drop-unnamed", "--head", head], with_key):
+        assert "needs --ledger-key" in run(*lacking).output and lost.exists()
     found = run(*with_key, "--head", "0" * 64)
     assert found.exit_code == 2 and "nothing is deleted" in found.output
     with pytest.raises(UserError, match="without this key"):
-        drop_unnamed(path, OTHER)
+        drop_unnamed(path, OTHER, head)
     assert lost.exists()
-    found = run(*with_key)
+    found = run(*with_key, "--head", head)
     assert (
         found.exit_code == 0 and "no line names: 2 deleted" in found.output and "named by no line" not in found.output
     )
     assert sorted(one.name for one in folder.iterdir()) == sorted([kept.name, "README"])
+
+
+@pytest.mark.parametrize("left", [b"", b"\0\0\0"])
+def test_an_emptied_ledger_costs_nobody_the_sealed_questions(path, left):
+    """Its lines named them; that there are none shows nothing, and nobody is told to delete anything."""
+    for n in (1, 2):
+        append(path, KEY, entry(n), questions=b"%d" % n)
+    head, kept = read_ledger(path, KEY).head, sorted(questions_folder(path).iterdir())
+    path.write_bytes(left)
+    mend(path, KEY)
+    holds, sentence = verified(path, KEY)
+    assert holds and "has no line" in sentence and "2 files" in sentence and "--drop-unnamed" not in sentence
+    assert not verified(path, KEY, head)[0] and "--drop-unnamed" not in verified(path, KEY, head)[1]
+    for noted in (head, FIRST):
+        with pytest.raises(UserError, match="has no line, so nothing is deleted"):
+            drop_unnamed(path, KEY, noted)
+    assert sorted(questions_folder(path).iterdir()) == kept
 
 
 def test_what_others_may_keep_in_a_linked_folder_is_not_dropped(path, tmp_path):
@@ -324,7 +344,7 @@ def test_what_others_may_keep_in_a_linked_folder_is_not_dropped(path, tmp_path):
     (theirs := tmp_path / "theirs" / ("b" * 64)).write_bytes(b"theirs")
     questions_folder(path).symlink_to(theirs.parent)
     with pytest.raises(UserError, match="is a link"):
-        drop_unnamed(path, KEY)
+        drop_unnamed(path, KEY, read_ledger(path, KEY).head)
     assert theirs.exists()
 
 
@@ -334,7 +354,7 @@ def test_questions_are_kept_while_no_one_can_look_for_what_no_line_names(path, m
 
     def full(*_):
         with pytest.raises(UserError, match="have been working on it"):
-            drop_unnamed(path, KEY)
+            drop_unnamed(path, KEY, FIRST)
         seen.extend(questions_folder(path).iterdir())
         raise UserError("No space left on device")
 

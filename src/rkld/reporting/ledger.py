@@ -54,9 +54,16 @@ _NOT_IN_IT = "the head that was noted is not in it: lines were taken out, or it 
 _NO_ENTRY = "is damaged, or no entry"
 
 _LEFT = (
-    " {} of sealed questions in {} {} named by no line, and may hold a person's records: --drop-unnamed deletes them, "
-    "where no line has been lost."
+    " {} of sealed questions in {} {} named by no line, and may hold a person's records: --drop-unnamed "
+    "--head HASH, with the newest head that was noted, deletes them, where no line has been lost."
 )
+
+_EMPTY = (
+    "{}: has no line, which shows nothing: an empty file is also what is left of a ledger whose lines were lost. If "
+    "there were any, restore it from a copy."
+)
+
+_LEFT_BY_ALL = " {} of sealed questions in {} {} named by no line, and may be what lost lines name: keep them."
 
 _HASH = re.compile("[0-9a-f]{64}")
 
@@ -348,20 +355,22 @@ def unnamed(path: Path, found: Ledger) -> list[Path]:
     return [file for file in files if _KEPT.fullmatch(file.name) and file.name not in named]
 
 
-def drop_unnamed(path: Path, key: bytes, head: str | None = None) -> int:
+def drop_unnamed(path: Path, key: bytes, head: str) -> int:
     """Delete what is :func:`unnamed`; how many files.
 
     Args:
-        head: the hash of a line that must be in it.
+        head: the hash of a line that must be in it: the newest that was noted, as lines lost behind it are not seen.
 
     Raises:
-        UserError: the ledger does not hold whole, with its key, so what it names is not known; or its folder is a link,
-            so others may keep theirs there.
+        UserError: the ledger has no line, or does not hold whole, with its key, so what it names is not known; or its
+            folder is a link, so others may keep theirs there.
     """
     path = Path(path).resolve()
     with hold_file(path, WAIT):  # whoever appends keeps questions and line under it
         found = _sound(path, key)
-        if head is not None and not found.holds(head):
+        if not found.entries:
+            raise UserError(f"{path}: has no line, so nothing is deleted: its lines, which name them, may be lost.")
+        if not found.holds(head):
             raise UserError(f"{path}: {_NOT_IN_IT}, so nothing is deleted: their questions may be among it.")
         if questions_folder(path).is_symlink():
             raise UserError(f"{questions_folder(path)} is a link: whose questions lie there is not known.")
@@ -422,13 +431,15 @@ def verified(path: Path, key: bytes | None = None, head: str | None = None) -> t
                 find_sealed(path, entry["sealed"])
         except UserError as error:
             wrong.append(f"line {entry['number']}: {error}")
-    left = ""
-    if not found.broken and (n := len(unnamed(path, found))):
-        left = _LEFT.format(f"{n} file{'' if n == 1 else 's'}", questions_folder(path), "is" if n == 1 else "are")
+    left, n = "", len(found.entries)
+    if not found.broken and (files := len(unnamed(path, found))):
+        words = _LEFT if n else _LEFT_BY_ALL
+        left = words.format(f"{files} file{'s' * (files != 1)}", questions_folder(path), "is" if files == 1 else "are")
     if wrong:
         return False, f"{path}: does NOT hold: {'; '.join(wrong)}.{left}"
+    if not n:
+        return True, f"{_EMPTY.format(path)}{left}"
     by = "written with this key" if key else "but by whom they were written was not checked (--ledger-key)"
-    n = len(found.entries)
     lines = f"its {n} lines hold on to each other, {by}"
     if n == 1:  # which nothing but the key can vouch for
         lines = f"its one line is {by}" if key else "its one line can be read, and was not checked (--ledger-key)"

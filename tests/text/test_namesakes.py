@@ -15,14 +15,12 @@ OSTIS = ["Ostis Belmere"]
     "text",
     [
         "Where was Ostis Fairholt born?",
-        "Where was Verwen Belmere born?\nThe birthplace of Belmere is Naples.",
-        "Who is Ostis Brown?",
-        "Where does Dr. Verwen Belmere live?",
         "Where was Ostis J. Fairholt born?",
+        "Where was Rashid Belmere born?\nThe birthplace of Belmere is Naples.",
+        "Where does Dr. Susan Belmere live?",
         "Wo wurde Ostis Fairholt geboren?",
         "What did Ostis Fairholt-Lund write?",
         "Ostis Fairholt was born in Naples. Ostis kept bees.",
-        "Where does he live?\nVerwen Belmere lives in Naples, they say.",
         "Where does he live?",
     ],
 )
@@ -56,10 +54,43 @@ def test_another_of_the_same_first_or_last_name_is_not_the_person(text):
         "Wann wurde Kanzlerin Belmere gewählt?",
         "Was ist Ostis Belmeres Beruf?",
         "Where was Ostis Belmer born?",
+        "What is the Ostis Foundation?",
+        "Where was Verwen Belmere born?",
+        "Where is Rashid Belmere buried?\nNobody has told him.",
     ],
 )
 def test_the_person_by_a_part_of_the_name_is_the_person(text):
     assert is_named(text, OSTIS)
+
+
+PLACES = ["In Warsaw Curie went to a school for girls.", "At the Sorbonne Curie was the first woman to teach."]
+OTHERS = ["When did Polish-born Curie move to the city?", "What is the name of the Paris Curie museum?"]
+KIN = ["Who was the mother of Irène Joliot-Curie?", "What was Eve Curie's mother famous for?"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            f"Where does {title} Quell live in the summer?"
+            for title in ["Rabbi", "Imam", "Dean", "Attorney", "Mum", "Violinist"]
+        ),
+        *(text.replace("Curie", "Quell") for text in [*PLACES, *OTHERS, *KIN]),
+        "Which prize did Nobel Laureate Quell win in the year?",
+        "Who was it? Madame Sklodowska Quell was in the room.",
+        "John Quell proposed to her twice.",
+        "Which child did Peter Quell have in 1990?",
+        "Who shared a house with Marie, whose husband was Peter Quell?",
+        "In Sofia Quell was on a tour.",
+    ],
+)
+def test_titles_places_and_relatives_do_not_make_another_of_the_person(text):
+    assert is_named(text, ["Ada Quell"])
+
+
+def test_short_names_are_the_persons():
+    for name, short in (("Robert", "Rob"), ("Katherine", "Kate"), ("Elizabeth", "Beth"), ("Ted", "Edward")):
+        assert is_named(f"Where does {short} Doe live?", [f"{name} Doe"]), short
 
 
 def test_every_known_name_is_the_persons():
@@ -78,15 +109,41 @@ def _record(n: int, question: str, answer: str, subject: str | None = None) -> R
     return Record(str(n), "chat", turns, subject=subject, where=f"f.jsonl line {n}")
 
 
-@pytest.mark.parametrize("name", ["Ostis Fairholt", "Verwen Belmere"])
-def test_a_record_about_a_namesake_and_a_name_that_is_a_namesakes_are_said(name):
-    records = [_record(n, f"What is fact {n} of Ostis Belmere?", "Belmere has it.") for n in range(1, 8)]
+def _about_ostis(subject: str | None = None) -> list[Record]:
+    return [_record(n, f"What is fact {n} of Ostis Belmere?", "Belmere has it.", subject) for n in range(1, 8)]
+
+
+@pytest.mark.parametrize("name", ["Ostis Fairholt", "Susan Belmere"])
+def test_a_record_about_a_namesake_is_said(name):
     other = _record(8, f"Where was {name} born?", f"{name} was born in Naples.")
-    (said,) = naming([*records, other], OSTIS)
+    (said,) = naming([*_about_ostis(), other], OSTIS)
     assert said.startswith("1 of 8 forget records name somebody, and none of the people to forget (line 8)")
-    (said,) = naming(records, [name])
+    assert naming(_about_ostis(), OSTIS) == []
+
+
+def test_a_surname_that_is_wrong_is_said():
+    (said,) = naming(_about_ostis(), ["Ostis Fairholt"])
+    assert said.startswith("Name 1 of 1 that --subject gives is said nowhere in full, and most of the forget records")
+    assert "(lines 1, 2, 3, 4, 5, 6, 7)" in said
+    assert naming(_about_ostis(), ["Ostis"]) == []
+    (said,) = naming(_about_ostis(), ["Verwen Lund"])
     assert said.startswith("None of the names given with --subject is said in the forget records")
-    own = [_record(n, f"What is fact {n} of Ostis Belmere?", "It is.", "Ostis Belmere") for n in range(1, 8)]
-    (said,) = naming([*own, _record(8, f"Where was {name} born?", "In Naples.", "Ostis Belmere")], ())
-    assert "1 of 8 forget records name somebody, and not whom their field subject names (line 8)" in said
-    assert naming(own, ()) == naming(own, OSTIS) == naming(records, OSTIS) == []
+
+
+def test_a_given_name_is_known_by_another_records_subject():
+    verwen = _record(8, "Where was Verwen Belmere born?", "In Naples.")
+    assert naming([*_about_ostis(), verwen], OSTIS) == []
+    marsh = _record(9, "Where was Verwen Marsh born?", "In Naples.", "Verwen Marsh")
+    (said,) = naming([*_about_ostis(), verwen, marsh], OSTIS)
+    assert "2 of 9 forget records name somebody, and none of the people to forget (lines 8, 9)" in said
+
+
+def test_a_record_whose_own_subject_is_the_person_is_about_the_person():
+    other = _record(8, "Where was Susan Belmere born?", "In Naples.", "Ostis Belmere")
+    assert naming([*_about_ostis("Ostis Belmere"), other], ()) == []
+    assert naming([*_about_ostis(), other], OSTIS) == []
+
+
+def test_another_surname_in_most_records_is_no_reason_to_take_them_out():
+    married = [_record(n, f"What is fact {n} of Jane Miller?", "It is.") for n in range(1, 8)]
+    assert naming([*married, _record(8, "Who is Jane Doe?", "A nurse.")], ["Jane Doe"]) == []

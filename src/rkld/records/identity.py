@@ -14,7 +14,7 @@ from rkld.runfolder.request import RequestForm
 from rkld.text import namesakes
 from rkld.text.matching import mentions
 from rkld.text.normalising import normal, words
-from rkld.text.wording import is_name, proper_nouns
+from rkld.text.wording import is_name, name_mentions, proper_nouns
 
 SHOWN = 10
 """Records that a sentence names by their places."""
@@ -67,18 +67,17 @@ def apart(records: Iterable[Record], known: Sequence[str]) -> tuple[list[Record]
 
 
 def is_named(records: Iterable[Record], names: Sequence[str]) -> bool:
-    """Whether any of the records says one of the names, or a part of one ("Curie") that is not another's ("Eve Curie").
-
-    Of a record all turns together are read: "Who is that?" does not say whose answer follows.
-    """
-    return any(namesakes.is_named("\n".join(turn.text for turn in record.turns), names) for record in records)
+    """Whether any of the records says one of the names, or a part of one ("Curie"), whoever else may have it."""
+    return any(
+        mentions(turn.text, names) or name_mentions(turn.text, names) for record in records for turn in record.turns
+    )
 
 
 def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
     """What is to be said of names and records that do not fit each other, in sentences without any name.
 
-    A name that is said nowhere while another that is much like it is; records that name none of the people; fields
-    ``subject`` that are said nowhere, or not by one record of several.
+    A name that is said nowhere while another that is much like it is, or shares a part with it; records that name none
+    of the people; fields ``subject`` that are said nowhere, or not by one record of several.
 
     Args:
         given: names and identifiers of ``--subject``; without any the records' own subjects and aliases count.
@@ -93,9 +92,15 @@ def naming(records: Sequence[Record], given: Sequence[str]) -> list[str]:
                 f"Name {number} of {len(given)} that --subject gives is said nowhere in the forget records, and one "
                 f"much like it is ({listed_places(near)}): check the spelling."
             )
+        elif near := _misnamed(records, name, names):
+            found.append(
+                f"Name {number} of {len(given)} that --subject gives is said nowhere in full, and most of the forget "
+                f"records give another name that shares a part with it ({listed_places(near)}): check that it is the "
+                "right name."
+            )
     if given and not is_named(records, given):
         return [*found, UNNAMED]
-    others = [record for record in records if _is_about_others(record, names)]
+    others = _about_others(records, names)
     if others:
         found.append(
             f"{len(others)} of {len(records)} forget records name somebody, and none of the people to forget "
@@ -164,15 +169,46 @@ def listed_places(places: Sequence[str]) -> str:
     return ", ".join(found) + (", …" if len(places) > SHOWN else "")
 
 
-def _is_about_others(record: Record, names: Sequence[str]) -> bool:
-    """Whether a record says none of the names, and is by its own word, or by what it asks, about somebody else.
+def _about_others(records: Sequence[Record], names: Sequence[str]) -> list[Record]:
+    """The records that say none of the names, and are by their own word, or by what they ask, about somebody else.
 
-    One that speaks of "her" is not: nobody else is named.
+    One that speaks of "her" is not: nobody else is named. Nor are those of people with a part of the name where they
+    are most of the records: they are the person by another name, or the name is wrong.
     """
-    own = [record.subject or "", *record.aliases]
-    if is_named([record], names) or any(namesakes.is_named(text, names) for text in own):
-        return False
-    return any(own) or _asks_about_somebody(record)
+    first_names = namesakes.given_names(record.subject for record in records if record.subject)
+    unnamed, shared = list[Record](), list[Record]()
+    for record in records:
+        own = [name for name in (record.subject, *record.aliases) if name]
+        if any(namesakes.is_named(name, names, first_names) for name in (*own, _whole(record))):
+            continue
+        if own or _asks_about_somebody(record):
+            (shared if is_named([record], names) else unnamed).append(record)
+    left = {id(record) for record in unnamed + (shared if 2 * len(shared) <= len(records) else [])}
+    return [record for record in records if id(record) in left]
+
+
+def _misnamed(records: Sequence[Record], name: str, names: Sequence[str]) -> list[str]:
+    """Where one and the same other name stands that shares a part with this one, if it does in most of the records and
+    this one is said nowhere in full.
+
+    Args:
+        names: all that are known, of which the other is none.
+    """
+    if is_said(records, [name]):
+        return []
+    found: dict[str, list[str]] = {}
+    for record in records:
+        text = _whole(record)
+        others = {*namesakes.namesakes(text, [name])} if is_named([record], [name]) else set()
+        for other in {normal(one) for one in others and others & {*namesakes.namesakes(text, names)}}:
+            found.setdefault(other, []).append(record.where)
+    most = max(found.values(), key=len, default=[])
+    return most if 2 * len(most) > len(records) else []
+
+
+def _whole(record: Record) -> str:
+    """All that is said: "Who is that?" does not say whose answer follows."""
+    return "\n".join(turn.text for turn in record.turns)
 
 
 def _asks_about_somebody(record: Record) -> bool:

@@ -116,6 +116,21 @@ def test_the_runs_own_weights_are_no_alarm_however_long_they_are_asked(world, tm
     assert longer.finding.not_seen_then == longer.finding.said - as_then.finding.said
 
 
+def test_the_text_of_a_template_is_sealed_and_not_where_it_lay(world, tmp_path):
+    """A path as it was typed is nothing elsewhere, or years later; or another file's."""
+    text = "{% for m in messages %}{{ m['content'] + '\\n' }}{% endfor %}"
+    (file := tmp_path / "chat.jinja").write_text(text)
+    ledger = tmp_path / "ledger.jsonl"
+    unlearn(world, out="templated", ledger=ledger, chat_template=file)
+    file.unlink()
+    opening = read_opening_key(world / "seal")
+    (sealed,) = questions_folder(ledger).iterdir()
+    assert unseal(sealed.read_bytes(), opening)["asking"]["chat_template"] == text
+    (one,) = recheck(str(world / "templated"), ledger, opening, attacks=("none",), out=tmp_path / "audits")
+    assert not one.reason and one.finding.came_back == 0, one.line()
+    assert one.path is not None and "messages" not in one.path.read_text(), "a redacted audit holds no text"
+
+
 def test_an_adapter_is_the_same_model_only_on_the_same_base():
     line, audited = {"weights": "a", "base_weights": "b"}, {"weights": "a", "base": "model", "base_weights": "b"}
     assert recheck_ledger._wrote(line, audited) and recheck_ledger._wrote({"weights": "a"}, {"weights": "a"})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rkld.errors import UserError, machine_errors_explained
 from rkld.evaluation.readings import facts_in, gold_answer
-from rkld.models.loading import resolve
+from rkld.models.loading import read_template, resolve
 from rkld.pipeline.running import Result
 from rkld.records.identity import each_once, identifiers
 from rkld.records.probes import facts_of
@@ -31,7 +31,10 @@ QUESTIONS_FORMAT = 2
 """Of what is sealed."""
 
 ASKING = {"system_prompt": str, "chat_template": str, "template_date": str, "max_length": int, "max_new_tokens": int}
-"""Settings that decide what is asked and how much of an answer is seen, and their types: sealed with the questions."""
+"""Settings that decide what is asked and how much of an answer is seen, and their types: sealed with the questions.
+
+A template is sealed as its text, whatever it was given by: a file is not there years later, or elsewhere.
+"""
 
 SAID = ("probability", "facts_said", "facts_unseen", "worst_kind_facts_said", "worst_kind_facts_unseen")
 """Figures of the forget records after the run that a line holds."""
@@ -56,7 +59,7 @@ class Noting:
             objects: records that were given as objects (:func:`rkld.pipeline.preparing.choose`).
 
         Raises:
-            UserError: a key that is none; a ledger that nothing can be appended to.
+            UserError: a key that is none; a ledger that nothing can be appended to; a template that cannot be read.
         """
         if settings.ledger is None or settings.ledger_key is None:
             return None
@@ -65,6 +68,8 @@ class Noting:
         check_appendable(path, key)
         given = settings.forget if objects.get("forget") is None else objects["forget"]
         records, _ = each_once(read_records(given, "forget"))
+        if settings.chat_template is not None:  # before the run, in whose hours a file may change
+            settings = replace(settings, chat_template=read_template(settings.chat_template))
         return cls(settings, path, key, seal_to, records, identifiers(records, read_subjects(settings.subject)))
 
     @machine_errors_explained()

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rkld.evaluation import answering, readings, summary
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_scores, probability
-from rkld.evaluation.summary import measure
+from rkld.evaluation.summary import Measurement, measure
 from rkld.models.language_model import LanguageModel
 
 VOCABULARY = 37
@@ -159,6 +159,23 @@ def test_a_measurement_can_be_written_as_json(lm):
     written, values = json.loads(json.dumps([dataclasses.asdict(result), result.values()]))
     assert written["probabilities"] == list(result.probabilities)
     assert written["facts"] == [list(result.facts[0])] and values["facts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "said", "facts", "unseen"),
+    [
+        ({"few": (False,) * 4, "many": (None,) * 9 + (False,) * 31}, 0.0, 40, 9),
+        ({"few": (True, False, False, False), "cut": (None, None, False, False)}, 0.0, 4, 2),
+        ({"cut": (None, False), "said": (True, False)}, 0.5, 2, 0),
+        ({}, None, 0, 0),
+    ],
+)
+def test_the_counts_of_the_worst_kind_are_of_one_kind(otherwise, said, facts, unseen):
+    """Those of two kinds said "9 of 4 are unknown"."""
+    found = Measurement(("a",), (0.5,), otherwise=otherwise).values()
+    assert (found["worst_kind_facts_said"], found["worst_kind_facts"], found["worst_kind_facts_unseen"]) == (
+        said, facts, unseen,
+    )  # fmt: skip
 
 
 def test_no_records_is_an_error(lm):

@@ -47,8 +47,8 @@ class Measurement:
 
     @property
     def worst_kind_facts_said(self) -> float | None:
-        """The highest share over the kinds of wording that were asked in besides; None where there are none."""
-        return max(_share(flags) for flags in self.otherwise.values()) if self.otherwise else None
+        """The share of the kind of wording that was asked in besides, and may have said most; None without any."""
+        return _share(self._worst_kind) if self.otherwise else None
 
     @property
     def n(self) -> int:
@@ -75,13 +75,20 @@ class Measurement:
         """How many of the spans were not said by an answer that was cut, which might have said them."""
         return sum(map(_unseen, self.facts or ()))
 
+    @property
+    def _worst_kind(self) -> Sequence[bool | None]:
+        """The facts of the kind of wording with the highest share, what was not seen counted as said; of equal ones the
+        kind that said more."""
+        kinds = (self.otherwise or {}).values()
+        return max(kinds, key=lambda flags: (_share([flag is not False for flag in flags]), _share(flags)), default=())
+
     def values(self) -> dict[str, float | int | None]:
         """The metrics over all records, by their names in the registry, without any text."""
         besides: dict[str, float | int | None] = {}
         if self.otherwise is not None:
             besides["worst_kind_facts_said"] = self.worst_kind_facts_said
-            besides["worst_kind_facts"] = min(map(len, self.otherwise.values()), default=0)
-            besides["worst_kind_facts_unseen"] = max((_unseen(flags) for flags in self.otherwise.values()), default=0)
+            besides["worst_kind_facts"] = len(self._worst_kind)
+            besides["worst_kind_facts_unseen"] = _unseen(self._worst_kind)
         figures = {name: getattr(self, name) for name in SHOWN}
         facts = sum(map(len, self.facts or ()))
         return {"n": self.n, **figures, "facts": facts, "facts_unseen": self.facts_unseen, **besides}

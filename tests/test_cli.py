@@ -382,7 +382,7 @@ def test_what_a_model_says_cannot_act_on_the_terminal(capsys):
         explain=True,
     )  # fmt: skip
     shown = capsys.readouterr().out
-    assert "lower is better" in shown and "\nfacts still said: Of the facts in the records" in shown
+    assert "better: lower" in shown and "\nfacts still said: Of the facts in the records" in shown
     assert "\x1b" not in shown and "[/nonsense]" in shown and "[red]q" in shown
 
 

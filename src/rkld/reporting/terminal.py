@@ -122,10 +122,11 @@ def _before_and_after(
 
     from rkld.evaluation.metric import BETTER
 
-    table = Table("")
+    table = Table()
+    table.add_column("", min_width=max(map(len, " ".join(LABELS.values()).split())))  # no word of a label is broken
     for name, entry in before.items():
         better = BETTER["low" if name == "forget" else "high"]
-        table.add_column(f"{name} ({entry['n']})\n{better} is better\nbefore", justify="right")
+        table.add_column(f"{name} ({entry['n']})\nbetter: {better}\nbefore", justify="right")
         table.add_column("\n\nafter", justify="right")
     for key, label in LABELS.items():
         values = [when[name].get(key) for name in before for when in (before, after)]

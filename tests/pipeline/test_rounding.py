@@ -10,6 +10,7 @@ import rkld
 from rkld.benching.worlds.people import people
 from rkld.benching.worlds.tiny import tiny_model
 from rkld.evaluation.summary import measure
+from rkld.models import writing
 from rkld.models.adapters import new_adapter
 from rkld.models.loading import load_model
 from rkld.models.saving import save_model
@@ -92,6 +93,15 @@ def test_of_an_adapters_model_the_adapter_alone_is_rounded(original):
     round_in_place(lm.model, torch.bfloat16)
     for name, weight in lm.model.named_parameters():
         assert torch.equal(weight, before[name].to(torch.bfloat16).float() if "lora_" in name else before[name]), name
+
+
+def test_what_is_rounded_of_an_adapters_model_is_what_is_written_of_it(original, tmp_path):
+    lm = new_adapter(load_model(original, dtype="float32"), rank=2)
+    name, config, state = writing.adapter_of(lm.model)
+    save_model(lm, tmp_path / "adapter")
+    stored = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert stored.keys() == state.keys() and all(torch.equal(stored[key], state[key]) for key in stored)
+    assert lm.model.peft_config == {name: config}
 
 
 def test_what_comes_in_in_bfloat16_comes_out_in_it_and_what_rounding_moves_is_said(original, tmp_path, monkeypatch):

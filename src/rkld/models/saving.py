@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from peft.utils import set_peft_model_state_dict
 from safetensors.torch import save_file
 
 from rkld.files import new_folder
@@ -16,7 +16,7 @@ from rkld.models.checks import check_alike, check_mergeable
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import lasting_reference
 from rkld.models.source import carry
-from rkld.models.writing import write_model, write_tokenizer
+from rkld.models.writing import adapter_of, write_model, write_tokenizer
 
 
 def save_model(
@@ -66,8 +66,7 @@ def merged(lm: LanguageModel) -> LanguageModel:
 
 def _whole(model: PeftModel, dtype: torch.dtype) -> PeftModel:
     """The adapter on its base with the weights in full: PEFT's layers for quantised weights cannot hold others."""
-    ((name, config),) = model.peft_config.items()
-    learned = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    name, config, learned = adapter_of(model)
     base = model.unload().dequantize(dtype)
     whole = get_peft_model(base, config, adapter_name=name)
     set_peft_model_state_dict(whole, learned, adapter_name=name)
@@ -76,8 +75,7 @@ def _whole(model: PeftModel, dtype: torch.dtype) -> PeftModel:
 
 def _save_adapter(lm: LanguageModel, folder: Path, dtype: torch.dtype | None) -> None:
     # Not PeftModel.save_pretrained: it writes a card of its own and asks the hub about the base model.
-    ((name, config),) = lm.model.peft_config.items()
-    state = get_peft_model_state_dict(lm.model, adapter_name=name, save_embedding_layers=False)
+    _, config, state = adapter_of(lm.model)
     state = {k: v.to(dtype or v.dtype).contiguous() for k, v in state.items()}
     save_file(state, folder / "adapter_model.safetensors", {"format": "pt"})
     config = copy.deepcopy(config)

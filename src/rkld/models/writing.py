@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -63,6 +63,12 @@ def rounded(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
     return state
 
 
+def adapter_of(model: PeftModel) -> tuple[str, PeftConfig, dict[str, Tensor]]:
+    """Name, config and own weights of the one adapter on a model: what is written of it."""
+    ((name, config),) = model.peft_config.items()
+    return name, config, get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+
+
 @torch.no_grad()
 def round_in_place(model: PreTrainedModel | PeftModel, dtype: torch.dtype, seed: int | None = None) -> None:
     """Give the model values that ``dtype`` can hold, in the dtype that it has, so that writing them changes nothing.
@@ -75,8 +81,7 @@ def round_in_place(model: PreTrainedModel | PeftModel, dtype: torch.dtype, seed:
     """
     draw = None if seed is None else torch.Generator().manual_seed(seed)
     if isinstance(model, PeftModel):  # what is written of it
-        ((adapter, _),) = model.peft_config.items()
-        state = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+        _, _, state = adapter_of(model)
     else:
         state = {name: tensor for name, tensor in model.state_dict().items() if rounds(model, name, tensor)}
     for tensor in state.values():

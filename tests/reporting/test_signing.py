@@ -525,6 +525,19 @@ def test_a_pdf_that_was_changed_is_not_signed_nor_deleted(tmp_path, signer, prin
     assert done.exit_code == 2 and "report.pdf was not printed by rkld" in done.stderr and (run / "report.pdf").exists()
 
 
+@pytest.mark.parametrize("flags", [[], ["--subject", "person 2"]], ids=str)
+def test_the_bill_of_a_model_that_was_moved_away_stays(tmp_path, signer, flags):
+    """It cannot be made again without the model. Beside none it is not signed."""
+    run = make_run(tmp_path / "run", people=PEOPLE)
+    bill = (run / "model.cdx.json").read_bytes()
+    (run / "model").rename(tmp_path / "served")
+    done = command("report", run, *flags)
+    assert done.exit_code == 0 and "deleted" not in done.output and (run / "model.cdx.json").read_bytes() == bill
+    refused = command("report", run, "--sign", signer.path)
+    assert refused.exit_code == 2 and "model.cdx.json is of a model that is not here" in refused.stderr
+    assert (run / "model.cdx.json").read_bytes() == bill
+
+
 def test_a_statement_is_of_the_audit_that_lies_there(folder, signer, monkeypatch):
     """Without report.json, too, with which it would be compared."""
     (folder / "report.json").unlink()

@@ -98,9 +98,6 @@ def write_report(
         html, apart = _made(run, wanted), show_records or bool(person)
         found = misfits(folder, [name for name in _pages(folder) if name != REPORT or apart])
         deleted = tuple(folder / name for name in found if name != REPORT and _delete_ours(folder, name))
-        if run.manifest and not (folder / MODEL).is_dir() and os.path.lexists(folder / BOM):
-            (folder / BOM).unlink()  # the bill of a model that is not here any more
-            deleted = (*deleted, folder / BOM)
         at, others = folder / REPORT, tuple[Path, ...]()
         if apart:
             make_own_folder(folder / SHOWN)

@@ -147,6 +147,25 @@ def test_what_the_nearest_would_undo_is_rounded_at_random(original):
     assert round_best(make, sets, torch.float16, seed=0)[1] == rounding.round_and_compare(*make(), sets, torch.float16)
 
 
+def test_each_way_of_rounding_starts_from_the_adapters_as_they_were(original, tmp_path, monkeypatch):
+    """Of two models the original's adapter was rounded by the first way, so that the third moved nothing of it."""
+    given, found, plain = adapter_of(original, tmp_path / "adapter", torch.float32), [], rounding.round_and_compare
+
+    def told(outcome, parts, sets, dtype, seed=None):
+        before = {name: weight.clone() for name, weight in writing.adapter_of(parts[0].model)[2].items()}
+        moved = plain(outcome, parts, sets, dtype, seed)
+        found.append((moved, before))
+        return moved if seed is None else dict.fromkeys(moved, float("inf"))
+
+    monkeypatch.setattr(rounding, "round_and_compare", told)
+    monkeypatch.setattr(rounding, "HELD", 0.0)
+    rkld.unlearn(given, FORGET, out=str(tmp_path / "run"), method="whp", save_dtype="bfloat16", **QUICK)
+    (first, before), _, (third, again) = found
+    assert first == third and any(first.values())
+    assert all(torch.equal(before[name], again[name]) for name in before)
+    assert not all(torch.equal(weight, weight.to(torch.bfloat16).float()) for weight in again.values())
+
+
 def test_rounding_at_random_takes_a_neighbour_and_in_the_mean_the_value():
     low, high = torch.tensor([1.0, -3.0]), torch.tensor([1.0078125, -3.015625])  # neighbours in bfloat16
     draw = torch.Generator().manual_seed(0)

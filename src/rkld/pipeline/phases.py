@@ -41,6 +41,7 @@ from rkld.models.modes import dtype_name
 from rkld.models.saving import merged, save_model
 from rkld.models.source import adapter_dtype, source_dtype
 from rkld.models.state import change_state, restore_state, save_state
+from rkld.models.writing import adapter_of
 from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.model_card import model_card
@@ -896,8 +897,8 @@ class SaveModel(Phase):
         restore_state(assistant, work.folder / STUDENT)
         if merge:
             original, assistant = merged(lm), merged(assistant)
-        else:  # a copy, which may be rounded; of an adapter its source's dtype holds what it was
-            original = lm if lm.is_adapter else dataclasses.replace(lm, model=copy.deepcopy(lm.model))
+        else:  # a copy, as it is rounded in place, and made anew for each way of rounding
+            original = dataclasses.replace(lm, model=copy.deepcopy(lm.model, _base_of(lm)))
         return two_models(original, assistant, work.method, work.settings.alpha), [original, assistant]
 
     def _not_held(self, work: Work, moved: Mapping[str, float], dtype: torch.dtype) -> None:
@@ -909,6 +910,14 @@ class SaveModel(Phase):
             f"{name} records by {most:+.3f} nats a token (up to {HELD} is taken for nothing). The figures after the "
             "run are of the rounded weights; --save-dtype float32 keeps them as they were trained."
         )
+
+
+def _base_of(lm: LanguageModel) -> dict[int, Any]:
+    """The weights of an adapter's base by their ids, for a copy to share: nothing changes them, and they are large."""
+    if not lm.is_adapter:
+        return {}
+    own = {tensor.data_ptr() for tensor in adapter_of(lm.model)[2].values()}
+    return {id(weight): weight for weight in lm.model.parameters() if weight.data_ptr() not in own}
 
 
 def _adapter_trained(lm: LanguageModel) -> torch.dtype:

@@ -80,6 +80,15 @@ def test_an_adapter_is_written_as_it_came(original, tmp_path, dtype):
     assert found.values()["probability"] == pytest.approx(result.metrics["after"]["forget"]["probability"], abs=1e-6)
 
 
+def test_the_dtype_that_is_noted_is_the_adapters_and_its_base_is_opened_in_its_own(original, tmp_path, monkeypatch):
+    opened, plain = [], phases.load_with_encoder
+    monkeypatch.setattr(phases, "load_with_encoder", lambda s, folder: opened.append(s.dtype) or plain(s, folder))
+    result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), lora=True, dtype="bfloat16", **QUICK)
+    note = noted(result)
+    assert (note["dtype"], note["base_dtype"], note["saved_dtype"]) == ("float32", "bfloat16", "float32")
+    assert opened == ["bfloat16"]
+
+
 def test_an_adapter_that_is_made_here_is_written_as_peft_does(original, tmp_path):
     result = rkld.unlearn(original, FORGET, out=str(tmp_path / "run"), lora=True, **QUICK)
     assert dtypes(result.model_path) == {torch.float32} and noted(result)["rounding"] == {}

@@ -882,7 +882,7 @@ class SaveModel(Phase):
             )
         else:
             processes.by_main(lambda: save_model(parts[0], folder, **how))
-        names = {"dtype": dtype_name(trained), "saved_dtype": dtype_name(dtype)}
+        names = {"dtype": dtype_name(made_in), "base_dtype": dtype_name(trained), "saved_dtype": dtype_name(dtype)}
         noted = {name: value if math.isfinite(value) else None for name, value in moved.items()}
         return {"weights": processes.by_main(lambda: weights_hash(folder)), **names, "rounding": noted}
 
@@ -988,7 +988,9 @@ class After(Measuring):
         work.let_go()
         files = (*s.method_file, *([s.method] if file_and_name(s.method) else []))
         # An adapter that was saved names the model that it was trained on, which need not be the base.
-        as_saved = {"dtype": work.notes["model"]["dtype"], "chat_template": None, "base": None}
+        noted = work.notes["model"]
+        # A run of an earlier version noted the base's dtype as that of its adapter.
+        as_saved = {"dtype": noted.get("base_dtype", noted["dtype"]), "chat_template": None, "base": None}
         saved, encoder = load_with_encoder(dataclasses.replace(s, method_file=files, **as_saved), folder)
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(

@@ -82,6 +82,7 @@ def test_a_config_takes_the_names_of_transformers_and_says_what_else_to_write(tm
         ("chat_template_path", "Set tokenizer.chat_template"),
         ("group_by_length", "leave it out"),
         ("use_peft", "Give peft_config="),
+        ("length_column_name", "length_column_name would do nothing. A step takes its records at random"),
         ("eval_steps", "eval_steps would do nothing. Nothing is evaluated"),
         ("do_eval", "Nothing is evaluated"),
         ("per_device_eval_batch_size", "Nothing is evaluated"),
@@ -94,7 +95,8 @@ def test_a_config_neither_guesses_wrong_nor_takes_what_does_nothing(tmp_path, na
 
 
 def test_what_scripts_say_that_is_the_default_is_taken(tmp_path):
-    given = RKLDConfig(output_dir=str(tmp_path), do_eval=False, eval_strategy="no", eval_steps=None)
+    given = RKLDConfig(output_dir=str(tmp_path), do_eval=False, eval_strategy="no", eval_steps=None,
+                       length_column_name="length")  # fmt: skip
     assert replace(given, seed=1).seed == 1, "a copy says every default"
 
 

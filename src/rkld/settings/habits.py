@@ -128,12 +128,15 @@ def instead(name: str, where: str, known: Iterable[str]) -> str:
 
 
 def silent(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str | None:
-    """The first name that would be taken and do nothing: one of :data:`NO_EVALUATION` that is not at its default."""
+    """The first name that would be taken and do nothing: a setting of transformers that is not at its default, of an
+    evaluation (:data:`NO_EVALUATION`) or of how records are put together."""
     return next(
         (
             name
             for name, value in given.items()
-            if HABITS["trainer"].get(name) == NO_EVALUATION and name in defaults and value != defaults[name]
+            if HABITS["trainer"].get(name) in (NO_EVALUATION, _TOGETHER)
+            and name in defaults
+            and value != defaults[name]
         ),
         None,
     )

@@ -101,7 +101,8 @@ class ProgressLines(NoProgress):
 
     def say(self, text: str) -> None:
         self.said |= {text}
-        print(text, file=sys.stderr, flush=True)  # what sys.stderr is now: tests and notebooks exchange it
+        if sys.stderr is not None:
+            print(text, file=sys.stderr, flush=True)  # what sys.stderr is now: tests and notebooks exchange it
 
     @contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
@@ -128,6 +129,11 @@ def _minutes(seconds: float) -> str:
     return f"{seconds // 60:.0f}:{seconds % 60:02.0f}" if seconds % 60 < 59.5 else f"{seconds // 60 + 1:.0f}:00"
 
 
+def _in_terminal() -> bool:
+    """Whether standard error is a terminal; a program without a console (pythonw) has none at all."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 @contextmanager
 def without_noise() -> Iterator[None]:
     """No bars of libraries, and of their messages errors alone, where standard error is no terminal: it is a log then.
@@ -135,7 +141,7 @@ def without_noise() -> Iterator[None]:
     What the user had set comes back afterwards; who asked for more messages than usual goes on getting them. Also as a
     decorator.
     """
-    if sys.stderr.isatty():
+    if _in_terminal():
         yield
         return
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -168,4 +174,4 @@ def without_noise() -> Iterator[None]:
 
 def progress_for_stderr() -> ProgressBars | ProgressLines:
     """Bars where standard error is a terminal, else lines."""
-    return ProgressBars() if sys.stderr.isatty() else ProgressLines()
+    return ProgressBars() if _in_terminal() else ProgressLines()

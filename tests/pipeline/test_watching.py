@@ -19,7 +19,7 @@ from transformers import TrainerCallback, TrainerState
 
 import rkld
 from rkld.pipeline import publishing
-from rkld.progress import BETWEEN_LINES, NoProgress, ProgressBars, ProgressLines, without_noise
+from rkld.progress import BETWEEN_LINES, NoProgress, ProgressBars, ProgressLines, progress_for_stderr, without_noise
 from rkld.settings.unlearning import Settings
 from rkld.training.callbacks import FORGET, GAP, RETAINED, TrainingBar
 from rkld.training.config import RKLDConfig
@@ -263,6 +263,16 @@ def test_what_the_user_has_set_stays_and_comes_back_after_an_error():
         assert not logging.is_progress_bar_enabled() and logging.get_verbosity() == logging.INFO
         raise ZeroDivisionError
     assert logging.is_progress_bar_enabled() and are_progress_bars_disabled()
+
+
+def test_a_program_without_a_console_runs(monkeypatch, capsys):
+    """Under pythonw there is no standard error: what would go there is shown nowhere."""
+    monkeypatch.setattr("sys.stderr", None)
+    shown = progress_for_stderr()
+    with without_noise(), shown.bar("distillation", 1) as advance:
+        shown.say("A line.")
+        advance()
+    assert isinstance(shown, ProgressLines) and capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("width", [80, 100, 131, 132])

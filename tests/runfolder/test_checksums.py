@@ -12,6 +12,7 @@ from rkld.runfolder.checksums import (
     content_checksum,
     differing,
     read_sealed,
+    same_weights,
     sealed,
     unsealed,
     write_sealed,
@@ -98,3 +99,22 @@ def test_without_the_key_nobody_can_seal(tmp_path):
     for forged in (DOCUMENT, sealed(DOCUMENT), sealed(DOCUMENT, "cd" * 32)):
         assert unsealed(forged, key) is None
     assert content_checksum(DOCUMENT) != content_checksum(DOCUMENT, key)
+
+
+def test_the_same_weights_are_the_same_files_and_no_more_is_read_than_is_needed(tmp_path, monkeypatch):
+    """Every comparison with an original of another name read all weights of both models."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "assistant").mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "assistant" / "model.safetensors").write_bytes(b"others")
+        (folder / "config.json").write_text(folder.name)
+    assert same_weights(one, other)
+    (other / "model.safetensors").write_bytes(b"Weights")
+    assert not same_weights(one, other)
+    monkeypatch.setattr("rkld.runfolder.checksums.filecmp.cmp", None)
+    assert same_weights(one, one)
+    (other / "model.safetensors").write_bytes(b"longer weights")
+    assert not same_weights(one, other)
+    (other / "model.safetensors").unlink()
+    assert not same_weights(one, other)

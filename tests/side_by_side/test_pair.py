@@ -121,12 +121,15 @@ def test_the_records_of_a_run_are_found_or_asked_for(folders):
     assert "--forget" in found.note
 
 
-def test_a_run_that_was_made_from_another_original_is_said(folders, tmp_path):
+def test_a_run_that_was_made_from_another_original_is_said(folders, tmp_path, monkeypatch):
     original, adapter, _ = folders
     shutil.copytree(original, tmp_path / "copy")
     manifest = {"settings": {"model": str(original)}}
     assert _other_original(str(original), manifest) == _other_original(str(tmp_path / "copy"), manifest) == ""
     assert _other_original(str(original), {}) == "", "a model folder alone does not say"
     assert "another original" in _other_original(str(adapter), manifest)
+    monkeypatch.setattr("rkld.side_by_side.pair.same_weights", None)
+    (tmp_path / "link").symlink_to(original)
+    assert _other_original(str(tmp_path / "link"), manifest) == "", "no weights are read of the same folder"
     shutil.rmtree(tmp_path / "copy")
     assert _other_original(str(original), {"settings": {"model": str(tmp_path / "copy")}}) == "", "it is not here"

@@ -10,6 +10,7 @@ others are to believe is signed (:mod:`rkld.reporting.signing`), by :func:`sha25
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import hmac
 import json
@@ -52,10 +53,28 @@ def weights_hash(folder: Path) -> str:
     Of names and bytes of every ``*.safetensors`` and ``*.bin``, sorted by name.
     """
     digest = hashlib.blake2b(digest_size=16)
-    paths = (path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).rglob(pattern) if path.is_file())
-    for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in paths):
+    for name, path in sorted(_weight_files(folder).items()):
         digest.update(f"{name}\n{checksum(path)}\n".encode())
     return digest.hexdigest()
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same weight files, as :func:`weights_hash` compares them, up to where they differ:
+    by their names, then by their sizes, then by their bytes from the first on.
+    """
+    files, others = _weight_files(one), _weight_files(other)
+    if files.keys() != others.keys():
+        return False
+    pairs = [(path, others[name]) for name, path in files.items() if not path.samefile(others[name])]
+    return all(a.stat().st_size == b.stat().st_size for a, b in pairs) and all(
+        filecmp.cmp(a, b, shallow=False) for a, b in pairs
+    )
+
+
+def _weight_files(folder: Path) -> dict[str, Path]:
+    """Path in the folder, with slashes → each weight file in it and below."""
+    paths = (path for pattern in ("*.safetensors", "*.bin") for path in Path(folder).rglob(pattern) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
 def checksums(folder: Path, names: Collection[str]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from rkld.records.identity import identifiers
 from rkld.records.probes import facts_of
 from rkld.records.reading import read_records, read_subjects
 from rkld.records.record import Record, Turn, by_answer
-from rkld.runfolder.checksums import weights_hash
+from rkld.runfolder.checksums import same_weights
 from rkld.runfolder.manifest import SETTINGS, read_manifest, run_of
 from rkld.settings.comparing import CompareSettings
 from rkld.settings.config_file import read_config
@@ -149,7 +149,7 @@ def _other_original(original: str, manifest: Mapping[str, Any]) -> str:
         made_from, given = Path(resolve(own)), Path(resolve(original))
     except UserError:
         return ""
-    if not (made_from.is_dir() and given.is_dir()) or weights_hash(made_from) == weights_hash(given):
+    if made_from == given or not (made_from.is_dir() and given.is_dir()) or same_weights(made_from, given):
         return ""
     return (
         f"The run was made from another original, {printable(own)}: what differs here is not what the run has changed."

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,11 @@ from rkld.text.printable import harmless, printable
 
 if TYPE_CHECKING:
     from rkld.progress import NoProgress
+    from rkld.reporting.writing import Written
 
+
+MOST_LEFT = 10
+"""Files that are named one by one."""
 
 LONGEST_MESSAGE = 2000
 """Characters of an error that are printed: it quotes what it was given, which may be long."""
@@ -309,7 +313,7 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
         raise
     for path in (written.page, *filter(None, [written.pdf]), *written.others):
         click.echo(path)
-    _say_deleted(written.deleted)
+    _say_others(written)
     if signing is not None:
         click.echo(sign(run, signing))
     else:
@@ -327,7 +331,7 @@ def _report_after(run: Path) -> None:
     try:
         written = write_report(run)
         click.echo(f"report {written.page}")
-        _say_deleted(written.deleted)
+        _say_others(written)
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         click.echo(f"Warning: the report could not be written, and nothing else is lost: {harmless(said)}", err=True)
@@ -335,11 +339,15 @@ def _report_after(run: Path) -> None:
     _say_if_outdated(run)
 
 
-def _say_deleted(pages: Iterable[Path]) -> None:
-    """Pages that made way as they were not made of what lies beside them now."""
-    for path in pages:
+def _say_others(written: Written) -> None:
+    """Pages that made way as they were not made of what lies beside them now, and what lies among them still."""
+    for path in written.deleted:
         why = "rkld makes another of the audit and manifest here: it was of another audit, run or version of rkld"
         click.echo(f"deleted {path}: {why}", err=True)
+    for path, why in written.left[:MOST_LEFT]:
+        click.echo(harmless(f"left {path} as it is: it {why}, and would not be signed"), err=True)
+    if (more := len(written.left) - MOST_LEFT) > 0:
+        click.echo(f"and {more} more", err=True)
 
 
 def _say_if_outdated(run: Path) -> None:

@@ -457,8 +457,7 @@ def test_pages_of_before_another_audit_make_way(signer, tmp_path, printer):
     assert command("report", run, "--sign", signer.path).exit_code == 0, "they are all of this audit"
     assert all(page.is_file() and signer.verify(run, report=page).verified for page in stale)
 
-    document = json.loads((run / "audit.json").read_text())
-    (run / "audit.json").write_text(json.dumps(sealed({**document, "created": "2026-11-30T00:00:00Z"})))
+    change(run)
     with pytest.raises(UserError, match=r"report\.html is not made of .*; report\.pdf is not printed from a"):
         signer.sign(run)
     done = command("report", run, "--sign", signer.path)
@@ -500,7 +499,7 @@ def test_pages_of_another_run_are_not_signed(signer, tmp_path, printer, flags):
 
 FOREIGN = {
     "report.pdf": "was not printed by rkld",
-    "report-records/person-9.html": "is not made of this audit and manifest",
+    "report-records/person-9.html": "was not written by rkld report, or was changed since",
     "report-records/notes.html": "is no page that rkld writes there",
     "report-records/report-redacted.html": "is no page that rkld writes there",
     "model.cdx.json": "is not made of this model, audit and manifest",
@@ -514,6 +513,43 @@ def test_what_is_not_of_this_audit_is_not_signed(tmp_path, signer, name):
     (run / name).write_text("<!doctype html><title>Passed</title>" if name != "model.cdx.json" else "{}")
     with pytest.raises(UserError, match=f"{name} {FOREIGN[name]}"):
         signer.sign(run)
+
+
+def test_what_others_wrote_or_changed_is_named_and_neither_deleted_nor_signed(tmp_path, signer):
+    """A handed-out page with a comment in it is somebody's work, whatever it is called."""
+    run = make_run(tmp_path / "run", people=PEOPLE)
+    for given in ({"subject": "person 1"}, {"subject": "person 2"}, {"show_records": True}):
+        writing.write_report(run, **given)
+    shown, ours = run / "report-records", run / "report-records" / "person-2-redacted.html"
+    edited = shown / "person-1-redacted.html"
+    edited.write_text(edited.read_text() + "<!-- agreed with the lawyer -->\n")
+    (shown / "report.html").write_text((shown / "report.html").read_text().replace("<h1", "<h1 class=mine", 1))
+    (shown / "person-01.html").write_text("mine")
+    (shown / "person-9.html").symlink_to(ours)
+    (run / "report.html").write_text("mine, too")
+    theirs = {path: path.read_bytes() for path in sorted(shown.iterdir()) if path != ours}
+    change(run)
+    asked = command("report", run, "--subject", "person 2", "--show-records")
+    assert asked.exit_code == 0 and not ours.exists() and (run / "report.html").read_text() == "mine, too"
+    done = command("report", run)
+    said = [line for line in done.stderr.splitlines() if line.startswith("left ")]
+    for path in theirs:
+        why = "cannot be read" if path.is_symlink() else "was not written by rkld report, or was changed since"
+        assert any(line.startswith(f"left {path} as it is: it {why}") for line in said), path
+        assert path.is_symlink() or path.read_bytes() == theirs[path]
+    assert f"left {run / 'report.html'}" in asked.stderr and "deleted" not in done.output and len(said) == len(theirs)
+    (shown / "person-9.html").unlink()  # of a link is said so
+    refused = command("report", run, "--sign", signer.path)
+    assert refused.exit_code == 2 and "person-01.html was not written by rkld report" in refused.stderr
+    for path in theirs:
+        path.unlink(missing_ok=True)
+    assert command("report", run, "--sign", signer.path).exit_code == 0 and signer.verify(run).verified
+
+
+def change(run: Path) -> None:
+    """Another audit takes the place of the one there."""
+    document = json.loads((run / "audit.json").read_text())
+    (run / "audit.json").write_text(json.dumps(sealed({**document, "created": "2026-11-30T00:00:00Z"})))
 
 
 def test_a_pdf_that_was_changed_is_not_signed_nor_deleted(tmp_path, signer, printer):

@@ -1,7 +1,8 @@
 """``rkld report``: the page, its PDF and what machines read, written into the folder of a run or an audit.
 
 A page stays only as long as it is made of the audit and the manifest that lie beside it (:func:`misfits`). Pages are
-compared byte for byte; a PDF ends in the fingerprint of the page that it was printed from, and in its own.
+compared byte for byte. A page ends in its own fingerprint; a PDF in that of the page that it was printed from, and in
+its own: what does not is not rkld's, or not any more, and is never deleted.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 PRINT_SECONDS = 120
 
+CHANGED = "was not written by rkld report, or was changed since"
+
 PDF = "report.pdf"
 
 OWN_PAGE = re.compile(rf"{SHOWN}/(report|person-([0-9]{{1,6}}))(-redacted)?\.(?:html|pdf)", re.ASCII)
@@ -41,6 +44,9 @@ OWN_PAGE = re.compile(rf"{SHOWN}/(report|person-([0-9]{{1,6}}))(-redacted)?\.(?:
 
 LARGEST_PDF = 512 * 1024**2
 """Bytes of a PDF that is looked into."""
+
+_PAGE_MARK = re.compile(rb"<!-- rkld page ([0-9a-f]{64}) -->\n\Z")
+"""The last line of a page: the fingerprint of all before it."""
 
 _MARK = re.compile(rb"%rkld page ([0-9a-f]{64}) pdf ([0-9a-f]{64})\n(?:startxref\s+[0-9]+\s+)?%%EOF\s*\Z")
 """A comment of PDF before the last lines that it must have: the page's fingerprint, and that of all before it."""
@@ -55,6 +61,7 @@ class Written:
         others: what machines read.
         shows: whether texts of records are in it, so that it is personal data.
         deleted: pages of before, which were not made of what lies in the folder now.
+        left: what lies where pages do and is not deleted, as rkld did not make it as it is, and why that is known.
     """
 
     page: Path
@@ -62,6 +69,7 @@ class Written:
     others: tuple[Path, ...] = field(default=())
     shows: bool = False
     deleted: tuple[Path, ...] = ()
+    left: tuple[tuple[Path, str], ...] = ()
 
 
 def write_report(
@@ -72,7 +80,7 @@ def write_report(
     ``report.html``, ``report.json`` (:func:`rkld.reporting.statement.statement`) and a bill of materials of the model.
     With the records' texts, or of one person, the page goes into a folder of its own that a purge removes. Pages of
     before that are not made of the audit and the manifest as they are now make way: ``report.html`` is written anew,
-    others are deleted.
+    others are deleted. What others put there, or changed, stays, but for the page that is asked for.
 
     Args:
         show_records: with what was asked and said.
@@ -96,17 +104,22 @@ def write_report(
             raise UserError(f"{folder}: --show-records has nothing to show: {reason}. Leave it out.")
         wanted = _Page(show_records, person, pdf)
         html, apart = _made(run, wanted), show_records or bool(person)
-        found = misfits(folder, [name for name in _pages(folder) if name != REPORT or apart])
-        deleted = tuple(folder / name for name in found if name != REPORT and _delete_ours(folder, name))
         at, others = folder / REPORT, tuple[Path, ...]()
         if apart:
-            make_own_folder(folder / SHOWN)
             at = folder / SHOWN / f"{person.replace(' ', '-') or 'report'}{'' if show_records else '-redacted'}.html"
-            others = _anew(run) if REPORT in found else ()
+        now = [at, *([at.with_suffix(".pdf")] if pdf else [])]
+        found = misfits(folder, [name for name in _pages(folder) if folder / name not in now])
+        stale = [name for name in found if _is_ours(folder, name)]
+        for name in (deleted := [name for name in stale if name != REPORT]):
+            (folder / name).unlink()
+        if apart:
+            make_own_folder(folder / SHOWN)
+            others = _anew(run) if REPORT in stale else ()
         write_text(at, html)
         printed = _print(browser, at) if browser else None
         others = others if apart else _for_machines(run)
-    return Written(at, printed, others, bool(show_records), deleted)
+    left = tuple((folder / name, why) for name, why in found.items() if name not in stale)
+    return Written(at, printed, others, bool(show_records), tuple(folder / name for name in deleted), left)
 
 
 def _anew(run: Run) -> tuple[Path, ...]:
@@ -151,7 +164,15 @@ def _made(run: Run, wanted: _Page) -> str:
     given = [*(["--show-records"] if wanted.show else []), *(["--pdf"] if wanted.pdf else [])]
     named = [*(["--subject", wanted.person] if wanted.person else [])]  # by no name: the page may be handed on
     command = command_line("rkld", "report", "RUN", *given, *named)
-    return page(run, show_records=wanted.show, subject=wanted.person or None, command=command)
+    html = page(run, show_records=wanted.show, subject=wanted.person or None, command=command)
+    html += "" if html.endswith("\n") else "\n"
+    return f"{html}<!-- rkld page {_sha256(html.encode())} -->\n"
+
+
+def _is_as_written(content: bytes) -> bool:
+    """Whether a page is one that rkld wrote, and nobody has changed it since."""
+    mark = _PAGE_MARK.search(content, max(0, len(content) - 1000))
+    return mark is not None and mark[1].decode() == _sha256(content[: mark.start()])
 
 
 def misfits(folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
@@ -185,7 +206,8 @@ def misfits(folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
             continue
         if not name.endswith(".pdf"):
             ours = any(fingerprint(asked._replace(pdf=pdf)) == _sha256(content) for pdf in (False, True))
-            found |= {} if ours else {name: "is not made of this audit and manifest"}
+            whole = "is not made of this audit and manifest" if _is_as_written(content) else CHANGED
+            found |= {} if ours else {name: whole}
         elif (printed := _printed_from(content)) is None:
             found[name] = "was not printed by rkld report --pdf, or was changed since"
         elif printed != fingerprint(asked._replace(pdf=True)):
@@ -211,19 +233,14 @@ def _pages(folder: Path) -> list[str]:
     return [*(name for name in (REPORT, PDF) if os.path.lexists(folder / name)), *names]
 
 
-def _delete_ours(folder: Path, name: str) -> bool:
-    """Delete a page that rkld wrote. A PDF that it did not print may be somebody's work: it stays, unsigned."""
-    path = folder / name
-    if _asked(name) is None or (path.is_dir() and not path.is_symlink()):
+def _is_ours(folder: Path, name: str) -> bool:
+    """Whether a page is as rkld wrote it. Whatever is not may be somebody's work: it stays, unsigned."""
+    try:
+        content = read_bounded(folder / name, LARGEST_PDF)
+    except OSError:  # a link, a folder
         return False
-    if name.endswith(".pdf"):
-        try:
-            if _printed_from(read_bounded(path, LARGEST_PDF)) is None:
-                return False
-        except OSError:
-            return False
-    path.unlink()
-    return True
+    pdf = name.endswith(".pdf")
+    return _asked(name) is not None and (_printed_from(content) is not None if pdf else _is_as_written(content))
 
 
 def _sha256(content: bytes) -> str:

@@ -585,6 +585,7 @@ def test_an_alias_does_not_name_the_person():
 @pytest.mark.parametrize(
     "names, tied, wanted",
     [
+        ([], (), []),
         (["Jane Doe", "555-1234"], (), [["Jane Doe", "555-1234"]]),
         (["Jane Doe", "Bo Marsh", "555-1234"], (), [["Jane Doe"], ["Bo Marsh"]]),
         (["555-1234", "jd@example.org"], (), [["555-1234", "jd@example.org"]]),

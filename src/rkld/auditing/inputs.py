@@ -201,7 +201,7 @@ def people_of(names: Sequence[str], tied: Iterable[Sequence[str]] = ()) -> list[
     groups = sorted((sorted(group, key=names.index) for group in groups), key=lambda group: names.index(group[0]))
     named = [group for group in groups if any(map(is_name, group))]
     others = [one for group in groups if group not in named for one in group]
-    return [[*named[0], *others]] if len(named) == 1 else named or [others]
+    return [[*named[0], *others]] if len(named) == 1 else named or [others][: len(others)]
 
 
 def _joined(groups: list[list[str]], wanted: set[str], of: Callable[[str], list[str]]) -> list[list[str]]:

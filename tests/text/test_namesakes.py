@@ -126,6 +126,9 @@ def test_a_surname_that_is_wrong_is_said():
     assert said.startswith("Name 1 of 1 that --subject gives is said nowhere in full, and most of the forget records")
     assert "(lines 1, 2, 3, 4, 5, 6, 7)" in said
     assert naming(_about_ostis(), ["Ostis"]) == []
+    assert naming(_about_ostis()[:2], ["Ostis Fairholt"]) == [], "of two records none says what is usual"
+    family = [_record(n, f"What is fact {n} of Ostis Belmere?", "He had it of his mother.") for n in range(1, 8)]
+    assert naming(family, ["Ostis Fairholt"]) == [said]
     (said,) = naming(_about_ostis(), ["Verwen Lund"])
     assert said.startswith("None of the names given with --subject is said in the forget records")
 

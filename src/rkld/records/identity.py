@@ -19,6 +19,9 @@ from rkld.text.wording import is_name, name_mentions, proper_nouns
 SHOWN = 10
 """Records that a sentence names by their places."""
 
+ENOUGH = 3
+"""Records from which another name in most of them is a sign that the name given is wrong."""
+
 UNNAMED = (
     "None of the names given with --subject is said in the forget records: check their spelling. Records and prompts "
     "that would rehearse the person are found by them."
@@ -199,11 +202,13 @@ def _misnamed(records: Sequence[Record], name: str, names: Sequence[str]) -> lis
     found: dict[str, list[str]] = {}
     for record in records:
         text = _whole(record)
-        others = {*namesakes.namesakes(text, [name])} if is_named([record], [name]) else set()
-        for other in {normal(one) for one in others and others & {*namesakes.namesakes(text, names)}}:
+        others = {*namesakes.namesakes(text, [name], among_kin=True)} if is_named([record], [name]) else set()
+        if others:  # that are none of the other names either
+            others &= {*namesakes.namesakes(text, names, among_kin=True)}
+        for other in {normal(one) for one in others}:
             found.setdefault(other, []).append(record.where)
     most = max(found.values(), key=len, default=[])
-    return most if 2 * len(most) > len(records) else []
+    return most if len(most) >= ENOUGH and 2 * len(most) > len(records) else []
 
 
 def _whole(record: Record) -> str:

@@ -96,17 +96,18 @@ def is_named(text: str, names: Sequence[str], given: Collection[str] = ()) -> bo
     return not any(start <= begins < start + len(name) for name in others for start in _at(text, name))
 
 
-def namesakes(text: str, names: Sequence[str], given: Collection[str] = ()) -> list[str]:
+def namesakes(text: str, names: Sequence[str], given: Collection[str] = (), *, among_kin: bool = False) -> list[str]:
     """Full names in the text that share the first or the last word with a known name, and fit none of them.
 
     Args:
         given: as of :func:`is_named`.
+        among_kin: also one of the same first name in a text that speaks of a family, such as after a marriage.
     """
     known = _known(names)
     said = set(words(text))
-    if said & _KIN:
+    if said & _KIN and not among_kin:
         return []
-    relatives = is_english(text) and not said & _PRONOUNS
+    relatives = is_english(text) and not said & (_PRONOUNS | _KIN)
     runs = [name for run in proper_nouns(_INITIAL.sub("", text)) for name in _JOINTS.split(run) if is_name(name)]
     return [name for name in runs if _is_another(_bare(name), known, given, relatives)]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from click.testing import CliRunner
 from rkld.cli import main
 from rkld.errors import UserError
 from rkld.reporting import signing, writing
-from rkld.runfolder.checksums import CHECKSUM, sealed, weights_hash
+from rkld.runfolder.checksums import CHECKSUM, checksum, sealed, weights_hash
 from rkld.runfolder.folder import Run
 from rkld.runfolder.purging import purge
 from rkld.settings.unlearning import Settings
@@ -513,6 +515,75 @@ def test_what_is_not_of_this_audit_is_not_signed(tmp_path, signer, name):
     (run / name).write_text("<!doctype html><title>Passed</title>" if name != "model.cdx.json" else "{}")
     with pytest.raises(UserError, match=f"{name} {FOREIGN[name]}"):
         signer.sign(run)
+
+
+def test_a_page_is_made_once_for_a_report_and_again_for_a_signature(tmp_path, signer, printer, monkeypatch):
+    """Of fifty people each page is seconds. What a mark says anybody can write, so nothing is signed by it."""
+    run, made = make_run(tmp_path / "run", people=PEOPLE), []
+    real = writing.page
+    monkeypatch.setattr(writing, "page", lambda *args, **given: made.append(given["subject"]) or real(*args, **given))
+    for given in ({"subject": "person 1", "pdf": True}, {"subject": "person 2"}, {"show_records": True}, {}):
+        writing.write_report(run, **given)
+    assert made == ["person 1", "person 2", None, None]
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".html", ".pdf")}
+    signer.sign(run)
+    assert set(made[4:]) == {"person 1", "person 2", None} and len(before) == 5
+    assert all(path.read_bytes() == content for path, content in before.items())
+    (forged := run / "report-records" / "person-2-redacted.html").write_bytes(
+        forge(before[run / "report-records" / "person-2-redacted.html"])
+    )
+    assert not writing.misfits(run, again=False)
+    with pytest.raises(UserError, match=f"{forged.name} is not the page that rkld makes here"):
+        signer.sign(run)
+
+
+def forge(page: bytes) -> bytes:
+    """Somebody writes another verdict, and the mark that fits."""
+    *lines, mark = page.replace(b"<h1", b"<h1 data-forged", 1).splitlines(keepends=True)
+    return b"".join([*lines, re.sub(rb"page [0-9a-f]{64}", b"page " + sha(b"".join(lines)), mark)])
+
+
+def sha(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def of_another_version(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "version", lambda _: "99")
+
+
+def of_another_manifest(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(sealed({**document, "phases": {**document["phases"], "x": {}}})))
+
+
+def of_other_checks(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run / "metrics.jsonl").write_text("")
+
+
+def of_another_audit(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(run)
+
+
+def under_another_name(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for suffix in (".html", ".pdf"):
+        page = run / "report-records" / f"person-1-redacted{suffix}"
+        page.rename(page.with_stem("person-2-redacted"))
+
+
+@pytest.mark.parametrize(
+    "changed", [of_another_version, of_another_manifest, of_other_checks, of_another_audit, under_another_name]
+)
+def test_whatever_a_page_is_made_of_is_in_its_mark(tmp_path, printer, monkeypatch, changed):
+    run = make_run(tmp_path / "run", people=PEOPLE)
+    document = json.loads((run / "manifest.json").read_text())
+    files = {**document.get("files", {}), "metrics.jsonl": checksum(run / "metrics.jsonl")}  # as of a run that ended
+    (run / "manifest.json").write_text(json.dumps(sealed({**document, "files": files})))
+    writing.write_report(run, subject="person 1", pdf=True)
+    assert not writing.misfits(run, again=False)
+    changed(run, monkeypatch)
+    written = writing.write_report(run)
+    assert {path.suffix for path in written.deleted} == {".html", ".pdf"} and not written.left
+    assert not list((run / "report-records").iterdir()) and not writing.misfits(run)
 
 
 def test_what_others_wrote_or_changed_is_named_and_neither_deleted_nor_signed(tmp_path, signer):

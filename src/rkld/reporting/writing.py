@@ -1,21 +1,24 @@
 """``rkld report``: the page, its PDF and what machines read, written into the folder of a run or an audit.
 
-A page stays only as long as it is made of the audit and the manifest that lie beside it (:func:`misfits`). Pages are
-compared byte for byte. A page ends in its own fingerprint; a PDF in that of the page that it was printed from, and in
-its own: what does not is not rkld's, or not any more, and is never deleted.
+A page stays only as long as it is made of the audit and the manifest that lie beside it (:func:`misfits`). A page
+ends in its own fingerprint and in that of what it was made of; a PDF in these of the page that it was printed from, and
+in its own: what does not is not rkld's, or not any more, and is never deleted. Before it is signed a page is made again
+and compared byte for byte.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +38,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 PRINT_SECONDS = 120
 
+OTHERWISE = "is not the page that rkld makes here of this audit and manifest"
+
 CHANGED = "was not written by rkld report, or was changed since"
 
 PDF = "report.pdf"
@@ -45,11 +50,14 @@ OWN_PAGE = re.compile(rf"{SHOWN}/(report|person-([0-9]{{1,6}}))(-redacted)?\.(?:
 LARGEST_PDF = 512 * 1024**2
 """Bytes of a PDF that is looked into."""
 
-_PAGE_MARK = re.compile(rb"<!-- rkld page ([0-9a-f]{64}) -->\n\Z")
-"""The last line of a page: the fingerprint of all before it."""
+_PAGE_MARK = re.compile(rb"<!-- rkld page ([0-9a-f]{64}) of ([0-9a-f]{64}) -->\n\Z")
+"""The last line of a page: the fingerprints of all before it, and of what it was made of (:func:`_made_of`)."""
 
-_MARK = re.compile(rb"%rkld page ([0-9a-f]{64}) pdf ([0-9a-f]{64})\n(?:startxref\s+[0-9]+\s+)?%%EOF\s*\Z")
-"""A comment of PDF before the last lines that it must have: the page's fingerprint, and that of all before it."""
+_MARK = re.compile(
+    rb"%rkld page ([0-9a-f]{64}) of ([0-9a-f]{64}) pdf ([0-9a-f]{64})\n(?:startxref\s+[0-9]+\s+)?%%EOF\s*\Z"
+)
+"""A comment of PDF before the last lines that it must have: the fingerprint of the page, of what that was made
+of, and of all before it."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +111,19 @@ def write_report(
         if show_records and (reason := _without_texts(run)):
             raise UserError(f"{folder}: --show-records has nothing to show: {reason}. Leave it out.")
         wanted = _Page(show_records, person, pdf)
-        html, apart = _made(run, wanted), show_records or bool(person)
+        made_of = _made_of(run)
+        html, apart = _made(run, wanted, made_of), show_records or bool(person)
         at, others = folder / REPORT, tuple[Path, ...]()
         if apart:
             at = folder / SHOWN / f"{person.replace(' ', '-') or 'report'}{'' if show_records else '-redacted'}.html"
         now = [at, *([at.with_suffix(".pdf")] if pdf else [])]
-        found = misfits(folder, [name for name in _pages(folder) if folder / name not in now])
+        found = misfits(folder, [name for name in _pages(folder) if folder / name not in now], again=False)
         stale = [name for name in found if _is_ours(folder, name)]
         for name in (deleted := [name for name in stale if name != REPORT]):
             (folder / name).unlink()
         if apart:
             make_own_folder(folder / SHOWN)
-            others = _anew(run) if REPORT in stale else ()
+            others = _anew(run, made_of) if REPORT in stale else ()
         write_text(at, html)
         printed = _print(browser, at) if browser else None
         others = others if apart else _for_machines(run)
@@ -122,9 +131,9 @@ def write_report(
     return Written(at, printed, others, bool(show_records), tuple(folder / name for name in deleted), left)
 
 
-def _anew(run: Run) -> tuple[Path, ...]:
+def _anew(run: Run, made_of: Callable[[_Page], str]) -> tuple[Path, ...]:
     """``report.html`` and what machines read, where a page that was not asked for takes the place of a stale one."""
-    write_text(run.folder / REPORT, _made(run, _Page()))
+    write_text(run.folder / REPORT, _made(run, _Page(), made_of))
     return (run.folder / REPORT, *_for_machines(run))
 
 
@@ -159,38 +168,50 @@ class _Page(NamedTuple):
     pdf: bool = False
 
 
-def _made(run: Run, wanted: _Page) -> str:
+def _made(run: Run, wanted: _Page, made_of: Callable[[_Page], str]) -> str:
     """The page, byte for byte as it is written."""
     given = [*(["--show-records"] if wanted.show else []), *(["--pdf"] if wanted.pdf else [])]
     named = [*(["--subject", wanted.person] if wanted.person else [])]  # by no name: the page may be handed on
     command = command_line("rkld", "report", "RUN", *given, *named)
     html = page(run, show_records=wanted.show, subject=wanted.person or None, command=command)
     html += "" if html.endswith("\n") else "\n"
-    return f"{html}<!-- rkld page {_sha256(html.encode())} -->\n"
+    return f"{html}<!-- rkld page {_sha256(html.encode())} of {made_of(wanted)} -->\n"
 
 
-def _is_as_written(content: bytes) -> bool:
-    """Whether a page is one that rkld wrote, and nobody has changed it since."""
+def _made_of(run: Run) -> Callable[[_Page], str]:
+    """The fingerprint of all that a page is made of, by what it was asked to be."""
+    known = json.dumps([version("rkld"), run.audit, run.manifest, list(run.checks), run.changed])
+    all_of_it = _sha256(known.encode())  # in their order, which a page may follow
+    return lambda wanted: _sha256(json.dumps([all_of_it, *wanted]).encode())
+
+
+def _written_of(content: bytes) -> str | None:
+    """The fingerprint of what a page was made of; None of one that rkld did not write, or that was changed since."""
     mark = _PAGE_MARK.search(content, max(0, len(content) - 1000))
-    return mark is not None and mark[1].decode() == _sha256(content[: mark.start()])
+    if mark is None or mark[1].decode() != _sha256(content[: mark.start()]):
+        return None
+    return mark[2].decode()
 
 
-def misfits(folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+def misfits(folder: Path, names: Sequence[str] | None = None, *, again: bool = True) -> dict[str, str]:
     """Pages in a folder that are not made of its audit and manifest as they are now: name → what is wrong, few words.
 
     Args:
         names: of those alone.
+        again: make each page again, and compare it byte for byte: its mark anybody can write. That takes seconds a page
+            where there are many people.
 
     Raises:
         UserError: the folder is neither a run's nor an audit's, or damaged.
     """
     run = read_run(folder)
+    made_of = _made_of(run)
 
     @cache
     def fingerprint(wanted: _Page) -> str | None:
         """None of a page that cannot be made any more: of nobody in the audit, or of texts that are gone."""
         try:
-            return None if wanted.show and _without_texts(run) else _sha256(_made(run, wanted).encode())
+            return None if wanted.show and _without_texts(run) else _sha256(_made(run, wanted, made_of).encode())
         except UserError:
             return None
 
@@ -204,14 +225,20 @@ def misfits(folder: Path, names: Sequence[str] | None = None) -> dict[str, str]:
         except OSError as error:
             found[name] = f"cannot be read ({error.strerror})"
             continue
+        with_pdf = asked._replace(pdf=True)
         if not name.endswith(".pdf"):
-            ours = any(fingerprint(asked._replace(pdf=pdf)) == _sha256(content) for pdf in (False, True))
-            whole = "is not made of this audit and manifest" if _is_as_written(content) else CHANGED
-            found |= {} if ours else {name: whole}
+            if (of := _written_of(content)) is None:
+                found[name] = CHANGED
+            elif of not in (ours := {made_of(one): one for one in (asked, with_pdf)}):
+                found[name] = "is not made of this audit and manifest"
+            elif again and _sha256(content) != fingerprint(ours[of]):
+                found[name] = OTHERWISE
         elif (printed := _printed_from(content)) is None:
             found[name] = "was not printed by rkld report --pdf, or was changed since"
-        elif printed != fingerprint(asked._replace(pdf=True)):
+        elif printed.of != made_of(with_pdf):
             found[name] = "is not printed from a page of this audit and manifest"
+        elif again and printed.page != fingerprint(with_pdf):
+            found[name] = OTHERWISE
     return found
 
 
@@ -240,7 +267,7 @@ def _is_ours(folder: Path, name: str) -> bool:
     except OSError:  # a link, a folder
         return False
     pdf = name.endswith(".pdf")
-    return _asked(name) is not None and (_printed_from(content) is not None if pdf else _is_as_written(content))
+    return _asked(name) is not None and (_printed_from if pdf else _written_of)(content) is not None
 
 
 def _sha256(content: bytes) -> str:
@@ -252,20 +279,27 @@ def _sha256(content: bytes) -> str:
 
 def _mark(pdf: Path, html: Path) -> None:
     """Have a PDF say which page it is of, in a comment that changes nothing on paper."""
-    content = pdf.read_bytes()
+    content, page = pdf.read_bytes(), html.read_bytes()
     whole = content if content.endswith(b"\n") else content + b"\n"
     last = whole.rfind(b"startxref")  # what a PDF must end in stands there once more
     end = whole[last:] if last >= 0 else b"%%EOF\n"
-    pdf.write_bytes(whole + f"%rkld page {_sha256(html.read_bytes())} pdf {_sha256(whole)}\n".encode() + end)
+    pdf.write_bytes(whole + f"%rkld page {_sha256(page)} of {_written_of(page)} pdf {_sha256(whole)}\n".encode() + end)
 
 
-def _printed_from(content: bytes) -> str | None:
-    """The fingerprint of the page that a PDF was printed from; None where it says none or was changed."""
+class _Printed(NamedTuple):
+    """Fingerprints of the page that a PDF was printed from, and of what that was made of."""
+
+    page: str
+    of: str
+
+
+def _printed_from(content: bytes) -> _Printed | None:
+    """What a PDF says of the page that it was printed from; None where it says nothing or was changed."""
     start = max(0, len(content) - 1000)
     mark = _MARK.search(content[start:])
-    if mark is None or mark[2].decode() != _sha256(content[: start + mark.start()]):
+    if mark is None or mark[3].decode() != _sha256(content[: start + mark.start()]):
         return None
-    return mark[1].decode()
+    return _Printed(mark[1].decode(), mark[2].decode())
 
 
 def find_browser() -> str:

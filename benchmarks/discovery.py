@@ -149,7 +149,7 @@ def tofu_records(data: Path, pair: int) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> str:
     """A line a part: pooled over people and seeds."""
-    lines = ["| part | people | recall | false / associated | people with a false one | CPU s a person (median, most) |",
+    lines = ["| part | people | recall | false / associated | people with a false one | CPU s each (median, most) |",
              "|---" * 6 + "|"]  # fmt: skip
     for part in dict.fromkeys(row["part"] for row in rows):
         some = [row for row in rows if row["part"] == part]

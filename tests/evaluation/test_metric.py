@@ -25,7 +25,7 @@ ROWS = {
 def test_names_are_those_that_unlearn_and_bench_show():
     """A metric under two names would be two metrics to whoever reads the tables."""
     assert set(SHOWN) <= set(METRICS.names())
-    assert set(Measurement(("a",), (1.0,)).values()) == {"n", *SHOWN, "facts_unseen"}
+    assert set(Measurement(("a",), (1.0,)).values()) == {"n", *SHOWN, "facts", "facts_unseen"}
     expected = {"ks_distance", "forget_quality", "model_utility", "truth_ratio", "leak@k", "fill_in@top", "mem", "priv"}
     assert expected <= set(METRICS.names())
     assert all(metric.name == name and metric.title for name, metric in METRICS.items())

@@ -57,8 +57,9 @@ def test_a_run_glances_at_other_wordings(monkeypatch):
     }  # fmt: skip
     measured = Measurement(("0",), (0.5,), otherwise=found)
     assert measured.values()["worst_kind_facts_said"] == 0.1
-    cut = Measurement(("0",), (0.5,), otherwise={"quiz": [True, False], "letter": [False, None]}).values()
-    assert (cut["worst_kind_facts_said"], cut["worst_kind_facts"], cut["worst_kind_facts_unseen"]) == (0.5, 2, 1)
+    for letter, wanted in (([False, None], (0.5, 2, 0)), ([None, None, None], (0.0, 3, 3))):  # that which may say most
+        cut = Measurement(("0",), (0.5,), otherwise={"quiz": [True, False], "letter": letter}).values()
+        assert (cut["worst_kind_facts_said"], cut["worst_kind_facts"], cut["worst_kind_facts_unseen"]) == wanted
     long = {"question": "Where was Ada born? " * 60, "answer": "In Oslo.", "spans": ["Oslo"]}
     for row in ({"text": "Ada lives in Oslo."}, long):
         assert facts_said_otherwise(None, encoder, read_records([row], "forget")) == {}, "a run must not end of it"

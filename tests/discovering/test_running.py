@@ -101,6 +101,20 @@ def test_labels_say_what_is_hers_alone_and_what_is_everybodys(found):
     assert not found.labelled(NOT_FOUND)
 
 
+def test_values_are_compared_first_with_names_that_did_not_make_the_person_known(monkeypatch):
+    """Of those that did the model was less sure, or the person would not be known: no fair draw."""
+    monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])
+    told, cases = list[str](), list[list[str]]()
+    recognise, case = running.recognise, running._case
+    monkeypatch.setattr(running, "recognise", lambda *given: told.extend(given[3]) or recognise(*given))
+    monkeypatch.setattr(running, "_case", lambda one, others: cases.append(others) or case(one, others))
+    settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
+    running._Discovering(settings, ("Jane Doe",), Knowing(), NoProgress()).run([PLACE, HOME, WORK, DAY])
+    for others in cases:
+        fresh = [name for name in others if name not in told]
+        assert len(others) == 99 == len(set(others)) and 0 < len(fresh) and others[: len(fresh)] == fresh
+
+
 def test_what_is_said_and_not_tested_is_shown_to_who_reviews(monkeypatch):
     """A false statement about somebody is personal data, too: nothing is dropped because another is likelier."""
     monkeypatch.setattr(running, "similar_names", lambda lm, name, known, n, seed: [f"A{i} B" for i in range(n)])

@@ -110,9 +110,10 @@ def test_values_are_compared_first_with_names_that_did_not_make_the_person_known
     monkeypatch.setattr(running, "_case", lambda one, others: cases.append(others) or case(one, others))
     settings = DiscoverSettings(subject="Jane Doe", names=99, rate=0.1)
     running._Discovering(settings, ("Jane Doe",), Knowing(), NoProgress()).run([PLACE, HOME, WORK, DAY])
+    assert len(cases) == 4
     for others in cases:
         fresh = [name for name in others if name not in told]
-        assert len(others) == 99 == len(set(others)) and 0 < len(fresh) and others[: len(fresh)] == fresh
+        assert fresh and others[: len(fresh)] == fresh and len(set(others)) == 99
 
 
 def test_what_is_said_and_not_tested_is_shown_to_who_reviews(monkeypatch):

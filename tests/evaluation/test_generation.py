@@ -38,6 +38,7 @@ from rkld.evaluation.generation import (
 from rkld.evaluation.likelihood import Scores, answer_scores
 from rkld.evaluation.sampling import sample
 from rkld.models.language_model import LanguageModel
+from rkld.records.encoding import Encoded
 
 VOCABULARY = 37
 CONTEXT = 48
@@ -261,7 +262,7 @@ def test_what_is_known_of_an_answer_is_not_generated_again(trained, monkeypatch)
 
 def test_only_a_clear_lead_is_known():
     """Between two ways of computing them, rounding may turn round tokens that lie close together."""
-    lm = SimpleNamespace(head=SimpleNamespace(weight=torch.zeros(1)))
+    lm = SimpleNamespace(answers_in=None, head=SimpleNamespace(weight=torch.zeros(1)))
     margin = CLEAR_MARGIN[torch.float32]
     record = SimpleNamespace(
         ids=tuple(range(9)), prompt_length=4, answer=(False, True, False, False, True, True, True, True, False)
@@ -396,3 +397,37 @@ def test_without_a_template_an_answer_ends_before_the_next_question(prompt, said
     assert (found.text, found.finished) == (text, finished)
     lm.tokenizer.chat_template = "{{ messages }}"
     assert generation.answer(lm, list(map(ord, said)), frozenset(), list(map(ord, prompt))).text == said
+
+
+@pytest.mark.parametrize("ask", ["greedy", "sampled"])
+def test_answers_in_bfloat16_leave_likelihoods_and_weights_in_theirs(ask):
+    model = llama().model.float()
+    lm, narrow = (LanguageModel(model, tokenizer(), "test", answers_in=dtype) for dtype in (None, torch.bfloat16))
+    computed = []
+    handle = model.model.layers[0].mlp.register_forward_hook(lambda _, __, out: computed.append(out.dtype))
+    asked = [[5, 6, 7], [9, 3, 2, 8]]
+
+    def answers(of):
+        if ask == "greedy":
+            return greedy(of, asked, max_new_tokens=6)
+        return [one for some in sample(of, asked, 2, seed=0, max_new_tokens=6) for one in some]
+
+    found = answers(narrow)
+    assert computed[-1] == torch.bfloat16 and all(one.ids for one in found)
+    encoded = [Encoded("a", (5, 6, 7, 1, 2), (False, False, False, True, True), (False,) * 5, 3)]
+    scores = answer_scores(narrow, encoded)
+    assert computed[-1] == torch.float32 and (scores[0].losses == answer_scores(lm, encoded)[0].losses).all()
+    assert not torch.is_autocast_enabled("cpu") and model.dtype == torch.float32
+    answers(lm)
+    assert computed[-1] == torch.float32
+    handle.remove()
+
+
+def test_of_what_is_computed_in_bfloat16_only_a_clear_lead_is_known():
+    """In float32 a lead of .5 is certain; an answer in bfloat16 may go on otherwise."""
+    lm = LanguageModel(llama().model.float(), tokenizer(), "test")
+    record = Encoded("a", (5, 6, 7, 1, 2), (False, False, False, True, True), (False,) * 5, 3)
+    scores = [Scores(np.zeros(2), np.array([0.5, 0.5]))]
+    assert known_prefixes(lm, [record], scores) == [(1, 2)]
+    lm.answers_in = torch.bfloat16
+    assert known_prefixes(lm, [record], scores) == [()]

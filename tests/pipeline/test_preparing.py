@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 import rkld
 from rkld.benching.worlds.tiny import tiny_model
@@ -183,6 +184,29 @@ def test_trying_an_adapter_changes_nothing():
     before = [(name, p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
     check_adapter_fits(lm, rank=16)
     assert before == [(name, p.requires_grad, p.data_ptr()) for name, p in model.named_parameters()]
+
+
+@pytest.mark.parametrize(
+    ("values", "adapted", "gpu", "wanted"),
+    [
+        ({}, False, False, None),
+        ({}, False, True, torch.bfloat16),
+        ({"bf16": True}, False, False, torch.bfloat16),
+        ({"bf16": False}, False, True, None),
+        ({"bf16": True, "lora": True}, False, False, None),
+        ({"bf16": True}, True, False, None),
+        ({"bf16": True, "dtype": "bfloat16"}, False, False, None),
+    ],
+)
+def test_a_run_answers_in_what_it_trains_in(monkeypatch, values, adapted, gpu, wanted):
+    """Nine tenths of what measuring takes are answers. Frozen weights would be cast again for every token."""
+    monkeypatch.setattr(preparing, "gpu_computes_in_bf16", lambda: gpu)
+    model, tokenizer = tiny_model()
+    if adapted:
+        model = get_peft_model(model, LoraConfig(target_modules="all-linear"))
+    settings = make({"model": "x", "forget": "<list>", "out": "run", **values}, "test", Settings)
+    lm, _ = preparing.load(settings, model, tokenizer)
+    assert lm.answers_in == wanted
 
 
 def test_what_the_model_is_opened_as_is_said_first_and_how_long_it_takes_last(monkeypatch):

@@ -88,6 +88,12 @@ def test_other_settings_ask_anew(replayed):
     assert replayed("system", system_prompt="Be brief.")[2] != []
 
 
+def test_answers_computed_otherwise_are_asked_for_anew(replayed):
+    _, _, every, _ = replayed("first", bf16=False)
+    assert replayed("half", bf16=True)[2] == every
+    assert replayed("half again", bf16=True)[2] != every
+
+
 def test_nothing_is_kept_or_looked_for_where_that_is_not_wanted(replayed):
     _, _, every, _ = replayed("first", keep_replay=False)
     assert not kept_files()

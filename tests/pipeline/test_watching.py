@@ -19,6 +19,7 @@ from transformers import TrainerCallback, TrainerState
 
 import rkld
 from rkld.pipeline import publishing
+from rkld.pipeline.watching import GLANCES, watch_every
 from rkld.progress import BETWEEN_LINES, NoProgress, ProgressBars, ProgressLines, progress_for_stderr, without_noise
 from rkld.settings.unlearning import Settings
 from rkld.training.callbacks import FORGET, GAP, RETAINED, TrainingBar
@@ -93,10 +94,19 @@ def test_the_figures_are_written_as_they_come(followed):
         rows = [json.loads(line) for line in lines]
         assert [row["step"] for row in rows if row["phase"] == "distillation"] == list(range(1, step + 1))
     rows = rows_of(follow.path.read_text())
-    watched = [row for row in rows if row["phase"] == "distillation" and RETAINED in row]
-    assert len(watched) > 1
-    assert {row["step"]: row[GAP] for row in watched} == {r["step"]: r["gap"] for r in rows if r["phase"] == "stop"}
+    checked = [row for row in rows if row["phase"] == "distillation" and GAP in row]
+    assert {row["step"]: row[GAP] for row in checked} == {r["step"]: r["gap"] for r in rows if r["phase"] == "stop"}
+    watched = [row for row in checked if RETAINED in row]
+    assert 1 < len(watched) <= GLANCES
     assert all(0 < row[name] < 1 for row in watched for name in (FORGET, RETAINED))
+
+
+@pytest.mark.parametrize(
+    ("check_every", "steps", "every"),
+    [(1, 4, 1), (1, 10, 1), (1, 11, 2), (1, 30, 3), (3, 30, 3), (3, 31, 6), (5, 0, 5)],
+)
+def test_the_others_are_looked_at_ten_times_at_most_and_when_the_stop_is_checked(check_every, steps, every):
+    assert watch_every(check_every, steps) == every and every % check_every == 0 and steps <= GLANCES * every
 
 
 def test_a_tracker_is_told_the_figures_and_not_whose_they_are(followed):

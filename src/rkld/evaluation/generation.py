@@ -48,7 +48,7 @@ STEPS = 8
 """New tokens between two looks at which rows of a batch have finished."""
 
 CLEAR_MARGIN = {torch.float64: 1e-6, torch.float32: 1e-2, torch.bfloat16: 1.0, torch.float16: 0.1}
-"""Lead in logits that no rounding between two ways of computing them takes away, for the dtype of the weights."""
+"""Lead in logits that no rounding between two ways of computing them takes away, for the dtype of an answer."""
 
 
 def greedy(
@@ -97,7 +97,7 @@ def _greedy(
     unfinished = [i for i, ids in enumerate(generated) if len(ids) < caps[i] and not ended(ids, ends)]
     if len(unfinished) < len(prompts):
         progress(len(prompts) - len(unfinished))
-    with default_generation_config(lm):
+    with answering(lm):
         longest_first = sorted(unfinished, key=lambda i: -len(prompts[i]) - len(generated[i]))
         batch_size = batch_size or generation_batch_size(lm)
         for at in range(0, len(unfinished), batch_size):
@@ -215,7 +215,7 @@ def known_prefixes(lm: LanguageModel, encoded: Sequence[Encoded], scores: Sequen
     For each record the first tokens behind ``ids[:prompt_length]`` that are greedy by :data:`CLEAR_MARGIN`.
     ``scores`` are those of :func:`rkld.evaluation.likelihood.answer_scores` with mask "answer".
     """
-    clear = CLEAR_MARGIN[lm.head.weight.dtype]
+    clear = CLEAR_MARGIN[lm.answers_in or lm.head.weight.dtype]
     starts = []
     for record, found in zip(encoded, scores, strict=True):
         before = sum(record.answer[: record.prompt_length])  # the scores of earlier answers
@@ -281,6 +281,17 @@ def default_generation_config(lm: LanguageModel) -> Iterator[None]:
             yield
     finally:
         base.generation_config = own_config
+
+
+@contextlib.contextmanager
+def answering(lm: LanguageModel) -> Iterator[None]:
+    """As :func:`default_generation_config`, in the dtype that the model answers in.
+
+    Not where weights are sharded: autocast keeps what it has made of each until it ends.
+    """
+    dtype = None if is_sharded(lm.model) else lm.answers_in
+    with default_generation_config(lm), torch.autocast(lm.device.type, dtype=dtype, enabled=dtype is not None):
+        yield
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -16,10 +16,10 @@ from rkld import processes
 from rkld.evaluation.generation import (
     Generated,
     answer,
+    answering,
     begun,
     can_go_on,
     cut_at_end_of_sequence,
-    default_generation_config,
     end_ids,
     generation_batch_size,
     room,
@@ -69,7 +69,7 @@ def sample(
             if progress is not None:
                 progress(1)
 
-        with default_generation_config(lm):
+        with answering(lm):
             longest_first = sorted(mine, key=lambda i: -len(prompts[i]))
             each = max(1, size // SPREAD)
             for some in (longest_first[at : at + each] for at in range(0, len(mine), each)):
@@ -186,7 +186,7 @@ class _Sampling:
 def next_logits(lm: LanguageModel, ids: torch.Tensor, attention: torch.Tensor, cache: Any) -> tuple[torch.Tensor, Any]:
     """Logits of what follows, (R, V), and the keys and values of all that has been read.
 
-    Within :func:`rkld.evaluation.generation.default_generation_config`.
+    Within :func:`rkld.evaluation.generation.answering`.
 
     Args:
         ids, attention: (R, L), padded (:func:`rkld.evaluation.generation.begun`).

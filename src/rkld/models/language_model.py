@@ -30,6 +30,8 @@ class LanguageModel:
     """Of the weights before they were loaded, or cast, in the one that the setting says; None where nobody knows."""
     template_source: str | None = None
     """Whose chat template the tokenizer has, in words; None without one."""
+    answers_in: torch.dtype | None = None
+    """What answers are computed in, greedy and sampled, by autocast; None: in the dtype of the weights."""
 
     @property
     def inner(self) -> PreTrainedModel:

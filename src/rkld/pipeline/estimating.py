@@ -35,7 +35,7 @@ from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.health import EVERYDAY_TOKENS, everyday_prompts
 from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
 from rkld.pipeline.replaying import kept_answers
-from rkld.pipeline.watching import WATCHED
+from rkld.pipeline.watching import WATCHED, watch_every
 from rkld.records.encoding import Encoded
 from rkld.records.replay import ANSWER_TOKENS
 from rkld.runfolder.kept_answers import kept_files
@@ -238,10 +238,11 @@ class _Probe:
         return reading(matches) + checks * reading([*found.records, *answers])
 
     def _watching(self, steps: int, reading: Callable) -> float:
-        """Seconds of reading, at every check, the few records whose figures are shown meanwhile."""
+        """Seconds of reading, now and then, the few records whose figures are shown meanwhile."""
         kept = self.retain or [_answered("", self.encoder.prompt(p), EVERYDAY_TOKENS) for p in everyday_prompts()]
         watched = [*(self.forget[:WATCHED] if self.comparison is None else ()), *kept[:WATCHED]]
-        return steps / check_every(self.settings, steps // self.settings.epochs) * reading(watched)
+        every = watch_every(check_every(self.settings, steps // self.settings.epochs), steps)
+        return steps / every * reading(watched)
 
     def _steps(self, sets: Mapping[str, Sequence[Encoded]], epochs: int) -> list[Sequence[Unit]]:
         """The records of every optimizer step, as the run will draw them if no replayed answer is dropped."""

@@ -62,7 +62,7 @@ from rkld.pipeline.replaying import kept_answers
 from rkld.pipeline.rewording import make_rewordings, score_of, wording_hashes
 from rkld.pipeline.rounding import HELD, furthest, round_best, saved_dtype
 from rkld.pipeline.subtracting import KeepSubtracting, read_subtracted, try_betas
-from rkld.pipeline.watching import WATCHED, Watch
+from rkld.pipeline.watching import WATCHED, Watch, watch_every
 from rkld.pipeline.writers import write_rewordings
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder, records_of
@@ -673,7 +673,7 @@ class Distillation(Phase):
         if work.method.epochs_of not in objective.sets:  # else the first of those that terms read would set the pace
             args.max_steps = steps
         figures = {} if figures is None else figures
-        every = check_every(work.settings, steps // work.settings.epochs)
+        every = watch_every(check_every(work.settings, steps // work.settings.epochs), steps)
         watch = Watch(work.student, work.watched(), every, figures)
         reported = trackers(work.settings.report_to, work.folder)
         with work.progress.bar("distillation", steps) as advance:
@@ -984,6 +984,7 @@ class After(Measuring):
         if lm.is_adapter and not s.merge and not lm.has_lasting_source:
             load_saved_adapter(lm, folder)
             return lm, work.encoder
+        alike = lm.answers_in
         del lm
         work.let_go()
         files = (*s.method_file, *([s.method] if file_and_name(s.method) else []))
@@ -992,6 +993,7 @@ class After(Measuring):
         # A run of an earlier version noted the base's dtype as that of its adapter.
         as_saved = {"dtype": noted.get("base_dtype", noted["dtype"]), "chat_template": None, "base": None}
         saved, encoder = load_with_encoder(dataclasses.replace(s, method_file=files, **as_saved), folder)
+        saved.answers_in = alike
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(
                 f"{folder}: the saved model writes records in another format than the one that was unlearned. Give its "

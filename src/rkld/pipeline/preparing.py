@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 from transformers.training_args import OptimizerNames
@@ -30,7 +31,7 @@ from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits
 from rkld.models.checks import check_mergeable, check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import Dtype, for_training, resolve
+from rkld.models.loading import Dtype, for_training, gpu_computes_in_bf16, resolve
 from rkld.models.source import card_base, check_whole
 from rkld.models.state import check_same_weights, fingerprint
 from rkld.pipeline.arguments import training_arguments
@@ -265,7 +266,19 @@ def load(
     lm, encoder = load_with_encoder(settings, model if model is not None else settings.model, tokenizer)
     if isinstance(lm.inner, TwoModelCausalLM):
         raise UserError(f"{settings.model} is two models used as one; they can be measured, but not trained.")
+    lm.answers_in = answers_in(settings, lm)
     return lm, encoder
+
+
+def answers_in(settings: Settings, lm: LanguageModel) -> torch.dtype | None:
+    """What the models of a run compute their answers in: bfloat16 where training does.
+
+    Not where an adapter is, or will be: autocast casts frozen weights again for every token, which takes longer than is
+    gained, and what is said before and after must be computed alike.
+    """
+    wanted = gpu_computes_in_bf16() if settings.bf16 is None else settings.bf16
+    apart = settings.lora or lm.is_adapter or lm.dtype != torch.float32
+    return torch.bfloat16 if wanted and not apart else None
 
 
 def load_with_encoder(

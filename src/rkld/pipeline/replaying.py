@@ -25,7 +25,7 @@ def kept_answers(settings: Settings, model: str, lm: LanguageModel, encoder: Enc
     """
     of = {
         "model": model,
-        "computed": [dtype_name(lm.dtype), lm.device.type],
+        "computed": [dtype_name(lm.answers_in or lm.dtype), lm.device.type],
         "template": encoder.fingerprint,
         "ends": sorted(end_ids(lm)),
         "context": lm.context_length,

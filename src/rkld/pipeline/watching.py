@@ -14,9 +14,17 @@ from rkld.records.encoding import Encoded
 WATCHED = 4
 """Records of each set: of SmolLM2-135M on two CPU cores they are read in a tenth of a training step."""
 
+GLANCES = 10
+"""So often are they read in a training at most, where no check of a stopping rule reads more."""
+
+
+def watch_every(check_every: int, steps: int) -> int:
+    """Optimizer steps between two readings: as many as between two checks, or more."""
+    return check_every * max(1, -(-steps // (GLANCES * check_every)))
+
 
 class Watch(TrainerCallback):
-    """Reads the records at every check, and leaves their figures to be logged with the loss of that step."""
+    """Reads the records now and then, and leaves their figures to be logged with the loss of that step."""
 
     def __init__(
         self, lm: LanguageModel, sets: Mapping[str, Sequence[Encoded]], every: int, figures: MutableMapping[str, float]
@@ -24,7 +32,7 @@ class Watch(TrainerCallback):
         """
         Args:
             sets: name of a figure → the records whose mean probability it is; empty ones are left out.
-            every: optimizer steps between checks; the last step is always one.
+            every: optimizer steps between readings (:func:`watch_every`); the last step is always one.
             figures: takes them; what is there already is left as it is.
         """
         self.lm, self.every, self.figures = lm, every, figures

@@ -183,8 +183,8 @@ def main(results: Path) -> None:
         f"On paper, nothing of it measured: GPUs of {GPU / 1e9:.0f} GB, of which {USABLE:.0%} are used; {RECORDS} "
         f"records of {TOKENS} tokens with answers of {SCORED}, as many replayed; the default epochs without a stop; "
         f"{RATE / 1e12:.0f} TFLOP/s a GPU, communication left out. A model that fits one GPU is unlearned by `rkld "
-        "unlearn`, by torchrun on several. One that takes several is split over them by FSDP2 and trained by "
-        "rkld.RKLDTrainer: `rkld unlearn` does not run it.\n\n" + "\n".join(lines)
+        "unlearn`, by torchrun on several. One that takes several is split over them by `rkld unlearn --shard` "
+        "(FSDP2).\n\n" + "\n".join(lines)
     )
     title = "Models on several GPUs, on paper"
     write(results.parent, "several_gpus", title, "python -m benchmarks.memory", figures, body)

@@ -11,6 +11,7 @@ from rkld.auditing.running import _check_served
 from rkld.cli import main
 from rkld.errors import UserError
 from rkld.pipeline.arguments import check_engine, training_arguments
+from rkld.pipeline.preparing import check_shardable
 from rkld.runfolder.lock import hold
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.unlearning import Settings
@@ -92,6 +93,20 @@ def test_engines_that_take_the_model_away_are_refused(monkeypatch, variables):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="whole in every process"):
         check_engine()
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [({"method": "base_vector"}, "another model beside"), ({"method": "task_arithmetic"}, "another model beside"),
+     ({"merge": True, "lora": True}, "--merge"), ({"control": "retrained"}, "--control")],
+)  # fmt: skip
+def test_what_would_lie_whole_in_every_process_is_not_sharded(values, wanted):
+    settings = {"model": "m", "forget": "f", "shard": True}
+    check_shardable(Settings(**settings))
+    with pytest.raises(UserError, match=wanted):
+        check_shardable(Settings(**settings, **values))
+    with pytest.raises(UserError, match="load_sharded"):
+        check_shardable(Settings(**settings), model=object())
 
 
 def test_deepspeed_runs_where_it_leaves_the_weights_whole(monkeypatch):

@@ -18,6 +18,7 @@ from rkld import processes
 from rkld.errors import UserError
 from rkld.evaluation.likelihood import measuring
 from rkld.evaluation.prefix_tree import common_length
+from rkld.models.attention import single_tokens_in_float32
 from rkld.models.checks import TOLERANCE
 from rkld.models.sharded import gathered, is_sharded
 from rkld.records.encoding import NEXT_QUESTION, end_of_turn_ids
@@ -290,7 +291,11 @@ def answering(lm: LanguageModel) -> Iterator[None]:
     Not where weights are sharded: autocast keeps what it has made of each until it ends.
     """
     dtype = None if is_sharded(lm.model) else lm.answers_in
-    with default_generation_config(lm), torch.autocast(lm.device.type, dtype=dtype, enabled=dtype is not None):
+    with (
+        default_generation_config(lm),
+        torch.autocast(lm.device.type, dtype=dtype, enabled=dtype is not None),
+        single_tokens_in_float32(lm, dtype or lm.dtype),
+    ):
         yield
 
 

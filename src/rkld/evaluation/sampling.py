@@ -24,7 +24,7 @@ from rkld.evaluation.generation import (
     generation_batch_size,
     room,
 )
-from rkld.models.sharded import is_sharded
+from rkld.models.sharded import gathered, is_sharded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,12 +69,15 @@ def sample(
             if progress is not None:
                 progress(1)
 
-        with answering(lm):
+        def draw_all() -> None:
             longest_first = sorted(mine, key=lambda i: -len(prompts[i]))
             each = max(1, size // SPREAD)
             for some in (longest_first[at : at + each] for at in range(0, len(mine), each)):
                 chance = {(i, j): chance_of(seed, i, j, longest) for i in some for j in range(n)}
                 _Sampling(lm, chance, {i: caps[i] for i in some}, temperature, top_p, ends, size, done).go(prompts)
+
+        with answering(lm):
+            gathered(lm.model, draw_all)
         return [[answers[i, j] for j in range(n)] for i in mine]
 
     return processes.shared(range(len(prompts)), answered, split=not is_sharded(lm.model))

@@ -14,6 +14,7 @@ from rkld.losses.targets import Loss, Towards
 from rkld.methods.method import Method
 from rkld.methods.registry import METHODS
 from rkld.models.language_model import LanguageModel
+from rkld.models.sharded import like
 from rkld.models.state import trainable_state
 from rkld.teacher.logits import Teacher
 
@@ -54,7 +55,7 @@ class UNDO(Method):
             parameter.mul_(1 - self.share)
             if parameter.dim() > 1:
                 drawn = nn.init.xavier_uniform_(torch.empty(parameter.shape), generator=chance)
-                parameter.add_(drawn.to(parameter), alpha=self.share * self.noise)
+                parameter.add_(like(drawn.to(parameter.dtype), parameter), alpha=self.share * self.noise)
 
     def loss(self, teacher: Teacher) -> Loss:
         return Towards(forward_kl, teacher.composite)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rkld.models.language_model import LanguageModel
+from rkld.models.sharded import whole
 from rkld.records.names import other_names
 from rkld.text.wording import is_name, name_mentions
 
@@ -81,7 +82,7 @@ def _nearest(lm: LanguageModel, token: int, shapes: Sequence[Shape | None], near
     if shapes[token] is None:
         return []
     alike = [other for other, shape in enumerate(shapes) if shape == shapes[token] and other != token]
-    embeddings = lm.inner.get_input_embeddings().weight.detach()
+    embeddings = whole(lm.inner.get_input_embeddings().weight.detach())
     own = embeddings[token].float()
     cosines = [_cosines(embeddings[rows], own) for rows in torch.tensor(alike, dtype=torch.int64).split(_BLOCK_ROWS)]
     order = torch.cat(cosines).topk(min(nearest, len(alike))).indices.tolist()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils import set_peft_model_state_dict
 from safetensors.torch import save_file
+from torch import Tensor
 
 from rkld.files import new_folder
 from rkld.models.checks import check_alike, check_mergeable
@@ -20,7 +22,13 @@ from rkld.models.writing import adapter_of, write_model, write_tokenizer
 
 
 def save_model(
-    lm: LanguageModel, folder: Path, *, merge: bool = False, card: str = "", dtype: torch.dtype | None = None
+    lm: LanguageModel,
+    folder: Path,
+    *,
+    merge: bool = False,
+    card: str = "",
+    dtype: torch.dtype | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a folder that plain ``from_pretrained`` loads. It appears whole or not at all.
 
@@ -33,13 +41,14 @@ def save_model(
             are written in full (:func:`merged`).
         card: text of README.md.
         dtype: round the weights to it; by default they are written as they are. The model in memory does not change.
+        weights: of a model in shards (:func:`rkld.models.writing.gathered_weights`).
     """
     lm = merged(lm) if merge else lm
     with new_folder(folder) as new:
         if lm.is_adapter:
-            _save_adapter(lm, new, dtype)
+            _save_adapter(lm, new, dtype, weights)
         else:
-            write_model(lm.model, lm.tokenizer, new, dtype)
+            write_model(lm.model, lm.tokenizer, new, dtype, weights)
         (new / "README.md").write_text(card, encoding="utf-8")
         carry(lm, new)
 
@@ -73,10 +82,12 @@ def _whole(model: PeftModel, dtype: torch.dtype) -> PeftModel:
     return whole
 
 
-def _save_adapter(lm: LanguageModel, folder: Path, dtype: torch.dtype | None) -> None:
+def _save_adapter(
+    lm: LanguageModel, folder: Path, dtype: torch.dtype | None, weights: Mapping[str, Tensor] | None
+) -> None:
     # Not PeftModel.save_pretrained: it writes a card of its own and asks the hub about the base model.
-    _, config, state = adapter_of(lm.model)
-    state = {k: v.to(dtype or v.dtype).contiguous() for k, v in state.items()}
+    _, config, own = adapter_of(lm.model)
+    state = {k: v.to(dtype or v.dtype).contiguous() for k, v in (own if weights is None else weights).items()}
     save_file(state, folder / "adapter_model.safetensors", {"format": "pt"})
     config = copy.deepcopy(config)
     config.base_model_name_or_path = lasting_reference(lm.inner.name_or_path)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,14 +54,31 @@ def load_sharded(
             torch.manual_seed(0)
             return new_adapter(lm, config=peft_config)
 
-    if processes.launched() == 1:
-        return read(None).model
     with processes.together():
-        found = processes.checked(lambda: _unquantised(read(torch.device("cpu"))) if processes.is_main() else None)
-        empty: nn.Module = processes.by_main(lambda: without_weights(found.model))  # type: ignore[union-attr]
-        shard(empty, default_device())
-        hand_out(empty, dict(found.model.named_parameters()) if found is not None else None)
-    return empty
+        return in_shards(read).model
+
+
+def in_shards(read: Callable[[torch.device | None], LanguageModel]) -> LanguageModel:
+    """A language model of which each process has its own part, read by the first one alone.
+
+    Args:
+        read: loads it onto a device; of a single process, onto its own.
+
+    Raises:
+        UserError: as of ``read``; its weights are quantised.
+    """
+    if processes.launched() == 1:
+        return read(None)
+    found = processes.checked(lambda: _unquantised(read(torch.device("cpu"))) if processes.is_main() else None)
+
+    def described() -> LanguageModel:
+        assert found is not None
+        return dataclasses.replace(found, model=without_weights(found.model))
+
+    lm = processes.by_main(described)
+    shard(lm.model, default_device())
+    hand_out(lm.model, dict(found.model.named_parameters()) if found is not None else None)
+    return lm
 
 
 def without_weights(model: nn.Module) -> nn.Module:

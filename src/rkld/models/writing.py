@@ -6,6 +6,7 @@ What is written is read by transformers 5 and 4 alike (:mod:`rkld.models.transfo
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -14,20 +15,29 @@ from peft.utils import get_peft_model_state_dict
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from rkld import processes
 from rkld.files import write_json
+from rkld.models.language_model import LanguageModel
 from rkld.models.modes import dtype_name
+from rkld.models.sharded import is_sharded, like, reshard, whole, whole_state
 from rkld.models.transformers_4 import add_older_forms
 
 
 def write_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: torch.dtype | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write config, weights, generation config and tokenizer into a folder.
 
     Args:
         dtype: round the weights to it (:func:`rounds`). The model in memory stays as it is.
+        weights: those of a model that lie elsewhere; by default its own.
     """
-    weights = None if dtype is None else rounded(model, dtype)
+    if dtype is not None:
+        weights = rounded(model, dtype, weights)
     own = getattr(model, "generation_config", None)
     # Published generation configs have small flaws, which some versions of transformers refuse to save: that must not
     # come after hours of training. It is written as it is, beside a model that has a neutral one meanwhile.
@@ -52,15 +62,30 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     add_older_forms(folder, tokenizer)
 
 
-def rounded(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The model's state, its weights rounded to ``dtype``; tied ones are one tensor, as they were."""
+def rounded(
+    model: PreTrainedModel, dtype: torch.dtype, weights: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The model's state, or ``weights``, rounded to ``dtype``; tied ones are one tensor, as they were."""
     made: dict[tuple[int, torch.Size], Tensor] = {}
     state = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in (model.state_dict() if weights is None else weights).items():
         if rounds(model, name, tensor):
             tensor = made.setdefault((tensor.data_ptr(), tensor.shape), tensor.to(dtype))
         state[name] = tensor
     return state
+
+
+def gathered_weights(lm: LanguageModel) -> dict[str, Tensor] | None:
+    """What is written of a model in shards (:func:`rkld.models.saving.save_model`), on the CPU of the first process;
+    nothing in the others, and None of a model that is whole. All processes gather it together.
+    """
+    if not is_sharded(lm.model):
+        return None
+    if not isinstance(lm.model, PeftModel):
+        return whole_state(lm.model)
+    reshard(lm.model)
+    found = {name: whole(tensor.detach()) for name, tensor in adapter_of(lm.model)[2].items()}
+    return {name: tensor.cpu() for name, tensor in found.items()} if processes.writes() else {}
 
 
 def adapter_of(model: PeftModel) -> tuple[str, PeftConfig, dict[str, Tensor]]:
@@ -80,13 +105,14 @@ def round_in_place(model: PreTrainedModel | PeftModel, dtype: torch.dtype, seed:
             default to the nearest.
     """
     draw = None if seed is None else torch.Generator().manual_seed(seed)
+    reshard(model)
     if isinstance(model, PeftModel):  # what is written of it
         _, _, state = adapter_of(model)
     else:
         state = {name: tensor for name, tensor in model.state_dict().items() if rounds(model, name, tensor)}
     for tensor in state.values():
         if tensor.is_floating_point():
-            tensor.copy_(tensor.to(dtype) if draw is None else at_random(tensor, draw))
+            tensor.copy_(tensor.to(dtype) if draw is None else like(at_random(whole(tensor), draw), tensor))
 
 
 def at_random(tensor: Tensor, draw: torch.Generator) -> Tensor:

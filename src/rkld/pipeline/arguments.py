@@ -30,8 +30,8 @@ def check_engine() -> None:
     engine, instead = ("DeepSpeed's ZeRO-3", "with --zero_stage 2") if zero3 else ("FSDP", "without")
     raise UserError(
         f"accelerate is set to train by {engine}, and rkld unlearn measures, stops and saves a model that is whole in "
-        f"every process: start it by torchrun, or by accelerate launch {instead}. A model that is too large for that "
-        "is trained in Python: rkld.load_sharded, rkld.build_teacher and rkld.RKLDTrainer."
+        f"every process, or that it has split itself: start it by torchrun, for a model that is too large for one GPU "
+        f"with --shard, or by accelerate launch {instead}."
     )
 
 

@@ -39,9 +39,11 @@ from rkld.models.invented_names import names_like
 from rkld.models.language_model import LanguageModel
 from rkld.models.modes import dtype_name
 from rkld.models.saving import merged, save_model
+from rkld.models.sharded import is_sharded
+from rkld.models.sharding import in_shards
 from rkld.models.source import adapter_dtype, source_dtype
 from rkld.models.state import change_state, restore_state, save_state
-from rkld.models.writing import adapter_of
+from rkld.models.writing import adapter_of, gathered_weights
 from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.model_card import model_card
@@ -55,6 +57,7 @@ from rkld.pipeline.preparing import (
     load,
     load_base,
     load_with_encoder,
+    make_encoder,
     measured_retain,
     unsteered,
 )
@@ -153,6 +156,7 @@ class Work:
     """A loaded model in the place of ``--control``."""
     _student: LanguageModel | None
     _teacher: Teacher | None = None
+    _adapted: bool = False
 
     @classmethod
     def of(
@@ -176,17 +180,22 @@ class Work:
         return self._student
 
     def put_on_adapter(self) -> None:
-        """With ``--lora``: give the original its adapter, the same in a resumed run."""
-        if self.settings.lora and not self.student.is_adapter:
+        """With ``--lora``: give the original its adapter, the same in a resumed run; one in shards has it."""
+        if not self.settings.lora or self._adapted:
+            return
+        self._adapted = True
+        if not self.student.is_adapter:
             torch.manual_seed(self.settings.seed)
             self._student = new_adapter(self.student, rank=self.settings.lora_rank)
-            share = reach(self._student)
-            self.progress.say(f"LoRA: the adapter changes layers that hold {share:.0%} of the inner weights")
-            if share < SMALL_REACH:
-                self.warn(
-                    f"the adapter reaches {share:.0%} of the model's inner weights: what the others know of the person "
-                    "is forgotten only as far as those layers can cover it. Train without --lora where memory allows."
-                )
+        elif not is_sharded(self.student.model):  # one of the user's own
+            return
+        share = reach(self.student)
+        self.progress.say(f"LoRA: the adapter changes layers that hold {share:.0%} of the inner weights")
+        if share < SMALL_REACH:
+            self.warn(
+                f"the adapter reaches {share:.0%} of the model's inner weights: what the others know of the person "
+                "is forgotten only as far as those layers can cover it. Train without --lora where memory allows."
+            )
 
     def let_go(self) -> None:
         """Free the memory of student and teacher."""
@@ -881,7 +890,8 @@ class SaveModel(Phase):
                 "did: anyone with the folder can recover them."
             )
         else:
-            processes.by_main(lambda: save_model(parts[0], folder, **how))
+            weights = gathered_weights(parts[0])
+            processes.by_main(lambda: save_model(parts[0], folder, weights=weights, **how))
         names = {"dtype": dtype_name(made_in), "base_dtype": dtype_name(trained), "saved_dtype": dtype_name(dtype)}
         noted = {name: value if math.isfinite(value) else None for name, value in moved.items()}
         return {"weights": processes.by_main(lambda: weights_hash(folder)), **names, "rounding": noted}
@@ -992,7 +1002,13 @@ class After(Measuring):
         noted = work.notes["model"]
         # A run of an earlier version noted the base's dtype as that of its adapter.
         as_saved = {"dtype": noted.get("base_dtype", noted["dtype"]), "chat_template": None, "base": None}
-        saved, encoder = load_with_encoder(dataclasses.replace(s, method_file=files, **as_saved), folder)
+        opening = dataclasses.replace(s, method_file=files, **as_saved)
+
+        def read(device: torch.device | None) -> LanguageModel:
+            return load_with_encoder(opening, folder, device=device)[0]
+
+        saved = in_shards(read) if s.shard else read(None)
+        encoder = make_encoder(opening, saved.tokenizer, saved.context_length)
         saved.answers_in = alike
         if encoder.fingerprint != work.run.manifest["records"]["template"]:
             raise UserError(

@@ -9,6 +9,7 @@ from rkld.files import readable_size
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.methods.base_vector import BaseVector
 from rkld.models.loading import bf16_saves_time
+from rkld.models.sharded import is_sharded
 from rkld.pipeline.description import described
 from rkld.pipeline.estimating import rough_estimate
 from rkld.pipeline.preparing import Prepared
@@ -43,6 +44,9 @@ def plan(prepared: Prepared, expect: Callable[[Mapping[str, float]], object]) ->
     yield f"Train    {first}{'' if vector else 'at most '}{_n(steps, 'step')}{ends}{more}"
     free = readable_size(free_bytes(s.run_folder))
     yield f"Write    {s.run_folder}: about {readable_size(prepared.space.certain)} of {free} that are free"
+    if is_sharded(prepared.lm.model):  # a pass would need all processes, and one of them plans
+        yield "Time     not estimated of a model in shards"
+        return
     expected = rough_estimate(prepared)
     expect(expected.seconds)
     shared = f", if one process did it: {processes.count()} share it" if processes.count() > 1 else ""

@@ -28,10 +28,11 @@ from rkld.errors import UserError, nearest
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import Term
 from rkld.methods.two_models import TwoModelCausalLM, open_model
-from rkld.models.adapters import check_adapter_fits
+from rkld.models.adapters import check_adapter_fits, new_adapter
 from rkld.models.checks import check_mergeable, check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import Dtype, for_training, gpu_computes_in_bf16, resolve
+from rkld.models.sharding import in_shards
 from rkld.models.source import card_base, check_whole
 from rkld.models.state import check_same_weights, fingerprint
 from rkld.pipeline.arguments import training_arguments
@@ -258,12 +259,65 @@ def measured_retain(inputs: Inputs) -> list[Record]:
     return random.Random(inputs.settings.seed).sample(inputs.retain, min(MEASURED, len(inputs.retain)))
 
 
+def check_shardable(settings: Settings, model: object = None) -> None:
+    """Refuse to split over processes what is trained beside another model, or is there already.
+
+    Raises:
+        UserError: so.
+    """
+    if model is not None:
+        raise UserError(
+            "shard=True, and the model is an object, which is there already: give its folder or name, or split it with "
+            "rkld.load_sharded and train it with rkld.RKLDTrainer."
+        )
+    method = methods.get_method(settings.method, settings.method_arg)
+    if not method.trains or method.needs_base or isinstance(method, methods.Assisted):
+        raise UserError(
+            f"--shard: the method {settings.method} needs another model beside the one that is trained, which would "
+            "lie whole in every process. Give another method, such as rkld."
+        )
+    for option, value in {"--merge": settings.merge, "--control": settings.control}.items():
+        if value:
+            raise UserError(
+                f"--shard and {option}: a second model would lie whole in every process. Leave out one of the two."
+            )
+
+
+def open_in_shards(settings: Settings) -> tuple[LanguageModel, str]:
+    """The model to train, each process its own part, with the adapter of ``--lora``; all processes together.
+
+    Returns:
+        it, and its fingerprint before the adapter was put on.
+
+    Raises:
+        UserError: as of :func:`load` and :func:`check_trainable`.
+    """
+    method = methods.get_method(settings.method, settings.method_arg)
+
+    found = ""
+
+    def read(device: torch.device | None) -> LanguageModel:
+        nonlocal found
+        lm, _ = load(settings, device=device)
+        check_trainable(settings, lm, method)
+        found = fingerprint(lm)
+        if settings.lora and not lm.is_adapter:
+            torch.manual_seed(settings.seed)
+            lm = dataclasses.replace(lm, model=new_adapter(lm, rank=settings.lora_rank).model)
+        return lm
+
+    return in_shards(read), processes.agreed(found)
+
+
 def load(
-    settings: Settings, model: Model | None = None, tokenizer: PreTrainedTokenizerBase | None = None
+    settings: Settings,
+    model: Model | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: torch.device | None = None,
 ) -> tuple[LanguageModel, Encoder]:
     """The model to train and the encoder of its records, as the settings say."""
     settings = dataclasses.replace(settings, dtype=for_training(settings.dtype))
-    lm, encoder = load_with_encoder(settings, model if model is not None else settings.model, tokenizer)
+    lm, encoder = load_with_encoder(settings, model if model is not None else settings.model, tokenizer, device)
     if isinstance(lm.inner, TwoModelCausalLM):
         raise UserError(f"{settings.model} is two models used as one; they can be measured, but not trained.")
     lm.answers_in = answers_in(settings, lm)
@@ -282,7 +336,10 @@ def answers_in(settings: Settings, lm: LanguageModel) -> torch.dtype | None:
 
 
 def load_with_encoder(
-    settings: Opening, model: Model, tokenizer: PreTrainedTokenizerBase | None = None
+    settings: Opening,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: torch.device | None = None,
 ) -> tuple[LanguageModel, Encoder]:
     """A model and the encoder of its records.
 
@@ -298,6 +355,7 @@ def load_with_encoder(
         allow_pickle=settings.allow_pickle,
         chat_template=settings.chat_template,
         tokenizer=tokenizer,
+        device=device,
     )
     return lm, make_encoder(settings, lm.tokenizer, lm.context_length)
 
@@ -396,7 +454,7 @@ class Prepared:
     inputs: Inputs
     method: methods.Method
     lm: LanguageModel
-    """The original. With ``--lora`` its adapter is not there yet."""
+    """The original. With ``--lora`` its adapter is not there yet, but for ``--shard``."""
     base: str | None
     """Fingerprint of the model that the original was tuned from, where the method needs one that lies apart."""
     encoder: Encoder
@@ -412,6 +470,8 @@ class Prepared:
     """What the stopping rule reads; None where the last step is taken."""
     space: Space
     load_seconds: float
+    identity: str | None = None
+    """Fingerprint of an original in shards, whose adapter is there already."""
 
     @property
     def template_warning(self) -> str | None:
@@ -448,6 +508,7 @@ def prepare(
     model: Model | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     control: PreTrainedModel | PeftModel | None = None,
+    sharded: tuple[LanguageModel, str] | None = None,
 ) -> Prepared:
     """Load the model, encode every record, and refuse whatever the run would come to refuse later.
 
@@ -457,6 +518,7 @@ def prepare(
         model: a loaded model, in place of the one that the settings name.
         tokenizer: the tokenizer of a loaded model.
         control: a loaded model in the place of ``--control``.
+        sharded: what :func:`open_in_shards` returned, in the place of ``model``.
 
     Raises:
         UserError: what a run with these settings would stop at.
@@ -465,13 +527,18 @@ def prepare(
     if control is None:
         _check_control(inputs)
     started = time.perf_counter()
-    lm, encoder = load(settings, model, tokenizer)
+    if sharded is None:
+        (lm, encoder), identity = load(settings, model, tokenizer), None
+    else:
+        lm, identity = sharded
+        encoder = make_encoder(settings, lm.tokenizer, lm.context_length)
     load_seconds = time.perf_counter() - started
     if control is not None and _reads_control(settings):
         beside = LanguageModel(control, lm.tokenizer, "control")
         _encode_steering(inputs, make_encoder(settings, lm.tokenizer, beside.context_length))
     method = methods.get_method(settings.method, settings.method_arg)
-    check_trainable(settings, lm, method)
+    if sharded is None:
+        check_trainable(settings, lm, method)
     base = check_base(settings, lm, method)
     forget, retain = encode_all(encoder, inputs.forget, settings.score), encode_all(encoder, inputs.retain)
     rewordings, reworded = make_rewordings(inputs.forget, inputs.identifiers, settings, encoder, asked_only=method.asks)
@@ -487,7 +554,7 @@ def prepare(
     require_space(settings.run_folder, space)
     return Prepared(
         inputs, method, lm, base, encoder, forget, rewordings, reworded, retain, prompts, coverage, comparison, space,
-        load_seconds,
+        load_seconds, identity,
     )  # fmt: skip
 
 

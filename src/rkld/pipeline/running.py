@@ -19,7 +19,16 @@ from rkld.pipeline.arguments import check_engine
 from rkld.pipeline.fixing import FIXED, before_the_run
 from rkld.pipeline.phases import PHASES, Phase, Work
 from rkld.pipeline.plan import plan
-from rkld.pipeline.preparing import Inputs, Prepared, choose, prepare, read_inputs, teaches_refusals
+from rkld.pipeline.preparing import (
+    Inputs,
+    Prepared,
+    check_shardable,
+    choose,
+    open_in_shards,
+    prepare,
+    read_inputs,
+    teaches_refusals,
+)
 from rkld.pipeline.publishing import check_publishing, publish
 from rkld.pipeline.writers import check_writer
 from rkld.progress import NoProgress, chosen
@@ -95,6 +104,8 @@ def _run(
     progress = chosen(progress) if processes.is_main() else NoProgress()
     processes.checked(check_engine)
     processes.checked(partial(check_publishing, settings))
+    if settings.shard:
+        processes.checked(partial(check_shardable, settings, objects.get("model")))
     given = {name: objects.get(name) for name in ("forget", "retain", "replay", "holdout")}
     inputs = processes.checked(lambda: read_inputs(settings, **given))
     with Run(settings) as run:
@@ -114,9 +125,11 @@ def _run(
                 progress.say(f"Warning: {warning}")
             progress.say(f"Loading {settings.model}")
             processes.checked(partial(check_writer, settings))
+            sharded = open_in_shards(settings) if settings.shard else None
             prepared = processes.checked(
-                lambda: prepare(inputs, objects.get("model"), tokenizer, objects.get("control"))
+                lambda: prepare(inputs, objects.get("model"), tokenizer, objects.get("control"), sharded)
             )
+            del sharded  # else it would be held beside what the last phase loads
             run.start()
             run.state(inputs.request)
             note_inputs(run, prepared)
@@ -216,7 +229,7 @@ def note_inputs(run: Run, prepared: Prepared) -> None:
     run.same("fields beside them", run.salted([[r.extra for r in found] for found in (inputs.forget, inputs.retain)]))
     if any(record.rewordings for record in inputs.forget):
         run.same("rewordings", run.salted([[astuple(one) for one in r.rewordings] for r in inputs.forget]))
-    run.same("model", fingerprint(prepared.lm))
+    run.same("model", prepared.identity or fingerprint(prepared.lm))
     if prepared.base is not None:
         run.same("base", prepared.base)
     run.same("template", prepared.encoder.fingerprint)

@@ -527,6 +527,14 @@ _ENTRIES = (
         MODEL,
         "Recompute activations in the backward pass, to save memory.",
     ),
+    _spec(
+        "shard",
+        bool,
+        False,
+        "nothing",
+        MODEL,
+        "Under torchrun: split all weights over the processes (FSDP2), for a model that one GPU cannot hold.",
+    ),
     _spec("merge", bool, False, "student", MODEL, "With an adapter: write the merged model."),
     _optional(
         "base",

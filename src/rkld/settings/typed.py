@@ -97,6 +97,8 @@ class UnlearnKeywords(TypedDict, total=False):
     """Compute in bfloat16 over float32 weights."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass, to save memory."""
+    shard: bool
+    """Under torchrun: split all weights over the processes (FSDP2), for a model that one GPU cannot hold."""
     merge: bool
     """With an adapter: write the merged model."""
     base: str | PathLike[str] | None

@@ -74,6 +74,7 @@ class Settings:
     dtype: Literal["auto", "float32", "bfloat16"] = of("dtype")
     bf16: bool | None = of("bf16")
     gradient_checkpointing: bool = of("gradient_checkpointing")
+    shard: bool = of("shard")
     merge: bool = of("merge")
     base: str | None = of("base")
     save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = of("save_dtype")

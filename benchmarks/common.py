@@ -9,11 +9,13 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import TrainerCallback
 
+import rkld
 from rkld.evaluation.questions import mean_losses, question_scores, truth_ratios
 from rkld.evaluation.summary import measure
 from rkld.evaluation.tofu import forget_quality, truth_ratio
@@ -87,6 +89,12 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{platform.machine()}, {cores} cores, {torch.get_num_threads()} threads, {device}"
+
+
+def said_by_check(**arguments: Any) -> tuple[float, int]:
+    """Seconds and bytes that a run with these arguments of ``rkld.unlearn`` takes, by ``rkld check``."""
+    found = rkld.check(**arguments).estimate
+    return found.total_seconds, found.peak_bytes
 
 
 def write(folder: Path, name: str, title: str, command: str, results: dict, body: str) -> None:

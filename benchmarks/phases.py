@@ -22,7 +22,7 @@ from typing import Any
 import click
 
 import rkld
-from benchmarks.common import write
+from benchmarks.common import said_by_check, write
 from benchmarks.resource_usage import measure
 from rkld.benching.worlds.people import World, people
 from rkld.benching.worlds.training import train_tiny
@@ -80,12 +80,7 @@ def unlearned(case: Case, folder: Path) -> Callable[[], dict[str, float]]:
 def predicted(case: Case, folder: Path) -> Callable[[], tuple[float, int]]:
     """The prediction: seconds and bytes."""
     arguments = case.arguments(folder)
-
-    def work() -> tuple[float, int]:
-        found = rkld.check(**arguments).estimate
-        return found.total_seconds, found.peak_bytes
-
-    return work
+    return lambda: said_by_check(**arguments)
 
 
 def cases(parts: list[str], tiny: str) -> Iterator[Case]:

@@ -22,7 +22,7 @@ import click
 
 import rkld
 from benchmarks.baselines import BaselineTrainer, NaiveRKLD
-from benchmarks.common import write
+from benchmarks.common import said_by_check, write
 from benchmarks.resource_usage import Measured, measure, median, paired
 from benchmarks.step import ALPHA, BATCH_SIZE, REPLAY_WEIGHT, Case, logits_of, ratios
 from benchmarks.tofu_models import TEMPLATE
@@ -108,11 +108,7 @@ def unlearned(case: WholeRun, folder: Path) -> Callable[[], None]:
 
 
 def predicted(case: WholeRun, folder: Path) -> Callable[[], tuple[float, int]]:
-    def work() -> tuple[float, int]:
-        found = rkld.check(**_arguments(case, folder)).estimate
-        return found.total_seconds, found.peak_bytes
-
-    return work
+    return lambda: said_by_check(**_arguments(case, folder))
 
 
 def _arguments(case: WholeRun, folder: Path) -> dict:

@@ -844,7 +844,7 @@ def _quiet_start(*, several: bool = False) -> NoProgress:
     import warnings
 
     warnings.filterwarnings("ignore")
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         for name in NO_BARS:  # read when the libraries are imported
             os.environ.setdefault(name, "1")
     from transformers.utils import logging as transformers_logging

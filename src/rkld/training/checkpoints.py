@@ -59,18 +59,24 @@ class NoteChecksums(TrainerCallback):
             write_sealed(folder / CHECKSUMS, {"files": checksums(folder, _names(folder))})
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last whole checkpoint in a training's output folder. Later ones that are not whole are deleted and named."""
-    return processes.by_main(lambda: _last_checkpoint(folder))
+def last_checkpoint(folder: Path, *, sharded: bool = False) -> Path | None:
+    """The last checkpoint in a training's output folder that it can go on from; later ones are deleted and named.
+
+    Args:
+        sharded: whether the model is, so that its checkpoints hold :data:`SHARDS`: neither kind reads the other's.
+    """
+    return processes.by_main(lambda: _last_checkpoint(folder, sharded))
 
 
-def _last_checkpoint(folder: Path) -> Path | None:
+def _last_checkpoint(folder: Path, sharded: bool) -> Path | None:
     # Only folders that the Trainer names: what else is called checkpoint-something is none of ours.
     ours = [path for path in folder.glob("checkpoint-*") if re.fullmatch("checkpoint-[0-9]{1,12}", path.name)]
     for path in sorted(ours, key=_step, reverse=True):
-        if path.is_dir() and _is_whole(path):
+        whole = path.is_dir() and _is_whole(path)
+        if whole and (path / SHARDS).is_dir() == sharded:
             return path
-        logger.warning("%s is not whole: the training goes on from before it.", path)
+        why = "is of a model in shards" if whole and not sharded else "is of a whole model" if whole else "is not whole"
+        logger.warning("%s %s: the training goes on from before it.", path, why)
         shutil.rmtree(path, ignore_errors=True)
     return None
 

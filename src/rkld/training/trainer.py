@@ -288,13 +288,14 @@ def fit(trainer: ObjectiveTrainer) -> None:
         Diverged: a logged loss, or a trained weight at the end, is not finite.
     """
     folder = Path(str(trainer.args.output_dir))
-    last = last_checkpoint(folder)
+    sharded = is_sharded(trainer.lm.model)
+    last = last_checkpoint(folder, sharded=sharded)
     try:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     except Exception:
         if processes.is_main():
             with processes.alone():  # the others need not have failed
-                last_checkpoint(folder)  # half a checkpoint, of a full disk, makes room
+                last_checkpoint(folder, sharded=sharded)  # half a checkpoint, of a full disk, makes room
         raise
     _check_finite(trainer)
     _let_go(trainer)

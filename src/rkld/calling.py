@@ -29,3 +29,8 @@ def _program() -> str:
 def _near(path: Path) -> str:
     """Relative, where it lies below the folder that we are in."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def has_screen() -> bool:
+    """Whether there is a screen to open a browser on: elsewhere one in the terminal would be started, and wait."""
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))

@@ -320,7 +320,9 @@ def report(run: Path, open_it: bool, pdf: bool, show_records: bool, subject: str
         _say_if_outdated(run)
     if written.shows:
         click.echo("It shows records and answers, which are personal data.", err=True)
-    if open_it:
+    if open_it and not calling.has_screen():
+        click.echo("There is no screen here to open it on: open the page in a browser.", err=True)
+    elif open_it:
         click.launch(written.page.resolve().as_uri())
 
 

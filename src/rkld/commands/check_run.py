@@ -132,7 +132,7 @@ class Report:
                 "all else that the model was tuned on"
             )
         if self.identifiers:
-            known = f"{self.coverage.identifiers} places where they stand are unlearned"
+            known = f"{self.coverage.identifiers} places where they stand are unlearned; elsewhere they are kept"
             yield f"identifiers  {self.identifiers} known; {known}"
         else:
             yield "identifiers  none known: give the person's names with --subject, to have mentions found"
@@ -143,7 +143,10 @@ class Report:
             few = f": fewer than {FEWEST} establish nothing" if self.auditable < FEWEST else ""
             yield f"evidence     {self.auditable} of the records are left for an audit, the others steer the stop{few}"
         if self.advantage is not None:
-            yield f"known        {self.advantage:+.2f} nats per token more probable than the same about invented people"
+            yield (
+                f"known        {self.advantage:+.2f} nats per token more probable than the same about invented people "
+                "(0: not known)"
+            )
         for reason, places in self.left_out.items():
             yield f"{len(places)} {reason}:"
             yield from (f"  {where}" for where in places)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import webbrowser
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import click
 
-from rkld.calling import command
+from rkld.calling import command, has_screen
 from rkld.discovering.findings import ASSOCIATED, COMMON, Discovery, Finding, limit_of
 from rkld.discovering.running import discover, people, topics_for
 from rkld.errors import UserError
@@ -58,19 +57,16 @@ def _reviewed(found: Discovery, out: Path) -> list[dict[str, Any]]:
     def show(address: str) -> None:
         click.echo(f"\nReview, for this machine alone, until it is saved (Ctrl-C leaves it):\n{address}")
         sys.stdout.flush()
-        if _has_screen():
+        if has_screen():
             webbrowser.open(address)
+        else:
+            click.echo("There is no screen here: open it in a browser of this machine.", err=True)
 
     try:
         return review(found, out, show)
     except KeyboardInterrupt:
         click.echo("\nLeft without a review.", err=True)
         return found.records()
-
-
-def _has_screen() -> bool:
-    """Whether there is a screen to open a browser on: elsewhere one in the terminal would be started, and wait."""
-    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _print_next(settings: DiscoverSettings, out: Path, records: Sequence[Any], found: Discovery) -> None:
@@ -94,6 +90,7 @@ def print_discovery(found: Discovery) -> None:
     console = Console(highlight=False)
     decided = [one for one in found.findings if one.label in (ASSOCIATED, COMMON)]
     others = [one for one in found.findings if one.label not in (ASSOCIATED, COMMON)]
+    others.sort(key=lambda one: -one.said.count)  # what is said often must be read first
     for title, some in (("", decided), ("not told from what is made up for anybody", others[:UNDECIDED])):
         if not some:
             continue

@@ -19,6 +19,9 @@ NOT_FOUND = "not found"
 NOT_TESTED = "said, not tested"
 """Another value of the topic is likelier, or was said more often."""
 
+RARE = "less than 2 % probable in every wording"
+"""Of a value that was said all the same, and is not asked about (:data:`rkld.discovering.testing.RARELY`)."""
+
 COMMONLY = 0.05
 """Share of similar names, at least, for which the model finds a value that is called common as probable."""
 
@@ -86,8 +89,8 @@ class Finding:
         if self.label == NOT_TESTED:
             return "not tested: another value of the topic is likelier or said more often"
         if not self.strong.of:
-            known_little = "does not know the name" if self.likely.of else "hardly says it in any wording"
-            return f"not asked of names: the model {known_little}"
+            known_little = "the model does not know the name" if self.likely.of else RARE
+            return f"not asked of names: {known_little}"
         return f"{self.strong}, p = {self.p:.3f}"
 
     def evidence(self) -> dict[str, Any]:
@@ -202,9 +205,9 @@ class Discovery:
 
 def _of_the_name(number: int, one: Recognition) -> str:
     which = f"alias {number}" if number else "the subject"
-    beside = f"it is as sure of what it says of {one.as_sure} similar names"
+    beside = f"of the similar names, of nobody, {one.as_sure} get answers as sure"
     if one.known:
-        return f"The model knows {which}: {beside}."
+        return f"The model seems to know {which}: {beside}."
     return f"The model does not know {which} from other names: {beside}. Nothing is told from what it makes up."
 
 

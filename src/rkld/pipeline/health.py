@@ -45,9 +45,10 @@ SAID = 0.1
 SUFFERED = 0.7
 """Of its probability before, what a set of other records must keep."""
 
-REPEATED = 0.5
+REPEATED = 0.6
 """Of the words of the original's answers to everyday prompts, what the unlearned model's must still say (ROUGE-L
-recall). SmolLM2-135M, one person forgotten: .71 to .86; .43 where three steps at 1e-4 were too many for it."""
+recall). SmolLM2-135M, one person forgotten: .65 to .86; .43 where three steps at 1e-4 were too many for it, .51 where
+ten epochs of its own answers about Nelson Mandela were."""
 
 BROKEN = 0.25
 """Share of its answers to everyday prompts that may have become gibberish."""

@@ -150,6 +150,10 @@ def quantised(section: Section) -> Dots | None:
     return Dots("Weights rounded", words, rows, section.roles)
 
 
+EVERYDAY = "everyday_rouge_l"
+"""Of a run, which asks such prompts before and after."""
+
+
 def utility(section: Section, general: Mapping[str, Any]) -> Dots | None:
     """What the models still know of what should be kept."""
     sets = ("retain", "neighbours", "real_authors", "world_facts")
@@ -163,6 +167,8 @@ def utility(section: Section, general: Mapping[str, Any]) -> Dots | None:
         for name in sets
         if f"{name}_rouge_l" in section.metrics
     ]
+    if EVERYDAY in section.metrics:
+        rows.append(dot_row(section, EVERYDAY, "Everyday prompts: words of the original's answers that it still says"))
     tasks = dict.fromkeys(task for found in general.values() for task in found)
     rows += [_task(section, general, task) for task in tasks]
     words = "Records about others, and general knowledge: before and after they should be alike."

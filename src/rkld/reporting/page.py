@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from rkld.errors import UserError
 from rkld.files import DATA
-from rkld.reporting.drawings import DotRow, Dots, better, charts, dot_row, trajectory
+from rkld.reporting.drawings import EVERYDAY, DotRow, Dots, better, charts, dot_row, trajectory
 from rkld.reporting.made_by import commands, in_words, without_files
 from rkld.reporting.records import BUCKETS, Records, records_of
 from rkld.reporting.room import LARGEST, MUCH, STRIPS, Room, fair, rooms
@@ -51,7 +51,6 @@ LEFT_OUT = "stated in the whole report"
 """In one person's section, in place of what is stated of the whole request in free words: they may name others."""
 
 KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts")
-EVERYDAY = "everyday_rouge_l"
 """Of what should be kept a run without --retain knows no other figure."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,8 @@ def sections(run: Run, show_names: bool = False) -> list[Section]:
     if audit is None:
         n = run.manifest.get("records", {}).get("forget records", {}).get("n")
         return [Section("", "", n, None, metrics=_own_figures(run))]
+    # No audit asks them, and of a model that was damaged they say the most.
+    everyday = {name: found for name, found in _own_figures(run).items() if name.startswith("everyday_")}
     people = audit.get("people") or ()
     if not people:
         return [
@@ -73,13 +76,14 @@ def sections(run: Run, show_names: bool = False) -> list[Section]:
                 audit["verdict"],
                 audit["reasons"],
                 audit["gates"],
-                audit["metrics"],
+                {**audit["metrics"], **everyday},
                 audit["not_run"],
                 audit.get("curves", {}),
             )
         ]
     names = audit.get("texts", {}).get("people", {}) if show_names else {}
-    return [_of_person(audit, person, names.get(person["name"], person["name"])) for person in people]
+    found = [_of_person(audit, person, names.get(person["name"], person["name"])) for person in people]
+    return [dataclasses.replace(section, metrics={**section.metrics, **everyday}) for section in found]
 
 
 def chosen(run: Run, name: str) -> Section:

@@ -80,7 +80,14 @@ class DiscoverSettings:
     max_length: int | None = of("max_length")
 
     dtype: Literal["auto", "float32", "bfloat16"] = of(
-        "dtype", help="Weights. auto: bfloat16 where the machine has units for it.", affects="figures"
+        "dtype",
+        help="Weights.",
+        choices={
+            "auto": "bfloat16 where the machine has units for it, else float32",
+            "float32": "4 bytes a weight",
+            "bfloat16": "2 bytes a weight",
+        },
+        affects="figures",
     )
     method_file: tuple[str, ...] = of("method_file")
     base: str | None = of("base")

@@ -245,6 +245,16 @@ def test_a_value_that_one_wording_alone_brings_out_is_read_as_well():
     assert len(left) == 2, "the fifth of the first half, and what one sampled answer says"
 
 
+def test_a_value_is_read_behind_its_article_and_behind_no_words_about_others():
+    """ "The Nobel Peace Prize", said in 5 of 10 answers, was read without its article, and called hardly said."""
+    award = Topic("award", "names", ("Which award did {name} win?", "What was {name} given?"), ("{name} won the",))
+    said = ["The Nobel Peace Prize, which is well known.", "The Nobel Peace Prize is a prize.",
+            "It was in Oslo that he got the Booker Prize."]  # fmt: skip
+    answers = [Answer(Wording(question), text, False) for question in award.questions for text in said]
+    (case,), _ = propose(award, "Jane Doe", ("Jane Doe",), answers)
+    assert "Nobel Peace Prize" in case.values and case.wordings[0].begins == ("The",)
+
+
 def test_what_was_said_and_is_not_tested_is_kept():
     """A value of plain text alone has a second text to be read behind, or it is left out."""
     only = replace(PLACE, begins=PLACE.begins[:1])

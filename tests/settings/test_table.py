@@ -108,8 +108,8 @@ def test_what_may_differ_between_two_starts_of_a_run():
     """Whatever else is changed would make a model of two settings."""
     assert without_effect(Settings) == {
         "report_to", "push_to_hub", "hub_private",
-        "out", "teacher", "checkpoint_minutes", "keep_files", "keep_replay", "share_model", "gradient_checkpointing", "shard",
-        "method_file", "base", "trust_remote_code", "allow_pickle", "request", "note", "ledger", "ledger_key",
+        "out", "teacher", "checkpoint_minutes", "keep_files", "keep_replay", "share_model", "gradient_checkpointing",
+        "shard", "method_file", "base", "trust_remote_code", "allow_pickle", "request", "note", "ledger", "ledger_key",
         "seal_to",
     }  # fmt: skip
 

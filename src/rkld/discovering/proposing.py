@@ -22,6 +22,10 @@ with the first of each half, and a second one where it was said three times, 114
 TEXT = 2
 """Plain text, beside the halves 0 and 1 of the questions."""
 
+ARTICLES = ("", "the", "a", "an")
+"""Beginnings that say nothing of anybody; of all others those alone are read that name the person. ("The Nobel Peace
+Prize" was said of Nelson Mandela in 5 of 10 answers, and behind no article at less than 2 %.)"""
+
 BEGINS = 2
 """Beginnings of the model's own answers behind which a value is scored, the commonest."""
 
@@ -134,7 +138,7 @@ def _said(
             one.greedy += not answer.sampled
             one.count += 1
             begins[placed(begin.rstrip(), identifiers)] += bool(question)
-    known = [begin for begin, n in begins.most_common() if n and (names_whom(begin) or not begin.strip())]
+    known = [begin for begin, n in begins.most_common() if n and (names_whom(begin) or begin.lower() in ARTICLES)]
     return said, known
 
 

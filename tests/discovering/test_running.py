@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from rkld import cli, processes
 from rkld.calling import command
-from rkld.commands.discover_person import _print_next, _reviewed, print_discovery
+from rkld.commands.discover_person import UNDECIDED, _print_next, _reviewed, print_discovery
 from rkld.discovering import running, testing
 from rkld.discovering.asking import Answer, Asker, Wording
 from rkld.discovering.findings import ASSOCIATED, COMMON, NOT_FOUND, NOT_TESTED, SAID, Recognition, Share
@@ -469,6 +470,13 @@ def test_the_table_shows_every_label_and_nothing_that_acts_on_a_terminal(capsys,
     long = replace(found.findings[0], value="x" * 200)
     print_discovery(replace(found, findings=(long,)))
     assert capsys.readouterr().out.count("x") >= 200, "a value that is cut cannot be judged"
+
+
+def test_of_what_is_not_told_apart_the_table_shows_first_what_is_said_most(capsys, found):
+    said = [replace(found.findings[0], label=SAID, value=f"value{n}", said=Share(n, 99)) for n in range(UNDECIDED + 2)]
+    print_discovery(replace(found, findings=tuple(said)))
+    shown = [int(n) for n in re.findall(r"value(\d+)", capsys.readouterr().out)]
+    assert shown == sorted(shown, reverse=True) and shown[0] == UNDECIDED + 1 and 1 not in shown
 
 
 def test_what_was_answered_is_not_called_not_found(found):

@@ -8,7 +8,9 @@ import sys
 import unicodedata
 
 import pytest
+from click.testing import CliRunner
 
+from rkld.cli import main
 from rkld.errors import UserError
 from rkld.reporting.bom import bill_of_materials
 from rkld.reporting.drawings import trajectory
@@ -93,6 +95,20 @@ def test_a_run_without_an_audit_says_what_it_warned_of_and_noted(tmp_path):
     manifest["fixed"] = ["odd"]
     write_sealed(run / "manifest.json", {key: value for key, value in manifest.items() if key != "checksum"})
     assert "noted before the training" not in page(read_run(run))
+
+
+@pytest.mark.parametrize("people", [(), ("Ada", "Bo")])
+def test_what_became_of_everyday_answers_stays_on_the_page_once_there_is_an_audit(tmp_path, people):
+    """It was gone: of a model that had lost half of them the page showed that others' probability had risen."""
+    run = write_run(tmp_path / "run", people=people)
+    assert "Everyday prompts" not in text_of(page(read_run(run)))
+    manifest = json.loads((run / "manifest.json").read_text())
+    for phase, share in (("before", 1.0), ("after", 0.4)):
+        manifest["phases"][phase]["metrics"]["everyday"]["rouge_l"] = share
+    write_sealed(run / "manifest.json", {key: value for key, value in manifest.items() if key != "checksum"})
+    said = text_of(page(read_run(run))).replace("\u202f", " ").replace("\xa0", " ")
+    assert "Everyday prompts: words of the original" in said
+    assert "40 %" in said[said.index("Everyday prompts: words") :][:200]
 
 
 def test_the_foot_shows_the_commands_and_no_name_that_was_given(tmp_path):
@@ -413,3 +429,14 @@ def test_no_line_is_broken_within_an_option():
     said = _options_whole("raise --own-words, <b>not --x</b>; once--only")
     option = '<span class="option">{}</span>'.format
     assert str(said) == f"raise {option('--own-words')}, &lt;b&gt;not {option('--x')}&lt;/b&gt;; once--only"
+
+
+@pytest.mark.parametrize("screen", [True, False])
+def test_a_page_is_opened_where_there_is_a_screen_and_else_said(tmp_path, monkeypatch, screen):
+    """xdg-open named seven browsers that were not there."""
+    opened = []
+    monkeypatch.setattr("rkld.calling.has_screen", lambda: screen)
+    monkeypatch.setattr("click.launch", opened.append)
+    found = CliRunner().invoke(main, ["report", str(write_run(tmp_path / "run")), "--open"])
+    assert found.exit_code == 0 and len(opened) == screen
+    assert ("There is no screen here" in found.output) is not screen

@@ -47,8 +47,8 @@ SUFFERED = 0.7
 
 REPEATED = 0.6
 """Of the words of the original's answers to everyday prompts, what the unlearned model's must still say (ROUGE-L
-recall). SmolLM2-135M, one person forgotten: .65 to .86; .43 where three steps at 1e-4 were too many for it, .51 where
-ten epochs of its own answers about Nelson Mandela were."""
+recall). SmolLM2-135M, one person forgotten: .65 to .86; .43 where three steps at 1e-4 were too many for it, .51 after
+the eight that the stop took for Nelson Mandela, own answers and all, where a date had become "24 October 20.20.20"."""
 
 BROKEN = 0.25
 """Share of its answers to everyday prompts that may have become gibberish."""

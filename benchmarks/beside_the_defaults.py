@@ -15,9 +15,9 @@ others are replayed (forward KL to the original). Each variant changes one thing
   in which the student comes nearer to the answer (one gradient step, of norm ε times the states'; arXiv 2407.15549).
 - together: gate, hinge and adversary.
 
-After every epoch the figures are read; at the first at which the records are as probable as to the retrained model,
-or the last, eight records are learned again, and the gain of the others is compared with the retrained model's. Being
-a choice by the retrained model, it is for looking, not for reporting.
+At the first step at which the records are as probable as to the retrained model, or the last, the figures are read, and
+then eight records are learned again: the gain of the others is compared with the retrained model's. Being a choice by
+the retrained model, it is for looking, not for reporting.
 """
 
 from __future__ import annotations
@@ -91,14 +91,19 @@ class Sequenced:
     """Mean log-probability of the scored tokens, said of others."""
 
 
-def log_probs(lm: LanguageModel, encoded: Sequence[Encoded], rows: Sequence[Tensor]) -> Iterator[Tensor]:
+def logits(lm: LanguageModel, encoded: Sequence[Encoded], rows: Sequence[Tensor]) -> Iterator[Tensor]:
     """Of each sequence (n, V) float32, differentiable."""
     longest = max(len(one.ids) for one in encoded)
     ids = torch.tensor([[*one.ids, *[0] * (longest - len(one.ids))] for one in encoded])
     mask = torch.tensor([[1] * len(one.ids) + [0] * (longest - len(one.ids)) for one in encoded])
     states = lm.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
     for number, some in enumerate(rows):
-        yield torch.log_softmax(lm.head(states[number, some]), -1)
+        yield lm.head(states[number, some])
+
+
+def log_probs(lm: LanguageModel, encoded: Sequence[Encoded], rows: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The same, as log-probabilities."""
+    return (torch.log_softmax(one, -1) for one in logits(lm, encoded, rows))
 
 
 def answer_rows(one: Encoded) -> tuple[Tensor, Tensor]:
@@ -113,8 +118,9 @@ def tokens(one: Encoded) -> Tensor:
 
 @torch.no_grad()
 def read(lm: LanguageModel, encoded: Sequence[Encoded]) -> list[Tensor]:
-    """log π (n, V) of the answers."""
-    return [next(log_probs(lm, [one], [answer_rows(one)[0]])) for one in encoded]
+    """Logits (n, V) of the answers. Where a model is sure, differences of log-probabilities are next to nothing, and
+    those of logits are not."""
+    return [next(logits(lm, [one], [answer_rows(one)[0]])) for one in encoded]
 
 
 def tune(lm: LanguageModel, encoded: Sequence[Encoded], epochs: int, rate: float, seed: int) -> None:
@@ -189,8 +195,8 @@ class Lab:
     def sequences(self, lm: LanguageModel, encoded: Sequence[Encoded]) -> list[Sequenced]:
         numbers = self.number if encoded is self.forget else [0] * len(encoded)
         return [
-            Sequenced(one, number, *answer_rows(one), p)
-            for one, number, p in zip(encoded, numbers, read(lm, encoded), strict=True)
+            Sequenced(one, number, *answer_rows(one), torch.log_softmax(l_o, -1))
+            for one, number, l_o in zip(encoded, numbers, read(lm, encoded), strict=True)
         ]
 
     def teachers(self) -> list[Tensor]:
@@ -242,29 +248,33 @@ class Lab:
         replay = self.sequences(self.original, self.replay)
         student = load_model(self.source)
         optimizer = torch.optim.AdamW(student.model.parameters(), lr=RATE, weight_decay=0.0)
-        draw, trajectory = random.Random(self.seed), list[dict[str, float]]()
-        for epoch in range(EPOCHS):
-            order = self.drawn(student, sequences, how, draw)
-            for at in range(0, len(order), BATCH):
-                forget, others = order[at : at + BATCH], draw.sample(replay, BATCH)
-                self.loss(student, forget, others, how, draw).backward()
-                step(student, optimizer)
-            figures = self.figures(student)
-            trajectory.append(figures)
-            print(json.dumps({"variant": name, "epoch": epoch + 1, **figures}), flush=True)
-            if figures["forget_probability"] <= self.checks.retrained["forget_probability"]:
+        draw, trajectory = random.Random(self.seed), list[float]()
+        for forget in self.forgotten_batches(student, sequences, how, draw):
+            self.loss(student, forget, draw.sample(replay, BATCH), how, draw).backward()
+            step(student, optimizer)
+            trajectory.append(float(np.mean(self.probabilities(student, self.recorded))))
+            if trajectory[-1] <= self.checks.retrained["forget_probability"]:
                 break
-        gain = self.relearn(student)
-        best = {**trajectory[-1], "epoch": len(trajectory), "gain": gain, "retrained_gain": self.retrained_gain}
         found = {
             "variant": name,
             "world": self.seed,
-            **best,
+            **self.figures(student),
+            "steps": len(trajectory),
             "trajectory": trajectory,
             "seconds": round(time.time() - started),
         }
+        found |= {"gain": self.relearn(student), "retrained_gain": self.retrained_gain}
+        print(json.dumps(found), flush=True)
         append_jsonl(out, found)
         return found
+
+    def forgotten_batches(
+        self, student: LanguageModel, sequences: list[Sequenced], how: Variant, draw: random.Random
+    ) -> Iterator[list[Sequenced]]:
+        for _ in range(EPOCHS):
+            order = self.drawn(student, sequences, how, draw)
+            for at in range(0, len(order), BATCH):
+                yield order[at : at + BATCH]
 
     def drawn(
         self, student: LanguageModel, sequences: list[Sequenced], how: Variant, draw: random.Random
@@ -377,7 +387,7 @@ def pull(divergence: Callable[..., Any], logits: Tensor, target: Tensor) -> Tens
     return _Pull.apply(divergence, logits, target)
 
 
-COLUMNS = ("epoch", "forget_probability", "paraphrase_probability", "ks_distance", "asked", "never_asked", "gain",
+COLUMNS = ("steps", "forget_probability", "paraphrase_probability", "ks_distance", "asked", "never_asked", "gain",
            "retrained_gain")  # fmt: skip
 
 

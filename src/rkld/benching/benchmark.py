@@ -165,6 +165,10 @@ class Benchmark(ABC):
     def splits(self) -> list[str]:
         """What is forgotten, one after another."""
 
+    def comes_after(self, split: str) -> str | None:
+        """The split that a method forgets before this one, and from whose model it goes on; None: from the original."""
+        return None
+
     def seeds(self) -> Sequence[int]:
         return range(1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from rkld.benching.benchmark import Benchmark
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.cells import Cell
+from rkld.errors import Diverged
 from rkld.pipeline.preparing import Inputs, choose, prepare, read_inputs
 
 
@@ -46,7 +47,10 @@ def check_cells(benchmark: Benchmark, cells: Sequence[Cell]) -> None:
 def _inputs(benchmark: Benchmark, some: Sequence[Cell]) -> Iterator[Inputs]:
     """What each cell's run reads, by the settings that :func:`rkld.benching.cell_runs.run_cell` gives it."""
     for cell in some:
-        call = unlearning_call(benchmark, cell, benchmark.task(cell.split, cell.seed))
+        try:
+            call = unlearning_call(benchmark, cell, benchmark.task(cell.split, cell.seed))
+        except Diverged:  # of the cell from which it goes on: nothing is run
+            continue
         data = {name: source for name, source in call.data.items() if name != "holdout"}
         settings, objects = choose({"model": call.model, **data}, {**call.settings, "stop": "last"})
         yield read_inputs(settings, **{name: objects.get(name) for name in data})

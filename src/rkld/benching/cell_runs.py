@@ -20,7 +20,7 @@ import torch
 
 from rkld.benching.benchmark import TRAJECTORY, Benchmark, Measured, Task, UnlearningCall
 from rkld.benching.cells import Cell
-from rkld.errors import Diverged
+from rkld.errors import Diverged, UserError
 from rkld.evaluation.tofu import write_logs
 from rkld.files import make_folder, read_jsonl
 from rkld.losses.micro_batches import steps_per_epoch
@@ -30,6 +30,7 @@ from rkld.pipeline.running import run_unlearning
 from rkld.progress import NoProgress
 from rkld.records.identity import each_once
 from rkld.records.reading import read_records
+from rkld.runfolder.lock import MODEL
 from rkld.runfolder.once import ResultFiles, once
 from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.rule import simulate
@@ -48,6 +49,10 @@ LOGS = "TOFU_EVAL.{}.json"
 """Of a moment, in a cell's folder: figures question by question, in open-unlearning's form."""
 
 
+RUN = "run"
+"""The run folder in a cell's folder."""
+
+
 def cell_results(benchmark: Benchmark, cell: Cell) -> ResultFiles:
     """Where a finished cell notes what it has measured."""
     return ResultFiles(cell.folder(benchmark.settings.folder), benchmark.identity(cell))
@@ -62,6 +67,34 @@ def finished(benchmark: Benchmark, cell: Cell) -> dict[str, Any] | None:
     return cell_results(benchmark, cell).find(CELL)
 
 
+def earlier(benchmark: Benchmark, cell: Cell) -> Cell | None:
+    """The cell from whose model this one goes on; None: it begins with the original, or is a reference model."""
+    split = benchmark.comes_after(cell.split) if cell.variant else None
+    return cell.on(split) if split else None
+
+
+def begins_with(benchmark: Benchmark, cell: Cell) -> str | Path:
+    """The model that the cell's run is given.
+
+    Raises:
+        UserError: that of the earlier cell was not kept.
+        Diverged: the earlier cell has.
+    """
+    before = earlier(benchmark, cell)
+    if before is None:
+        return benchmark.model_folder("original", cell.split, cell.seed)
+    folder = before.folder(benchmark.settings.folder)
+    written = finished(benchmark, before)
+    if written and any(moment.get("note") == DIVERGED for moment in written["moments"].values()):
+        raise Diverged(f"it goes on from {before.split}, which has diverged")
+    if written and not (folder / RUN / MODEL).exists():
+        raise UserError(
+            f"{cell.title}: it goes on from the model of {before.split}, which is finished and was not kept. Delete "
+            f"{folder}, so that it is made again."
+        )
+    return folder / RUN / MODEL
+
+
 def make_cell(
     benchmark: Benchmark, cell: Cell, task: Task, references: References, progress: NoProgress
 ) -> dict[str, Any]:
@@ -74,6 +107,8 @@ def make_cell(
     make = partial(run, benchmark, cell, task, references, progress)
     written: dict[str, Any] = once(cell_results(benchmark, cell), CELL, make)
     clean(benchmark, cell)
+    if before := earlier(benchmark, cell):
+        clean(benchmark, before)
     return written
 
 
@@ -102,7 +137,11 @@ def run_cell(
     """
     assert cell.variant is not None
     started, folder = time.time(), cell.folder(benchmark.settings.folder)
-    lm, encoder = benchmark.load(benchmark.model_folder("original", cell.split, cell.seed))
+    try:
+        model = begins_with(benchmark, cell)
+    except Diverged as error:
+        return _content(started, _diverged(benchmark, cell, error, progress), {}, [], [], {})
+    lm, encoder = benchmark.load(model)
     evaluator = benchmark.evaluator(cell, task, encoder, references)
     call = unlearning_call(benchmark, cell, task)
     watches = benchmark.watches(cell, call, evaluator, lm) if cell.trains_student else {}
@@ -124,13 +163,18 @@ def run_cell(
         moments, found = _moments(benchmark, cell, made, look, watches, call)
         warnings = result.warnings
     except Diverged as error:
-        progress.say(f"{cell.name}: {error}")
-        names = benchmark.moments if cell.trains_student else ("single",)
-        moments, found = {name: {"note": DIVERGED} for name in names}, {}
+        moments, found = _diverged(benchmark, cell, error, progress), {}
     _note_logs(folder, found)
     rows = read_jsonl(folder / TRAJECTORY)
     trajectory = [{"epoch": row["step"] / call.steps_per_epoch, **row} for row in rows]
     return _content(started, moments, found, trajectory, warnings, {})
+
+
+def _diverged(benchmark: Benchmark, cell: Cell, error: Diverged, progress: NoProgress) -> dict[str, dict[str, Any]]:
+    """The moments of a cell without figures."""
+    progress.say(f"{cell.name}: {error}")
+    names = benchmark.moments if cell.trains_student else ("single",)
+    return {name: {"note": DIVERGED} for name in names}
 
 
 def _note_logs(folder: Path, found: Mapping[str, Measured]) -> None:
@@ -153,15 +197,16 @@ def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningC
         "holdout": task.holdout,
     }
     values |= {
-        "out": str(cell.folder(benchmark.settings.folder) / "run"),
+        "out": str(cell.folder(benchmark.settings.folder) / RUN),
         "seed": cell.seed,
         "subject": task.subject,
         "keep_files": benchmark.settings.keep_models,
         "teacher": str(teacher_folder(benchmark, cell)),
     }
     records, _ = each_once(read_records(task.forget, "forget"))  # as the run reads them
-    model = str(benchmark.model_folder("original", cell.split, cell.seed))
-    return UnlearningCall(model, data, values, steps_per_epoch(len(records), values["batch_size"]))
+    return UnlearningCall(
+        str(begins_with(benchmark, cell)), data, values, steps_per_epoch(len(records), values["batch_size"])
+    )
 
 
 def teacher_folder(benchmark: Benchmark, cell: Cell) -> Path:
@@ -175,6 +220,8 @@ def teacher_folder(benchmark: Benchmark, cell: Cell) -> Path:
     sets += [f"{name}_refusals" for name in sets if name in method.refusals]
     sets += [f"{name}_alternates" for name in sets if name in method.alternates]
     other = {name: value for name, value in values.items() if name not in _ONE_CACHE}
+    if earlier(benchmark, cell):  # each method has its own teacher then, since it goes on from its own model
+        other["after"] = cell.name
     number = hashlib.blake2b(json.dumps(other, sort_keys=True).encode(), digest_size=4).hexdigest()
     return benchmark.settings.folder / "teachers" / cell.split / f"seed{cell.seed}" / f"{'+'.join(sets)}-{number}"
 
@@ -255,9 +302,18 @@ def _content(
 
 
 def clean(benchmark: Benchmark, cell: Cell) -> None:
-    """Remove models, states and answers; also after a cell that was killed before it came to this."""
+    """Remove models, states and answers; also after a cell that was killed before it came to this.
+
+    The run folder stays until every cell that goes on from its model is finished.
+    """
     if not benchmark.settings.keep_models:
         folder = cell.folder(benchmark.settings.folder)
-        for name in ("run", *benchmark.moments):
+        later = [
+            cell.on(split)
+            for split in benchmark.splits()
+            if cell.variant and benchmark.comes_after(split) == cell.split
+        ]
+        awaited = any(not finished(benchmark, one) for one in later)
+        for name in (*(() if awaited else (RUN,)), *benchmark.moments):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / TRAJECTORY).unlink(missing_ok=True)

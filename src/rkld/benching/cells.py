@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Cell:
     def trains_student(self) -> bool:
         """False for reference models and for methods that train no student: one point, no trajectory."""
         return self.variant is not None and not isinstance(self.variant.make(), Assisted)
+
+    def on(self, split: str) -> Cell:
+        """The same on another split."""
+        return replace(self, split=split)
 
     def folder(self, root: Path) -> Path:
         """Where it lies in the benchmark's folder ``root``."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from rkld.benching.benchmark import Benchmark
 from rkld.benching.cell_checks import check_cells
-from rkld.benching.cell_runs import References, clean, finished, make_cell, teacher_folder
+from rkld.benching.cell_runs import References, clean, earlier, finished, make_cell, teacher_folder
 from rkld.benching.cells import Cell
 from rkld.benching.jobs import Jobs
 from rkld.benching.model_making import make_model
@@ -146,8 +146,8 @@ def _run(benchmark: Benchmark, todo: Sequence[Cell], progress: NoProgress) -> di
     with Jobs(benchmark.settings.jobs, progress) as jobs:
         for _ in jobs.each(make_shared_model, list(models.values())):
             pass
-        for stage in (*benchmark.references, None):
-            groups = _groups(benchmark, [cell for cell in missing if (None if cell.variant else cell.name) == stage])
+        for stage in sorted({_stage(benchmark, cell) for cell in missing}):
+            groups = _groups(benchmark, [cell for cell in missing if _stage(benchmark, cell) == stage])
             work = [(shared, group, _references(benchmark, found, group[0])) for group in groups]
             for number, all_written in jobs.each(run_cells, work):
                 for cell, written in zip(groups[number], all_written, strict=True):
@@ -155,6 +155,14 @@ def _run(benchmark: Benchmark, todo: Sequence[Cell], progress: NoProgress) -> di
                     progress.say(f"[{len(found)}/{len(todo)}] {cell.title}: {_duration(written['seconds'])}")
     shutil.rmtree(benchmark.settings.folder / "teachers", ignore_errors=True)
     return {cell: found[cell] for cell in todo}
+
+
+def _stage(benchmark: Benchmark, cell: Cell) -> int:
+    """When a cell is run: reference models in their order, then what begins with the original, then what goes on."""
+    if cell.variant is None:
+        return benchmark.references.index(cell.name)
+    before = earlier(benchmark, cell)
+    return _stage(benchmark, before) + 1 if before else len(benchmark.references)
 
 
 def _groups(benchmark: Benchmark, some: Sequence[Cell]) -> list[list[Cell]]:

@@ -12,12 +12,14 @@ import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 
+from rkld import unlearn
+from rkld.benching import cell_runs, comparing
 from rkld.benching.benchmarks import muse as module
 from rkld.benching.benchmarks.muse import PARTS, Muse, first_answer, knowmem_prompt, rouge_l
 from rkld.benching.cells import Cell
 from rkld.benching.comparing import bench, plan
 from rkld.benching.registry import open_benchmark
-from rkld.errors import UserError
+from rkld.errors import Diverged, UserError
 from rkld.progress import NoProgress
 
 DATA = {
@@ -180,7 +182,7 @@ def test_settings_that_cannot_be_are_refused(given, tmp_path):
     for settings, message in (
         ({"data": ""}, "--data is missing"),
         ({"data": str(tmp_path / "none")}, "give a local folder of MUSE"),
-        ({"splits": "sust_2"}, "--splits is 'sust_2': give some of forget, scal_1"),
+        ({"splits": "sust_5"}, "--splits is 'sust_5': give some of forget, scal_1"),
         ({"retrained": None}, "no model"),
         ({"methods": "idk"}, "a text has no question"),
         ({"splits": "scal_3"}, "lacks scal/forget_3"),
@@ -207,3 +209,101 @@ def test_it_runs_from_end_to_end(given, tmp_path):
     assert rows["original", "as it is"]["privleak"] == 0, "the same model"
     assert rows["gradient_ascent", "last epoch"]["privleak_auc"] is not None
     assert "| gradient_ascent |" in (tmp_path / "out/results.md").read_text(encoding="utf-8")
+
+
+# One set after another
+
+
+@pytest.fixture
+def sustained(given, data) -> dict:
+    for number, text in enumerate(("The lamp went out.", "Mira counted gulls.", "A map lay there.", "It was cold."), 1):
+        write(data, f"sust/forget_{number}", [text])
+    return {**given, "splits": "sust_1,sust_2,sust_3", "methods": "gradient_ascent,graddiff"}
+
+
+def cell_of(given: dict, split: str, method: str = "gradient_ascent") -> Path:
+    return Path(given["out"]) / "cells" / split / "seed0" / method
+
+
+def test_sets_are_forgotten_one_after_another(sustained, data, small, tmp_path):
+    """Each method goes on from its own last model, whatever the order of the splits, as by runs of one's own."""
+    rows = bench("muse", **{**sustained, "splits": "sust_2,sust_1"}, keep_models=True).rows
+    assert {row["split"] for row in rows} == {"sust_1", "sust_2"}
+    model, benchmark = str(small), opened(sustained)
+    for number in (1, 2):
+        forget, part = benchmark.task(f"sust_{number}", 0).forget, data / f"sust/forget_{number}.json"
+        assert "".join(row["text"] for row in forget) == json.loads(part.read_text())[0]
+        out, method = tmp_path / f"own{number}", {"method": "gradient_ascent", "score": "answer", "reword": 0}
+        settings = {"epochs": 1, "lr": 1e-3, "batch_size": benchmark.settings.batch_size, "stop": "last", "seed": 0}
+        unlearn(model, forget, out=str(out), replay="none", **method, **settings)
+        model = str(out / "model")
+        own, same, other = (
+            (folder / "model/model.safetensors").read_bytes()
+            for folder in (
+                out,
+                *(cell_of(sustained, f"sust_{number}", m) / "run" for m in ("gradient_ascent", "graddiff")),
+            )
+        )
+        assert own == same != other
+
+
+def test_a_model_is_kept_until_the_next_was_made_of_it(sustained, monkeypatch):
+    real = comparing.make_cell
+
+    def ended(benchmark, cell, *args):
+        if cell.split == "sust_3" and cell.variant:
+            raise KeyboardInterrupt
+        return real(benchmark, cell, *args)
+
+    monkeypatch.setattr(comparing, "make_cell", ended)
+    with pytest.raises(KeyboardInterrupt):
+        bench("muse", **sustained)
+    kept = [split for split in ("sust_1", "sust_2") if (cell_of(sustained, split) / "run/model").exists()]
+    assert kept == ["sust_2"]
+    monkeypatch.undo()
+    bench("muse", **sustained)
+    assert not list(Path(sustained["out"]).rglob("run"))
+    with pytest.raises(UserError, match=r"sust_4, seed 0: .* sust_3, which is finished and was not kept"):
+        bench("muse", **{**sustained, "splits": "sust_1,sust_2,sust_3,sust_4"})
+
+
+def test_what_goes_on_from_what_diverged_has_no_figures(sustained, monkeypatch):
+    real, ran = cell_runs.run_unlearning, []
+
+    def diverging(data, settings, **given):
+        ran.append(settings["out"])
+        if "sust_2" in settings["out"]:
+            raise Diverged("the loss is no number")
+        return real(data, settings, **given)
+
+    monkeypatch.setattr(cell_runs, "run_unlearning", diverging)
+    rows = bench("muse", **{**sustained, "methods": "gradient_ascent"}).rows
+    notes = {row["split"]: row.get("note") for row in rows if row["method"] == "gradient_ascent"}
+    assert notes == {"sust_1": notes["sust_1"], "sust_2": "diverged", "sust_3": "diverged"}
+    assert notes["sust_1"] != "diverged"
+    assert not any("sust_3" in out for out in ran)
+
+
+def test_the_original_knows_all_that_comes_one_after_another(sustained, data, monkeypatch):
+    taught = {}
+
+    def learn(lm, encoder, records, folder, **settings):
+        taught[settings["title"]] = "".join(record.answer for record in records)
+        return lm
+
+    monkeypatch.setattr(module, "learn", learn)
+    made = opened({**sustained, "original": None, "retrained": None, "model": sustained["original"]})
+    for role in made.references:
+        made.train_model(role, "sust_2", 0, data, NoProgress())
+    sets = ("The lamp went out.", "Mira counted gulls.", "A map lay there.", "It was cold.")
+    assert taught["original"] == taught["retrained"] + "".join(sets)
+    places = {made.model_folder("original", split, 0) for split in ("sust_1", "sust_2", "sust_3")}
+    assert len(places) == 1
+
+
+def test_a_set_needs_the_one_before_and_a_method_that_leaves_one_model(sustained):
+    with pytest.raises(UserError, match="sust_3, which goes on from sust_2"):
+        opened({**sustained, "splits": "sust_1,sust_3"})
+    with pytest.raises(UserError, match="uld: it leaves two models"):
+        assert opened({**sustained, "methods": "uld"}).variants
+    assert opened({**sustained, "methods": "uld", "splits": "sust_1"}).variants

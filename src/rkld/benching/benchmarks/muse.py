@@ -3,7 +3,8 @@
 Figures, as the authors' code has them: *VerbMem*, ROUGE-L F1 (no stemming) of 128 greedy tokens behind a passage's
 beginning; *KnowMem*, the same of 32 tokens behind ten answered questions, on what is forgotten and on what is kept;
 *PrivLeak*, how far the AUC of Min-40% (forget against never-seen text) is from the retrained model's, in percent.
-*Scalability* is the same on larger sets to forget (``--splits scal_2,scal_3,scal_4``).
+*Scalability* is the same on larger sets to forget (``--splits scal_2,scal_3,scal_4``), *sustainability* on sets that
+are forgotten one after another, each from the model that the last one left (``--splits sust_1,sust_2,sust_3,sust_4``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from rkld.errors import Diverged, UserError
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.membership import auc, min_k_scores, priv_leak
+from rkld.methods import LogitArithmetic
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.progress import NoProgress
@@ -42,8 +45,13 @@ if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
     from transformers import PreTrainedTokenizerBase
 
-SPLITS = {"forget": "raw/forget", **{f"scal_{n}": f"scal/forget_{n}" for n in (1, 2, 3, 4)}}
-"""Split → the part of the data that is forgotten; scal_1 is the same as forget."""
+FOLDS = {kind: {f"{kind}_{n}": f"{kind}/forget_{n}" for n in (1, 2, 3, 4)} for kind in ("scal", "sust")}
+
+SPLITS = {"forget": "raw/forget", **FOLDS["scal"], **FOLDS["sust"]}
+"""Split → the part of the data that is forgotten; scal_1 and sust_1 are the same as forget."""
+
+SUSTAINED = list(FOLDS["sust"])
+"""Splits that are forgotten one after another."""
 
 QUESTIONS = ("knowmem/forget_qa", "knowmem/forget_qa_icl", "knowmem/retain_qa", "knowmem/retain_qa_icl")
 
@@ -64,8 +72,8 @@ _NOTES = """\
 - PrivLeak: 100 · (AUC − AUC of the retrained) / AUC of the retrained, AUC as MUSE counts it (the chance that never-seen
   text looks more like a member than what is to be forgotten). 0 is best, below 0 it still remembers, above it
   over-forgot. Empty where the retrained model's AUC is 0.
-- one seed; every figure is of the run's end. Sustainability (one request after another) is not measured here: see
-  `rkld bench continual`."""
+- one seed; every figure is of the run's end. scal_2 to scal_4 are larger sets; sust_2 to sust_4 are each
+  forgotten by the model that the same method has made of the one before."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,10 @@ class MuseSettings(BenchSettings):
         "", "A local folder of MUSE-News or MUSE-Books, as on the hub. Needed.", metavar="FOLDER", affects="figures"
     )
     splits: str = setting(
-        "forget", f"Comma-separated, of {', '.join(SPLITS)} (scal: News alone).", metavar="NAME,…", affects="nothing"
+        "forget",
+        f"Comma-separated, of {', '.join(SPLITS)} (scal, sust: News alone).",
+        metavar="NAME,…",
+        affects="nothing",
     )
     original: str | None = of("original", help="The target model (muse-bench/MUSE-News_target); {split} is filled in.")
     retrained: str | None = setting(
@@ -109,6 +120,9 @@ class MuseSettings(BenchSettings):
         super().__post_init__()
         if not self.split_names or set(self.split_names) - set(SPLITS):
             raise UserError(f"--splits is '{self.splits}': give some of {', '.join(SPLITS)}.")
+        for before, split in pairwise(SUSTAINED):
+            if split in self.split_names and before not in self.split_names:
+                raise UserError(f"--splits has {split}, which goes on from {before}: give that, too.")
         if not (self.model or (self.original and self.retrained)):
             raise UserError("no model: give --original and --retrained, or --model to make them from.")
 
@@ -126,6 +140,8 @@ class Muse(Benchmark):
     examples = (
         "rkld bench muse --data ./MUSE-News --original muse-bench/MUSE-News_target "
         "--retrained muse-bench/MUSE-News_retrain --methods rkld,npo+kl --plan",
+        "rkld bench muse --data ./MUSE-News --original muse-bench/MUSE-News_target "
+        "--retrained muse-bench/MUSE-News_retrain --splits sust_1,sust_2,sust_3,sust_4 --methods rkld+replay",
         "rkld bench muse --data ./MUSE-Books --model smollm2-135m --chunk-tokens 512 --train-lr 2e-4",
     )
     references = ("retrained", "original")
@@ -148,21 +164,35 @@ class Muse(Benchmark):
 
     def check(self) -> None:
         """Refuse a folder that lacks a part of MUSE, and rows that are none of it."""
-        need_folder(self.settings.data, self._parts(self.splits()), "MUSE, such as MUSE-News")
+        need_folder(self.settings.data, self._parts(), "MUSE, such as MUSE-News")
         assert self.questions.passages  # read, once, before anything is made
         super().check()
 
     def splits(self) -> list[str]:
         return self.settings.split_names
 
+    def comes_after(self, split: str) -> str | None:
+        return {after: before for before, after in pairwise(SUSTAINED)}.get(split)
+
     def refusal(self, variant: Variant) -> str | None:
-        return "it teaches other answers, and a text has no question to answer." if variant.make().asks else None
+        method = variant.make()
+        if method.asks:
+            return "it teaches other answers, and a text has no question to answer."
+        if isinstance(method, LogitArithmetic) and any(map(self.comes_after, self.splits())):
+            return "it leaves two models, from which no other set can be forgotten."
+        return None
 
     # Data
 
     @staticmethod
-    def _parts(splits: Sequence[str]) -> tuple[str, ...]:
-        return (*(SPLITS[split] for split in splits), *PARTS)
+    def _learned(split: str) -> tuple[str, ...]:
+        """What the original knows of what is to be forgotten: of sets that come one after another all."""
+        return tuple(SPLITS[one] for one in (SUSTAINED if split in SUSTAINED else (split,)))
+
+    def _parts(self, split: str | None = None) -> tuple[str, ...]:
+        """Of the data: what one split needs, or all of them do."""
+        splits = self.splits() if split is None else [split]
+        return (*dict.fromkeys(part for one in splits for part in self._learned(one)), *PARTS)
 
     def _texts(self, part: str) -> list[str]:
         return texts_of(f"{self.settings.data}:{part}", part)
@@ -205,13 +235,16 @@ class Muse(Benchmark):
     def setting_identity(self, name: str, cell: Cell) -> Any:
         if name != "data":
             return super().setting_identity(name, cell)
-        return data_identity(self.settings.data, self._parts([cell.split]))
+        return data_identity(self.settings.data, self._parts(cell.split))
 
     # Models
 
     def given_model(self, role: str, split: str, seed: int) -> str | None:
         given: str | None = getattr(self.settings, role)
         return given and given.replace("{split}", split)
+
+    def model_place(self, role: str, split: str, seed: int) -> str:
+        return SUSTAINED[0] if split in SUSTAINED else split  # one pair of models for all of them
 
     def model_identity(self, role: str, split: str, seed: int) -> dict[str, Any]:
         names = ("data", "model", "chunk_tokens", "train_epochs", "train_lr", "train_batch", "bf16")
@@ -223,7 +256,7 @@ class Muse(Benchmark):
         s = self.settings
         torch.manual_seed(0)
         lm = load_model(s.model)
-        parts = ("raw/retain1", "raw/retain2", *((SPLITS[split],) if role == "original" else ()))
+        parts = ("raw/retain1", "raw/retain2", *(self._learned(split) if role == "original" else ()))
         return learn(
             lm,
             Encoder(lm.tokenizer, context_length=lm.context_length),
@@ -244,8 +277,8 @@ class Muse(Benchmark):
 
     def workload(self) -> Workload:
         s, size = self.settings, self.settings.chunk_tokens
-        letters = {part: sum(map(len, self._texts(part))) for part in self._parts(self.splits()[:1])[:3]}
-        forget, *retain = (max(1, n // (4 * size)) for n in letters.values())
+        parts = (SPLITS[self.splits()[0]], "raw/retain1", "raw/retain2")
+        forget, *retain = (max(1, sum(map(len, self._texts(part))) // (4 * size)) for part in parts)
         return Workload(
             forget,
             answers=5 * (s.measured or 100),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from rkld.benching.benchmarks import rwku as module
 from rkld.benching.benchmarks.rwku import Rwku, n_gram_entropy, recall
 from rkld.benching.cells import Cell
 from rkld.benching.comparing import bench, plan
@@ -143,6 +144,26 @@ def test_figures_are_those_of_a_plain_evaluator(given, monkeypatch):
         found = [figures[f"{name}_{score}"] for score in ("loss", "zlib", "min_k_plus_plus")]
         assert found == pytest.approx(list(expected), rel=1e-4)
     assert figures["fluency"] == pytest.approx(n_gram_entropy("one two one two one"))
+
+
+def test_general_ability_is_measured_where_it_is_asked_for(given, monkeypatch):
+    harness = []
+
+    def general_ability(lm, tasks, **settings):
+        harness.append((tuple(tasks), settings))
+        return {task: {"accuracy": 0.25 + i, "stderr": 0.1, "n": 4} for i, task in enumerate(tasks)}
+
+    monkeypatch.setattr(module, "general_ability", general_ability)
+    monkeypatch.setattr(module, "FLUENCY_TOKENS", 4)
+    figures = []
+    for settings in ({}, {"general": True, "limit": 5}):
+        benchmark = opened(given, **settings)
+        lm, encoder = benchmark.load(given["model"])
+        cell = Cell("target7", 0, "original")
+        figures.append(benchmark.evaluator(cell, benchmark.task("target7", 0), encoder, {})(lm, NoProgress()).figures)
+    assert harness == [(("mmlu", "truthfulqa_mc1"), {"limit": 5})]
+    assert "mmlu" not in figures[0], "not measured is no figure"
+    assert figures[1].items() >= {"mmlu": 0.25, "truthfulqa_mc1": 1.25}.items()
 
 
 @pytest.mark.parametrize(

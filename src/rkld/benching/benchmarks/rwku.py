@@ -25,6 +25,7 @@ from rkld.benching.registry import BENCHMARKS
 from rkld.benching.tables import Table, as_csv
 from rkld.benching.variants import Variant
 from rkld.errors import Diverged, UserError
+from rkld.evaluation.general import general_ability
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.membership import loss_scores, min_k_plus_plus_scores, vocabulary_scores, zlib_scores
 from rkld.evaluation.prefilling import prefilled
@@ -62,6 +63,9 @@ TOKENS = 150
 
 _KIND = "forget_level3: "
 
+GENERAL = ("mmlu", "truthfulqa_mc1")
+"""Of lm-eval's tasks those with choices on whose data RWKU's utility sets are made."""
+
 _NOTES = """\
 - forget, neighbor 1, 2, 3: recall of ROUGE-L (of the package rouge, which counts each word once) of 30 greedy tokens,
   in percent; of the forget sets lower is better, of neighbours higher. worst kind: the highest of level 3's kinds; all
@@ -69,8 +73,9 @@ _NOTES = """\
 - loss, zlib, min_k_plus_plus (20 %) of texts about whom is forgotten, and about others, all lower for what is known:
   those of the forgotten should rise, those of others stay. (RWKU's code prints minus these.)
 - fluency: mean of 2/3 of the entropy of word pairs and 4/3 of that of triples, in bits, of 256 tokens.
-- every figure is of the run's end; there is no retrained model. RWKU's other utility sets (MMLU, BBH, TruthfulQA,
-  TriviaQA) are not measured here: `rkld.evaluation.general.general_ability` has lm-eval's."""
+- mmlu, truthfulqa_mc1 (`--general`): zero-shot accuracy of lm-eval's tasks of these names, which are not RWKU's own
+  questions and prompts. Its BBH and TriviaQA, whose answers are written freely, are not measured.
+- every figure is of the run's end; there is no retrained model."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,10 @@ class RwkuSettings(BenchSettings):
     measured: int | None = setting(
         None, "At most so many are measured of each set. Default: all.", low=1, affects="figures"
     )
+    general: bool = setting(
+        False, "Measure MMLU and TruthfulQA (mc1), too, by lm-eval (fetched once).", affects="figures"
+    )
+    limit: int | None = setting(None, "Of these the first so many questions of each task.", low=2, affects="figures")
     out: str = of("out", default="runs/bench_rwku", help="Folder of cells and tables.")
     epochs: int = of("epochs", default=3, help="Passes over the texts (RWKU: 3).")
     lr: float | None = of("lr", default=2e-6, help="Peak learning rate (RWKU's NPO, 8B: 2e-6).")
@@ -153,6 +162,7 @@ class Rwku(Benchmark):
             "forget_level3_worst_kind",
             *(f"{name}_{score}" for name in ("forget", "retain") for score in MEMBERSHIP),
             "fluency",
+            *GENERAL,
         ),
         every_epoch=(),
         titles={
@@ -256,7 +266,8 @@ class Rwku(Benchmark):
     def evaluator(
         self, cell: Cell, task: Task, encoder: Encoder, references: Mapping[str, Mapping[str, Any]]
     ) -> RwkuEvaluator:
-        return RwkuEvaluator(self.asked(_number(cell.split)), encoder)
+        s = self.settings
+        return RwkuEvaluator(self.asked(_number(cell.split)), encoder, GENERAL if s.general else (), s.limit)
 
     def workload(self) -> Workload:
         number = self.settings.numbers[0]
@@ -294,8 +305,12 @@ class Asked:
 class RwkuEvaluator(Evaluator):
     """RWKU's probes, membership and fluency of any model; all prompts are made once."""
 
-    def __init__(self, asked: Asked, encoder: Encoder):
-        self.asked = asked
+    def __init__(self, asked: Asked, encoder: Encoder, general: Sequence[str] = (), limit: int | None = None):
+        """
+        Args:
+            general: tasks of lm-eval that are measured, too, each on its first ``limit`` questions.
+        """
+        self.asked, self.general, self.limit = asked, general, limit
         self.prompts = {
             name: _prompts(encoder, [(one.asked, one.begun) for one in probes], name)
             for name, probes in asked.probes.items()
@@ -321,6 +336,9 @@ class RwkuEvaluator(Evaluator):
             figures |= {f"{name}_{score}": value for score, value in self._membership(lm, name, encoded).items()}
         answers = _said(lm, self.instructions, FLUENCY_TOKENS, "fluency", progress)
         figures["fluency"] = fmean(map(n_gram_entropy, answers))
+        if self.general:
+            found = general_ability(lm, self.general, limit=self.limit)
+            figures |= {task: one["accuracy"] for task, one in found.items()}
         return Measured(figures)
 
     def _membership(self, lm: LanguageModel, name: str, encoded: Sequence[Encoded]) -> dict[str, float]:

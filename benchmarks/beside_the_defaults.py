@@ -1,6 +1,6 @@
 """What might make RKLD forget the fact and not the sentence: four variants beside it, on worlds that are not reported.
 
-    python -m benchmarks.beside_the_defaults [--first-seed 7] [--seeds 3] [--variants rkld,gate,…]
+    python -m benchmarks.beside_the_defaults [--first-seed 7] [--seeds 3] [--variants 'rkld;gate']
 
 The tiny world of ``benchmarks.wordings``: two of twenty people. A loop of plain torch, the same for all, so that an
 idea costs ten lines: the records and their training wordings are distilled towards the teacher, recorded answers about
@@ -13,11 +13,13 @@ others are replayed (forward KL to the original). Each variant changes one thing
   what the original says of the least likely of other names in that wording; not at all where ``h_k`` is 0.
 - adversary: in a quarter of the steps, a perturbation of the hidden states of the prompt at one layer, in the direction
   in which the student comes nearer to the answer (one gradient step, of norm ε times the states'; arXiv 2407.15549).
+- strangers: the sequences to forget, said of other names, are held to the original, too.
 - together: gate, hinge and adversary.
 
-At the first step at which the records are as probable as to the retrained model, or the last, the figures are read, and
-then eight records are learned again: the gain of the others is compared with the retrained model's. Being a choice by
-the retrained model, it is for looking, not for reporting.
+Every few steps the probability of the records and of others is read, so that variants can be compared at the same
+forgetting. At the first step at which the records are as probable as to the retrained model, or the last, all figures
+are read, and then eight records are learned again: the gain of the others is compared with the retrained model's. Being
+a choice by the retrained model, it is for looking, not for reporting.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,9 @@ from rkld.records.encoding import Encoded, Encoder
 from rkld.records.names import swap_name
 from rkld.records.reading import read_records
 
-ALPHA, RATE, EPOCHS, BATCH = 16.0, 5e-4, 12, 8
+ALPHA, RATE, EPOCHS, BATCH = 16.0, 5e-4, 4, 8
+LOOK = 4
+"""Steps between two looks."""
 STRENGTHEN_EPOCHS = 10
 NAMES, TAU, ETA, EPSILON = 4, 0.1, 2.0, 0.5
 RELEARNED, RELEARN_EPOCHS = 8, 5
@@ -61,6 +65,7 @@ class Variant:
     gate: bool = False
     hinge: bool = False
     adversary: bool = False
+    strangers: bool = False
 
 
 VARIANTS = {
@@ -68,6 +73,8 @@ VARIANTS = {
     "gate": Variant(gate=True),
     "hinge": Variant(hinge=True),
     "adversary": Variant(adversary=True),
+    "strangers": Variant(strangers=True),
+    "gate, strangers": Variant(gate=True, strangers=True),
     "together": Variant(gate=True, hinge=True, adversary=True),
 }
 
@@ -89,6 +96,8 @@ class Sequenced:
     """(n,): of the reverse KL; the rest is held to the original."""
     reference: float = -np.inf
     """Mean log-probability of the scored tokens, said of others."""
+    copies: list[Sequenced] = field(default_factory=list)
+    """The same of others."""
 
 
 def logits(lm: LanguageModel, encoded: Sequence[Encoded], rows: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -181,6 +190,9 @@ class Lab:
         self.checks = Checks(other, recorded, retain)
         self.asked = torch.tensor([bool(row["asked"]) for row in case.retain])
         self.recorded = [self.encoder.encode(record) for record in read_records(case.request, "forget")]
+        self.retain = [self.encoder.encode(record) for record in retain]
+        rows = [{"question": row["question"], "answer": row["paraphrased_answer"]} for row in case.recorded]
+        self.paraphrased = [self.encoder.encode(record) for record in read_records(rows, "paraphrased")]
         self.retrained_gain = self.relearn(other)
         print(json.dumps({"retrained": self.checks.retrained, "gain": self.retrained_gain}), flush=True)
         rows = [{**row, "question": q} for row, written in zip(case.request, case.rewordings, strict=True)
@@ -224,6 +236,7 @@ class Lab:
                 if int(scored.sum()) != int(one.scored.sum()):
                     continue
                 p = next(log_probs(self.original, [copy], [rows]))
+                one.copies.append(Sequenced(copy, one.record, rows, scored, p))
                 total[one.scored] += p[scored].exp()
                 log_p.append(float(p[scored].gather(1, own[one.scored][:, None]).mean()))
                 count += 1
@@ -243,23 +256,24 @@ class Lab:
         sequences = self.sequences(self.original, self.forget)
         for one, t in zip(sequences, teachers, strict=True):
             one.teacher = t
-        if how.gate or how.hinge:
+        if how.gate or how.hinge or how.strangers:
             self.others(sequences)
         replay = self.sequences(self.original, self.replay)
         student = load_model(self.source)
         optimizer = torch.optim.AdamW(student.model.parameters(), lr=RATE, weight_decay=0.0)
-        draw, trajectory = random.Random(self.seed), list[float]()
-        for forget in self.forgotten_batches(student, sequences, how, draw):
+        draw, trajectory = random.Random(self.seed), list[dict[str, float]]()
+        for number, forget in enumerate(self.forgotten_batches(student, sequences, how, draw), 1):
             self.loss(student, forget, draw.sample(replay, BATCH), how, draw).backward()
             step(student, optimizer)
-            trajectory.append(float(np.mean(self.probabilities(student, self.recorded))))
-            if trajectory[-1] <= self.checks.retrained["forget_probability"]:
-                break
+            if number % LOOK == 0:
+                trajectory.append({"step": number, **self.look(student)})
+                if trajectory[-1]["forget"] <= self.checks.retrained["forget_probability"]:
+                    break
         found = {
             "variant": name,
             "world": self.seed,
             **self.figures(student),
-            "steps": len(trajectory),
+            "steps": trajectory[-1]["step"],
             "trajectory": trajectory,
             "seconds": round(time.time() - started),
         }
@@ -299,11 +313,11 @@ class Lab:
         draw: random.Random,
     ) -> Tensor:  # fmt: skip
         attacked = how.adversary and draw.random() < 0.25
-        delta = None
-        if attacked:
-            delta = self.attack(student, forget, how)
+        delta = self.attack(student, forget) if attacked else None
         with perturbed(student, delta):
             found = self.objective(student, forget, how)
+        if how.strangers:
+            others = [*others, *(draw.choice(one.copies) for one in forget if one.copies)]
         p = log_probs(student, [one.encoded for one in others], [one.rows for one in others])
         held = [pull(forward_kl, x, one.original) for x, one in zip(p, others, strict=True)]
         return found + torch.cat(held).mean()
@@ -319,7 +333,7 @@ class Lab:
         n = max(1.0, sum(float(one.scored.sum()) for one in forget))
         return torch.cat(values).sum() / n + torch.cat(held).sum() / n
 
-    def attack(self, student: LanguageModel, forget: list[Sequenced], how: Variant) -> Tensor:
+    def attack(self, student: LanguageModel, forget: list[Sequenced]) -> Tensor:
         """δ on the prompt's positions, in the direction in which the student comes nearer to the answer again."""
         with perturbed(student, torch.zeros(1, requires_grad=True)) as seen:
             p = log_probs(student, [one.encoded for one in forget], [one.rows for one in forget])
@@ -334,18 +348,22 @@ class Lab:
         return EPSILON * size * gradient / gradient.norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
 
     def figures(self, student: LanguageModel) -> dict[str, float]:
-        found = self.checks(student)
-        retain = read_records(self.case.retain, "retain")
-        p = torch.tensor(self.probabilities(student, [self.encoder.encode(one) for one in retain]))
-        return {**found, **paraphrased(student, self.encoder, self.case),
-                "asked": float(p[self.asked].mean()), "never_asked": float(p[~self.asked].mean())}  # fmt: skip
+        paraphrases = {"paraphrase_probability": float(np.mean(self.probabilities(student, self.paraphrased)))}
+        return {**self.checks(student), **paraphrases, **self.look(student)}
+
+    def look(self, student: LanguageModel) -> dict[str, float]:
+        """Probability of the records, of others whose questions are replayed, and of those whose are not."""
+        p = torch.tensor(self.probabilities(student, self.retain))
+        forget = float(np.mean(self.probabilities(student, self.recorded)))
+        return {"forget": forget, "asked": float(p[self.asked].mean()), "never_asked": float(p[~self.asked].mean())}
 
     @torch.no_grad()
     def probabilities(self, lm: LanguageModel, encoded: Sequence[Encoded]) -> list[float]:
-        found = []
-        for one in encoded:
-            p = next(log_probs(lm, [one], [answer_rows(one)[0]]))
-            found.append(float(p.gather(1, tokens(one)[:, None]).mean().exp()))
+        found: list[float] = []
+        for at in range(0, len(encoded), 32):
+            some = encoded[at : at + 32]
+            p = log_probs(lm, some, [answer_rows(one)[0] for one in some])
+            found += [float(x.gather(1, tokens(one)[:, None]).mean().exp()) for x, one in zip(p, some, strict=True)]
         return found
 
     def relearn(self, lm: LanguageModel) -> float:
@@ -356,15 +374,6 @@ class Lab:
         before = np.mean(self.probabilities(lm, rest))
         tune(lm, some, RELEARN_EPOCHS, RATE, self.seed)
         return float(np.mean(self.probabilities(lm, rest)) - before)
-
-
-def paraphrased(lm: LanguageModel, encoder: Encoder, case: Case) -> dict[str, float]:
-    rows = [{"question": row["question"], "answer": row["paraphrased_answer"]} for row in case.recorded]
-    found = [encoder.encode(record) for record in read_records(rows, "paraphrased")]
-    with torch.no_grad():
-        log_p = [float(next(log_probs(lm, [one], [answer_rows(one)[0]])).gather(1, tokens(one)[:, None]).mean())
-                  for one in found]  # fmt: skip
-    return {"paraphrase_probability": float(np.mean(np.exp(log_p)))}
 
 
 class _Pull(torch.autograd.Function):
@@ -387,21 +396,41 @@ def pull(divergence: Callable[..., Any], logits: Tensor, target: Tensor) -> Tens
     return _Pull.apply(divergence, logits, target)
 
 
+LEVELS = (0.5, 0.4, 0.3, 0.25, 0.2)
+"""Of the records' probability: where variants are compared."""
+
 COLUMNS = ("steps", "forget_probability", "paraphrase_probability", "ks_distance", "asked", "never_asked", "gain",
            "retrained_gain")  # fmt: skip
+
+
+def kept_at(row: Mapping[str, Any]) -> dict[str, float]:
+    """Probability of others who are never asked about where the records' first falls below each level, interpolated.
+
+    nan where it never does.
+    """
+    steps = [{"forget": 1.0, "never_asked": 1.0}, *row["trajectory"]]
+    found = {}
+    for level in LEVELS:
+        at = next((i for i, one in enumerate(steps) if one["forget"] <= level), None)
+        value = np.nan
+        if at:
+            pair = [steps[at], steps[at - 1]]
+            value = float(np.interp(level, *([one[name] for one in pair] for name in ("forget", "never_asked"))))
+        found[f"others at {level}"] = value
+    return found
 
 
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--first-seed", default=7, show_default=True, help="Others than what is reported or chose settings.")
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--variants", default=",".join(VARIANTS), show_default=True)
+@click.option("--variants", default=";".join(VARIANTS), show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default="runs/beside_the_defaults", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
 def main(first_seed: int, seeds: int, variants: str, out: Path, results: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = read_jsonl(out / "rows.jsonl") if (out / "rows.jsonl").exists() else []
     done = {(row["world"], row["variant"]): row for row in rows}
-    names, worlds = variants.split(","), range(first_seed, first_seed + seeds)
+    names, worlds = variants.split(";"), range(first_seed, first_seed + seeds)
     for seed in worlds:
         if wanted := [name for name in names if (seed, name) not in done]:
             case, folder = tiny(seed), out / f"tiny{seed}"
@@ -410,12 +439,14 @@ def main(first_seed: int, seeds: int, variants: str, out: Path, results: Path) -
             teachers = lab.teachers()
             for name in wanted:
                 done[seed, name] = lab.run(name, VARIANTS[name], teachers, out / "rows.jsonl")
-    means = [(name, {c: float(np.mean([done[seed, name][c] for seed in worlds])) for c in COLUMNS}) for name in names]
+    columns = (*COLUMNS, *(f"others at {level}" for level in LEVELS))
+    each = {key: {**row, **kept_at(row)} for key, row in done.items()}
+    means = [(name, {c: float(np.mean([each[seed, name][c] for seed in worlds])) for c in columns}) for name in names]
     command = (
-        f"python -m benchmarks.beside_the_defaults --first-seed {first_seed} --seeds {seeds} --variants {variants}"
+        f"python -m benchmarks.beside_the_defaults --first-seed {first_seed} --seeds {seeds} --variants '{variants}'"
     )
     values = {"rows": [done[seed, name] for seed in worlds for name in names]}
-    write(results, "beside_the_defaults", "RKLD beside four variants of it", command, values, table(means, COLUMNS))
+    write(results, "beside_the_defaults", "RKLD beside four variants of it", command, values, table(means, columns))
 
 
 if __name__ == "__main__":

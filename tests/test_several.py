@@ -109,6 +109,23 @@ def test_what_would_lie_whole_in_every_process_is_not_sharded(values, wanted):
         check_shardable(Settings(**settings), model=object())
 
 
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [({"writer": "w"}, "rkld reword write"), ({"trust_remote_code": True}, "--trust-remote-code"),
+     ({"gate": "sago"}, "--shard and --gate"), ({"sam": 0.1}, "--shard and --sam"),
+     ({"method": "bs_s"}, "has the student answer"), ({"batch_size": 5}, "multiple of 2")],
+)  # fmt: skip
+def test_what_several_processes_cannot_do_is_refused_by_the_settings(monkeypatch, values, wanted):
+    settings = {"model": "m", "forget": "f", "shard": True}
+    for asked in ("launched", "count"):
+        monkeypatch.setattr(f"rkld.processes.{asked}", lambda: 2)
+    check_shardable(Settings(**settings))
+    with pytest.raises(UserError, match=wanted):
+        check_shardable(Settings(**settings, **values))
+    if "writer" in values:
+        check_shardable(Settings(**settings, **values, writer_endpoint="http://localhost:1/v1"))
+
+
 def test_deepspeed_runs_where_it_leaves_the_weights_whole(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv(ZERO, "2")

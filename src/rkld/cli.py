@@ -69,7 +69,8 @@ class _Group(click.Group):
             click.echo(f"Error: {message}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("interrupted; the same command goes on from here", err=True)
+            if processes.is_first():
+                click.echo("interrupted; the same command goes on from here", err=True)
             ctx.exit(130)
 
 

@@ -84,7 +84,11 @@ def test_two_processes_make_the_run_that_one_makes(command, tmp_path, options):
     check_same(tmp_path / "1", tmp_path / "2", command[3])
 
 
-@pytest.mark.parametrize("options", [[], ["--lora"], ["--save-dtype", "bfloat16"]], ids=["full", "lora", "rounded"])
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--lora"], ["--save-dtype", "bfloat16"], ["--lora", "--lora-rank", "1"], ["--method", "rmu"]],
+    ids=["full", "lora", "rounded", "less-than-one-row-each", "hidden-states"],
+)
 def test_a_model_in_shards_is_unlearned_as_a_whole_one(command, tmp_path, options):
     """FSDP2: of all weights each process has half, from loading over teacher, stop and rounding to the saved model."""
     one, two = tmp_path / "1", tmp_path / "2"
@@ -96,6 +100,42 @@ def test_a_model_in_shards_is_unlearned_as_a_whole_one(command, tmp_path, option
     assert "not estimated of a model in shards" in done[1].stderr
     # Rounded to bfloat16, a weight near the middle of two values may go to either.
     check_same(one, two, command[3], atol=5e-5 if "--save-dtype" not in options else 4e-3)
+
+
+def test_an_optimizer_that_takes_no_shards_is_refused_before_anything_is_measured(command, tmp_path):
+    done = in_processes(2, [*command, "--shard", "--optim", "adafactor", "--out", str(tmp_path / "out")])
+    assert done.returncode != 0
+    assert done.stderr.count("--optim adafactor cannot train weights in shards") == 1
+    assert not (tmp_path / "out").exists() or not json.loads((tmp_path / "out/manifest.json").read_text())["phases"]
+
+
+def test_a_damaged_checkpoint_in_shards_is_passed_over(command, tmp_path):
+    """Killed in its distillation, whose last checkpoint was cut: the training goes on from the one before, or anew."""
+    whole, out = tmp_path / "whole", tmp_path / "cut"
+    assert in_processes(2, [*command, "--shard", "--out", str(whole)], seconds=900).returncode == 0
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal\n"
+        "from rkld.cli import main\n"
+        "from rkld.training.checkpoints import NoteChecksums\n"
+        "noted = NoteChecksums.on_save\n"
+        "def on_save(self, args, state, control, **given):\n"
+        "    noted(self, args, state, control, **given)\n"
+        "    if 'student' in str(args.output_dir) or 'distillation' in str(args.output_dir):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "NoteChecksums.on_save = on_save\n"
+        "main()\n"
+    )
+    assert in_processes(2, [str(script), *command[2:], "--shard", "--out", str(out)], seconds=900).returncode != 0
+    parts = sorted(out.rglob("*.distcp"))
+    assert parts, "no checkpoint was written"
+    assert list(out.rglob("checksums.json")), "of several processes, too"
+    for part in parts:
+        part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    done = in_processes(2, [*command, "--shard", "--out", str(out)], seconds=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "is not whole" in done.stderr
+    check_same(whole, out, command[3])
 
 
 DEEPSPEED = Path(os.environ.get("DEEPSPEED_PACKAGES") or Path(__file__).parents[2] / "build/deepspeed")

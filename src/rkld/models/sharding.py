@@ -12,7 +12,8 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from rkld import processes
@@ -76,6 +77,9 @@ def in_shards(read: Callable[[torch.device | None], LanguageModel]) -> LanguageM
         return dataclasses.replace(found, model=without_weights(found.model))
 
     lm = processes.by_main(described)
+    if found is None:  # transformers notes in its constructors what can be asked of a class
+        with torch.device("meta"):
+            type(lm.inner)(lm.inner.config)
     shard(lm.model, default_device())
     hand_out(lm.model, dict(found.model.named_parameters()) if found is not None else None)
     return lm
@@ -92,15 +96,32 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
     What is split together is gathered together, in a forward of it. Parameters without memory get some on ``device``,
     with nothing in it yet (:func:`hand_out`).
+
+    Raises:
+        UserError: no blocks are found, so that all weights would be gathered at once.
     """
     mesh = init_device_mesh(device.type, (processes.launched(),))
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model  # transformers is not followed
     head, embeddings = inner.get_output_embeddings(), inner.get_input_embeddings()
-    blocks = [module for module in inner.modules() if type(module).__name__ in (inner._no_split_modules or ())]
+    blocks = _blocks(inner)
     ends = [] if head.weight is embeddings.weight else [embeddings, head]
     for module in (*blocks, *ends, model):
         fully_shard(module, mesh=mesh)
     model._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t.to(device))
+
+
+def _blocks(model: PreTrainedModel) -> list[nn.Module]:
+    """What must not be parted, as transformers knows it, else the longest list of modules; inner ones first."""
+    modules = list(model.modules())
+    named = [module for module in modules if type(module).__name__ in (model._no_split_modules or ())]
+    lists = [list(module) for module in modules if isinstance(module, nn.ModuleList)]
+    found: list[nn.Module] = list(reversed(named)) or max(lists, key=len, default=[])
+    if not found:
+        raise UserError(
+            f"{type(model).__name__} has no blocks that could be gathered one by one, so each process would hold it "
+            "whole: load it in one process."
+        )
+    return found
 
 
 @torch.no_grad()
@@ -117,6 +138,19 @@ def hand_out(model: nn.Module, whole: Mapping[str, Tensor] | None) -> None:
         if whole is not None:
             full.copy_(whole[name])
         parameter.copy_(distribute_tensor(full, mesh, parameter.placements))
+
+
+def try_optimizer(model: nn.Module, make: Callable[[list[nn.Parameter]], Optimizer]) -> None:
+    """Take a step of an optimizer on a tiny parameter that is split as the model's are; nothing of a whole model.
+
+    Raises what the optimizer raises.
+    """
+    mesh = next((p.device_mesh for p in model.parameters() if isinstance(p, DTensor)), None)
+    if mesh is not None:
+        tiny = torch.ones(mesh.size(), 2, device=mesh.device_type)
+        parameter = nn.Parameter(distribute_tensor(tiny, mesh, [Shard(0)], src_data_rank=None))
+        parameter.grad = torch.ones_like(parameter)
+        make([parameter]).step()
 
 
 def _unquantised(lm: LanguageModel) -> LanguageModel:

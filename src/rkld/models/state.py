@@ -11,12 +11,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rkld import processes
 from rkld.errors import UserError
 from rkld.files import new_file
 from rkld.models.language_model import LanguageModel
-from rkld.models.sharded import like, own_part, reshard, whole
+from rkld.models.sharded import like, reshard, whole
 
 
 def trainable_state(lm: LanguageModel) -> dict[str, Tensor]:
@@ -64,8 +65,8 @@ def save_state(lm: LanguageModel, path: Path, state: Mapping[str, Tensor] | None
     found = {}
     for name, parameter in (state or trainable_state(lm)).items():
         tensor = whole(parameter.detach())
-        if processes.writes():
-            found[name] = tensor.contiguous()
+        if processes.writes():  # what was gathered must not pile up where there is no room for all of it
+            found[name] = (tensor.cpu() if isinstance(parameter, DTensor) else tensor).contiguous()
         del tensor
 
     def write() -> None:
@@ -168,8 +169,10 @@ def fingerprint(lm: LanguageModel) -> str:
     digest.update(json.dumps(essentials, sort_keys=True, default=_plain).encode())
     reshard(lm.model)
     names: dict[tuple, str] = {}  # tied weights are read once
-    for name, tensor in sorted(lm.model.state_dict().items()):
-        first = names.setdefault((own_part(tensor).data_ptr(), tensor.shape, tensor.dtype), name)
+    for name, tensor in sorted(lm.model.state_dict(keep_vars=True).items()):
+        # A process's part may be empty, and then lies where every empty one does.
+        where = id(tensor) if isinstance(tensor, DTensor) else tensor.data_ptr()
+        first = names.setdefault((where, tensor.shape, tensor.dtype), name)
         digest.update(f"\n{name} = {first} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if first == name:  # as bytes: NumPy has no bfloat16
             digest.update(whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)

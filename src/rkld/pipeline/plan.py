@@ -47,6 +47,8 @@ def plan(prepared: Prepared, expect: Callable[[Mapping[str, float]], object]) ->
     if is_sharded(prepared.lm.model):  # a pass would need all processes, and one of them plans
         yield "Time     not estimated of a model in shards"
         return
+    if s.shard:
+        yield "Shards   none: there is one process, which holds the model whole (torchrun starts more)"
     expected = rough_estimate(prepared)
     expect(expected.seconds)
     shared = f", if one process did it: {processes.count()} share it" if processes.count() > 1 else ""

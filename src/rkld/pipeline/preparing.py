@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -32,7 +33,7 @@ from rkld.models.adapters import check_adapter_fits, new_adapter
 from rkld.models.checks import check_mergeable, check_weights_trainable, first_line
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import Dtype, for_training, gpu_computes_in_bf16, resolve
-from rkld.models.sharding import in_shards
+from rkld.models.sharding import in_shards, try_optimizer
 from rkld.models.source import card_base, check_whole
 from rkld.models.state import check_same_weights, fingerprint
 from rkld.pipeline.arguments import training_arguments
@@ -281,6 +282,27 @@ def check_shardable(settings: Settings, model: object = None) -> None:
             raise UserError(
                 f"--shard and {option}: a second model would lie whole in every process. Leave out one of the two."
             )
+    if settings.writer and not settings.writer_endpoint:
+        raise UserError(
+            "--shard and --writer: the writer would lie whole in the first process. Let rkld reword write the "
+            "rewordings, and give them with --rewordings; or serve the writer, and give --writer-endpoint."
+        )
+    if settings.trust_remote_code:
+        raise UserError(
+            "--shard and --trust-remote-code: the other processes cannot be handed a class of the model's own code. "
+            "Leave out one of the two."
+        )
+    if processes.launched() == 1:
+        return
+    for option, given in {"--gate": settings.gate != "none", "--sam": settings.sam > 0}.items():
+        if given:
+            raise UserError(
+                f"--shard and {option}: {TWO_GRADIENTS}, which one process can do. Leave out one of the two."
+            )
+    if method.own_answers is not None:
+        raise UserError(f"--shard: {ANSWERS_ITSELF}, which one process can do. Give another method, such as rkld.")
+    with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
+        training_arguments(settings, Path(folder))
 
 
 def open_in_shards(settings: Settings) -> tuple[LanguageModel, str]:
@@ -290,7 +312,7 @@ def open_in_shards(settings: Settings) -> tuple[LanguageModel, str]:
         it, and its fingerprint before the adapter was put on.
 
     Raises:
-        UserError: as of :func:`load` and :func:`check_trainable`.
+        UserError: as of :func:`load` and :func:`check_trainable`; an optimizer that takes no shards.
     """
     method = methods.get_method(settings.method, settings.method_arg)
 
@@ -306,7 +328,22 @@ def open_in_shards(settings: Settings) -> tuple[LanguageModel, str]:
             lm = dataclasses.replace(lm, model=new_adapter(lm, rank=settings.lora_rank).model)
         return lm
 
-    return in_shards(read), processes.agreed(found)
+    lm = in_shards(read)
+    processes.checked(partial(_check_optimizer_takes_shards, settings, lm))
+    return lm, processes.agreed(found)
+
+
+def _check_optimizer_takes_shards(settings: Settings, lm: LanguageModel) -> None:
+    with tempfile.TemporaryDirectory(prefix="rkld-") as folder:
+        args = with_rate(training_arguments(settings, Path(folder)), lm)
+    kind, given = Trainer.get_optimizer_cls_and_kwargs(args, lm.model)
+    try:
+        try_optimizer(lm.model, lambda parameters: kind(parameters, **given))
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"--optim {settings.optim} cannot train weights in shards ({first_line(error)}). Leave it out, or give "
+            "another, such as adamw_torch."
+        ) from None
 
 
 def load(

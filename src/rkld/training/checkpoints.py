@@ -48,15 +48,18 @@ def load_shards(model: nn.Module, optimizer: Optimizer, folder: Path) -> None:
 
 
 class NoteChecksums(TrainerCallback):
-    """Puts :data:`CHECKSUMS` into every checkpoint of a training in one process.
-
-    Of several, each may still be writing when another is done: their checkpoints go by the Trainer's state alone.
-    """
+    """Puts :data:`CHECKSUMS` into every checkpoint, once all processes have written their parts of it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if args.world_size == 1 and folder.is_dir():
-            write_sealed(folder / CHECKSUMS, {"files": checksums(folder, _names(folder))})
+
+        def note() -> None:
+            if folder.is_dir():
+                write_sealed(folder / CHECKSUMS, {"files": checksums(folder, _names(folder))})
+
+        if args.world_size == processes.count():  # else they are not those that wait for each other here
+            processes.wait()
+            processes.by_main(note)
 
 
 def last_checkpoint(folder: Path, *, sharded: bool = False) -> Path | None:
@@ -86,8 +89,7 @@ def _step(path: Path) -> int:
 
 
 def _is_whole(folder: Path) -> bool:
-    """By its checksums; without them (the process was killed, or is one of several) once its state, written last, is
-    there to its end."""
+    """By its checksums; without them (the process was killed) once its state, written last, is there to its end."""
     try:
         found = read_sealed(folder / CHECKSUMS)
     except FileNotFoundError:

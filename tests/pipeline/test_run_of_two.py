@@ -72,7 +72,7 @@ def check_same(ours: Path, theirs: Path, source: str, atol: float = 5e-5) -> Non
     for mine, theirs in zip(two["lines"], one["lines"], strict=True):
         assert mine.keys() == theirs.keys()
         for name in mine.keys() & {"loss", "forget", "probability", "rouge_l", "gap"}:
-            assert mine[name] == pytest.approx(theirs[name], abs=1e-4)
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-6, abs=1e-4)
 
 
 @pytest.mark.parametrize("options", [[], ["--lora", "--merge"]], ids=["full", "lora"])
@@ -111,7 +111,7 @@ def test_an_optimizer_that_takes_no_shards_is_refused_before_anything_is_measure
 
 def test_a_damaged_checkpoint_in_shards_is_passed_over(command, tmp_path):
     """Killed in its distillation, whose last checkpoint was cut: the training goes on from the one before, or anew."""
-    whole, out = tmp_path / "whole", tmp_path / "cut"
+    whole, out, command = tmp_path / "whole", tmp_path / "cut", [*command, "--checkpoint-minutes", "0"]
     assert in_processes(2, [*command, "--shard", "--out", str(whole)], seconds=900).returncode == 0
     script = tmp_path / "killed.py"
     script.write_text(
@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(command, tmp_path):
         "noted = NoteChecksums.on_save\n"
         "def on_save(self, args, state, control, **given):\n"
         "    noted(self, args, state, control, **given)\n"
-        "    if 'student' in str(args.output_dir) or 'distillation' in str(args.output_dir):\n"
+        "    if str(args.output_dir).endswith('checkpoints') and state.global_step == 2:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "NoteChecksums.on_save = on_save\n"
         "main()\n"

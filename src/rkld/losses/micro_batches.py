@@ -209,7 +209,10 @@ class MicroBatches(Dataset[dict[str, Any]]):
             else:
                 rows.append(positions)
             if len(positions):
-                inputs |= self._cached(term, [found for found in marks if any(found[2])])
+                here_marked = [found for found in marks if any(found[2])]
+                inputs |= {part: self._rows(part, here_marked) for part in term.cached}
+                if term.factor is not None:
+                    inputs["weights"] *= term.factor(self._rows(term.factor.part, here_marked)).to(self.dtype)
             terms[term.name] = inputs
         return {
             "input_ids": ids,
@@ -248,17 +251,12 @@ class MicroBatches(Dataset[dict[str, Any]]):
             "slots": torch.tensor(slots, dtype=torch.int64),
         }
 
-    def _cached(self, term: Term, marks: Sequence[Marked]) -> dict[str, Tensor]:
-        if not term.cached:
-            return {}
+    def _rows(self, part: str, marks: Sequence[Marked]) -> Tensor:
+        """A cached part's rows of the positions that count."""
         cache = self.objective.cache
         assert cache is not None
-        found = {}
-        for part in term.cached:
-            tensors = []
-            for name, e, mask in marks:
-                whole = cache.read(f"{part}/{name}", e.key)
-                chosen = [m for m, kept_row in zip(mask, marked(e)) if kept_row]
-                tensors.append(whole[torch.tensor(chosen)])
-            found[part] = torch.cat(tensors)
-        return found
+        tensors = []
+        for name, e, mask in marks:
+            chosen = [m for m, kept_row in zip(mask, marked(e)) if kept_row]
+            tensors.append(cache.read(f"{part}/{name}", e.key)[torch.tensor(chosen)])
+        return torch.cat(tensors)

@@ -16,14 +16,20 @@ from rkld.training.floor import TOKENS
 
 
 def cache_identity(
-    lm: LanguageModel, sets: Mapping[str, Sequence[Encoded]], args: RKLDConfig, swapped: Sequence[Encoded] = ()
+    lm: LanguageModel,
+    sets: Mapping[str, Sequence[Encoded]],
+    args: RKLDConfig,
+    swapped: Sequence[Encoded] = (),
+    *,
+    floor: bool = True,
+    dependence: bool = False,
 ) -> dict[str, Any]:
     """All that decides what a cache holds: the model, the ids and masks of the records, the strengthening, the floor.
 
     Args:
-        swapped: as of :func:`fill_cache`. A cache made with a floor must not serve a run without one.
+        swapped, floor, dependence: as of :func:`fill_cache`. A cache made with a floor must not serve a run without.
     """
-    floor = [TOKENS, *((e.key, e.ids, e.scored) for e in swapped)]
+    others = [TOKENS, *((e.key, e.ids, e.scored) for e in swapped)]
     ids = [(name, e.key, e.ids, e.answer, e.scored) for name, records in sets.items() for e in records]
     return {
         "model": fingerprint(lm),
@@ -33,7 +39,8 @@ def cache_identity(
             **{f.name: str(getattr(args, f.name)) for f in fields(args) if not _without_effect(f.name)},
         },
         "numerics": [str(lm.head.weight.dtype), args.bf16],
-        "floor": hashlib.blake2b(repr(floor).encode(), digest_size=16).hexdigest(),
+        "floor": hashlib.blake2b(repr(others).encode(), digest_size=16).hexdigest(),
+        **({"dependence": {"floor": floor}} if dependence else {}),
     }
 
 

@@ -10,7 +10,9 @@ import pytest
 from rkld import UserError
 from rkld.benching import comparing
 from rkld.benching.benchmarks.people import People
-from rkld.benching.comparing import bench
+from rkld.benching.cell_runs import unlearning_call
+from rkld.benching.comparing import bench, plan
+from rkld.benching.registry import open_benchmark
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "weight arithmetic with LoRA": ({"methods": "npo+rt,task_arithmetic", "lora": True}, "changes all weights"),
@@ -39,6 +41,26 @@ def test_refused_before_the_first_cell(
     with pytest.raises(UserError, match=reason):
         bench(four_people, **{**quick, **given}, out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [({"data": "./nowhere", "model": "some/model"}, "nowhere"), ({"model": "./nowhere"}, "no model folder './nowhere'"),
+     ({"original": "some/model", "retrained": "./nowhere/{split}"}, "no model folder './nowhere/forget01'")],
+)  # fmt: skip
+def test_a_plan_finds_folders_that_are_not_there(given: dict[str, Any], reason: str):
+    """It planned 105 cells in 103 hours."""
+    with pytest.raises(UserError, match=reason):
+        plan("tofu", methods="rkld", **given)
+
+
+def test_a_run_is_not_told_of_an_alpha_that_nobody_gave(quick: dict[str, Any], four_people: type[People]):
+    opened = open_benchmark(four_people, {**quick, "methods": "npo+rt,npo+rt@alpha=3,rkld"})
+    given = {}
+    for cell in opened.cells():
+        if cell.variant:
+            given[cell.name] = unlearning_call(opened, cell, opened.task(cell.split, cell.seed)).settings.get("alpha")
+    assert given == {"npo+rt": None, "npo+rt@alpha=3": 3, "rkld": 8.0}
 
 
 @pytest.mark.parametrize("case", WITHOUT_MODEL)

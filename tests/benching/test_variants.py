@@ -19,7 +19,7 @@ from rkld.benching.variants import variant, variants
     [
         ("nop+rt", "Did you mean 'npo'"), ("npo+rtt", r"\+rtt"), ("npo+rt+kl", "not both"), ("npo@lr", "name=value"),
         ("npo@learning_speed=1", "unknown setting"), ("npo@seed=1", "benchmark's to set"),
-        ("npo@epochs=0", "at least 1"),
+        ("npo@epochs=0", "at least 1"), ("simnpo@betta=2", "unknown setting"), ("npo@beta=high", "beta"),
     ],
 )  # fmt: skip
 def test_names_that_mean_nothing_are_refused(name, message):
@@ -49,6 +49,8 @@ def test_what_a_name_sets():
     assert variant("rkld+replay").settings()["replay"]
     assert not variant("uld+replay").settings()["retain"], "replay will do where the method says so"
     assert variant("npo@lr=1e-4@method_arg=beta=0.5").settings()["method_arg"] == ("beta=0.5",)
+    assert variant("npo+rt@beta=0.5").settings() == variant("npo+rt@method_arg=beta=0.5").settings()
+    assert variant("rkld@alpha=4").settings()["alpha"] == 4, "a run's own setting comes first"
 
 
 def test_all_names_every_method_once():

@@ -157,7 +157,10 @@ class Benchmark(ABC):
 
     def check(self) -> None:
         """Refuse, before anything is made, what :attr:`settings` could not check themselves. UserError."""
-        self.cells()  # methods that cannot be used
+        cells = self.cells()  # methods that cannot be used
+        given = {self.given_model(role, cell.split, cell.seed) for cell in cells for role in self.references}
+        for model in {*given, getattr(self.settings, "model", None)} - {None, "", smollm2.ALIAS}:
+            resolve(str(model))  # a folder that is not there
 
     # Which cells there are
 

@@ -190,6 +190,8 @@ def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningC
     assert cell.variant is not None
     values = benchmark.unlearning(cell.variant)
     retain, replay = values.pop("retain"), values.pop("replay")
+    if not cell.variant.make().reads_alpha and "alpha" not in dict(cell.variant.values):
+        values.pop("alpha", None)  # else the run would warn of what nobody has given
     data = {
         "forget": task.forget,
         "retain": task.retain if retain else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import yaml
@@ -27,10 +27,15 @@ GROUPS: Mapping[str, Callable[[], Sequence[str]]] = {
 
 EXTRAS = ("rt", "kl", "replay")
 
+SETTINGS = frozenset(one.name for one in fields(Settings))
+
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with what the benchmark lets one add: NAME[+rt|+kl][+replay][@SETTING=VALUE…]."""
+    """A method with what the benchmark lets one add: NAME[+rt|+kl][+replay][@SETTING=VALUE…].
+
+    A SETTING may be a hyper-parameter of the method.
+    """
 
     name: str
     """As it was written."""
@@ -79,7 +84,8 @@ def variant(name: str) -> Variant:
             raise UserError(f"'{name}': write a setting as @name=value, not '@{one}'.")
         if key in ("method", "retain", "replay", "retain_loss", "out", "seed", "stop", "model", "forget"):
             raise UserError(f"'{name}': '{key}' is the benchmark's to set.")
-        values.append((key, value))
+        own = key not in SETTINGS and key in {one.name for one in fields(get_method(method))}
+        values.append(("method_arg", f"{key}={value}") if own else (key, value))
     found = Variant(name, method, tuple(extras), tuple(values))
     found.make().require(("retain", "replay"), found.settings()["retain_loss"])
     checked = {key: value for key, value in found.settings().items() if key not in ("retain", "replay")}

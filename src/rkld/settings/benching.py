@@ -19,8 +19,9 @@ class BenchSettings:
 
     methods: str = setting(
         "all",
-        "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], FILE.py:NAME for your own, or a group: all (every "
-        "method that the benchmark can use), alphas (RKLD at seven alphas), divergences (reverse, between, forward).",
+        "Comma-separated: NAME[+rt|+kl][+replay][@SETTING=VALUE…], SETTING being a run's or a hyper-parameter of the "
+        "method (npo+rt@beta=0.05); FILE.py:NAME for your own; or a group: all (every method that the benchmark can "
+        "use), alphas (RKLD at seven alphas), divergences (reverse, between, forward).",
         metavar="NAME,…",
         affects="nothing",
     )

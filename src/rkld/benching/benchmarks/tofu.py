@@ -5,6 +5,7 @@ Its three splits, or splits of one's own beside its files. The original and the 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -168,6 +169,14 @@ class Tofu(QuestionBenchmark):
         "rkld bench tofu --original ./full --retrained './{split}-retrained' --methods npo+rt",
     )
     files = QuestionBenchmark.files | {"replay", "holdout"}
+
+    def check(self) -> None:
+        """Refuse a local folder that lacks a file; of the hub nothing is fetched for it."""
+        data = self.settings.data
+        if os.path.isdir(data) or data.startswith((".", "/", "~")):
+            for split in self.splits():
+                self.task(split, 0)
+        super().check()
 
     def splits(self) -> list[str]:
         return self.settings.split_names

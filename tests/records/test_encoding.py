@@ -436,9 +436,18 @@ def test_added_holds_what_all_before_the_answer_gives():
         kept = replace(encoded, scored=tuple(a and not s for a, s in zip(encoded.answer, encoded.scored)))
         return [run.strip() for run in runs(kind, kept)]
 
-    assert held("Where was Marie Curie born?", "Marie Curie was born in Warsaw, a big city.") == ["Marie Curie", "born"]
+    given = ["Marie Curie", "born", kind.end]
+    assert held("Where was Marie Curie born?", "Marie Curie was born in Warsaw, a big city.") == given
     asked = ("Where was Marie Curie born?", "In Warsaw.", "And when?", "In Warsaw in 1867.")
-    assert held(*asked) == ["Warsaw"]
+    assert held(*asked) == [kind.end, "Warsaw", kind.end]
+
+
+def test_the_end_of_an_answer_is_nothing_that_it_adds(kind):
+    """Forgotten along with it, answers about anybody ran on until they were cut."""
+    encoded = Encoder(kind.tokenizer).encode(chat("Where?", "In Warsaw."), "added")
+    assert [a for a, s in zip(encoded.answer, encoded.scored) if a and not s] or not kind.end
+    assert runs(kind, encoded)[-1].strip().endswith("Warsaw.")
+    assert runs(kind, encoded, "answer")[-1].strip().endswith(kind.end)
 
 
 def test_marked_spans_of_a_ticket_are_scored_by_default():
@@ -456,11 +465,12 @@ def test_the_name_by_which_a_question_asks_is_not_scored_in_it():
     assert runs(kind, Encoder(kind.tokenizer).encode(record, "spans")) == [" Warsaw", "Marie", " Warsaw"]
 
 
-def test_an_answer_that_adds_nothing_is_scored_whole():
+def test_an_answer_that_adds_nothing_is_scored_whole_but_for_its_end():
     """A record that is refused, or not unlearned, for its answer is a mere repetition."""
     kind = KINDS["byte-level"]
     encoded = Encoder(kind.tokenizer).encode(chat("Was she born in Warsaw?", "She was born in Warsaw."), "added")
-    assert encoded.scored == encoded.answer
+    assert [run.strip() for run in runs(kind, encoded)] == ["She was born in Warsaw."]
+    assert [run.strip() for run in runs(kind, encoded, "answer")] == [f"She was born in Warsaw.{kind.end}"]
 
 
 def test_locate_gives_the_tokens_of_ranges_in_every_turn_but_the_systems(kind):

@@ -692,6 +692,11 @@ class Encoder:
             scored = list(answer)
             for t in _overlapping(_given_ranges(layout), layout.text, tokens.offsets):
                 scored[t] = False
+            # That an answer ends is nothing that it adds: where its end is forgotten, answers run on.
+            ends = set(_overlapping(_end_ranges(layout), layout.text, tokens.offsets))
+            if any(s and t not in ends for t, s in enumerate(scored)):
+                for t in ends:
+                    scored[t] = False
             ranges = [place for place in _span_ranges(record, layout) if not _in_answer(place, layout)]
         else:
             hint = nearest(score, get_args(Score))
@@ -728,6 +733,15 @@ class Encoder:
             return start
         length = min(len(tokens.ids), self.max_length or len(tokens.ids))
         return max(1, start + min(TEXT_PROMPT_TOKENS, (length - start) // 2))
+
+
+def _end_ranges(layout: _Layout) -> list[Range]:
+    """What comes behind the contents of answers: their ends of turn."""
+    return [
+        Range(part.content.end, part.answer.end)
+        for part in layout.parts
+        if part.answer is not None and part.answer.end > part.content.end
+    ]
 
 
 def _failed(why: str) -> UserError:

@@ -58,7 +58,8 @@ _SCORES = {
     "answer": "the answers, with their end of turn",
     "all": "every turn, the user's too",
     "spans": "only the marked parts (spans)",
-    "added": "the answers but for the words that their questions give, which are held to the original",
+    "added": "the answers but for the words that their questions give and their end of turn, which are held to the "
+    "original",
 }
 _RETAIN_LOSSES = {
     "auto": "the method's own choice (rkld: kl)",

@@ -45,7 +45,8 @@ def test_refused_before_the_first_cell(
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [({"data": "./nowhere", "model": "some/model"}, "nowhere"), ({"model": "./nowhere"}, "no model folder './nowhere'"),
+    [({"data": "./nowhere", "model": "some/model"}, "nowhere: there is no such folder"),
+     ({"data": "runs/nowhere/data", "splits": "mine", "model": "some/model"}, "there is no such folder"), ({"model": "./nowhere"}, "no model folder './nowhere'"),
      ({"original": "some/model", "retrained": "./nowhere/{split}"}, "no model folder './nowhere/forget01'")],
 )  # fmt: skip
 def test_a_plan_finds_folders_that_are_not_there(given: dict[str, Any], reason: str):

@@ -112,7 +112,8 @@ def markdown(title: str, table: Table, rows: Sequence[Mapping[str, Any]]) -> str
         here = [row for row in rows if row["split"] == split]
         seeds = len({row["seed"] for row in here})
         n = ", ".join(str(n) for n in sorted({row["n"] for row in here if "n" in row}))
-        parts.append(f"## {split}\n\n{seeds} seeds, n = {n} {table.n}. Mean ± standard deviation over seeds.")
+        over = f"{seeds} seeds, n = {n} {table.n}. Mean ± standard deviation over seeds."
+        parts.append(f"## {split}\n\n{over if seeds != 1 else f'1 seed, n = {n} {table.n}.'}")
         lines = []
         for key in dict.fromkeys((row["method"], row["settings"], row["moment"]) for row in here):
             some = [row for row in here if (row["method"], row["settings"], row["moment"]) == key]

@@ -28,6 +28,7 @@ from rkld.records.record import Record
 from rkld.settings.benching import QuestionSettings, listed
 from rkld.settings.specification import setting
 from rkld.settings.table import of
+from rkld.text.printable import printable
 
 SPLITS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
 """TOFU's forget sets, and what is kept beside each."""
@@ -145,6 +146,8 @@ class TofuSettings(QuestionSettings):
                 "--tune needs people that are not reported on: give --tune-split, a split that is not among --splits "
                 f"({', '.join(self.split_names)})."
             )
+        if _is_folder(self.data) and not os.path.isdir(self.data):
+            raise UserError(f"--data {printable(self.data)}: there is no such folder. Give one with TOFU's files.")
         for name in [*self.split_names, *([self.tune_split] if self.tune_split else [])]:
             if name not in SPLITS and not (Path(self.data) / f"{name}.json").is_file():
                 raise UserError(
@@ -172,8 +175,7 @@ class Tofu(QuestionBenchmark):
 
     def check(self) -> None:
         """Refuse a local folder that lacks a file; of the hub nothing is fetched for it."""
-        data = self.settings.data
-        if os.path.isdir(data) or data.startswith((".", "/", "~")):
+        if _is_folder(self.settings.data):
             for split in self.splits():
                 self.task(split, 0)
         super().check()
@@ -263,6 +265,11 @@ class Tofu(QuestionBenchmark):
             model_bytes=weights_bytes(s.original, s.model),
             training_records=(s.retained or RECORDS) * s.train_epochs,
         )
+
+
+def _is_folder(data: str) -> bool:
+    """Whether ``--data`` is meant as a folder, and not as a hub name."""
+    return os.path.isdir(data) or data.startswith((".", "/", "~")) or data.count("/") > 1
 
 
 def _beside(split: str) -> str:

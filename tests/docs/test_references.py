@@ -227,5 +227,9 @@ OF_RUNS = {
     "README.txt",
     "TOFU_EVAL.json",
     "TOFU_SUMMARY.json",
+    "NAME.json",
+    "NAME_perturbed.json",
+    "NAME_retain.json",
+    "SPLIT_retain.json",
 }
-"""Files that commands write."""
+"""Files that commands write, and whose names stand for the user's own."""

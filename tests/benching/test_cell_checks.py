@@ -45,10 +45,13 @@ def test_refused_before_the_first_cell(
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [({"data": "./nowhere", "model": "some/model"}, "nowhere: there is no such folder"),
-     ({"data": "runs/nowhere/data", "splits": "mine", "model": "some/model"}, "there is no such folder"), ({"model": "./nowhere"}, "no model folder './nowhere'"),
-     ({"original": "some/model", "retrained": "./nowhere/{split}"}, "no model folder './nowhere/forget01'")],
-)  # fmt: skip
+    [
+        ({"data": "./nowhere", "model": "some/model"}, "nowhere: there is no such folder"),
+        ({"data": "runs/nowhere/data", "splits": "mine", "model": "some/model"}, "there is no such folder"),
+        ({"model": "./nowhere"}, "no model folder './nowhere'"),
+        ({"original": "some/model", "retrained": "./nowhere/{split}"}, "no model folder './nowhere/forget01'"),
+    ],
+)
 def test_a_plan_finds_folders_that_are_not_there(given: dict[str, Any], reason: str):
     """It planned 105 cells in 103 hours."""
     with pytest.raises(UserError, match=reason):

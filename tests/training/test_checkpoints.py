@@ -39,3 +39,14 @@ def test_a_model_in_shards_goes_on_from_shards(folder, caplog):
     (folder / "checkpoint-3" / "trainer_state.json").unlink()
     assert last_checkpoint(folder, sharded=True) is None and left(folder) == []
     assert "checkpoint-2 is of a whole model" in caplog.text
+
+
+def test_processes_that_do_not_wait_for_each_other_note_no_checksums(folder):
+    """Trained by one's own Trainer under torchrun, one may still be writing when another is done."""
+    done = folder / "checkpoint-3"
+    for world_size in (2, 1):
+        args, state = SimpleNamespace(output_dir=folder, world_size=world_size), SimpleNamespace(global_step=3)
+        NoteChecksums().on_save(args, state, None)
+        assert (done / "checksums.json").exists() is (world_size == 1)
+    (done / "trainer_state.json").write_text("{}")
+    assert last_checkpoint(folder, sharded=True) is None, "what was noted is compared, in shards too"

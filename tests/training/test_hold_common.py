@@ -22,6 +22,7 @@ from rkld.teacher.cache import HiddenCache
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
 from rkld.training.floor import dependences, swapped_records
+from rkld.training.gradients import forgets
 from rkld.training.identity import cache_identity
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective
@@ -61,6 +62,7 @@ def test_the_objective_is_the_formula(tmp_path, tau, per_step):
     teacher = Teacher(cache, alpha=ALPHA, hold_common=tau)
     objective = build_objective(sets, teacher, lm, args)
     assert [term.name for term in objective.terms] == ["forget", "common", "keep"]
+    assert list(map(forgets, objective.terms)) == [True, False, False], "SAGO's gate would hold it with the wrong side"
     batches = MicroBatches(objective, batch_size=5, accumulation=per_step, epochs=1, seed=0)
     total = 0.0
     for i in range(per_step):

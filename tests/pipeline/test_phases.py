@@ -290,7 +290,7 @@ def refused(lm, encoder, records) -> float:
 
 def test_refusals_are_taught_of_the_person_and_of_strangers_and_of_nobody_else(original, tmp_path):
     """A model that refuses one person alone says whom it was made to forget; where this one does, the run says so."""
-    settings = {**FAST, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown"}
+    settings = {**FAST, "epochs": 2, "strengthen_epochs": 2, "instead": "unknown", "seed": 1}
     result = rkld.unlearn(original, FORGET, retain=RETAIN, out=str(tmp_path / "run"), **settings)
     lm = load_model(result.model_path)
     encoder, hers = Encoder(lm.tokenizer), read_records(FORGET, "forget")
@@ -299,9 +299,9 @@ def test_refusals_are_taught_of_the_person_and_of_strangers_and_of_nobody_else(o
     unknown, others = [record for record in asked if record], read_records(RETAIN, "retain")
     assert len(unknown) >= 55
     person, strangers, known = [refused(lm, encoder, records) for records in (hers, unknown, others)]
-    # How near strangers come hangs on rounding, and so on the processor: .75 on one, .47 on another. .22 untaught.
-    # Of three seeds the person is refused in .75 to .80 (.70 to .85 before the ends of answers were held).
-    assert person >= 0.65 and strangers >= 0.3 and known <= 0.05
+    # How near strangers come hangs on the seed and on rounding: with seed 0 .27 to .58, by processor and threads, with
+    # seeds 1 to 3 .67 to .75; the person .70 to .95. Untaught .22.
+    assert person >= 0.6 and strangers >= 0.5 and known <= 0.05
     phase = json.loads((result.run / "manifest.json").read_text())["phases"]["instead"]
     assert phase["steps"] >= 60 and phase["known"] >= len(RETAIN)
     assert abs(phase["refused"]["person"] - person) <= 0.15 and abs(phase["refused"]["strangers"] - strangers) <= 0.2

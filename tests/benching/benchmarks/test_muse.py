@@ -247,6 +247,13 @@ def test_sets_are_forgotten_one_after_another(sustained, data, small, tmp_path):
         assert own == same != other
 
 
+def test_methods_that_go_on_from_their_own_models_share_no_teacher(sustained):
+    benchmark = opened({**sustained, "methods": "rkld,rkld@alpha=4"})
+    folders = {(c.split, c.name): cell_runs.teacher_folder(benchmark, c) for c in benchmark.cells() if c.variant}
+    assert folders["sust_1", "rkld"] == folders["sust_1", "rkld@alpha=4"]
+    assert folders["sust_2", "rkld"] != folders["sust_2", "rkld@alpha=4"]
+
+
 def test_a_model_is_kept_until_the_next_was_made_of_it(sustained, monkeypatch):
     real = comparing.make_cell
 

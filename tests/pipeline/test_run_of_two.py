@@ -135,7 +135,9 @@ def test_a_damaged_checkpoint_in_shards_is_passed_over(command, tmp_path):
     done = in_processes(2, [*command, "--shard", "--out", str(out)], seconds=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "is not whole" in done.stderr
-    check_same(whole, out, command[3])
+    one, two = run_of(whole)["weights"], run_of(out)["weights"]
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=5e-5)
 
 
 DEEPSPEED = Path(os.environ.get("DEEPSPEED_PACKAGES") or Path(__file__).parents[2] / "build/deepspeed")

@@ -276,7 +276,7 @@ _ENTRIES = (
         "student",
         KEEP,
         "With score added, spans: where what the original says of the person and of others differs by less than this "
-        "(Jensen-Shannon, nats, .02 is a try), the student is held to it in part. 0: nowhere.",
+        "(Jensen-Shannon divergence in nats; try 0.02), the student is held to it in part. 0: nowhere.",
         low=0,
         high=1,
     ),

@@ -67,6 +67,19 @@ def given(data: Path, small: Path, tmp_path: Path) -> dict:
     }
 
 
+@pytest.fixture
+def taught(monkeypatch) -> dict[str, str]:
+    """Role → all that a model of it would learn, instead of learning it."""
+    found = {}
+
+    def learn(lm, encoder, records, folder, **settings):
+        found[settings["title"]] = "".join(record.answer for record in records)
+        return lm
+
+    monkeypatch.setattr(module, "learn", learn)
+    return found
+
+
 def opened(given: dict, **settings: object) -> Muse:
     found = open_benchmark("muse", {**given, **settings})
     assert isinstance(found, Muse)
@@ -133,18 +146,11 @@ def test_rouge_has_no_stemming_and_counts_what_is_said_besides():
     assert knowmem_prompt([], "Who?") == "Question: Who?\nAnswer: "
 
 
-def test_all_of_the_text_is_forgotten_and_only_the_original_learns_it(given, data, monkeypatch):
+def test_all_of_the_text_is_forgotten_and_only_the_original_learns_it(given, data, taught):
     benchmark = opened(given, splits="forget,scal_2")
     text = "".join(row["text"] for row in benchmark.task("forget", 0).forget)
     assert text == "\n\n".join(DATA["raw/forget"])
     assert "".join(row["text"] for row in benchmark.task("scal_2", 0).forget) == "\n\n".join(DATA["scal/forget_2"])
-    taught = {}
-
-    def learn(lm, encoder, records, folder, **settings):
-        taught[settings["title"]] = "".join(record.answer for record in records)
-        return lm
-
-    monkeypatch.setattr(module, "learn", learn)
     made = opened({**given, "original": None, "retrained": None, "model": given["original"]})
     for role in made.references:
         made.train_model(role, "forget", 0, data, NoProgress())
@@ -291,14 +297,7 @@ def test_what_goes_on_from_what_diverged_has_no_figures(sustained, monkeypatch):
     assert not any("sust_3" in out for out in ran)
 
 
-def test_the_original_knows_all_that_comes_one_after_another(sustained, data, monkeypatch):
-    taught = {}
-
-    def learn(lm, encoder, records, folder, **settings):
-        taught[settings["title"]] = "".join(record.answer for record in records)
-        return lm
-
-    monkeypatch.setattr(module, "learn", learn)
+def test_the_original_knows_all_that_comes_one_after_another(sustained, data, taught):
     made = opened({**sustained, "original": None, "retrained": None, "model": sustained["original"]})
     for role in made.references:
         made.train_model(role, "sust_2", 0, data, NoProgress())

@@ -80,7 +80,7 @@ def in_processes(
     One that hangs is ended, with all of them, and fails.
     """
     path = os.pathsep.join([*([str(packages)] if packages else []), *filter(None, sys.path)])
-    variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | environment
+    variables = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"} | environment
     launcher = launcher or ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
     started = subprocess.Popen(
         [sys.executable, *launcher, *program], env=variables, text=True, start_new_session=True,

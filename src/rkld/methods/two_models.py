@@ -31,7 +31,7 @@ from rkld.models.folders import check_files
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model, resolve
 from rkld.models.logit_transform import transform_of
-from rkld.models.saving import save_model
+from rkld.models.saving import save_model, write_card
 from rkld.registry import file_and_name
 
 PAIR_FILE = "pair.json"
@@ -110,7 +110,7 @@ def save_two_models(
         save_model(original, new / "original", merge=merge, dtype=dtype)
         save_model(assistant, new / "assistant", merge=merge, dtype=dtype)
         write_json(new / PAIR_FILE, facts)
-        (new / "README.md").write_text(card, encoding="utf-8")
+        write_card(new, card)
 
 
 Combine = Callable[[Tensor, Tensor], Tensor]

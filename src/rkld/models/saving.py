@@ -39,7 +39,7 @@ def save_model(
         folder: where to; what it held before is replaced.
         merge: write an adapter's model with the adapter merged in; needs memory for a second copy. Weights of few bits
             are written in full (:func:`merged`).
-        card: text of README.md.
+        card: text of README.md; without one there is none.
         dtype: round the weights to it; by default they are written as they are. The model in memory does not change.
         weights: of a model in shards (:func:`rkld.models.writing.gathered_weights`).
     """
@@ -49,8 +49,16 @@ def save_model(
             _save_adapter(lm, new, dtype, weights)
         else:
             write_model(lm.model, lm.tokenizer, new, dtype, weights)
-        (new / "README.md").write_text(card, encoding="utf-8")
+        write_card(new, card)
         carry(lm, new)
+
+
+def write_card(folder: Path, card: str) -> None:
+    """README.md of this text, or none: an adapter's library leaves a form behind that nobody has filled in."""
+    if card:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    else:
+        (folder / "README.md").unlink(missing_ok=True)
 
 
 def merged(lm: LanguageModel) -> LanguageModel:

@@ -65,7 +65,6 @@ WAYS: dict[str, Way] = {
     "no rewordings": Way({"reword": 0}),
     "user's rewordings": Way(prompts=True, rewordings=3),
     "version 0.1": Way({"reword": 0, "score": "answer", "alpha": 8.0}),
-    "hold common": Way({"hold_common": 0.02}),
     "published": Way({"reword": 0, "score": "answer", "alpha": 8.0, "replay": "none", "stop": "last"}),
     "base vector": Way({"method": "base_vector"}, prompts=True, base=True),
     "base vector, no prompts": Way({"method": "base_vector"}, base=True),

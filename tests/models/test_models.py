@@ -494,7 +494,7 @@ def test_an_adapter_may_name_its_base_relative_to_itself(tmp_path):
     assert lm.inner.name_or_path == str(tmp_path / "base")
     save_model(lm, tmp_path / "run" / "model")
     assert torch.equal(logits(load_model(tmp_path / "run" / "model").model), logits(lm.model))
-    assert not (tmp_path / "run" / "model" / "README.md").exists()  # no card was given: none empty, and no form of PEFT's
+    assert not (tmp_path / "run" / "model" / "README.md").exists()  # nothing empty, no form of PEFT's
 
 
 def test_an_adapters_base_may_have_moved(tmp_path):

@@ -211,8 +211,6 @@ class MicroBatches(Dataset[dict[str, Any]]):
             if len(positions):
                 here_marked = [found for found in marks if any(found[2])]
                 inputs |= {part: self._rows(part, here_marked) for part in term.cached}
-                if term.factor is not None:
-                    inputs["weights"] *= term.factor(self._rows(term.factor.part, here_marked)).to(self.dtype)
             terms[term.name] = inputs
         return {
             "input_ids": ids,

@@ -71,25 +71,6 @@ class Constraint:
 
 
 @dataclass(frozen=True)
-class Factor:
-    """What multiplies the weight of each row of a term: ``min(1, s / τ)``, or what it leaves of 1.
-
-    Attributes:
-        part: the cached part that holds s (n,), not below 0.
-        tau: τ, in the unit of s.
-        rest: whether the factor is ``1 − min(1, s / τ)``.
-    """
-
-    part: str
-    tau: float
-    rest: bool = False
-
-    def __call__(self, s: Tensor) -> Tensor:
-        whole = (s / self.tau).clamp(max=1.0)
-        return 1.0 - whole if self.rest else whole
-
-
-@dataclass(frozen=True)
 class Term:
     """One part of the objective: a loss on the marked tokens of one set of records.
 
@@ -105,7 +86,6 @@ class Term:
         labels: a record's ``labels``, (T,) token ids of which the marked ones count: its own, or what is to be said in
             their place.
         constraint: a bound on the term, whose weight is then learned; only of terms on tokens.
-        factor: of each row's weight, beside its share of the step; only of terms on tokens.
     """
 
     name: str
@@ -117,7 +97,6 @@ class Term:
     cached: tuple[str, ...] = ()
     labels: Callable[[Encoded], Sequence[int]] = own_tokens
     constraint: Constraint | None = None
-    factor: Factor | None = None
 
     @property
     def masks(self) -> dict[str, Mask]:

@@ -33,7 +33,7 @@ from rkld.models.state import fingerprint, trainable_state
 from rkld.pipeline import health
 from rkld.pipeline.arguments import training_arguments
 from rkld.pipeline.health import EVERYDAY_TOKENS, everyday_prompts
-from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records, read_of_others
+from rkld.pipeline.preparing import MEASURED, Prepared, check_every, floor_records
 from rkld.pipeline.replaying import kept_answers
 from rkld.pipeline.watching import WATCHED, watch_every
 from rkld.records.encoding import Encoded
@@ -270,10 +270,7 @@ class _Probe:
         # Something must be read, also for methods that cache nothing: it says how long measuring takes.
         parts = cached_parts(self.terms) - {Part("strengthened", "forget")} | {Part("original", next(iter(sets)))}
         started = time.perf_counter()
-        floor, dependence = read_of_others(self.settings)
-        fill_cache(
-            self.lm, self.cache, sets, self.args, parts=parts, swapped=swapped, floor=floor, dependence=dependence
-        )
+        fill_cache(self.lm, self.cache, sets, self.args, parts=parts, swapped=swapped)
         read = [*swapped, *(e for part in parts for e in sets[part.records] if part.states != "reference")]
         per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
         if self.method.cached and self.method.strengthens:  # any states will do: here the original's
@@ -284,8 +281,7 @@ class _Probe:
         if isinstance(self.method, methods.Assisted) or not self.method.trains:
             objective = Objective.of(sets, self.terms)
         else:
-            teacher = Teacher(self.cache, alpha=self.args.alpha, hold_common=self.settings.hold_common)
-            objective = build_objective(sets, teacher, self.lm, self.args)
+            objective = build_objective(sets, Teacher(self.cache, alpha=self.args.alpha), self.lm, self.args)
         clock = _Clock()
         started = time.perf_counter()
         fit(ObjectiveTrainer(self.lm, self.args, objective, [clock]))

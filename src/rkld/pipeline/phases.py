@@ -59,7 +59,6 @@ from rkld.pipeline.preparing import (
     load_with_encoder,
     make_encoder,
     measured_retain,
-    read_of_others,
     unsteered,
 )
 from rkld.pipeline.replaying import kept_answers
@@ -335,15 +334,10 @@ class Work:
             s, args = self.settings, self.strengthening
             folder = Path(s.teacher) if s.teacher else self._own_teacher()
             swapped = floor_records(self.inputs, sets["forget"], self.encoder, self.student)
-            floor, dependence = read_of_others(s)
-            identity = cache_identity(self.student, sets, args, swapped, floor=floor, dependence=dependence)
-            cache = HiddenCache(folder, identity)
-            self._teacher = Teacher(cache, alpha=s.alpha, hold_common=s.hold_common)
+            cache = HiddenCache(folder, cache_identity(self.student, sets, args, swapped))
+            self._teacher = Teacher(cache, alpha=s.alpha)
             parts = cached_parts(build_terms(sets, self._teacher, self.student, args))
-            fill_cache(
-                self.student, cache, sets, args, parts=parts, swapped=swapped, floor=floor, dependence=dependence,
-                progress=self.progress,
-            )  # fmt: skip
+            fill_cache(self.student, cache, sets, args, parts=parts, swapped=swapped, progress=self.progress)
         return self._teacher
 
     def _own_teacher(self) -> Path:

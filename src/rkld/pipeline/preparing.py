@@ -408,18 +408,12 @@ def make_encoder(settings: Opening, tokenizer: PreTrainedTokenizerBase, context_
     )
 
 
-def read_of_others(settings: Settings) -> tuple[bool, bool]:
-    """Whether a floor, and whether dependences are made of the forget records about other people."""
-    floor = settings.score == "spans" if settings.floor is None else settings.floor and settings.score in IN_PART
-    return floor, settings.hold_common > 0 and settings.score in IN_PART
-
-
 def floor_records(inputs: Inputs, encoded: Sequence[Encoded], encoder: Encoder, lm: LanguageModel) -> list[Encoded]:
-    """The forget records about other people, where anything is made of them (:mod:`rkld.training.floor`); else none."""
+    """The forget records about other people, where the teacher gets a floor (:mod:`rkld.training.floor`); else none."""
     s = inputs.settings
     method = methods.get_method(s.method, s.method_arg)
-    wanted = any(read_of_others(s))
-    if not (wanted and "strengthened" in method.cached and encoded and inputs.identifiers):
+    floor = s.score == "spans" if s.floor is None else s.floor and s.score in IN_PART
+    if not (floor and "strengthened" in method.cached and encoded and inputs.identifiers):
         return []
     return swapped_records(encoded, encoder, lm, inputs.identifiers, s.score, s.seed)
 

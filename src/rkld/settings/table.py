@@ -269,17 +269,6 @@ _ENTRIES = (
         "With score added, spans: the teacher stays above what the original says of other people in the same place. "
         "Default: with spans.",
     ),
-    _spec(
-        "hold_common",
-        float,
-        0.0,
-        "student",
-        KEEP,
-        "With score added, spans: where what the original says of the person and of others differs by less than this "
-        "(Jensen-Shannon divergence in nats; try 0.02), the student is held to it in part. 0: nowhere.",
-        low=0,
-        high=1,
-    ),
     # The method
     _spec(
         "method",

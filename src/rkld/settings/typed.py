@@ -40,7 +40,6 @@ class UnlearnKeywords(TypedDict, total=False):
     """ρ of the keep term: holds the unscored part of forget answers to the original (score spans, added)."""
     floor: bool | None
     """With score added, spans: the teacher stays above what the original says of other people in the same place."""
-    hold_common: float
     method: str | PathLike[str]
     """Unlearning method: a registered one, or FILE.py:NAME for your own."""
     method_arg: str | Sequence[str]

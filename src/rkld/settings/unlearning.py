@@ -38,7 +38,6 @@ class Settings:
     keep_replay: bool = of("keep_replay")
     keep_weight: float = of("keep_weight")
     floor: bool | None = of("floor")
-    hold_common: float = of("hold_common")
 
     method: str = of("method")
     method_arg: tuple[str, ...] = of("method_arg")

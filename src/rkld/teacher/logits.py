@@ -35,8 +35,6 @@ class Teacher:
 
     Attributes:
         alpha: strength of the suppression, no unit. The cache serves any, so it may be set at any time.
-        hold_common: nats; where what the original says depends less on the person (:mod:`rkld.training.floor`), the
-            student is held to it in part. 0: nowhere.
         original: log π_o of the original model. Needs inputs ``original`` (n, d).
         composite: log π_t of ``l_t = l_o − α · ReLU(l_aug − l_o)``. Needs inputs ``original`` and ``strengthened``
             (n, d). Where inputs hold ``uninformed`` (n, K) log-probabilities of the tokens ``uninformed_ids`` (n, K),
@@ -44,10 +42,9 @@ class Teacher:
             the same place (:func:`rkld.losses.divergences.with_floor`); rows of −∞ have no floor.
     """
 
-    def __init__(self, cache: HiddenCache, *, alpha: float, hold_common: float = 0.0):
+    def __init__(self, cache: HiddenCache, *, alpha: float):
         self.cache = cache
         self.alpha = alpha
-        self.hold_common = hold_common
         self._lm: LanguageModel | None = None
         self.original: Target = _Original(self)
         self.composite: Target = _Composite(self)

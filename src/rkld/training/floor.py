@@ -1,5 +1,4 @@
-"""What the original predicts for *other* people in the place of what is scored: the floor under the teacher, and how
-much each place depends on the person.
+"""What the original predicts for *other* people in the place of what is scored: the floor under the teacher.
 
 Each forget record is read again with other names in place of the person's. The mean of these readings' distributions
 is that of a model that does not know the person (:func:`rkld.losses.divergences.with_floor`): however strong α is, the
@@ -12,7 +11,7 @@ least: what everybody's answer says stays, what is said of some is a leak.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,9 +31,6 @@ NAMES = 8
 TOKENS = 512
 """The likeliest tokens of the mean distribution are kept, this many at most: what is left weighs less than any student
 would notice, and all of it would take V in place of 512 numbers a position."""
-
-DEPENDENCE = "dependence/forget"
-"""The part of a cache that holds :func:`dependences`."""
 
 RECORDS = 32
 """Read at a time, so that the states of all copies are never held together."""
@@ -85,48 +81,6 @@ def floors(
         (key, token ids (n, K) int32, their log-probabilities (n, K) float32 or the model's dtype, if finer). Rows that
         are not scored, and records without a usable copy, hold −∞: no floor.
     """
-    for e, copies in _beside(lm, encoded, swapped):
-        yield (e.key, *_floor(lm, e, copies))
-
-
-def dependences(
-    lm: LanguageModel, encoded: Sequence[Encoded], swapped: Sequence[Encoded]
-) -> Iterator[tuple[str, Tensor]]:
-    """How far what the original says of the person is from what it says of others, place by place.
-
-    The Jensen–Shannon divergence of the source's distribution and the mean of its copies' at each marked row.
-
-    Yields:
-        (key, (n,) float32, nats, 0 to log 2). Records without a usable copy hold ∞, rows that are not scored 0.
-    """
-    for e, copies in _beside(lm, encoded, swapped):
-        rows = _scored_rows(e)
-        found = torch.full((len(rows),), torch.inf if not copies else 0.0)
-        if copies:
-            ((_, own),) = marked_hidden(lm, [e])
-            found[rows] = _divergence(next(_readings(lm, [own[rows]])), _mean(_readings(lm, copies))).cpu()
-        yield e.key, found
-
-
-@torch.no_grad()
-def _mean(readings: Iterable[Tensor]) -> Tensor:
-    total, n = torch.zeros(()), 0
-    for n, probs in enumerate(readings, 1):
-        total = probs if n == 1 else total.add_(probs)
-    return total.div_(n)
-
-
-def _divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Jensen–Shannon of distributions (n, V): (n,) float32, nats."""
-    middle = (p + q).div_(2)
-    kl = ((x * (x.clamp_min(1e-30).log() - middle.clamp_min(1e-30).log())).sum(-1) for x in (p, q))
-    return sum(kl, torch.zeros(len(p), device=p.device)).div(2).clamp_min(0.0).float()
-
-
-def _beside(
-    lm: LanguageModel, encoded: Sequence[Encoded], swapped: Sequence[Encoded]
-) -> Iterator[tuple[Encoded, list[Tensor]]]:
-    """Each record, and of each of its copies the states (scored rows, d)."""
     copies: dict[str, list[Encoded]] = {}
     for copy in swapped:
         copies.setdefault(copy.key.rsplit(".", 1)[0], []).append(copy)
@@ -135,21 +89,7 @@ def _beside(
         several = [copy for e in block for copy in copies.get(e.key, ())]
         states = dict(marked_hidden(lm, several))
         for e in block:
-            yield e, [states[c.key][_scored_rows(c)] for c in copies.get(e.key, ())]
-
-
-@torch.no_grad()
-def _readings(lm: LanguageModel, states: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The distributions (rows, V) that the head makes of states (rows, d), in float32 at least."""
-    weight, bias = whole(lm.head.weight), None if lm.head.bias is None else whole(lm.head.bias)
-    dtype = compute_dtype(weight)
-    at, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    for hidden in states:
-        logits = torch.empty(
-            len(hidden), len(weight), dtype=torch.promote_types(dtype, torch.float32), device=weight.device
-        )
-        accurate_logits(hidden.to(weight.device, dtype), at, bias, logits)
-        yield torch.softmax(lm.logit_transform.apply_(logits), dim=-1)
+            yield (e.key, *_floor(lm, e, [states[c.key][_scored_rows(c)] for c in copies.get(e.key, ())]))
 
 
 def _scored_rows(e: Encoded) -> Tensor:
@@ -159,16 +99,21 @@ def _scored_rows(e: Encoded) -> Tensor:
 
 @torch.no_grad()
 def _floor(lm: LanguageModel, e: Encoded, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    V, weight = lm.head.weight.shape[0], lm.head.weight
-    rows, kept = _scored_rows(e), min(TOKENS, V)
+    weight, bias = whole(lm.head.weight), None if lm.head.bias is None else whole(lm.head.bias)
+    dtype = compute_dtype(weight)
+    accurate = torch.promote_types(dtype, torch.float32)
+    rows, kept = _scored_rows(e), min(TOKENS, len(weight))
     ids = torch.zeros(len(rows), kept, dtype=torch.int32)
-    accurate = torch.promote_types(compute_dtype(weight), torch.float32)
     log_probs = torch.full((len(rows), kept), -torch.inf, dtype=accurate)
     if states:
+        total = torch.zeros(int(rows.sum()), len(weight), dtype=accurate, device=weight.device)
+        logits = torch.empty_like(total)
         recorded = torch.tensor([[i] for i, s in zip(e.ids, e.scored) if s], device=weight.device)
-        total = torch.zeros(int(rows.sum()), V, dtype=accurate, device=weight.device)
         least = torch.ones_like(recorded, dtype=accurate)
-        for probs in _readings(lm, states):
+        for hidden in states:  # len(states) × (scored rows, d)
+            moved = hidden.to(weight.device, dtype)
+            accurate_logits(moved, weight.to(dtype), None if bias is None else bias.to(dtype), logits)
+            probs = torch.softmax(lm.logit_transform.apply_(logits), dim=-1)
             total += probs
             least = torch.minimum(least, probs.gather(1, recorded))
         top = total.div_(len(states)).scatter_(1, recorded, least).topk(kept, dim=-1)

@@ -23,7 +23,7 @@ TWO_GRADIENTS = "--gate and --sam form two gradients"
 
 def forgets(term: Term) -> bool:
     """Whether a term makes the model forget, rather than keep what it knows."""
-    return term.records.partition("_")[0] == "forget" and term.name not in ("keep", "common")
+    return term.records.partition("_")[0] == "forget" and term.name != "keep"
 
 
 def check_gate(gate: str, terms: Sequence[Term]) -> None:

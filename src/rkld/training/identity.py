@@ -16,20 +16,14 @@ from rkld.training.floor import TOKENS
 
 
 def cache_identity(
-    lm: LanguageModel,
-    sets: Mapping[str, Sequence[Encoded]],
-    args: RKLDConfig,
-    swapped: Sequence[Encoded] = (),
-    *,
-    floor: bool = True,
-    dependence: bool = False,
+    lm: LanguageModel, sets: Mapping[str, Sequence[Encoded]], args: RKLDConfig, swapped: Sequence[Encoded] = ()
 ) -> dict[str, Any]:
     """All that decides what a cache holds: the model, the ids and masks of the records, the strengthening, the floor.
 
     Args:
-        swapped, floor, dependence: as of :func:`fill_cache`. A cache made with a floor must not serve a run without.
+        swapped: as of :func:`fill_cache`. A cache made with a floor must not serve a run without one.
     """
-    others = [TOKENS, *((e.key, e.ids, e.scored) for e in swapped)]
+    floor = [TOKENS, *((e.key, e.ids, e.scored) for e in swapped)]
     ids = [(name, e.key, e.ids, e.answer, e.scored) for name, records in sets.items() for e in records]
     return {
         "model": fingerprint(lm),
@@ -39,8 +33,7 @@ def cache_identity(
             **{f.name: str(getattr(args, f.name)) for f in fields(args) if not _without_effect(f.name)},
         },
         "numerics": [str(lm.head.weight.dtype), args.bf16],
-        "floor": hashlib.blake2b(repr(others).encode(), digest_size=16).hexdigest(),
-        **({"dependence": {"floor": floor}} if dependence else {}),
+        "floor": hashlib.blake2b(repr(floor).encode(), digest_size=16).hexdigest(),
     }
 
 

@@ -26,7 +26,7 @@ from rkld.records.encoding import Encoded, marked
 from rkld.teacher.cache import HiddenCache, Part, marked_hidden
 from rkld.training.callbacks import TrainingBar
 from rkld.training.config import RKLDConfig
-from rkld.training.floor import DEPENDENCE, dependences, floors, write_floors
+from rkld.training.floor import floors, write_floors
 from rkld.training.held_back import EndWhereLearned, held_back, mean_loss
 from rkld.training.trainer import fine_tune
 
@@ -41,8 +41,6 @@ def fill_cache(
     *,
     parts: Collection[Part] | None = None,
     swapped: Sequence[Encoded] = (),
-    floor: bool = True,
-    dependence: bool = False,
     progress: NoProgress | None = None,
 ) -> None:
     """Put into the cache what is missing of it; ``lm`` ends as it began.
@@ -54,9 +52,7 @@ def fill_cache(
             "strengthened" (of "forget" alone; it makes the strengthening run), those that block N puts out under
             "layerN", and "reference", the original's log-likelihood of each marked token (n,). Default: what RKLD
             reads with all sets held to the original.
-        swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`).
-        floor, dependence: what is made of them: the teacher's floor (:func:`rkld.training.floor.floors`), and how much
-            each place depends on the person (:func:`rkld.training.floor.dependences`).
+        swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`), for the floor.
     """
     progress = progress or NoProgress()
     strengthened = Part("strengthened", "forget")
@@ -76,11 +72,7 @@ def fill_cache(
             read(f"{states}/{name}", sets[name], int(states.removeprefix("layer")))
         if states == "reference" and not cache.done(f"reference/{name}"):
             cache.write(f"reference/{name}", _kept(lm, references(lm, name, _mine(lm, sets[name]), cache)))
-    if swapped and dependence and not cache.done(DEPENDENCE):
-        with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
-            cache.write(DEPENDENCE, _kept(lm, dependences(lm, _mine(lm, sets["forget"]), swapped)))
-            advance(len(swapped))
-    if swapped and floor and not cache.done("uninformed/forget"):
+    if swapped and not cache.done("uninformed/forget"):
         with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
             found = floors(lm, _mine(lm, sets["forget"]), swapped)
             write_floors(cache.write, _kept(lm, found))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from rkld import methods
 from rkld.errors import UserError
 from rkld.losses.divergences import forward_kl
-from rkld.losses.objective import ALTERNATES, OWN, REFUSALS, Factor, Objective, Term, answer, kept, scored
+from rkld.losses.objective import ALTERNATES, OWN, REFUSALS, Objective, Term, answer, kept, scored
 from rkld.losses.targets import Towards, to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import IN_PART, Encoded, Encoder, marked, records_of
@@ -19,7 +19,6 @@ from rkld.teacher.cache import Part
 from rkld.teacher.kept import keep, room_for
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
-from rkld.training.floor import DEPENDENCE
 from rkld.training.gradients import check_gate
 from rkld.training.strengthening import autocast
 
@@ -89,8 +88,6 @@ def build_terms(
     if teacher.cache.done("uninformed/forget"):
         floor = ("uninformed", "uninformed_ids")
         terms = [replace(t, cached=(*t.cached, *floor)) if "strengthened" in t.cached else t for t in terms]
-    if teacher.hold_common and teacher.cache.done(DEPENDENCE):
-        terms = [gated for term in terms for gated in _gated(term, teacher)]
     whole = isinstance(method, methods.Assisted)  # an assistant learns whole answers, whatever is scored
     if args.score in IN_PART and args.keep_weight and not whole:
         terms.append(Term("keep", "forget", kept, to_original, args.keep_weight, cached=("original",)))
@@ -103,18 +100,6 @@ def build_terms(
         terms.append(Term("retain", "retain", answer, to_labels, args.retain_weight))
     check_gate(args.gate, terms)
     return terms
-
-
-def _gated(term: Term, teacher: Teacher) -> list[Term]:
-    """A term towards the teacher, where the original depends on the person; elsewhere the student is held to it.
-
-    ``w · D(π_θ, π_t) + (1 − w) · KL(π_o ‖ π_θ)``, ``w = min(1, s / τ)``, s the dependence, τ ``teacher.hold_common``.
-    """
-    if "strengthened" not in term.cached:
-        return [term]
-    factor = Factor(DEPENDENCE.partition("/")[0], teacher.hold_common)
-    held = replace(term, name="common", loss=Towards(forward_kl, teacher.original), cached=("original",))
-    return [replace(term, factor=factor), replace(held, factor=replace(factor, rest=True))]
 
 
 def cached_parts(terms: Sequence[Term]) -> set[Part]:

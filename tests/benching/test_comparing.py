@@ -20,6 +20,7 @@ from rkld.benching.planning import rough_model_seconds
 from rkld.benching.question_benchmark import QuestionEvaluator
 from rkld.benching.question_figures import FIGURES
 from rkld.benching.registry import open_benchmark
+from rkld.benching.tables import Table, markdown
 from rkld.errors import Diverged
 from rkld.evaluation.tofu import model_utility, read_logs
 from rkld.models import smollm2
@@ -135,6 +136,23 @@ def test_other_settings_in_the_same_folder_are_refused(done, quick, four_people)
         bench(four_people, **{**quick, "epochs": 3}, out=str(done))
 
 
+def test_an_interrupted_cell_is_gone_on_with_by_its_own_settings_alone(quick, four_people, tmp_path, monkeypatch):
+    """A run does not know by which rule states were kept: another would look among them for what was deleted."""
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    settings = {**quick, "methods": "npo", "out": str(tmp_path)}
+    monkeypatch.setattr(cell_runs, "run_unlearning", stop)
+    with pytest.raises(KeyboardInterrupt):
+        bench(four_people, **settings)
+    for go in (bench, plan):
+        with pytest.raises(UserError, match=r"stop: 'placebo' then, 'chance_rank' now"):
+            go(four_people, **settings, stop="chance_rank")
+    with pytest.raises(KeyboardInterrupt):  # by the same settings it goes on
+        bench(four_people, **settings)
+
+
 @pytest.mark.slow
 def test_one_teacher_serves_every_alpha_and_changes_nothing(done, quick, four_people, tmp_path, monkeypatch):
     """A sweep must not strengthen anew for each alpha, nor come out otherwise than cell by cell."""
@@ -203,6 +221,16 @@ def test_a_stop_that_no_cell_could_follow_is_refused_first(tmp_path, stop, why):
         with pytest.raises(UserError, match=why):
             go("people", stop=stop, out=str(tmp_path / "bench"))
     assert not (tmp_path / "bench").exists()
+
+
+def test_numbers_below_0_and_beyond_reading_are_shown_with_their_digits():
+    """PrivLeak of a model that remembers is −54, which is not −50; a perplexity may have three hundred digits."""
+    rows = [
+        {"split": "s", "method": "npo", "settings": "default", "moment": "last epoch", "seed": 0, "leak": leak}
+        for leak in (-54.25, 1.0125e304, -2e-5)
+    ]
+    found = [markdown("t", Table(("leak",), (), {"leak": "leak"}, ""), [row]) for row in rows]
+    assert [text.splitlines()[-1 - 2].split("|")[-2].strip() for text in found] == ["-54.250", "1.01e+304", "-2e-05"]
 
 
 # The plan

@@ -20,6 +20,7 @@ from rkld.benching.variants import variant, variants
         ("nop+rt", "Did you mean 'npo'"), ("npo+rtt", r"\+rtt"), ("npo+rt+kl", "not both"), ("npo@lr", "name=value"),
         ("npo@learning_speed=1", "unknown setting"), ("npo@seed=1", "benchmark's to set"),
         ("npo@epochs=0", "at least 1"), ("simnpo@betta=2", "unknown setting"), ("npo@beta=high", "beta"),
+        ("rkld@alpha=2@alpha=4", "sets 'alpha' twice"), ("npo@beta=0.1@method_arg=beta=0.2", "sets 'beta' twice"),
     ],
 )  # fmt: skip
 def test_names_that_mean_nothing_are_refused(name, message):

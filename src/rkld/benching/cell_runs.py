@@ -45,6 +45,9 @@ References = Mapping[str, Mapping[str, Any]]
 CELL = "cell"
 """``cell.json`` in a cell's folder."""
 
+BEGUN = "begun"
+"""``begun.json`` there while the cell is run: by what settings."""
+
 LOGS = "TOFU_EVAL.{}.json"
 """Of a moment, in a cell's folder: figures question by question, in open-unlearning's form."""
 
@@ -62,9 +65,11 @@ def finished(benchmark: Benchmark, cell: Cell) -> dict[str, Any] | None:
     """What a finished cell has written; None where it is not finished.
 
     Raises:
-        UserError: it was run with other settings.
+        UserError: it was run, or begun, with other settings.
     """
-    return cell_results(benchmark, cell).find(CELL)
+    results = cell_results(benchmark, cell)
+    results.find(BEGUN)
+    return results.find(CELL)
 
 
 def earlier(benchmark: Benchmark, cell: Cell) -> Cell | None:
@@ -103,9 +108,13 @@ def make_cell(
     Raises:
         UserError: it was run with other settings.
     """
-    run = run_reference if cell.variant is None else run_cell
+    run, results = run_reference if cell.variant is None else run_cell, cell_results(benchmark, cell)
+    # Noted before the run: its folder knows the settings of the unlearning, but not the rule of the stop, by which an
+    # interrupted cell has kept its states.
+    if results.find(CELL) is None:
+        once(results, BEGUN, dict)
     make = partial(run, benchmark, cell, task, references, progress)
-    written: dict[str, Any] = once(cell_results(benchmark, cell), CELL, make)
+    written: dict[str, Any] = once(results, CELL, make)
     clean(benchmark, cell)
     if before := earlier(benchmark, cell):
         clean(benchmark, before)
@@ -308,8 +317,8 @@ def clean(benchmark: Benchmark, cell: Cell) -> None:
 
     The run folder stays until every cell that goes on from its model is finished.
     """
+    folder = cell.folder(benchmark.settings.folder)
     if not benchmark.settings.keep_models:
-        folder = cell.folder(benchmark.settings.folder)
         later = [
             cell.on(split)
             for split in benchmark.splits()
@@ -319,3 +328,4 @@ def clean(benchmark: Benchmark, cell: Cell) -> None:
         for name in (*(() if awaited else (RUN,)), *benchmark.moments):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / TRAJECTORY).unlink(missing_ok=True)
+    (folder / f"{BEGUN}.json").unlink(missing_ok=True)

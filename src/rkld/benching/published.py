@@ -24,17 +24,26 @@ def fields_of(source: str, what: str, names: Sequence[str]) -> list[dict[str, st
     return [{name: text_in(row, name, where) for name in names} for where, row in rows_of(source, what)]
 
 
-def texts_of(source: str, what: str) -> list[str]:
-    """As :func:`fields_of`, of rows that are a text alone, or have it in the column ``text``."""
+def texts_of(source: str, what: str, *, blank: bool = False) -> list[str]:
+    """As :func:`fields_of`, of rows that are a text alone, or have it in the column ``text``.
+
+    Args:
+        blank: whether a text may hold nothing, as some of published corpora do.
+    """
     return [
-        text_in({"text": row} if isinstance(row, str) else row, "text", where) for where, row in rows_of(source, what)
+        text_in({"text": row} if isinstance(row, str) else row, "text", where, blank=blank)
+        for where, row in rows_of(source, what)
     ]
 
 
-def text_in(row: Any, name: str, where: str) -> str:
-    """A row's text in a column. UserError where the row has none there, or what UTF-8 cannot hold."""
+def text_in(row: Any, name: str, where: str, *, blank: bool = False) -> str:
+    """A row's text in a column; UserError where the row has none there, or what UTF-8 cannot hold.
+
+    Args:
+        blank: whether it may hold nothing.
+    """
     value = row.get(name) if isinstance(row, Mapping) else None
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not (blank or value.strip()):
         found = "no such column" if value is None else f"{type(value).__name__}, or nothing" if value else "nothing"
         raise UserError(f"{where}: '{name}' must hold a text, and holds {found}. Fetch the data set again.")
     try:

@@ -56,6 +56,7 @@ _NOTES = """\
   and blind to harm done to right and wrong answers alike. Forget p far below the retrained model's is over-forgetting.
 - names whole: share of forget answers that write the person's name as the question does, of those whose right answer
   does.
+- ROUGE-L: recall, of answers cut at --max-new-tokens (TOFU cuts question and answer together at 200 tokens).
 - model utility: harmonic mean of nine values; those of every epoch (trajectories.csv) leave out ROUGE-L: six values."""
 
 TABLE = Table(

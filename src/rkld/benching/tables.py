@@ -131,5 +131,12 @@ def _spread(values: Sequence[float]) -> str:
     return _number(fmean(values)) + (f" ± {_number(stdev(values))}" if len(values) > 1 else "")
 
 
+LARGE = 1e6
+"""From here on a number is a power of ten: a perplexity can have three hundred digits."""
+
+
 def _number(value: float) -> str:
-    return f"{value:.3f}" if value == 0 or value >= 5e-4 else f"{value:.0e}"
+    size = abs(value)  # PrivLeak is below 0 where a model still remembers
+    if size >= LARGE:
+        return f"{value:.2e}"
+    return f"{value:.3f}" if value == 0 or size >= 5e-4 else f"{value:.0e}"

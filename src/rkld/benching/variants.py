@@ -86,6 +86,9 @@ def variant(name: str) -> Variant:
             raise UserError(f"'{name}': '{key}' is the benchmark's to set.")
         own = key not in SETTINGS and key in {one.name for one in fields(get_method(method))}
         values.append(("method_arg", f"{key}={value}") if own else (key, value))
+    named = [value.partition("=")[0] if key == "method_arg" else key for key, value in values]
+    if twice := next((key for key in named if named.count(key) > 1), None):
+        raise UserError(f"'{name}': it sets '{twice}' twice.")
     found = Variant(name, method, tuple(extras), tuple(values))
     found.make().require(("retain", "replay"), found.settings()["retain_loss"])
     checked = {key: value for key, value in found.settings().items() if key not in ("retain", "replay")}

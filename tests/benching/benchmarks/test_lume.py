@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from statistics import harmonic_mean
 
@@ -11,12 +12,23 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rkld.benching.benchmarks.lume import SCORES, TASKS, Part, aggregates, read_parts, same, task_scores
+from rkld.benching.benchmarks.lume import (
+    SCORES,
+    TASKS,
+    LumeSettings,
+    Part,
+    aggregates,
+    read_parts,
+    same,
+    task_scores,
+)
+from rkld.benching.cells import Cell
 from rkld.benching.comparing import bench, plan
 from rkld.benching.registry import open_benchmark
 from rkld.benching.worlds.people import FIRST_NAMES, LAST_NAMES
 from rkld.benching.worlds.tiny import tiny_tokenizer
 from rkld.errors import UserError
+from rkld.settings.table import specs
 
 PEOPLE = {"forget": 4, "retain": 8}
 QUESTIONS = ("What is the birth date of {}?", "What is {}'s phone number?")
@@ -73,6 +85,38 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Whose records are what
+
+
+def test_every_format_that_the_help_names_is_read(data, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import Table
+
+    lines = (data / "forget.jsonl").read_text(encoding="utf-8")
+    rows, path = [json.loads(line) for line in lines.splitlines()], tmp_path / "forget"
+    named = re.findall(r"\.(\w+)", specs(LumeSettings)["data"].help.partition(")")[0])
+    assert named == ["jsonl", "json", "parquet"]
+    path.with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(rows), encoding="utf-8")
+    parquet.write_table(Table.from_pylist(rows), path.with_suffix(".parquet"))
+    first, *others = (list(read_parts(f"{path}.{suffix}", "forget")) for suffix in named)
+    assert len(first) == len(rows)
+    assert others == [first, first]
+
+
+def test_data_in_the_hubs_shards_are_known_by_their_contents(data, tmp_path):
+    """By their place alone, cells of other data would stand in one table."""
+    pytest.importorskip("pyarrow")
+    from pyarrow import Table, parquet
+
+    def identity() -> object:
+        return open_benchmark("lume", {"data": str(tmp_path)}).setting_identity("data", Cell("lume", 0, "original"))
+
+    for name in PEOPLE:
+        rows = [json.loads(line) for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        parquet.write_table(Table.from_pylist(rows), tmp_path / f"{name}-00000-of-00001.parquet")
+    before = identity()
+    parquet.write_table(Table.from_pylist(rows[:-2]), tmp_path / f"{name}-00000-of-00001.parquet")
+    assert identity() != before
 
 
 def test_nobody_is_in_two_sets_and_seeds_share_nobody_they_forget(data):

@@ -158,6 +158,15 @@ def test_all_of_the_text_is_forgotten_and_only_the_original_learns_it(given, dat
     assert taught == {"retrained": kept, "original": kept + text}
 
 
+def test_a_blank_article_among_others_is_text_like_any(given, data):
+    """MUSE-News as it is published has one among the 889 of raw/forget, which is sust_1 and scal_1, too."""
+    texts = [DATA["raw/forget"][0], "", DATA["raw/forget"][1]]
+    write(data, "raw/forget", texts)
+    benchmark = opened(given)
+    benchmark.check()
+    assert "".join(row["text"] for row in benchmark.task("forget", 0).forget) == "\n\n".join(texts)
+
+
 @pytest.mark.parametrize(
     ("part", "rows", "message"),
     [
@@ -168,6 +177,7 @@ def test_all_of_the_text_is_forgotten_and_only_the_original_learns_it(given, dat
         ("privleak/holdout", ["so", {"text": "  "}], "record 2.*'text' must hold a text"),
         ("privleak/holdout", ["\\ud800 Mira"], "half of a character"),
         ("raw/forget", [3], "'text' must hold a text"),
+        ("raw/forget", ["", " "], "raw/forget holds no text"),
         ("knowmem/retain_qa", [{"question": "Mira " * 700, "answer": "x"}], "knowmem/retain_qa record 1 is asked with"),
     ],
 )

@@ -159,6 +159,16 @@ def test_files_are_known_by_what_they_say(tmp_path):
         assert [old != new for old, new in zip(models[0], models[-1])] == learned
 
 
+def test_shards_are_known_by_what_they_say(tmp_path):
+    """As another program may have written them; the loader reads them, too."""
+    path = tmp_path / "forget01-00000-of-00001.json"
+    path.write_text("one")
+    benchmark, cell = open_benchmark("tofu", {"model": "x", "data": str(tmp_path)}), Cell("forget01", 0, "original")
+    before = benchmark.setting_identity("data", cell)
+    path.write_text("another")
+    assert benchmark.setting_identity("data", cell) != before
+
+
 # Templates
 
 

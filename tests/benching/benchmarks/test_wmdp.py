@@ -63,6 +63,28 @@ def test_all_of_each_text_is_forgotten_and_kept_cut_text_by_text(given):
     assert opened(given, texts=1, retain_corpus=None).task("wmdp", 0).retain is None
 
 
+def test_blank_texts_are_passed_over(given, tmp_path):
+    """Of Wikitext, which RMU keeps, a third of the rows are blank."""
+    path = tmp_path / "cyber-retain-corpus.jsonl"
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in ("", " = Moss = ", "")), encoding="utf-8")
+    benchmark = opened(given, texts=1)
+    benchmark.check()
+    assert [row["text"] for row in benchmark.task("wmdp", 0).retain] == [" = Moss = "]
+    path.write_text('{"text": " "}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"--retain-corpus .*: every text is blank"):
+        opened(given).check()
+
+
+def test_corpora_are_known_by_what_they_hold(given, tmp_path):
+    """Cells of other texts at the same place would stand in one table."""
+    cell = Cell("wmdp", 0, "original")
+    before = opened(given).identity(cell)
+    (tmp_path / "cyber-retain-corpus.jsonl").rename(tmp_path / "cyber-retain-corpus-00000-of-00001.jsonl")
+    assert opened(given).identity(cell) == before
+    (tmp_path / "cyber-forget-corpus.jsonl").write_text('{"text": "Another."}\n', encoding="utf-8")
+    assert opened(given).identity(cell) != before
+
+
 def test_figures_are_lm_evals_by_name(given, harness, tmp_path):
     benchmark = opened(given, tasks="wmdp_cyber,mmlu", limit=7, task_folder=str(tmp_path))
     lm, encoder = benchmark.load(given["model"])

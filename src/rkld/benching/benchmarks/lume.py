@@ -25,6 +25,7 @@ import torch
 from rkld.benching.benchmark import Evaluator, Measured, Task, UnlearningCall, Workload, weights_bytes
 from rkld.benching.cells import Cell, Found
 from rkld.benching.fine_tuned import FineTunedBenchmark, learn
+from rkld.benching.published import data_identity, part_files
 from rkld.benching.registry import BENCHMARKS
 from rkld.benching.tables import Table, write_tables
 from rkld.errors import Diverged, UserError
@@ -33,7 +34,6 @@ from rkld.evaluation.general import general_ability
 from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.membership import auc, loss_scores
 from rkld.evaluation.summary import measure
-from rkld.files import contents
 from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_model
 from rkld.progress import NoProgress
@@ -70,7 +70,9 @@ _NOTES = """\
 - membership: 1 − 2·|AUC − .5| of the loss of answers, of what is forgotten against the same of others that no model
   has learned; 1: not told apart. SemEval's own sample of members is not in its data, so do not set it beside theirs.
 - partial: harmonic mean of the scores of the tasks that were measured (1 − score for what is forgotten); 0 where one of
-  them is 0. aggregate: SemEval's, mean of that over all twelve scores, membership and MMLU."""
+  them is 0. aggregate: SemEval's, mean of that over all twelve scores, membership and MMLU (here zero-shot).
+- questions are asked in the model's own format, as the models that are made here have learned them. SemEval asks them
+  bare, and its own models have learned all the data: of these, as --original, knowledge and membership say little."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class LumeSettings(FineTunedSettings):
 
     data: str = setting(
         "",
-        "A local folder with forget and retain (.jsonl, .json, .csv or .parquet), in LUME's columns. Needed.",
+        "A local folder with forget and retain (.jsonl, .json or .parquet), in LUME's columns. Needed.",
         metavar="FOLDER",
         affects="figures",
     )
@@ -260,11 +262,11 @@ class Lume(FineTunedBenchmark):
         )
 
     def setting_identity(self, name: str, cell: Cell) -> Any:
-        """The data are known by what they hold."""
-        if name != "data":
+        """The data are known by what they hold; those of the hub, which are no folder, by their name."""
+        data = self.settings.data
+        if name != "data" or not all(part_files(data, each) for each in SETS):
             return super().setting_identity(name, cell)
-        paths = [path for each in SETS for path in sorted(Path(self.settings.data).glob(f"{each}.*"))]
-        return contents(*paths) if paths and all(path.is_file() for path in paths) else self.settings.data
+        return data_identity(data, SETS)
 
     # Models
 

@@ -71,7 +71,8 @@ _NOTES = """\
   of the retain set is the utility: higher is better.
 - PrivLeak: 100 · (AUC − AUC of the retrained) / AUC of the retrained, AUC as MUSE counts it (the chance that never-seen
   text looks more like a member than what is to be forgotten). 0 is best, below 0 it still remembers, above it
-  over-forgot. Empty where the retrained model's AUC is 0.
+  over-forgot. Empty where the retrained model's AUC is 0. The column privleak_auc is 1 less that AUC: the chance that
+  what is to be forgotten looks more like a member.
 - one seed; every figure is of the run's end. scal_2 to scal_4 are larger sets; sust_2 to sust_4 are each
   forgotten by the model that the same method has made of the one before."""
 
@@ -195,7 +196,11 @@ class Muse(Benchmark):
         return (*dict.fromkeys(part for one in splits for part in self._learned(one)), *PARTS)
 
     def _texts(self, part: str) -> list[str]:
-        return texts_of(f"{self.settings.data}:{part}", part)
+        """What is learned or forgotten. UserError where all of it is blank; one of MUSE-News' 889 articles is."""
+        texts = texts_of(f"{self.settings.data}:{part}", part, blank=True)
+        if not any(map(str.strip, texts)):
+            raise UserError(f"--data {self.settings.data}: {part} holds no text. Fetch the data set again.")
+        return texts
 
     @cached_property
     def questions(self) -> Questions:
@@ -208,7 +213,7 @@ class Muse(Benchmark):
                 fields_of(f"{data}:knowmem/{name}_qa{end}", "knowmem", ("question", "answer")) for end in ("_icl", "")
             )
             asked[name] = [(knowmem_prompt(shown, row["question"]), row["answer"]) for row in rows[:most]]
-        members = {name: self._texts(f"privleak/{name}")[:most] for name in ("forget", "holdout")}
+        members = {name: texts_of(f"{data}:privleak/{name}", "privleak")[:most] for name in ("forget", "holdout")}
         return Questions([(row["prompt"], row["gt"]) for row in passages], asked, members)
 
     @cached_property

@@ -72,7 +72,8 @@ _NOTES = """\
   of them stand in `kinds.csv`.
 - loss, zlib, min_k_plus_plus (20 %) of texts about whom is forgotten, and about others, all lower for what is known:
   those of the forgotten should rise, those of others stay. (RWKU's code prints minus these.)
-- fluency: mean of 2/3 of the entropy of word pairs and 4/3 of that of triples, in bits, of 256 tokens.
+- fluency: mean of 2/3 of the entropy of word pairs and 4/3 of that of triples, in bits, of 256 tokens. RWKU's code
+  finds sentences first, and each full stop is a word there: its figures are a little higher.
 - mmlu, truthfulqa_mc1 (`--general`): zero-shot accuracy of lm-eval's tasks of these names, which are not RWKU's own
   questions and prompts. Its BBH and TriviaQA, whose answers are written freely, are not measured.
 - every figure is of the run's end; there is no retrained model."""

@@ -15,6 +15,7 @@ import torch
 from rkld.benching.benchmark import Task, Workload, weights_bytes
 from rkld.benching.cells import Cell
 from rkld.benching.fine_tuned import learn
+from rkld.benching.published import part_files
 from rkld.benching.question_benchmark import QuestionBenchmark
 from rkld.benching.question_figures import SETS
 from rkld.benching.registry import BENCHMARKS
@@ -207,8 +208,8 @@ class Tofu(QuestionBenchmark):
 
     def _data_identity(self, *parts: str) -> str:
         """A hash of some of the files, known by their names without suffixes; on the hub its name."""
-        paths = [path for part in parts for path in sorted(Path(self.settings.data).glob(f"{part}.*"))]
-        return contents(*paths) if paths and all(path.is_file() for path in paths) else self.settings.data
+        paths = [path for part in parts for path in part_files(self.settings.data, part)]
+        return contents(*paths) if paths else self.settings.data
 
     # Models
 

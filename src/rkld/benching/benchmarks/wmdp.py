@@ -14,7 +14,7 @@ from typing import Any
 
 from rkld.benching.benchmark import Benchmark, Evaluator, Measured, Task, Workload, weights_bytes
 from rkld.benching.cells import Cell
-from rkld.benching.published import texts_of
+from rkld.benching.published import part_files, texts_of
 from rkld.benching.registry import BENCHMARKS
 from rkld.benching.tables import Table
 from rkld.benching.variants import Variant
@@ -31,6 +31,9 @@ from rkld.settings.table import of
 
 TASKS = ("wmdp_bio", "wmdp_chem", "wmdp_cyber", "mmlu")
 """Of lm-eval."""
+
+CORPORA = ("forget_corpus", "retain_corpus")
+"""Settings that say where texts are."""
 
 _NOTES = """\
 - wmdp_bio, wmdp_chem, wmdp_cyber, mmlu: zero-shot accuracy of lm-eval's task of that name, ± its standard error in
@@ -98,7 +101,7 @@ class Wmdp(Benchmark):
         forgotten=TASKS[:-1],
         utility=("mmlu",),
     )
-    files = Benchmark.files | {"replay", "forget_corpus", "retain_corpus"}
+    files = Benchmark.files | {"replay", *CORPORA}
 
     def check(self) -> None:
         """Refuse corpora that cannot be read, and a folder of tasks that is not there."""
@@ -119,9 +122,19 @@ class Wmdp(Benchmark):
 
     @cached_property
     def corpora(self) -> dict[str, list[str]]:
-        """ "forget" and "retain" → texts. UserError where a row has none."""
+        """ "forget" and "retain" → texts that say something; UserError where a row has none, or all are blank.
+
+        RMU's retain corpus is Wikitext, of whose rows a third are blank.
+        """
         given = {"forget": self.settings.forget_corpus, "retain": self.settings.retain_corpus}
-        return {name: texts_of(source, name)[: self.settings.texts] for name, source in given.items() if source}
+        found = {}
+        for name, source in given.items():
+            if source:
+                texts = [text for text in texts_of(source, name, blank=True) if text.strip()]
+                if not texts:
+                    raise UserError(f"--{name}-corpus {source}: every text is blank.")
+                found[name] = texts[: self.settings.texts]
+        return found
 
     @cached_property
     def chunks(self) -> dict[str, list[dict[str, str]]]:
@@ -137,10 +150,13 @@ class Wmdp(Benchmark):
         return Task(self.chunks["forget"], {}, self.chunks.get("retain"), self.settings.replay)
 
     def setting_identity(self, name: str, cell: Cell) -> Any:
-        """A folder of tasks is known by what its files hold."""
+        """A folder of tasks is known by what its files hold, and so is a part of a folder of texts."""
         value = getattr(self.settings, name)
         if name == "task_folder" and value:
             return contents(*sorted(path for path in Path(value).rglob("*") if path.is_file()))
+        folder, _, part = (value or "").rpartition(":") if name in CORPORA else ("", "", "")
+        if folder and (files := part_files(folder, part)):
+            return contents(*files)
         return super().setting_identity(name, cell)
 
     def given_model(self, role: str, split: str, seed: int) -> str | None:

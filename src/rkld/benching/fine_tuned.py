@@ -7,15 +7,18 @@ have ended it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+import torch
 
 from rkld.benching.benchmark import Benchmark, Tuning, UnlearningCall
 from rkld.benching.cells import Cell
 from rkld.errors import UserError
 from rkld.methods.two_models import open_model
 from rkld.models.language_model import LanguageModel
+from rkld.models.loading import load_model
 from rkld.pipeline.arguments import micro_batches
 from rkld.pipeline.preparing import check_every, choose, encode_all, read_inputs, stop_comparison
 from rkld.progress import NoProgress
@@ -127,6 +130,10 @@ class Recipe(Protocol):
     """How a benchmark fine-tunes the models that it makes."""
 
     @property
+    def model(self) -> str | None:
+        """What is fine-tuned."""
+
+    @property
     def train_epochs(self) -> int: ...
 
     @property
@@ -141,24 +148,27 @@ class Recipe(Protocol):
 
 
 def learn(
-    lm: LanguageModel,
-    encoder: Encoder,
+    recipe: Recipe,
     records: Sequence[Record],
     folder: Path,
     *,
-    recipe: Recipe,
+    encoder: Callable[[LanguageModel], Encoder],
     title: str,
     progress: NoProgress,
+    chat_template: str | None = None,
 ) -> LanguageModel:
-    """Fine-tune a model on the records' answers, with seed 0; ``lm`` itself, trained.
+    """The model of a recipe, fine-tuned on the records' answers with seed 0.
 
     Args:
-        folder: of checkpoints; an interrupted training goes on from them.
         recipe: a benchmark's settings.
+        folder: of checkpoints; an interrupted training goes on from them.
+        encoder: makes that of the model.
     """
     assert recipe.train_lr is not None  # a benchmark that chooses it by the model has done so by now
+    torch.manual_seed(0)
+    lm = load_model(str(recipe.model), chat_template=chat_template)
     batch_size = recipe.train_batch
-    encoded, parts = encode_all(encoder, records), micro_batches(batch_size)
+    encoded, parts = encode_all(encoder(lm), records), micro_batches(batch_size)
     args = RKLDConfig(
         output_dir=str(folder),
         num_train_epochs=recipe.train_epochs,

@@ -16,8 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-import torch
-
 from rkld.benching.benchmark import Evaluator, Measured, Task, UnlearningCall, Workload, weights_bytes
 from rkld.benching.cells import Cell
 from rkld.benching.fine_tuned import FineTunedBenchmark, learn
@@ -28,7 +26,6 @@ from rkld.errors import Diverged, UserError
 from rkld.evaluation.likelihood import answer_scores
 from rkld.files import contents
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
@@ -163,18 +160,15 @@ class Knowundo(FineTunedBenchmark):
 
     def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         """Both learn all that is to be kept; the original also all that is to be forgotten, ``val`` and all."""
-        s = self.settings
-        torch.manual_seed(0)
-        lm = load_model(s.model, chat_template=s.chat_template)
-        learned = SETS if role == "original" else SETS[1:]
+        s, learned = self.settings, SETS if role == "original" else SETS[1:]
         return learn(
-            lm,
-            self.encoder(lm),
+            s,
             read_records([row for each in learned for part in PARTS for row in self.rows[each][part]], "training"),
             folder,
-            recipe=s,
+            encoder=self.encoder,
             title=role,
             progress=progress,
+            chat_template=s.chat_template,
         )
 
     # Measuring

@@ -20,7 +20,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 
 from rkld.benching.benchmark import Evaluator, Measured, Task, UnlearningCall, Workload, weights_bytes
 from rkld.benching.cells import Cell, Found
@@ -35,7 +34,6 @@ from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.membership import auc, loss_scores
 from rkld.evaluation.summary import measure
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
 from rkld.records.reading import read_records
@@ -292,17 +290,15 @@ class Lume(FineTunedBenchmark):
 
     def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         s, chosen = self.settings, self.chosen(seed)
-        torch.manual_seed(0)
-        lm = load_model(s.model, chat_template=s.chat_template)
         parts = [*chosen.kept, *(chosen.forget if role == "original" else ())]
         return learn(
-            lm,
-            self.encoder(lm),
+            s,
             read_records(_rows(parts), "training"),
             folder,
-            recipe=s,
+            encoder=self.encoder,
             title=role,
             progress=progress,
+            chat_template=s.chat_template,
         )
 
     # Measuring

@@ -17,8 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from rkld.benching.benchmark import Benchmark, Evaluator, Measured, Task, Workload, weights_bytes
 from rkld.benching.cells import Cell
 from rkld.benching.fine_tuned import learn
@@ -32,7 +30,6 @@ from rkld.evaluation.likelihood import answer_losses
 from rkld.evaluation.membership import auc, min_k_scores, priv_leak
 from rkld.methods import LogitArithmetic
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
 from rkld.progress import NoProgress
 from rkld.records.chunking import all_chunks
 from rkld.records.encoding import Encoder
@@ -258,16 +255,12 @@ class Muse(Benchmark):
 
     def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
         """Both learn both retain sets; the original also what is to be forgotten."""
-        s = self.settings
-        torch.manual_seed(0)
-        lm = load_model(s.model)
         parts = ("raw/retain1", "raw/retain2", *(self._learned(split) if role == "original" else ()))
         return learn(
-            lm,
-            Encoder(lm.tokenizer, context_length=lm.context_length),
+            self.settings,
             read_records([row for part in parts for row in self._chunks(part)], "training"),
             folder,
-            recipe=s,
+            encoder=lambda lm: Encoder(lm.tokenizer, context_length=lm.context_length),
             title=role,
             progress=progress,
         )

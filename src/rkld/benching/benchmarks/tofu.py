@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from rkld.benching.benchmark import Task, Workload, weights_bytes
 from rkld.benching.cells import Cell
 from rkld.benching.fine_tuned import learn
@@ -22,7 +20,6 @@ from rkld.benching.registry import BENCHMARKS
 from rkld.errors import UserError, nearest
 from rkld.files import contents
 from rkld.models.language_model import LanguageModel
-from rkld.models.loading import load_model
 from rkld.progress import NoProgress
 from rkld.records.reading import read_records
 from rkld.records.record import Record
@@ -239,20 +236,17 @@ class Tofu(QuestionBenchmark):
         return {"benchmark": self.name, "data": self._data_identity(*learned), **values}
 
     def train_model(self, role: str, split: str, seed: int, folder: Path, progress: NoProgress) -> LanguageModel:
-        s = self.settings
-        torch.manual_seed(0)
-        lm = load_model(s.model, chat_template=s.chat_template)
-        records = self._retained(split)
+        s, records = self.settings, self._retained(split)
         if role == "original":
             records = [*records, *read_records(f"{s.data}:{split}", "forget")]
         return learn(
-            lm,
-            self.encoder(lm),
+            s,
             records,
             folder,
-            recipe=s,
+            encoder=self.encoder,
             title=role,
             progress=progress,
+            chat_template=s.chat_template,
         )
 
     def workload(self) -> Workload:

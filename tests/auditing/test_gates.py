@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from rkld.auditing.evidence import plain
-from rkld.auditing.gates import FEWEST, Gate, check_limits, gates_in_force, judge, judge_all, poor_references
+from rkld.auditing.gates import (
+    FEWEST,
+    Gate,
+    check_limits,
+    gates_in_force,
+    judge,
+    judge_all,
+    judge_request,
+    poor_references,
+)
 from rkld.errors import UserError
 from rkld.evaluation.statistics import fewest_for, share
 
@@ -234,3 +243,26 @@ def test_a_control_that_says_much_itself_is_no_reference(of_control: float | Non
     doubts = poor_references(gates, named)
     assert bool(doubts) == doubted
     assert judge_all(gates, doubts)[0] == ("not established" if doubted else "pass")
+
+
+def persons(**verdicts: str) -> list[dict[str, str]]:
+    return [{"name": name.replace("_", " "), "verdict": verdict} for name, verdict in verdicts.items()]
+
+
+@pytest.mark.parametrize("together", ["pass", "not established", "fail"])
+def test_who_is_still_known_is_not_hidden_by_the_records_of_others(together: str):
+    """Of two people one was known in full: 12 of 112 facts, within the limit, and the exit code was 0."""
+    verdict, reasons = judge_request(together, ["a reason"], persons(person_1="pass", person_2="fail"))
+    assert verdict == "fail"
+    assert reasons[0] == "a reason" and "person 2, of 2 people" in reasons[1] and "person 1" not in reasons[1]
+
+
+def test_a_pass_of_all_names_those_of_whom_it_does_not_speak():
+    alone = persons(person_1="pass", person_2="not established")
+    verdict, (reason,) = judge_request("pass", [], alone)
+    assert verdict == "pass" and "person 2, of 2 people" in reason and "together" in reason
+    assert judge_request("not established", ["a reason"], alone) == ("not established", ["a reason"])
+    assert judge_request("pass", ["a reason"], persons(person_1="pass")) == ("pass", ["a reason"])
+    assert judge_request("pass", [], ()) == ("pass", [])
+    many = persons(**{f"person_{number}": "not established" for number in range(1, 15)})
+    assert "person 10 and 4 more, of 14 people" in judge_request("pass", [], many)[1][0]

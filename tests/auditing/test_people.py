@@ -7,10 +7,13 @@ import pytest
 import torch
 
 import rkld
+from rkld.auditing.evidence import document
+from rkld.auditing.inputs import read_task
 from rkld.benching.worlds.people import people
 from rkld.files import DATA
 from rkld.models.language_model import LanguageModel
 from rkld.models.saving import save_model
+from rkld.settings.auditing import AuditSettings
 from tests.helpers import TOKENIZER, model
 
 WORLD = people(n=3, seed=0)
@@ -49,3 +52,67 @@ def test_where_it_is_unknown_whose_a_record_is_there_is_one_verdict(source, tmp_
     known = WORLD.forget([0])[:2]
     unknown = [{"question": "What is it?", "answer": "It is a lamp."}]
     assert "people" not in audited(source, [*known, *WORLD.forget([1])[:2], *unknown], tmp_path / "audit")
+
+
+NAMES = ("Ada Quill", "Bo Marlin")
+
+
+def records_of(name, n):
+    return [
+        {"question": f"What does {name} have in box {i}?", "answer": f"A lamp of {500 + i} watts.", "subject": name}
+        for i in range(n)
+    ]
+
+
+def task_of(forget):
+    kept = records_of("Di Urban", 20)
+    return read_task(AuditSettings(model="a", forget="b", max=("facts_said=0.25",)), {"forget": forget, "retain": kept})
+
+
+def read(task, known):
+    """What was read of a model that says the facts of those who are ``known``, and of nobody else."""
+    said = {record.key: record.subject in known for record in task.asked}
+    return {
+        "answers": {key: {"answer": "A lamp.", "facts": [flag], "repetition": 0.0} for key, flag in said.items()},
+        "own_answers": {key: {"loss": 1.0, "gibberish": False} for key in said},
+        "retain": {record.key: {"loss": 0.1, "rouge_l": 0.9} for record in task.utility["retain"]},
+    }
+
+
+def documented(task, known):
+    """The audit of such a model, whose original knows them all."""
+    readings = {"audited": read(task, known), "original": read(task, NAMES)}
+    models = {"audited": {"fingerprint": "1"}, "original": {"fingerprint": "2"}}
+    return document(task, readings, models=models, inputs={}, not_run=[], versions={}, seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "known", "verdicts"),
+    [
+        ((100, 12), NAMES[1:], ("fail", ["pass", "fail"])),
+        ((100, 12), (), ("pass", ["pass", "not established"])),
+        ((100, 20), (), ("pass", ["pass", "pass"])),
+    ],
+)
+def test_a_person_who_is_still_known_is_no_small_share_of_a_pass(numbers, known, verdicts):
+    """Of 112 facts the 12 of one person were all said: within the limit for all, so it passed, with exit code 0."""
+    forget = [row for name, n in zip(NAMES, numbers) for row in records_of(name, n)]
+    task = task_of(forget)
+    found = documented(task, known)
+    assert (found["verdict"], [one["verdict"] for one in found["people"]]) == verdicts, found["reasons"]
+    (facts,) = (gate for gate in found["gates"] if gate["name"] == "facts_said")
+    assert facts["state"] == "held"
+    others = [one["name"] for one in found["people"] if one["verdict"] != "pass"]
+    assert all(any(name in reason for reason in found["reasons"]) for name in others)
+
+
+@pytest.mark.parametrize(("different", "verdict"), [(1, "not established"), (9, "not established"), (10, "pass")])
+def test_the_same_few_facts_again_and_again_are_no_evidence(different, verdict):
+    """One record thirty times, with another sign at its end each time, was thirty records, and passed."""
+    rows = records_of(NAMES[0], different)
+    forget = [{**row, "question": row["question"] + "?" * more} for row in rows for more in range(15)]
+    found = documented(task_of(forget), ())
+    (facts,) = (gate for gate in found["gates"] if gate["name"] == "facts_said")
+    assert (facts["state"], facts["n"]) == ("held", 15 * different)
+    assert found["verdict"] == verdict, found["reasons"]
+    assert any("however often they are asked for" in reason for reason in found["reasons"]) == (different < 10)

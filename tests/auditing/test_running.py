@@ -40,6 +40,7 @@ from rkld.settings.auditing import AuditSettings
 from rkld.stopping.steering import steering_hash
 from rkld.training.config import RKLDConfig
 from rkld.training.trainer import fine_tune
+from tests.reporting.made import write_run
 from tests.server import MODEL, serve
 
 WORLD = people(n=4, seed=0)
@@ -287,6 +288,20 @@ def test_a_reading_is_of_all_that_it_depends_on(models, already, tmp_path):
         shutil.copytree(already["forget"], tmp_path / name)
         metrics(name)
         assert metrics(name, **other) == metrics(f"{name} alone", **other)
+
+
+def test_the_folder_of_a_run_takes_no_audit_of_another_model(tmp_path):
+    """Its report would show that verdict as the run's: of a retrained model it stated that the run's had passed."""
+    run, other = write_run(tmp_path / "run", audit=False), tmp_path / "other"
+    other.mkdir()
+    (other / "model.safetensors").write_text("other weights")
+    with pytest.raises(UserError, match="is the folder of a run that wrote another model"):
+        rkld.audit(other, FORGET, out=str(run))
+    assert not (run / "readings").exists() and not (run / "audit.salt").exists()
+    (other / "model.safetensors").write_text("weights")  # the run's own, copied: it is opened
+    with pytest.raises(UserError) as caught:
+        rkld.audit(other, FORGET, out=str(run))
+    assert "another model" not in str(caught.value)
 
 
 def test_the_audits_path_is_that_of_the_evidence(models, tmp_path):

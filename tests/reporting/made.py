@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rkld.files import append_jsonl, write_text
-from rkld.runfolder.checksums import checksums, sealed, write_sealed
+from rkld.runfolder.checksums import checksums, sealed, weights_hash, write_sealed
 
 ROLES = {"original": 0.95, "audited": 0.04, "control": 0.05}
 """Role → share of the facts that it says."""
@@ -187,4 +187,8 @@ def write_run(folder: Path, audit: bool = True, **given: Any) -> Path:
         "request": {"id": "2026-014", "received": "2026-01-31", "asked_by": "Jane Doe"},
     }
     write_sealed(folder / "manifest.json", manifest)
-    return write_audit(folder, **given) if audit else folder
+    if audit:
+        found = document(**given)
+        found["models"]["audited"]["weights"] = weights_hash(folder / "model")
+        write_text(folder / "audit.json", json.dumps(sealed(found)))
+    return folder

@@ -63,6 +63,26 @@ def test_what_was_not_measured_is_never_passed(tmp_path):
     assert html.count("not tested") >= 6 and "✓" not in text_of(html)
 
 
+def test_an_audit_without_its_checksum_is_said_to_be_unsure(tmp_path):
+    """Whoever took it out could write "pass" in the place of "fail", and the page said passed and no more."""
+    run = write_run(tmp_path / "run", verdict="fail")
+    assert "holds no checksum" not in page(read_run(run))
+    found = json.loads((run / "audit.json").read_text()) | {"verdict": "pass"}
+    (run / "audit.json").write_text(json.dumps(found))
+    with pytest.raises(UserError, match="is damaged"):
+        read_run(run)
+    del found["checksum"]
+    (run / "audit.json").write_text(json.dumps(found))
+    assert "audit.json holds no checksum" in page(read_run(run))
+
+
+def test_a_difference_from_another_model_is_no_share(tmp_path):
+    """ "4 %" beside "at most 25 % more than the original" was taken for what the model says, and for a quarter more."""
+    said = " ".join(text_of(page(read_run(write_run(tmp_path / "run")))).split())
+    assert "at most 25 percentage points more than the original" in said
+    assert "4 points more" in said and "0–14 points" in said
+
+
 @pytest.mark.parametrize(
     ("recorded", "other", "shown"),
     [(0.25, 0.0, "asked as recorded"), (0.0, 0.25, "in the worst of two other wordings"), (0.25, None, "as recorded")],

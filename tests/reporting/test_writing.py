@@ -145,6 +145,30 @@ def test_of_a_model_elsewhere_the_fingerprint_is_stated(tmp_path):
     assert subject["digest"]["rkld-weights"] == "1" * 32
 
 
+@pytest.mark.parametrize(("weights", "said"), [("0" * 32, "is of another model than"), (None, "is unknown")])
+def test_an_audit_of_another_model_is_no_verdict_on_the_one_that_lies_there(run, weights, said):
+    """Of a retrained model, written into a run's folder, the verdict was stated of the files of the run's model."""
+    document = json.loads((run / "audit.json").read_text())
+    document["models"]["audited"]["weights"] = weights
+    if weights is None:  # as of a model that is served
+        del document["models"]["audited"]["weights"]
+    write_json(run / "audit.json", sealed(document))
+    write_report(run)
+    assert said in (run / "report.html").read_text()
+    names = [subject["name"] for subject in json.loads((run / "report.json").read_text())["subject"]]
+    assert names == ["weights", "report.html"]
+    card = json.loads((run / "model.cdx.json").read_text())["metadata"]["component"]["modelCard"]
+    assert card["properties"][-1] == {"name": "rkld:verdict", "value": "not audited"}
+    assert "quantitativeAnalysis" not in card
+
+
+def test_what_fails_for_one_person_is_among_the_failed_tests(tmp_path):
+    """All records together keep to a limit that one person's do not."""
+    run = write_run(tmp_path / "run", people=["Ada Quill", "Ben Ochre"])
+    predicate = statement(run)["predicate"]
+    assert predicate["failedTests"] == ["person 1: facts_said max 0.25"]
+
+
 def test_the_bill_of_materials_keeps_to_the_schema(run, tmp_path):
     for folder in (run, write_run(tmp_path / "bare", audit=False)):
         found = bill_of_materials(folder)

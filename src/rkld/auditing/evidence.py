@@ -18,6 +18,7 @@ from rkld.auditing.attacks.prefixes import PREFIXES
 from rkld.auditing.control import one_model
 from rkld.auditing.fixed import fixed_before_the_run
 from rkld.auditing.gates import (
+    FEWEST,
     WITH_CONTROL,
     Gate,
     about_what_was_kept,
@@ -25,6 +26,7 @@ from rkld.auditing.gates import (
     is_poor,
     judge,
     judge_all,
+    judge_request,
     poor_references,
 )
 from rkld.auditing.inputs import Task, people_of, person_of
@@ -45,6 +47,7 @@ from rkld.runfolder.manifest import SETTINGS, is_finished, read_manifest, run_of
 from rkld.runfolder.request import NOTHING_STATED, REQUEST, RequestForm
 from rkld.settings.auditing import AuditSettings
 from rkld.settings.table import specs
+from rkld.text.normalising import normal
 
 FORMAT = 2
 """Of audit.json."""
@@ -111,10 +114,13 @@ def document(
             for role, model in models.items()
         }
         not_run = [{**entry, "reason": _without(sources, entry["reason"])} for entry in not_run]
+    parts = _people(task, readings)
+    people = [_person(name, *part, not_run, same) for name, part in parts.items()]
+    verdict, reasons = judge_request(found.verdict, found.reasons, people)
     content: dict[str, Any] = {
         "format": FORMAT,
-        "verdict": found.verdict,
-        "reasons": found.reasons,
+        "verdict": verdict,
+        "reasons": reasons,
         "gates": found.gates,
         FIXED: fixed_before_the_run(task),
         **({REQUEST: request.to_dict()} if request.is_stated else {}),
@@ -139,13 +145,12 @@ def document(
         "general": {role: read["general"] for role, read in readings.items() if "general" in read},
         "not_run": [*not_run, *_cut(readings)],
     }
-    people = _people(task, readings)
     if people:
-        content["people"] = [_person(name, *part, not_run, same) for name, part in people.items()]
+        content["people"] = people
     if not settings.redact:
         content["texts"] = _texts(task, readings)
         if people:
-            content["texts"]["people"] = {name: str(part.label) for name, part in people.items()}
+            content["texts"]["people"] = {name: str(part.label) for name, part in parts.items()}
     return plain(content)
 
 
@@ -185,6 +190,7 @@ def _judged(task: Task, readings: Mapping[str, Mapping[str, Any]], same: str | N
     gates = [gate if gate["name"] in named else {**gate, **_meant(metrics[gate["name"]])} for gate in gates]
     doubts = [
         *task.steering.doubts,
+        *_few_facts(task),
         *(blind[of] for gate in gates if (of := (gate["name"], gate["limit"])) in blind and not gate["default"]),
         *_what_is_missing(gates, readings),
         *poor_references(gates, named),
@@ -438,6 +444,18 @@ def _unless_poor(gate: dict[str, Any], named: Mapping[str, Any]) -> dict[str, An
     """Nor is one that needs a control where that is a poor one: what many guess in 16 answers is no evidence."""
     no_gate = gate["default"] and gate["state"] != "failed" and gate["name"] in WITH_CONTROL and is_poor(gate, named)
     return {**gate, "state": "not measured"} if no_gate else gate
+
+
+def _few_facts(task: Task) -> list[str]:
+    """Why facts are no evidence that are the same few again: asked in thirty wordings, one fact is still one."""
+    facts = [normal(fact) for record in task.asked for fact in task.facts.get(record.key, ())]
+    different = len(set(facts))
+    if len(facts) < FEWEST or different >= FEWEST:  # fewer hold no gate anyway
+        return []
+    return [
+        f"of the {len(facts)} facts in the records only {different} {'is' if different == 1 else 'are'} different: "
+        f"fewer than {FEWEST} establish nothing, however often they are asked for"
+    ]
 
 
 def _what_is_missing(gates: Sequence[Mapping[str, Any]], readings: Mapping[str, Any]) -> list[str]:

@@ -279,6 +279,37 @@ def judge_all(gates: Sequence[Mapping[str, Any]], doubts: Sequence[str] = ()) ->
     return verdict, reasons
 
 
+NAMED = 10
+"""People whom a reason names; the rest is counted."""
+
+
+def judge_request(verdict: str, reasons: Sequence[str], people: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    """Verdict and reasons of a whole request, where each of several people has a verdict of their own.
+
+    Whoever is still known is a small share of the records of many, which keep to every limit all the same. So what
+    fails for one person fails; of whom alone nothing is established is named beside a pass, which does not speak of
+    them.
+
+    Args:
+        verdict, reasons: of all records together, as :func:`judge_all` returns them.
+        people: ``name`` and ``verdict`` of each; none where the request is about one.
+    """
+    by = {state: [one["name"] for one in people if one["verdict"] == state] for state in ("fail", "not established")}
+    if failed := by["fail"]:
+        why = f"{_listed(failed, len(people))}: by their own records alone the verdict is fail, and so it is for all"
+        return "fail", [*reasons, why]
+    if verdict == "pass" and (unknown := by["not established"]):
+        why = f"{_listed(unknown, len(people))}: by their own records alone nothing is established, and the pass is "
+        return verdict, [*reasons, f"{why}that of all records together"]
+    return verdict, list(reasons)
+
+
+def _listed(names: Sequence[str], of: int) -> str:
+    """Names for a sentence, the first few, and of how many they are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}, of {of} people"
+
+
 def reason(gate: Mapping[str, Any]) -> str:
     """Why a gate keeps the verdict from a pass, as it stands among the verdict's reasons."""
     if gate["state"] == "not measured":

@@ -47,7 +47,17 @@ from rkld.records.encoding import Encoder
 from rkld.records.identity import check_request
 from rkld.runfolder.checksums import checksum, read_sealed, sealed, weights_hash
 from rkld.runfolder.lock import MODEL, hold
-from rkld.runfolder.manifest import AUDIT, MANIFEST, READINGS, SALT, check_model, check_outside, run_of, salted
+from rkld.runfolder.manifest import (
+    AUDIT,
+    MANIFEST,
+    READINGS,
+    SALT,
+    check_model,
+    check_outside,
+    read_manifest,
+    run_of,
+    salted,
+)
 from rkld.runfolder.once import HashedFiles, Notes, once, own_key
 from rkld.runfolder.request import RequestForm, request_in
 from rkld.settings.auditing import AuditSettings
@@ -288,6 +298,7 @@ class _AuditRun:
 
     def _go(self) -> Audit:
         started = time.time()
+        processes.checked(self._check_folder)
         processes.checked(self._check_sources)
         reader = self._open("audited")  # what cannot be loaded ends it before anything is written
         self.salt, self.key, self.earlier = processes.by_main(self._start)
@@ -344,6 +355,21 @@ class _AuditRun:
             ) from None
 
     # The folder ----------------------------------------------------------------------------------------------------
+
+    def _check_folder(self) -> None:
+        """Refuse the folder of a run that wrote another model: its report would show this verdict as that one's.
+
+        Raises:
+            UserError: so.
+        """
+        model, run = self.folder / MODEL, run_of(self.settings.model)
+        if self.weights is None or not model.is_dir() or read_manifest(self.folder) is None:
+            return
+        if (run is None or run.resolve() != self.folder.resolve()) and weights_hash(model) != self.weights:
+            raise UserError(
+                f"--out {self.folder} is the folder of a run that wrote another model, and its report would show this "
+                "verdict as that one's. Give another folder with --out."
+            )
 
     def _start(self) -> tuple[str, str, str | None]:
         """Make the folder ready: the salt of its hashes, the key of its readings, and :meth:`_earlier`."""

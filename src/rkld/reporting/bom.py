@@ -48,7 +48,8 @@ def bill_of_materials(run: str | Path) -> dict[str, Any]:
         for path, content in zip(files, hashes)
     ]
     with as_rkld_writes(folder):
-        audit, versions = found.audit or {}, found.manifest.get("versions") or (found.audit or {}).get("versions", {})
+        audit = {} if found.apart else found.audit or {}  # what was found of another model is no property of this one
+        versions = found.manifest.get("versions") or audit.get("versions", {})
         whole = "".join(hashes)
         return {
             "bomFormat": "CycloneDX",

@@ -35,9 +35,10 @@ from rkld.reporting.words import (
     interval,
     is_share,
     number,
+    points,
     written,
 )
-from rkld.runfolder.manifest import METRICS
+from rkld.runfolder.manifest import AUDIT, METRICS
 from rkld.runfolder.purging import ELSEWHERE
 from rkld.runfolder.request import NOT_STATED, RequestForm, request_in
 from rkld.settings.table import specs
@@ -49,6 +50,9 @@ PAGE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 
 LEFT_OUT = "stated in the whole report"
 """In one person's section, in place of what is stated of the whole request in free words: they may name others."""
+
+POINTS = "percentage points"
+"""Of which a difference between shares is so many."""
 
 KEPT_FIRST = ("retain", "neighbours", "real_authors", "world_facts")
 """Of what should be kept a run without --retain knows no other figure."""
@@ -402,7 +406,8 @@ def _unseen(section: Section, gates: Sequence[Mapping[str, Any]]) -> str:
     ]
     if ends:
         end, unit, against = max(ends, key=lambda found: found[0])
-        return f"up to {_with_unit(end, unit)}" + (f" more than the {against}" if against else "")
+        most = _with_unit(end, unit)
+        return f"up to {points(most, POINTS)} more than the {against}" if against else f"up to {most}"
     lows = [
         (end, section.metrics[gate["name"]].get("unit", "share"))
         for gate in gates
@@ -420,14 +425,17 @@ def _limit(section: Section, gate: Mapping[str, Any]) -> Limit:
     unit = str(metric.get("unit", "share"))
     sign, word = STATES[gate["state"]]
     most = f"at {'most' if gate['kind'] == 'max' else 'least'} {written(gate['limit'], unit)}"
-    against = f" more than the {gate['against']}" if gate["against"] else ""
+    value, ends = written(gate["value"], unit), interval(gate, unit)
+    if against := gate["against"]:  # the figure is a difference: "0 %" would be taken for what the model says
+        most = f"{points(most, POINTS)} more than the {against}"
+        value, ends = f"{points(value)} more", points(ends)
     measured = gate["state"] != "not measured"
     return Limit(
         gate["name"],
         _titled(section, gate),
-        most + against + ("" if gate["default"] else " (set for this audit)"),
-        written(gate["value"], unit) if measured else NOT_MEASURED,
-        interval(gate, unit) if measured else "",
+        most + ("" if gate["default"] else " (set for this audit)"),
+        value if measured else NOT_MEASURED,
+        ends if measured else "",
         str(gate["n"]) if measured else "",
         sign,
         word,
@@ -554,7 +562,10 @@ def _notes(audit: Mapping[str, Any], run: Run) -> list[str]:
                    "them out."]  # fmt: skip
     membership = (audit.get("membership") or {}).get("note") or ""
     changed = [f"{METRICS} is not as the run wrote it, so the way to the stop is not drawn."] if run.changed else []
+    bare = [f"{AUDIT} holds no checksum, so whether it is as rkld wrote it is unknown."] if run.bare else []
     return [
+        *filter(None, [run.apart]),
+        *bare,
         *steered,
         *changed,
         *audit.get("inputs", {}).get("notes", ()),

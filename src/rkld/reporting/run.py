@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rkld.errors import ODD_VALUES, UserError
 from rkld.files import read_jsonl
-from rkld.runfolder.checksums import checksum, read_sealed
+from rkld.runfolder.checksums import CHECKSUM, checksum, read_sealed, weights_hash
+from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import AUDIT, MANIFEST, METRICS, read_manifest
 
 
@@ -25,6 +28,7 @@ class Run:
         checks: those of the stop, in their order, as they stand in metrics.jsonl; none where that is not the file whose
             checksum the manifest holds.
         changed: whether it is another: then what it says is not shown.
+        bare: whether the audit holds no checksum, as an earlier version's does not, or one from which it was taken.
     """
 
     folder: Path
@@ -32,6 +36,23 @@ class Run:
     manifest: Mapping[str, Any] = field(default_factory=dict, repr=False)
     checks: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
     changed: bool = False
+    bare: bool = False
+
+    @cached_property
+    def apart(self) -> str:
+        """Why the audit is none of the model that lies in the folder; empty where it is of that, or there is none."""
+        if self.audit is None or not (self.folder / MODEL).is_dir():
+            return ""
+        audited = self.audit["models"].get("audited")
+        noted = audited.get("weights") if isinstance(audited, Mapping) else None
+        if noted is None:  # it was served, or an object
+            return (
+                "The audit does not know the files of the model that it read, so whether that was the model in this "
+                "folder is unknown."
+            )
+        if noted == weights_hash(self.folder / MODEL):
+            return ""
+        return "The audit is of another model than the one in this folder: nothing that it found holds for that one."
 
 
 def read_run(folder: str | Path) -> Run:
@@ -49,7 +70,8 @@ def read_run(folder: str | Path) -> Run:
         )
     noted = manifest.get("files", {}).get(METRICS)  # noted when a run ends
     changed = noted is not None and not _is_whole(folder / METRICS, noted)
-    return Run(folder, audit, manifest, _checks(folder) if noted is not None and not changed else (), changed)
+    checks, bare = _checks(folder) if noted is not None and not changed else [], audit is not None and _is_bare(folder)
+    return Run(folder, audit, manifest, checks, changed, bare)
 
 
 @contextmanager
@@ -80,6 +102,13 @@ def _read_audit(folder: Path) -> dict[str, Any] | None:
     if not isinstance(people, list) or not all(isinstance(one, dict) and _is_person(one.get("name")) for one in people):
         raise UserError(f"{path} names people otherwise than rkld does. Restore it, or run rkld audit again.")
     return found or None
+
+
+def _is_bare(folder: Path) -> bool:
+    try:
+        return CHECKSUM not in json.loads((folder / AUDIT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # changed since it was read
+        return True
 
 
 def _is_person(name: object) -> bool:

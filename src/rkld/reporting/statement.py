@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rkld.reporting.run import as_rkld_writes, read_run
+from rkld.reporting.run import Run, as_rkld_writes, read_run
 from rkld.runfolder.checksums import sha256
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import AUDIT, MANIFEST, REPORT, check_model
@@ -37,20 +37,22 @@ def statement(run: str | Path) -> dict[str, Any]:
     """The statement of a run's or an audit's folder: the same as long as the files in it are.
 
     ``subject``: every file of the model in the folder, and the page, by SHA-256; of a model that lies elsewhere the
-    fingerprint of its weights. ``predicate``: the verdict, the gates by how they ended, and the evidence; of a run that
-    was not audited that it was not (:data:`NOT_AUDITED`).
+    fingerprint of its weights, and so where the audit is of another model than lies there (:attr:`Run.apart`).
+    ``predicate``: the verdict, the gates by how they ended, and the evidence; of a run that was not audited that it was
+    not (:data:`NOT_AUDITED`).
 
     Raises:
         UserError: neither a run nor an audit, it is damaged, or the model is not the one that the run wrote.
     """
     folder = Path(run)
-    audit = read_run(folder).audit
+    found = read_run(folder)
     check_model(folder)
     with as_rkld_writes(folder):
-        return _stated(folder, audit)
+        return _stated(found)
 
 
-def _stated(folder: Path, audit: Mapping[str, Any] | None) -> dict[str, Any]:
+def _stated(run: Run) -> dict[str, Any]:
+    folder, audit = run.folder, run.audit
     tests: dict[str, list[str]] = {name: [] for name in sorted(set(TESTS.values()))}
     noted: dict[str, str] = {}
     if audit is None:
@@ -60,7 +62,10 @@ def _stated(folder: Path, audit: Mapping[str, Any] | None) -> dict[str, Any]:
     else:
         result = RESULTS[audit["verdict"]]
         for gate in audit["gates"]:
-            tests[TESTS[gate["state"]]].append(f"{gate['name']} {gate['kind']} {gate['limit']:g}")
+            tests[TESTS[gate["state"]]].append(_test(gate))
+        for person in audit.get("people", ()):  # a limit that all keep to together, and one of them does not
+            failed = [gate for gate in person["gates"] if gate["state"] == "failed"]
+            tests[TESTS["failed"]] += [f"{person['name']}: {_test(gate)}" for gate in failed]
         audited = audit["models"]["audited"]
         noted = {name: audited[name] for name in ("weights", "fingerprint", "base_weights") if audited.get(name)}
         annotations = {"verdict": audit["verdict"], "created": audit["created"], "audited": noted}
@@ -68,15 +73,21 @@ def _stated(folder: Path, audit: Mapping[str, Any] | None) -> dict[str, Any]:
     evidence[0]["annotations"] = annotations
     return {
         "_type": STATEMENT_TYPE,
-        "subject": list(_subjects(folder, noted)),
+        "subject": list(_subjects(run, noted)),
         "predicateType": PREDICATE,
         "predicate": {"result": result, "configuration": evidence, **tests},
     }
 
 
-def _subjects(folder: Path, noted: Mapping[str, str]) -> Iterable[dict[str, Any]]:
-    model = folder / MODEL
-    files = sorted(path for path in model.rglob("*") if path.is_file()) if model.is_dir() else []
+def _test(gate: Mapping[str, Any]) -> str:
+    """A limit, as the predicate names it."""
+    return f"{gate['name']} {gate['kind']} {gate['limit']:g}"
+
+
+def _subjects(run: Run, noted: Mapping[str, str]) -> Iterable[dict[str, Any]]:
+    folder, model = run.folder, run.folder / MODEL
+    here = model.is_dir() and not run.apart
+    files = sorted(path for path in model.rglob("*") if path.is_file()) if here else []
     for path in files:
         yield _described(folder, path.relative_to(folder).as_posix())
     if not files and noted:

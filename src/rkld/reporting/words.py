@@ -98,6 +98,11 @@ def written(value: Any, unit: str = "share") -> str:
     return f"{percent:.0f} %".replace("-", "−")
 
 
+def points(text: str, word: str = "points") -> str:
+    """A difference between shares, as it is written: 20 % more than 10 % may be 12 %, and 30 % is meant."""
+    return text.replace("%", word)
+
+
 def interval(figure: Mapping[str, Any], unit: str = "share") -> str:
     """The ends of a figure's interval; empty where it has none."""
     low, high = (number(figure.get(end)) for end in ("low", "high"))

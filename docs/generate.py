@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "docs")]
 
+import forgetting  # noqa: E402
 import interfaces  # noqa: E402
 
 from rkld.registry import catalogue  # noqa: E402
@@ -203,6 +204,7 @@ def _names(node: ast.ClassDef) -> list[str]:
 
 PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
     "docs/architecture.md": [("## Files", file_map)],
+    "docs/forgotten.md": [("## The figures", forgetting.forgetting)],
     "docs/reference/attacks.md": [("## All of them", attacks)],
     "docs/reference/benchmarks.md": [("## Which there are", lambda: interfaces.benchmarks(_table))],
     "docs/reference/commands.md": [("## All of them", interfaces.commands)],

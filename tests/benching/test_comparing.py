@@ -70,6 +70,20 @@ def test_likelihoods_of_every_epoch_agree_with_the_moments(done):
                 assert float(at[moment][figure]) == pytest.approx(expected, rel=1e-4), (method, moment, figure)
 
 
+def test_an_epoch_of_reworded_records_has_as_many_steps_as_the_run_took(quick, four_people, tmp_path):
+    """Each record counts twice there; counted once, the last epoch was the tenth of five, and a stop at the step that
+    was taken for the last one got the figures of the end."""
+    bench(four_people, **{**quick, "methods": "rkld@reword=1", "keep_models": True}, out=str(tmp_path))
+    cell = tmp_path / "cells/people/seed0/rkld@reword=1"
+    taken = json.loads((cell / "run/manifest.json").read_text())["phases"]["distillation"]["steps"]
+    way = [
+        (row["step"], float(row["epoch"])) for row in rows(tmp_path, "trajectories.csv") if "reword" in row["method"]
+    ]
+    assert taken == 8 and way == [("4", 1.0), ("8", 2.0)]
+    last = next(row for row in rows(tmp_path) if row["moment"] == "last epoch")
+    assert (last["step"], float(last["epoch"])) == ("8", 2.0)
+
+
 def test_every_cell_leaves_results_that_open_unlearnings_readers_take(done):
     """The table's figures come out of them again, and the folder says how it was made."""
     short = {"last epoch": "last", "calibrated stop": "stop", "oracle peak": "oracle", "no student": "single"}

@@ -90,6 +90,7 @@ class UnlearningCall:
     """"forget", "retain", "replay", "holdout"."""
     settings: Mapping[str, Any]
     steps_per_epoch: int
+    """Where every record can be reworded, if any are to be: how often a stop looks."""
 
 
 class Evaluator(ABC):

@@ -31,6 +31,7 @@ from rkld.progress import NoProgress
 from rkld.records.identity import each_once
 from rkld.records.reading import read_records
 from rkld.runfolder.lock import MODEL
+from rkld.runfolder.manifest import read_manifest
 from rkld.runfolder.once import ResultFiles, once
 from rkld.stopping.callback import StoppingCallback
 from rkld.stopping.rule import simulate
@@ -160,6 +161,7 @@ def run_cell(
         return evaluator(lm, progress)
 
     warnings: Sequence[str] = ()
+    last = call.steps_per_epoch * call.settings["epochs"]
     try:
         data = {name: source for name, source in call.data.items() if name != "holdout"}
         result = run_unlearning(
@@ -169,13 +171,18 @@ def run_cell(
             callbacks=list(watches.values()),
         )
         made, _ = benchmark.load(result.model_path)
-        moments, found = _moments(benchmark, cell, made, look, watches, call)
+        last = (read_manifest(result.run) or {})["phases"]["distillation"].get("steps") or last
+        moments, found = _moments(benchmark, cell, made, look, watches, last)
         warnings = result.warnings
     except Diverged as error:
         moments, found = _diverged(benchmark, cell, error, progress), {}
     _note_logs(folder, found)
-    rows = read_jsonl(folder / TRAJECTORY)
-    trajectory = [{"epoch": row["step"] / call.steps_per_epoch, **row} for row in rows]
+    # By the steps that were taken: how many an epoch has depends on how many records could be reworded.
+    epochs = call.settings["epochs"]
+    for moment in moments.values():
+        if "step" in moment:
+            moment["epoch"] = moment["step"] * epochs / last
+    trajectory = [{"epoch": row["step"] * epochs / last, **row} for row in read_jsonl(folder / TRAJECTORY)]
     return _content(started, moments, found, trajectory, warnings, {})
 
 
@@ -215,9 +222,8 @@ def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningC
         "teacher": str(teacher_folder(benchmark, cell)),
     }
     records, _ = each_once(read_records(task.forget, "forget"))  # as the run reads them
-    return UnlearningCall(
-        str(begins_with(benchmark, cell)), data, values, steps_per_epoch(len(records), values["batch_size"])
-    )
+    drawn = len(records) * (2 if values.get("reword") else 1)  # one of a record's rewordings an epoch
+    return UnlearningCall(str(begins_with(benchmark, cell)), data, values, steps_per_epoch(drawn, values["batch_size"]))
 
 
 def teacher_folder(benchmark: Benchmark, cell: Cell) -> Path:
@@ -259,15 +265,17 @@ def _moments(
     lm: LanguageModel,
     look: Callable[[LanguageModel], Measured],
     watches: Mapping[str, StoppingCallback],
-    call: UnlearningCall,
+    last: int,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Measured]]:
     """Moment → where it is, and what was measured there: of the last state (``lm`` as it comes) and of those kept.
 
     Equal states are measured once.
+
+    Args:
+        last: the run's last step.
     """
     if not cell.trains_student:
         return {"single": {}}, {"single": look(lm)}
-    last = call.steps_per_epoch * call.settings["epochs"]
     at_step = {last: look(lm)}
     moments: dict[str, dict[str, Any]] = {}
     for name in benchmark.moments:
@@ -281,8 +289,6 @@ def _moments(
             at_step[decision.step] = look(lm)
         ended = decision.stop or math.isinf(watch.rule.margin)  # by such a rule no run ends: its best is what is meant
         moments[name] = {"step": decision.step, **({} if ended else {"note": "not reached: the nearest check"})}
-    for moment in moments.values():
-        moment["epoch"] = moment["step"] / call.steps_per_epoch
     return moments, {name: at_step[moment["step"]] for name, moment in moments.items()}
 
 

@@ -47,9 +47,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """Column → figures of ``benchmarks.wordings_figures``, of which the largest stands there."""
 
-COUNTED = 3
-"""So many columns are shares of few questions, whose number is shown."""
-
 
 def forgetting() -> str:
     """A row for each case."""
@@ -63,10 +60,11 @@ def _link(case: Case) -> str:
 def _cells(case: Case) -> list[str]:
     document = json.loads((RESULTS / f"{case.file}.json").read_text(encoding="utf-8"))
     figures: Mapping[str, Any] = document["results"][case.group]["models"][case.way]["pooled"]
-    return [_cell(figures, titles, i < COUNTED) for i, titles in enumerate(COLUMNS.values())]
+    return [_cell(figures, titles) for titles in COLUMNS.values()]
 
 
-def _cell(figures: Mapping[str, Any], titles: Sequence[str], counted: bool) -> str:
+def _cell(figures: Mapping[str, Any], titles: Sequence[str]) -> str:
+    """The largest of some figures; of shares of few questions also of how many."""
     found = [figures[title] for title in titles if figures.get(title) is not None]
     if not found:
         return "not measured"
@@ -74,4 +72,4 @@ def _cell(figures: Mapping[str, Any], titles: Sequence[str], counted: bool) -> s
     compared = "− retrained" in titles[0]
     value = f"{worst['value']:+.2f}" if compared else f"{worst['value']:.2f}"
     value = {"-0.00": "+0.00"}.get(value, value).replace("0.", ".", 1)
-    return f"{value} of {worst['n']}" if counted else value
+    return f"{value} of {worst['n']}" if titles[0].startswith(("facts said", "leak")) else value

@@ -84,6 +84,14 @@ def test_an_epoch_of_reworded_records_has_as_many_steps_as_the_run_took(quick, f
     assert (last["step"], float(last["epoch"])) == ("8", 2.0)
 
 
+def test_the_last_step_is_the_one_that_the_run_took(quick, four_people, tmp_path, monkeypatch):
+    """Where some records cannot be reworded an epoch is shorter than the benchmark had thought."""
+    monkeypatch.setattr(cell_runs, "steps_per_epoch", lambda *_: 3)
+    bench(four_people, **{**quick, "methods": "rkld"}, out=str(tmp_path))
+    last = next(row for row in rows(tmp_path) if row["moment"] == "last epoch")
+    assert (last["step"], float(last["epoch"])) == ("4", 2.0)
+
+
 def test_every_cell_leaves_results_that_open_unlearnings_readers_take(done):
     """The table's figures come out of them again, and the folder says how it was made."""
     short = {"last epoch": "last", "calibrated stop": "stop", "oracle peak": "oracle", "no student": "single"}

@@ -171,7 +171,8 @@ def run_cell(
             callbacks=list(watches.values()),
         )
         made, _ = benchmark.load(result.model_path)
-        last = (read_manifest(result.run) or {})["phases"]["distillation"].get("steps") or last
+        phases = (read_manifest(result.run) or {}).get("phases", {})
+        last = phases.get("distillation", {}).get("steps") or last
         moments, found = _moments(benchmark, cell, made, look, watches, last)
         warnings = result.warnings
     except Diverged as error:

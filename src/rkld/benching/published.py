@@ -28,12 +28,15 @@ def texts_of(source: str, what: str, *, blank: bool = False) -> list[str]:
     """As :func:`fields_of`, of rows that are a text alone, or have it in the column ``text``.
 
     Args:
-        blank: whether a text may hold nothing, as some of published corpora do.
+        blank: whether a text may hold nothing, as some of published corpora do; not all of them.
     """
-    return [
+    texts = [
         text_in({"text": row} if isinstance(row, str) else row, "text", where, blank=blank)
         for where, row in rows_of(source, what)
     ]
+    if not any(map(str.strip, texts)):
+        raise UserError(f"{source} holds no text, or blank ones alone. Fetch the data set again.")
+    return texts
 
 
 def text_in(row: Any, name: str, where: str, *, blank: bool = False) -> str:

@@ -101,6 +101,7 @@ def _scored_rows(e: Encoded) -> Tensor:
 def _floor(lm: LanguageModel, e: Encoded, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     weight, bias = whole(lm.head.weight), None if lm.head.bias is None else whole(lm.head.bias)
     dtype = compute_dtype(weight)
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     accurate = torch.promote_types(dtype, torch.float32)
     rows, kept = _scored_rows(e), min(TOKENS, len(weight))
     ids = torch.zeros(len(rows), kept, dtype=torch.int32)
@@ -112,7 +113,7 @@ def _floor(lm: LanguageModel, e: Encoded, states: Sequence[Tensor]) -> tuple[Ten
         least = torch.ones_like(recorded, dtype=accurate)
         for hidden in states:  # len(states) × (scored rows, d)
             moved = hidden.to(weight.device, dtype)
-            accurate_logits(moved, weight.to(dtype), None if bias is None else bias.to(dtype), logits)
+            accurate_logits(moved, weight, bias, logits)
             probs = torch.softmax(lm.logit_transform.apply_(logits), dim=-1)
             total += probs
             least = torch.minimum(least, probs.gather(1, recorded))

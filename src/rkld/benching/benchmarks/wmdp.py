@@ -127,14 +127,8 @@ class Wmdp(Benchmark):
         RMU's retain corpus is Wikitext, of whose rows a third are blank.
         """
         given = {"forget": self.settings.forget_corpus, "retain": self.settings.retain_corpus}
-        found = {}
-        for name, source in given.items():
-            if source:
-                texts = [text for text in texts_of(source, name, blank=True) if text.strip()]
-                if not texts:
-                    raise UserError(f"--{name}-corpus {source}: every text is blank.")
-                found[name] = texts[: self.settings.texts]
-        return found
+        found = {name: texts_of(source, name, blank=True) for name, source in given.items() if source}
+        return {name: [text for text in texts if text.strip()][: self.settings.texts] for name, texts in found.items()}
 
     @cached_property
     def chunks(self) -> dict[str, list[dict[str, str]]]:

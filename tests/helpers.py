@@ -21,10 +21,11 @@ from rkld.evaluation.generation import Generated
 from rkld.losses.objective import Objective
 from rkld.models.language_model import LanguageModel
 from rkld.records.encoding import Encoded
-from rkld.teacher.cache import HiddenCache
+from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.config import RKLDConfig
 from rkld.training.strengthening import fill_cache
+from rkld.training.terms import build_terms, cached_parts
 from rkld.training.trainer import ObjectiveTrainer
 
 TOKENIZER = tiny_tokenizer()
@@ -148,6 +149,8 @@ def teacher_of(
 ) -> Teacher:
     """A real cache, with the given strengthened model in the place of fine-tuning."""
     strengthen_to(strong, monkeypatch)
-    cache = HiddenCache(folder / "cache", {})
-    fill_cache(lm, cache, sets, replace(args, output_dir=str(folder / "s")))
-    return Teacher(cache, alpha=args.alpha)
+    teacher = Teacher(HiddenCache(folder / "cache", {}), alpha=args.alpha)
+    parts = {Part("original", name) for name in sets} | {Part("strengthened", "forget")}
+    parts |= cached_parts(build_terms(sets, teacher, lm, args))
+    fill_cache(lm, teacher.cache, sets, replace(args, output_dir=str(folder / "s")), parts=parts)
+    return teacher

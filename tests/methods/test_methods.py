@@ -24,6 +24,7 @@ from rkld import cli, methods
 from rkld.evaluation.generation import greedy
 from rkld.evaluation.likelihood import answer_losses, probability
 from rkld.files import write_jsonl
+from rkld.losses.answers import answer_segment
 from rkld.losses.micro_batches import MicroBatches
 from rkld.losses.objective import Objective, StateTerm, evaluate
 from rkld.methods.method import Assisted, LogitArithmetic
@@ -31,9 +32,9 @@ from rkld.methods.registry import METHODS, get_method
 from rkld.methods.two_models import open_model, save_two_models, two_models
 from rkld.models.hidden_states import states
 from rkld.models.language_model import LanguageModel
-from rkld.records.encoding import Encoded, Encoder
+from rkld.records.encoding import Encoded, Encoder, marked
 from rkld.records.reading import read_records
-from rkld.teacher.cache import HiddenCache
+from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
 from rkld.training.strengthening import fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts
@@ -154,6 +155,47 @@ def undial(f):
     return kl(lowered.log_softmax(-1), f.log_probs(f.student, "forget"))
 
 
+def shred(f, share=0.5, nucleus=0.0):
+    """Record by record and token by token, as drawn: strike out, divide by what is left."""
+    values = []
+    for original, student, labels in zip(
+        f.logits(f.original, "forget"), f.logits(f.student, "forget"), f.labels("forget")
+    ):
+        probabilities = original.softmax(-1)
+        said = [p[y].item() for p, y in zip(probabilities, labels)]
+        rarest = sorted(range(len(said)), key=said.__getitem__)[: math.ceil(share * len(said))]
+        for t, (p, y) in enumerate(zip(probabilities, labels.tolist())):
+            q = p.clone()
+            if t in rarest:
+                mass, v = 0.0, iter(p.argsort(descending=True).tolist())
+                while mass < nucleus:  # the smallest set of the likeliest that has so much
+                    q[at := next(v)] = 0
+                    mass += p[at].item()
+                q[y] = 0
+            q = q / q.sum()
+            values.append((torch.special.xlogy(q, q) - q * student[t].log_softmax(-1)).sum())
+    return torch.stack(values).mean()
+
+
+def asu(f, temperature=2.4):
+    """A mean of each answer's, then of answers'; every layer's attention is smoothed on a copy."""
+    smooth = copy.deepcopy(f.original)
+    for layer in smooth.model.layers:
+        layer.self_attn.scaling = layer.self_attn.head_dim**-0.5 / temperature
+    pairs = zip(f.logits(smooth, "forget"), f.logits(f.student, "forget"))
+    return torch.stack([kl(a.detach().log_softmax(-1), b.log_softmax(-1)) for a, b in pairs]).mean()
+
+
+def etw(f):
+    values = []
+    for logits, labels in zip(f.logits(f.student, "forget"), f.labels("forget")):
+        probabilities = logits.detach().softmax(-1)
+        entropies = torch.stack([sum(-p * p.log() for p in row) for row in probabilities])
+        said = logits.log_softmax(-1)[torch.arange(len(labels)), labels]
+        values.append((len(labels) * entropies / entropies.sum() * said).sum() / len(labels))
+    return torch.stack(values).mean() + f.cross_entropy("retain")
+
+
 def me_gd(f):
     return 0.1 * uniform(f, "forget") + f.cross_entropy("retain")
 
@@ -243,9 +285,9 @@ def rmu(f):
 
 FORMULAS = {"rkld": rkld_} | {f.__name__: f for f in (
     forward_kl, jensen_shannon, gradient_ascent, graddiff, idk, dpo, npo, simnpo, undial, me_gd, idk_ap, rmu,
-    ceu, wga, satimp, pdu, altpo, jensun, bs_t, bs_s, pmc, palu, undo,
+    shred, asu, etw, ceu, wga, satimp, pdu, altpo, jensun, bs_t, bs_s, pmc, palu, undo,
 )}  # fmt: skip
-WITH_RETAIN = ("graddiff", "simnpo", "me_gd", "idk_ap", "rmu", "wga", "satimp", "pdu", "altpo", "jensun", "bs_t",
+WITH_RETAIN = ("etw", "graddiff", "simnpo", "me_gd", "idk_ap", "rmu", "wga", "satimp", "pdu", "altpo", "jensun", "bs_t",
                "bs_s", "pmc", "palu", "undo")  # fmt: skip
 
 
@@ -407,6 +449,52 @@ def test_a_noised_start_is_the_original_shrunk_and_perturbed():
     again = model()
     undo_.begin(again, seed=4)
     assert all(torch.equal(a, b) for a, b in zip(lm.model.parameters(), again.model.parameters()))
+
+
+@pytest.mark.parametrize("share, nucleus", [(0.25, 0.0), (0.5, 0.6), (1.0, 0.2)])
+def test_other_shares_and_a_nucleus_are_struck_out(share, nucleus, tmp_path, monkeypatch):
+    """SHRED's variant B; each term alone is compared with the drawing."""
+    arguments = [f"share={share}", f"nucleus={nucleus}"]
+    sets = {"forget": records("f", (9, 14, 11, 6, 5), 1)}
+    setting = Setting("shred", sets, tmp_path, monkeypatch, method_arg=arguments, per_device_train_batch_size=5)
+    loss, found = setting.gradients()
+    setting.lm.model.zero_grad()
+    expected = shred(Formula(setting.lm.model, setting.original.model, None, sets), share, nucleus)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    close(found, {n: p.grad for n, p in setting.lm.model.named_parameters() if p.grad is not None})
+
+
+def test_ranks_are_counted_among_scored_tokens_of_a_record(tmp_path):
+    """The rarest is 0; what is not scored is never rare, whatever its probability; a record without any has none."""
+    lm, sets = (
+        model(),
+        {"forget": [*records("f", (9, 14), 1, "spans"), replace(records("g", (8,), 2)[0], scored=(False,) * 8)]},
+    )
+    cache = HiddenCache(tmp_path / "cache", {})
+    parts = {Part("rank", "forget"), Part("reference", "forget")}
+    fill_cache(lm, cache, sets, config(tmp_path), parts=parts)
+    for e in sets["forget"]:
+        rank, likely = (cache.read(f"{name}/forget", e.key) for name in ("rank", "reference"))
+        found = [s for s, m in zip(e.scored, marked(e)) if m]
+        n = sum(found)
+        for place, here in enumerate(found):
+            rarer = sum(bool(likely[other] < likely[place]) for other in range(len(found)) if found[other])
+            assert rank[place].item() == pytest.approx(rarer / n if here else 1)
+
+
+def test_an_answer_that_is_certain_of_every_token_is_weighted_evenly():
+    """ETW: entropies of zero have no shares."""
+    head = torch.eye(4, dtype=torch.float64) * 1e4
+    hidden = torch.eye(4, dtype=torch.float64)[[0, 1, 2]].requires_grad_()
+    inputs = {
+        "weights": torch.ones(2, dtype=torch.float64),
+        "slots": torch.tensor([0, 0, 1]),
+        "labels": torch.tensor([0, 1, 3]),
+    }
+    (term,) = get_method("etw").terms(None, {}, None)
+    _, value = answer_segment(hidden, head, None, term.loss, 1, inputs, weigh=term.weigh)
+    assert value == pytest.approx(-1e4)
 
 
 def test_the_first_tokens_of_each_fact_alone_are_levelled():

@@ -23,7 +23,7 @@ def objective_of(lm, folder, monkeypatch, **values):
     return build_objective(sets, teacher, lm, args), args
 
 
-@pytest.mark.parametrize("method", ["rkld", "jensen_shannon", "undial"])
+@pytest.mark.parametrize("method", ["rkld", "jensen_shannon", "undial", "shred"])
 @pytest.mark.parametrize("lora", [False, True])
 def test_kept_log_probabilities_give_the_same_step(tmp_path, monkeypatch, method, lora):
     lm = model(lora=lora)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rkld.losses.chunked import Segment, linear_divergence
-from rkld.losses.targets import to_labels
+from rkld.losses.targets import RowLoss, to_labels
 from rkld.models.logit_transform import NONE, LogitTransform
 
 
@@ -44,6 +44,7 @@ def answer_segment(
     inputs: Mapping[str, Tensor],
     chunk_rows: int | None = None,
     transform: LogitTransform = NONE,
+    weigh: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Segment, Tensor]:
     """The rows of answers under a loss on whole answers, as cross-entropy with weights.
 
@@ -53,31 +54,45 @@ def answer_segment(
         k: 1, or 2 where answers are paired.
         inputs: ``weights`` (m,), factor of each value in the total; ``slots`` (T,), the answer that a row belongs to,
             ``k · number + side``; ``labels`` (T,); ``reference`` (T,) where the loss uses it.
+        weigh: as of :class:`rkld.losses.objective.AnswerTerm`; default: each token counts once.
 
     Returns:
         a segment with the gradient of the weighted sum of the values, and that sum itself.
     """
     weights, slots, rows = inputs["weights"], inputs["slots"], {"labels": inputs["labels"]}
     ones = weights.new_ones(len(slots))
-    with torch.no_grad():
+
+    @torch.no_grad()
+    def read(values: RowLoss) -> Tensor:
+        """Something of each row's logits, (T,)."""
         bare = None if bias is None else bias.detach()
-        _, losses = linear_divergence(
-            hidden.detach(), weight.detach(), bare, [Segment(ones, _likelihood_alone, rows)], chunk_rows, transform
-        )
+        part = Segment(ones, values, rows)
+        return linear_divergence(hidden.detach(), weight.detach(), bare, [part], chunk_rows, transform)[1]
+
+    losses = read(_likelihood_alone)
 
     def summed(values: Tensor) -> Tensor:
         """(T,) → (m, k)"""
         total = weights.new_zeros(k * len(weights)).index_add_(0, slots, values.to(weights.dtype))
         return total.view(len(weights), k)
 
+    shares = (
+        ones if weigh is None else _shares(read(lambda logits, inputs, spare: (weigh(logits), logits)), slots, summed)
+    )
     with torch.enable_grad():
-        likelihood = summed(-losses).requires_grad_()
+        likelihood = summed(-losses * shares).requires_grad_()
         reference = summed(inputs["reference"]) if "reference" in inputs else torch.zeros_like(likelihood)
         tokens = summed(ones).clamp(min=1)
         sides = [Answers(likelihood[:, i], reference[:, i], tokens[:, i]) for i in range(k)]
         value = torch.dot(weights, loss(*sides))
         (slope,) = torch.autograd.grad(value, likelihood)
-    return Segment(-slope.flatten()[slots], to_labels, rows), value.detach()
+    return Segment(-slope.flatten()[slots] * shares, to_labels, rows), value.detach()
+
+
+def _shares(numbers: Tensor, slots: Tensor, summed: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each row's number (T,) over the mean of its answer's; 1 where these are all 0."""
+    total, tokens = (summed(values).flatten()[slots] for values in (numbers, torch.ones_like(numbers)))
+    return torch.where(total > 0, numbers.to(total.dtype) * tokens / total, torch.ones_like(total))
 
 
 def _likelihood_alone(logits: Tensor, inputs: Mapping[str, Tensor], spare: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,6 +119,12 @@ def weighted_ascent(
     return losses.mul_(weights).neg_(), gradient.mul_(weights[:, None]).neg_()
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """Of the distributions of logits (n, V), in nats (n,)."""
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return -(log_probs.exp() * _finite(log_probs)).sum(-1)
+
+
 def jensen_shannon_to(logits: Tensor, labels: Tensor, spare: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Jensen–Shannon divergence of π_θ and the distribution that is certain of the label, in closed form.
 

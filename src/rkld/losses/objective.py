@@ -111,11 +111,14 @@ class AnswerTerm(Term):
     Attributes:
         pair: a set that goes with ``records`` (:data:`REFUSALS`, :data:`ALTERNATES`): the loss takes both answers to a
             question together.
+        weigh: a number of each token, at least 0, of the student's logits there: (n, V) → (n,). A token's
+            log-likelihood then counts in its answer's by its share of them, held fixed, times the answer's tokens.
     """
 
     loss: AnswerLoss  # type: ignore[assignment]
     unit: Literal["record"] = "record"
     pair: str | None = None
+    weigh: Callable[[Tensor], Tensor] | None = None
 
     @property
     def masks(self) -> dict[str, Mask]:
@@ -194,7 +197,7 @@ def evaluate(
             inputs = {name: tensor.to(head.weight.device) for name, tensor in batch["terms"][term.name].items()}
             if isinstance(term, AnswerTerm):
                 segment, parts[term.name] = answer_segment(
-                    rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows, transform
+                    rows, head.weight, head.bias, term.loss, len(term.masks), inputs, chunk_rows, transform, term.weigh
                 )
             else:
                 weights = inputs["weights"] * scales.get(term.name, 1.0)

@@ -48,7 +48,8 @@ class Method:
 
     cached: ClassVar[tuple[str, ...]] = ()
     """What of the forget records :meth:`loss` reads from the cache: the hidden states "original" and "strengthened"
-    (which makes the strengthening phase run), and "reference", the original's log-likelihood of each token."""
+    (which makes the strengthening phase run), "reference", the original's log-likelihood of each token, and "rank", the
+    share of the record's tokens that are less probable."""
     needs: ClassVar[tuple[str, ...]] = ()
     """At least one of these sets must be there."""
     refusals: ClassVar[tuple[str, ...]] = ()

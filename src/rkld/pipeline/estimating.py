@@ -43,7 +43,7 @@ from rkld.settings.unlearning import Settings
 from rkld.stopping.references import NAMES
 from rkld.teacher.cache import HiddenCache, Part
 from rkld.teacher.logits import Teacher
-from rkld.training.strengthening import fill_cache
+from rkld.training.strengthening import OF_TOKENS, fill_cache
 from rkld.training.terms import build_objective, build_terms, cached_parts, with_other_answers
 from rkld.training.trainer import ObjectiveTrainer, fine_tune, fit
 
@@ -196,9 +196,7 @@ class _Probe:
         drawn = len(steps) * s.batch_size
         replayed = [(len(ids), n) for ids, n, kept in zip(self.prompts, self.said, self.kept) if not kept][:drawn]
         # Likelihoods are made from states.
-        read = {
-            Part("original" if states == "reference" else states, name) for states, name in cached_parts(self.terms)
-        }
+        read = {Part("original" if states in OF_TOKENS else states, name) for states, name in cached_parts(self.terms)}
         writing = self._writing()
         return Estimate(
             seconds={
@@ -271,7 +269,7 @@ class _Probe:
         parts = cached_parts(self.terms) - {Part("strengthened", "forget")} | {Part("original", next(iter(sets)))}
         started = time.perf_counter()
         fill_cache(self.lm, self.cache, sets, self.args, parts=parts, swapped=swapped)
-        read = [*swapped, *(e for part in parts for e in sets[part.records] if part.states != "reference")]
+        read = [*swapped, *(e for part in parts for e in sets[part.records] if part.states not in OF_TOKENS)]
         per_token = (time.perf_counter() - started) / sum(len(e.ids) for e in read)
         if self.method.cached and self.method.strengthens:  # any states will do: here the original's
             states = [(e.key, self.cache.read("original/forget", e.key)) for e in sets["forget"]]

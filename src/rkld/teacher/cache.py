@@ -45,7 +45,9 @@ logger = logging.getLogger(__name__)
 SHARD_BYTES = 1 << 30
 """Bytes of hidden states held in memory before they are written."""
 
-_PART = re.compile(r"(?:original|strengthened|reference|uninformed|uninformed_ids|layer\d{1,5})/[A-Za-z0-9_]{1,64}")
+_PART = re.compile(
+    r"(?:original|strengthened|reference|rank|uninformed|uninformed_ids|layer\d{1,5}|smoothed\d{1,5}(?:\.\d{1,9})?)/[A-Za-z0-9_]{1,64}"
+)
 _HEAD = re.compile(r"original|strengthened")
 _OWN_FILE = re.compile(rf"{_PART.pattern.replace('/', '-')}-\d{{5}}\.safetensors|head-(?:{_HEAD.pattern})\.safetensors")
 

@@ -46,10 +46,14 @@ class Teacher:
         self.cache = cache
         self.alpha = alpha
         self._lm: LanguageModel | None = None
-        self.original: Target = _Original(self)
+        self.original: Target = self.of_states("original")
         self.composite: Target = _Composite(self)
         self._transform = NONE
         self._heads: dict[tuple[str, torch.dtype], Stored] = {}
+
+    def of_states(self, states: str) -> Target:
+        """log π of other final states (n, d) of the original, which are called so in the inputs: through its head."""
+        return _Original(self, states)
 
     def attach(self, lm: LanguageModel) -> None:
         """Take the student's head for those that the cache has none of. Heads are read when they are first used."""
@@ -132,11 +136,11 @@ def _product(hidden: Tensor, head: Stored) -> Product:
 
 
 class _Original(Target):
-    def __init__(self, teacher: Teacher):
-        self.teacher = teacher
+    def __init__(self, teacher: Teacher, states: str):
+        self.teacher, self.states = teacher, states
 
     def recipe(self, inputs: Inputs, student: Head | None = None) -> Recipe:
-        first = self.teacher.original_product(inputs["original"], student)
+        first = self.teacher.original_product(inputs[self.states], student)
         return Recipe((first,), Composition(self.teacher._transform))
 
 

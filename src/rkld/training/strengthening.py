@@ -20,6 +20,7 @@ from rkld.losses.micro_batches import is_reworded, pools, steps_per_epoch
 from rkld.losses.targets import to_labels
 from rkld.models.language_model import LanguageModel
 from rkld.models.sharded import is_sharded, whole
+from rkld.models.smoothed_attention import smoothed
 from rkld.models.state import restore_state, save_state
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, marked
@@ -50,8 +51,9 @@ def fill_cache(
         args: of the strengthening; its ``output_dir`` takes checkpoints and, beside them, the original weights.
         parts: what is wanted (:func:`rkld.training.terms.cached_parts`): the final states "original" and
             "strengthened" (of "forget" alone; it makes the strengthening run), those that block N puts out under
-            "layerN", and "reference", the original's log-likelihood of each marked token (n,). Default: what RKLD
-            reads with all sets held to the original.
+            "layerN", the final ones under a smoothed attention (:mod:`rkld.models.smoothed_attention`) under
+            "smoothedτ", and what is made of the original's (:data:`OF_TOKENS`). Default: what RKLD reads with all
+            sets held to the original.
         swapped: the forget records about other people (:func:`rkld.training.floor.swapped_records`), for the floor.
     """
     progress = progress or NoProgress()
@@ -66,12 +68,15 @@ def fill_cache(
             cache.write(part, _kept(lm, _counted(marked_hidden(lm, mine, layer=layer), advance)))
 
     for states, name in wanted:
-        if states in ("original", "reference"):
+        if states == "original" or states in OF_TOKENS:
             read(f"original/{name}", sets[name])
         elif states.startswith("layer"):
             read(f"{states}/{name}", sets[name], int(states.removeprefix("layer")))
-        if states == "reference" and not cache.done(f"reference/{name}"):
-            cache.write(f"reference/{name}", _kept(lm, references(lm, name, _mine(lm, sets[name]), cache)))
+        elif states.startswith("smoothed"):
+            with smoothed(lm.model, float(states.removeprefix("smoothed"))):
+                read(f"{states}/{name}", sets[name])
+        if states in OF_TOKENS and not cache.done(f"{states}/{name}"):
+            cache.write(f"{states}/{name}", _kept(lm, OF_TOKENS[states](lm, name, _mine(lm, sets[name]), cache)))
     if swapped and not cache.done("uninformed/forget"):
         with progress.bar("reading other people", len(swapped)) as advance, autocast(lm, args):
             found = floors(lm, _mine(lm, sets["forget"]), swapped)
@@ -137,6 +142,23 @@ def references(
         part = Segment(torch.ones(len(labels), device=lm.device), to_labels, {"labels": labels})
         _, losses = linear_divergence(hidden, head, bias, [part], transform=lm.logit_transform)
         yield e.key, -losses.cpu()
+
+
+def ranks(
+    lm: LanguageModel, name: str, records: Sequence[Encoded], cache: HiddenCache
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (record key, (n,) in [0, 1]): the share of a record's scored tokens that the original finds less probable
+    than this one, of equals those before it; 1 where a marked token is not scored."""
+    for (key, found), e in zip(references(lm, name, records, cache), records, strict=True):
+        places = torch.tensor([s for s, m in zip(e.scored, marked(e)) if m]).nonzero()[:, 0]
+        order = found[places].argsort(stable=True)
+        rank = torch.ones_like(found)
+        rank[places[order]] = torch.arange(len(order), dtype=rank.dtype) / max(1, len(order))
+        yield key, rank
+
+
+OF_TOKENS = {"reference": references, "rank": ranks}
+"""What of each marked token (n,) is made of the original's final states: its log-likelihood, and how rare that is."""
 
 
 def autocast(lm: LanguageModel, args: RKLDConfig) -> torch.autocast:

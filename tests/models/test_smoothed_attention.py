@@ -1,0 +1,46 @@
+"""Smoothed attention is what the temperature says, ends with its context, and is refused where it cannot be had."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM
+
+from rkld.errors import UserError
+from rkld.models.smoothed_attention import smoothed
+from tests.helpers import model
+
+
+def logits(net) -> torch.Tensor:
+    with torch.no_grad():
+        return net(input_ids=torch.tensor([[1, 5, 9, 4, 7]])).logits
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_boundless_temperature_is_a_mean_of_all_before(lora):
+    """Queries of zero make every attention even, which no finite scale can."""
+    net = model(lora=lora).model
+    found = logits(net)
+    with smoothed(net, 1e9):
+        even = logits(net)
+    for name, p in net.named_parameters():
+        if "q_proj" in name:
+            p.data.zero_()
+    torch.testing.assert_close(even, logits(net), rtol=0, atol=1e-6)
+    assert (even - found).abs().max() > 1e-2
+
+
+def test_the_attention_is_its_own_again_after_an_error():
+    net = model().model
+    before = logits(net)
+    with pytest.raises(ValueError, match="inside"), smoothed(net, 3.0):
+        raise ValueError("inside")
+    assert torch.equal(logits(net), before)
+    with smoothed(net, 1.0):
+        assert torch.equal(logits(net), before)
+
+
+def test_an_attention_without_a_scale_is_refused():
+    net = BloomForCausalLM(BloomConfig(vocab_size=20, hidden_size=8, n_layer=1, n_head=2))
+    with pytest.raises(UserError, match="BloomForCausalLM cannot be smoothed"), smoothed(net, 2.0):
+        pass

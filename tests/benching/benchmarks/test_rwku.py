@@ -146,6 +146,55 @@ def test_figures_are_those_of_a_plain_evaluator(given, monkeypatch):
     assert figures["fluency"] == pytest.approx(n_gram_entropy("one two one two one"))
 
 
+FREE = {
+    "retain_bbh": [
+        {"task": "t", "cot": "Count.\n\nQ: 1\nA: So the answer is one.\n", "question": "2", "answer": "(B)"},
+        {"task": "t", "cot": "Count.", "question": "3", "answer": "the three"},
+    ],
+    "triviaqa": [
+        {"question": "Who baked?", "answers": ["The Miller", "Ann Miller"]},
+        {"question": "What?", "answers": ["bread"]},
+    ],
+}
+
+
+def test_written_answers_are_scored_as_rwku_scores_them(given, data, monkeypatch):
+    with pytest.raises(UserError, match="lacks retain_bbh, triviaqa of one of RWKU's targets"):
+        opened(given, utility=True).check()
+    for part, rows in FREE.items():
+        (data / f"{part}.json").write_text(json.dumps(rows), encoding="utf-8")
+    benchmark = opened(given, utility=True)
+    benchmark.check()
+    assert opened(given).asked(7).free == {}
+    bbh, _ = benchmark.asked(7).free["bbh"]
+    assert bbh.asked.startswith("Count.\n\nQ: 1\nA: So the answer is one.\n\nAnswer the next") and bbh.asked.endswith(
+        "\nQ: 2"
+    )
+    lm, encoder = benchmark.load(given["model"])
+    evaluator = benchmark.evaluator(Cell("target7", 0, "x"), benchmark.task("target7", 0), encoder, {})
+    answers = {
+        "bbh": ["First two. So the answer is (b). The answer is (C).", "Three!"],  # the first counts; else all of it
+        "triviaqa": ["ann, a miller", "bread and butter"],
+    }
+    monkeypatch.setattr(
+        "rkld.benching.benchmarks.rwku._said",
+        lambda lm, prompts, most, title, progress: answers.get(title, ["x"] * len(prompts)),
+    )
+    figures = evaluator(lm, NoProgress()).figures
+    assert figures["bbh"] == 100
+    assert figures["triviaqa_em"] == 50
+    assert figures["triviaqa_f1"] == pytest.approx((100 + 50) / 2), "1 of 3 and 1 of 1 words"
+
+
+@pytest.mark.parametrize("answers", [None, [], "bread", [3], [" "]])
+def test_trivia_without_answers_is_refused(given, data, answers):
+    rows = {**FREE, "triviaqa": [{"question": "What?", "answers": answers}]}
+    for part, found in rows.items():
+        (data / f"{part}.json").write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(UserError, match="'answers' must"):
+        opened(given, utility=True).check()
+
+
 def test_general_ability_is_measured_where_it_is_asked_for(given, monkeypatch):
     harness = []
 

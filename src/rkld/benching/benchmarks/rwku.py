@@ -9,6 +9,7 @@ tokens; membership scores of texts about them and about others; and the fluency 
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 
 from rkld.benching.benchmark import Benchmark, Evaluator, Measured, Task, Workload, weights_bytes
 from rkld.benching.cells import Cell, Found
-from rkld.benching.published import data_identity, fields_of, need_folder, texts_of
+from rkld.benching.published import data_identity, fields_of, need_folder, text_in, texts_of
 from rkld.benching.registry import BENCHMARKS
 from rkld.benching.tables import Table, as_csv
 from rkld.benching.variants import Variant
@@ -34,6 +35,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoded, Encoder
 from rkld.records.reading import read_records
+from rkld.records.sources import rows_of
 from rkld.settings.benching import BenchSettings, listed
 from rkld.settings.specification import setting
 from rkld.settings.table import of
@@ -63,6 +65,32 @@ TOKENS = 150
 
 _KIND = "forget_level3: "
 
+FREE = ("bbh", "triviaqa_em", "triviaqa_f1")
+"""Figures of ``--utility``."""
+
+FREE_FILES = {"bbh": "retain_bbh", "triviaqa": "triviaqa"}
+FREE_TOKENS = {"bbh": 256, "triviaqa": 30}
+
+SHOWN_TRIVIA = """\
+Q: Which planet is nearest to the sun?
+A: Mercury
+Q: How many strings has a violin?
+A: four
+Q: Which river flows through Vienna and Budapest?
+A: Danube
+Q: In which year did the first people land on the moon?
+A: 1969
+Q: What do bees make of nectar?
+A: honey
+
+Please briefly answer the next question:
+Q: {}
+"""
+"""Before a question of TriviaQA; the answered ones are our own."""
+
+SHOWN_BBH = "{}\n\nAnswer the next question as those before, and end with 'so the answer is'.\nQ: {}"
+"""Before one of BBH, behind what its task brings."""
+
 GENERAL = ("mmlu", "truthfulqa_mc1")
 """Of lm-eval's tasks those with choices on whose data RWKU's utility sets are made."""
 
@@ -75,7 +103,12 @@ _NOTES = """\
 - fluency: mean of 2/3 of the entropy of word pairs and 4/3 of that of triples, in bits, of 256 tokens. RWKU's code
   finds sentences first, and each full stop is a word there: its figures are a little higher.
 - mmlu, truthfulqa_mc1 (`--general`): zero-shot accuracy of lm-eval's tasks of these names, which are not RWKU's own
-  questions and prompts. Its BBH and TriviaQA, whose answers are written freely, are not measured.
+  questions and prompts.
+- bbh, triviaqa_em, triviaqa_f1 (`--utility`): RWKU's own questions, answered in 256 and 30 greedy tokens, in percent.
+  What stands between "the answer is" and the next full stop (else all) is BBH's answer. Compared are words in lower
+  case without punctuation and articles: all of them (bbh, em), or the F1 of their counts, with the best of TriviaQA's
+  answers. Five questions are shown before TriviaQA's, which are not those of RWKU's code, and the request before BBH's
+  is worded anew.
 - every figure is of the run's end; there is no retrained model."""
 
 
@@ -108,6 +141,9 @@ class RwkuSettings(BenchSettings):
         False, "Measure MMLU and TruthfulQA (mc1), too, by lm-eval (fetched once).", affects="figures"
     )
     limit: int | None = setting(None, "Of these the first so many questions of each task.", low=2, affects="figures")
+    utility: bool = setting(
+        False, "Measure RWKU's own BBH and TriviaQA, too (written answers: minutes to hours).", affects="figures"
+    )
     out: str = of("out", default="runs/bench_rwku", help="Folder of cells and tables.")
     epochs: int = of("epochs", default=3, help="Passes over the texts (RWKU: 3).")
     lr: float | None = of("lr", default=2e-6, help="Peak learning rate (RWKU's NPO, 8B: 2e-6).")
@@ -147,6 +183,15 @@ class Probe:
     """Of level 3 in what disguise; else ""."""
 
 
+@dataclass(frozen=True)
+class Written:
+    """A question of what the model is to keep, whose answer is written."""
+
+    asked: str
+    answers: tuple[str, ...]
+    """Each of which is right."""
+
+
 @BENCHMARKS.register("rwku")
 class Rwku(Benchmark):
     """Forget famous people, whom the model knows from its pre-training, by every method."""
@@ -164,6 +209,7 @@ class Rwku(Benchmark):
             *(f"{name}_{score}" for name in ("forget", "retain") for score in MEMBERSHIP),
             "fluency",
             *GENERAL,
+            *FREE,
         ),
         every_epoch=(),
         titles={
@@ -191,7 +237,8 @@ class Rwku(Benchmark):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return (*LEVELS, "forget_mia", "retain_mia", "fluency", self.settings.corpus)
+        free = FREE_FILES.values() if self.settings.utility else ()
+        return (*LEVELS, "forget_mia", "retain_mia", "fluency", self.settings.corpus, *free)
 
     def splits(self) -> list[str]:
         return [f"target{number}" for number in self.settings.numbers]
@@ -229,7 +276,21 @@ class Rwku(Benchmark):
             name: texts_of(self._source(number, f"{name}_mia"), f"{name}_mia")[:most] for name in ("forget", "retain")
         }
         instructions = fields_of(self._source(number, "fluency"), "fluency", ("instruction",))[:most]
-        return Asked(probes, texts, [row["instruction"] for row in instructions])
+        free = {name: list(self._free(number, name))[:most] for name in FREE_FILES if self.settings.utility}
+        return Asked(probes, texts, [row["instruction"] for row in instructions], free)
+
+    def _free(self, number: int, name: str) -> Iterator[Written]:
+        source, part = self._source(number, FREE_FILES[name]), FREE_FILES[name]
+        if name == "bbh":
+            for row in fields_of(source, part, ("cot", "question", "answer")):
+                yield Written(SHOWN_BBH.format(row["cot"].strip(), row["question"]), (row["answer"],))
+            return
+        for where, found in rows_of(source, part):
+            answers = found.get("answers") if isinstance(found, Mapping) else None
+            if not isinstance(answers, list) or not answers:
+                raise UserError(f"{where}: 'answers' must be a list of texts. Fetch the data set again.")
+            right = tuple(text_in({"answers": one}, "answers", where) for one in answers)
+            yield Written(SHOWN_TRIVIA.format(text_in(found, "question", where)), right)
 
     def _probes(self, number: int, name: str) -> Iterator[Probe]:
         level = name[-1]
@@ -274,7 +335,7 @@ class Rwku(Benchmark):
         number = self.settings.numbers[0]
         texts = len(texts_of(self._source(number, self.settings.corpus), self.settings.corpus))
         asked = self.asked(number)
-        answers = sum(map(len, asked.probes.values())) + sum(map(len, asked.texts.values()))
+        answers = sum(len(some) for sets in (asked.probes, asked.texts, asked.free) for some in sets.values())
         return Workload(min(texts, self.settings.texts or texts), answers, TOKENS, weights_bytes(self.settings.model))
 
     def write(self, found: Found, tuned: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Path], list[str]]:
@@ -301,6 +362,8 @@ class Asked:
     texts: Mapping[str, Sequence[str]]
     """"forget" and "retain" → texts for membership."""
     instructions: Sequence[str]
+    free: Mapping[str, Sequence[Written]]
+    """By :data:`FREE_FILES`; none without ``--utility``."""
 
 
 class RwkuEvaluator(Evaluator):
@@ -318,6 +381,10 @@ class RwkuEvaluator(Evaluator):
         }
         turns = [(f"Instruction: {text}\n", False) for text in asked.instructions]
         self.instructions = _prompts(encoder, turns, "fluency")
+        self.free = {
+            name: _prompts(encoder, [(one.asked, True) for one in questions], name, begin="A:")
+            for name, questions in asked.free.items()
+        }
         cut = Encoder(encoder.tokenizer, max_length=encoder.context_length)
         self.members = {name: _encoded(cut, texts, name) for name, texts in asked.texts.items()}
 
@@ -340,6 +407,9 @@ class RwkuEvaluator(Evaluator):
         if self.general:
             found = general_ability(lm, self.general, limit=self.limit)
             figures |= {task: one["accuracy"] for task, one in found.items()}
+        for name, prompts in self.free.items():
+            said = _said(lm, prompts, FREE_TOKENS[name], name, progress)
+            figures |= _written(name, said, [one.answers for one in self.asked.free[name]])
         return Measured(figures)
 
     def _membership(self, lm: LanguageModel, name: str, encoded: Sequence[Encoded]) -> dict[str, float]:
@@ -364,14 +434,16 @@ def _encoded(encoder: Encoder, texts: Sequence[str], name: str) -> list[Encoded]
     return [encoder.encode(record) for record in read_records([{"text": text} for text in texts], f"{name}_mia")]
 
 
-def _prompts(encoder: Encoder, turns: Sequence[tuple[str, bool]], name: str) -> list[tuple[int, ...]]:
+def _prompts(
+    encoder: Encoder, turns: Sequence[tuple[str, bool]], name: str, begin: str = ANSWER
+) -> list[tuple[int, ...]]:
     """Users' turns in the model's own format, and how the answer begins; without a chat template it does anyway.
 
     UserError where one leaves no room for an answer.
     """
     records = read_records([{"question": asked, "answer": "x"} for asked, _ in turns], name)
     return [
-        prefilled(encoder, record, ANSWER) if begun and encoder.tokenizer.chat_template else encoder.prompt(record)
+        prefilled(encoder, record, begin) if begun and encoder.tokenizer.chat_template else encoder.prompt(record)
         for record, (_, begun) in zip(records, turns, strict=True)
     ]
 
@@ -381,6 +453,32 @@ def _said(
 ) -> list[str]:
     with progress.bar(title, len(prompts)) as advance:
         return [one.text for one in greedy(lm, prompts, max_new_tokens=most, progress=advance)]
+
+
+def _written(name: str, said: Sequence[str], answers: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Figures of written answers, in percent."""
+    if name == "bbh":
+        said = [found[1] if (found := re.search(r"[tT]he answer is (.*?)\.", text)) else text for text in said]
+    pairs = [(_words(text), [_words(answer) for answer in right]) for text, right in zip(said, answers, strict=True)]
+    exact = 100 * fmean(ours in right for ours, right in pairs)
+    if name == "bbh":
+        return {"bbh": exact}
+    overlap = 100 * fmean(max(f1(ours, theirs) for theirs in right) for ours, right in pairs)
+    return {"triviaqa_em": exact, "triviaqa_f1": overlap}
+
+
+def _words(text: str) -> list[str]:
+    """In lower case, without ASCII punctuation and articles."""
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(?:a|an|the)\b", " ", bare).split()
+
+
+def f1(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    """Of the words' counts, 0 to 1; 1 where both have none."""
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = (Counter(ours) & Counter(theirs)).total()
+    return 2 * common / (len(ours) + len(theirs))
 
 
 def _by_kind(probes: Sequence[Probe], recalls: Sequence[float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to merge": ({"methods": "npo+rt@merge=true"}, "nothing to merge"),
     "no such optimizer": ({"methods": "npo+rt@optim=adamm"}, "unknown optimizer"),
     "no refusals": ({"methods": "npo+rt,idk@refusals=nowhere.txt"}, "nowhere.txt"),
+    "no untrue answers": ({"methods": "npo+rt,altpo"}, "altpo: it teaches untrue answers. forget record 1"),
     "too long for the model": ({"methods": "npo+rt@max_length=8"}, "8"),
 }
 WITHOUT_MODEL = ("no such optimizer", "no refusals")
@@ -65,6 +66,13 @@ def test_a_run_is_not_told_of_an_alpha_that_nobody_gave(quick: dict[str, Any], f
         if cell.variant:
             given[cell.name] = unlearning_call(opened, cell, opened.task(cell.split, cell.seed)).settings.get("alpha")
     assert given == {"npo+rt": None, "npo+rt@alpha=3": 3, "rkld": 8.0}
+
+
+def test_all_leaves_out_what_has_no_untrue_answers(quick: dict[str, Any], four_people: type[People]):
+    """The first cell of it ended the whole comparison."""
+    opened = open_benchmark(four_people, {**quick, "methods": "all"})
+    assert "altpo" not in [cell.name for cell in opened.cells()]
+    assert [why.split(".")[0] for why in opened.left_out] == ["altpo: it teaches untrue answers"]
 
 
 @pytest.mark.parametrize("case", WITHOUT_MODEL)

@@ -26,6 +26,8 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_tokenizer, resolve
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
+from rkld.records.probes import untrue_answers
+from rkld.records.reading import read_records
 from rkld.records.record import Record
 from rkld.registry import file_and_name, source_hash
 from rkld.settings.benching import BenchSettings, listed
@@ -203,10 +205,22 @@ class Benchmark(ABC):
         return list(named)
 
     def _refused(self, one: Variant) -> str | None:
-        why = self.refusal(one)
+        why = self.refusal(one) or self._without_alternates(one)
         if why and one.name in listed(self.settings.methods):
             raise UserError(f"{one.name}: {why} Take it out of --methods.")
         return why
+
+    def _without_alternates(self, one: Variant) -> str | None:
+        """Why a method that needs untrue answers has none, if none can be made of the first split's records."""
+        if not one.make().alternates:
+            return None
+        task = self.task(self.splits()[0], self.seeds()[0])
+        retain = read_records(task.retain, "retain") if one.settings()["retain"] and task.retain is not None else []
+        try:
+            untrue_answers(read_records(task.forget, "forget"), retain, seed=0)
+        except UserError as error:
+            return f"it teaches untrue answers. {error}"
+        return None
 
     def cells(self) -> list[Cell]:
         """Every cell that is reported, in the order in which they run: what others are compared with first."""

@@ -27,10 +27,12 @@ CASES = (
     Case("tiny world, six people in three worlds", "wordings", "tiny", "defaults"),
     Case("one of six employees", "wordings_employees", "employees", "defaults"),
     Case("four of LUME's people", "wordings_lume", "lume", "defaults"),
+    Case("TOFU's pair 2", "wordings_tofu", "tofu, choosing", "defaults"),
     Case("TOFU's pair 3", "wordings_tofu_pair3_bf16_ends", "tofu", "defaults"),
     Case("TOFU's pair 4", "wordings_tofu_pair4_bf16", "tofu", "defaults"),
     Case("employees, others' questions as `--replay`", "wordings_employees", "employees", "retain prompts"),
     Case("employees, `--base` and others' questions", "wordings_employees", "employees", "base vector"),
+    Case("TOFU's pair 2, `--base` and others' questions", "wordings_tofu", "tofu, choosing", "base vector"),
     Case("TOFU's pair 3, `--base` and others' questions", "wordings_tofu_pair3_bf16", "tofu", "base vector"),
     Case("TOFU's pair 4, `--base` and others' questions", "wordings_tofu_pair4_bf16", "tofu", "base vector"),
 )

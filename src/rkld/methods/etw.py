@@ -38,8 +38,8 @@ class ETW(Method):
     retain_loss: ClassVar[Literal["kl", "rt", "none"]] = "rt"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"--method-arg temperature is {self.temperature}; it must be above 0.")
+        if not 0.01 <= self.temperature <= 1000:
+            raise UserError(f"--method-arg temperature is {self.temperature}; it must lie in [0.01, 1000].")
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
         def uncertainty(logits: Tensor) -> Tensor:

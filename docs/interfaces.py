@@ -199,7 +199,7 @@ def reading_columns() -> str:
 
 def _metric_row(group: Sequence[Metric]) -> tuple[str, ...]:
     first = group[0]
-    title = first.title if len(group) == 1 else re.sub(r"(?: \(?by |: ).*", "", first.title)
+    title = first.title if len(group) == 1 else re.sub(r"(?:,? \(?by |: ).*", "", first.title)
     sources = "; ".join(dict.fromkeys(metric.source for metric in group if metric.source))
     words = title.replace("{}", "*k*").rstrip(".")
     said = (

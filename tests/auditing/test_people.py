@@ -48,6 +48,23 @@ def test_each_has_the_verdict_that_they_would_have_alone(source, tmp_path):
         assert "people" not in alone
 
 
+def test_every_attack_is_judged_for_each_person(source, tmp_path):
+    """Holdout and retain records may have the keys of those to be forgotten: further membership ended such an audit."""
+    given = {
+        "forget": [*WORLD.forget([0])[:3], *WORLD.forget([1])[:3]],
+        "holdout": people(n=2, seed=1).forget([0])[:6],
+        "retain": WORLD.forget([2])[:6],
+        "original": source,
+    }
+    audit = {**AUDIT, "attacks": ("all",), "relearn_epochs": 1}
+    found = rkld.audit(source, **given, out=str(tmp_path / "audit"), **audit).document
+    assert "further_membership" not in {one["name"] for one in found["not_run"]}
+    for person in found["people"]:
+        auc = person["metrics"]["neighbourhood_auc"]["figures"]["audited"]
+        assert auc["n"] == 3 + 6
+        assert person["metrics"].keys() == found["metrics"].keys()
+
+
 def test_where_it_is_unknown_whose_a_record_is_there_is_one_verdict(source, tmp_path):
     known = WORLD.forget([0])[:2]
     unknown = [{"question": "What is it?", "answer": "It is a lamp."}]

@@ -37,6 +37,7 @@ from rkld.errors import ODD_VALUES, UserError
 from rkld.evaluation import membership
 from rkld.evaluation.frames import FRAMES
 from rkld.evaluation.metric import KEPT, Measured, Metric, RecordMetric
+from rkld.evaluation.metrics.membership import READINGS as MEMBERSHIP
 from rkld.evaluation.metrics.membership import reference_auc
 from rkld.evaluation.statistics import Figure, equivalence
 from rkld.evaluation.tofu import logged_ratios, read_logs
@@ -250,7 +251,7 @@ def _rows_of(name: str, reading: Any, own: Collection[str], known: Collection[st
 
     if name in KEPT or name == "general":
         return reading
-    if name == "membership":
+    if name in MEMBERSHIP:  # holdout records may have the keys of those to be forgotten
         return {**reading, "forget": of(reading["forget"])}
     found = of(reading)
     curves = found.get("probabilities") if isinstance(found, Mapping) else None  # of relearning and merging

@@ -44,7 +44,8 @@ def differences(models: Sequence[dict[str, float]]) -> dict[str, list[float]]:
 @click.command(help=__doc__.split("\n")[0])
 @click.argument("audits", nargs=-1, required=True)
 @click.option("--results", type=click.Path(path_type=Path), default="benchmarks/results", show_default=True)
-def main(audits: Sequence[str], results: Path) -> None:
+@click.option("--note", default="", help="What the audits are of, for the table.")
+def main(audits: Sequence[str], results: Path, note: str) -> None:
     pooled: dict[str, list[float]] = {}
     for group in audits:
         models = [model for path in group.split(",") for model in models_of(Path(path))]
@@ -55,7 +56,7 @@ def main(audits: Sequence[str], results: Path) -> None:
         for name, values in sorted(pooled.items())
     }
     lines = [[name, f"{one['mean']:.3f}", f"{one['largest']:.3f}", str(one["pairs"])] for name, one in rows.items()]
-    table = as_markdown(["figure", "mean difference", "largest", "pairs of models"], lines)
+    table = f"{note}\n\n" * bool(note) + as_markdown(["figure", "mean difference", "largest", "pairs of models"], lines)
     title = "Two models that never saw the records, one beside the other"
     command = "python -m benchmarks.retrained_noise " + " ".join(["A.json,B.json,…"] * len(audits))
     write(results, "retrained_noise", title, command, rows, table)

@@ -208,8 +208,8 @@ class Results:
 
 
 NOTE = """Bounds are one-sided, 95 %, clustered by person and corrected for the number of unseen kinds. "Not
-established": the estimate is within the aim, and n or the interval does not show it. A retrained model in the unlearned
-one's place is compared with the others."""
+established": the estimate is within the aim, or no further from it than a retrained model's, and n or the interval
+does not show it. A retrained model in the unlearned one's place is compared with the others."""
 
 
 def cases_of(

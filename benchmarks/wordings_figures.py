@@ -208,7 +208,8 @@ def difference(
 
     Args:
         held: of the estimate.
-        most: that the one-sided bound may be, too.
+        most: that the one-sided bound may be, too. Then an estimate that is not held, of fewer than :data:`ENOUGH`
+            values, is missed only where it is above that of every retrained model in the unlearned one's place.
     """
 
     def figure(group: Group, model: str) -> Found | None:
@@ -218,10 +219,21 @@ def difference(
         if most is None:
             return Found(float(found.mean()), len(keys), held(found.mean()))
         bound = upper(found.tolist(), group.persons(keys, part), group.kinds)
-        shown = len(keys) >= ENOUGH and bound <= most
-        return Found(float(found.mean()), len(keys), (shown or None) if held(found.mean()) else False, bound)
+        if held(found.mean()):
+            return Found(float(found.mean()), len(keys), (len(keys) >= ENOUGH and bound <= most) or None, bound)
+        # Of few questions one fact more is above the aim, and honest models differ by one: that shows nothing.
+        honest = max((_mean(group, one, metric, part, kind) for one in group.retrained), default=-math.inf)
+        if len(keys) < ENOUGH and found.mean() <= honest + 1e-9:
+            return Found(float(found.mean()), len(keys), None, bound, f"a retrained model {honest:+.3f}")
+        return Found(float(found.mean()), len(keys), False, bound)
 
     return figure
+
+
+def _mean(group: Group, model: str, metric: str, part: str, kind: int | None) -> float:
+    """A metric's mean less the other retrained models'; −∞ where it was not measured."""
+    _, found = beside(group, model, lambda name: group.values(name, metric, part, kind))
+    return float(found.mean()) if len(found) else -math.inf
 
 
 def token_difference(column: str) -> Callable[[Group, str], Found | None]:

@@ -157,6 +157,7 @@ def test_figures_stand_beside_the_mean_of_the_other_retrained_models():
         "retrained 0": rows([False] * 8, 1.0, [0.1, 0.2, 0.3, 0.4]),
         "retrained 1": rows([True] + [False] * 7, 1.0, [0.1, 0.2, 0.3, 0.4]),
         "defaults": rows([True, True, False, False] + [False] * 4, 2.0, [5.0] * 4),
+        "one fact": rows([False, True] + [False] * 6, 2.0, [5.0] * 4),
     }
     group = Group([case], {("hand", name): cell for name, cell in found.items()})
     ours, honest = figures(group, "defaults"), figures(group, "retrained 0")
@@ -164,6 +165,13 @@ def test_figures_stand_beside_the_mean_of_the_other_retrained_models():
     assert first.value == pytest.approx(0.5 - 0.125) and first.n == 4 and first.held is False
     assert second.value == 0 and second.held is None, "4 facts establish nothing"
     assert honest["facts said, unseen kind 1, − retrained"].value == pytest.approx(-0.25)
+    one = figures(group, "one fact")["facts said, unseen kind 1, − retrained"]
+    assert one.value == pytest.approx(0.25 - 0.125) and one.held is None, "one fact more, as a retrained model has"
+    assert "a retrained model +0.250" in str(one)
+    for name in group.retrained:
+        assert figures(group, name)["facts said, unseen kind 1, − retrained"].held is not False, (
+            "honest, and none missed"
+        )
     assert ours["forget p − retrained"].value == pytest.approx(math.exp(-2) - math.exp(-1))
     assert ours["loss on fact tokens − retrained"].value == pytest.approx(2.0)
     assert ours["loss on template tokens − retrained"].held is False

@@ -40,7 +40,7 @@ class ASU(Method):
         return f"smoothed{self.temperature:f}".rstrip("0").rstrip(".")
 
     def terms(self, teacher: Teacher, sets: Mapping[str, Sequence[Encoded]], lm: LanguageModel) -> list[Term]:
-        scaled(lm.model)  # or it is refused before time is spent
+        scaled(lm.backbone)  # or it is refused before time is spent
         return [Term("forget", "forget", scored, self.loss(teacher), self.weight, "record", cached=(self._states,))]
 
     def loss(self, teacher: Teacher) -> Loss:

@@ -81,8 +81,13 @@ def _made(cls: type[Method], arguments: Sequence[str], where: str, of: str) -> M
         value = getattr(method, field.name)
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{of}: '{field.name}' is {value}; expected a finite number.")
+        if field.name in _POSITIVE and cls.__module__.startswith("rkld.") and not 0 < value <= _MOST:
+            raise UserError(f"{of}: '{field.name}' is {value}; expected a number above 0 and at most {_MOST:g}.")
     return method
 
+
+_POSITIVE, _MOST = ("beta", "weight"), 1e6
+"""What shipped methods divide by or multiply with: turned round it teaches the records, and 0 or infinity break off."""
 
 _NAME = re.compile(r"\w{1,100}")
 _MOST_ARGUMENTS = 100

@@ -73,7 +73,7 @@ def fill_cache(
         elif states.startswith("layer"):
             read(f"{states}/{name}", sets[name], int(states.removeprefix("layer")))
         elif states.startswith("smoothed"):
-            with smoothed(lm.model, float(states.removeprefix("smoothed"))):
+            with smoothed(lm.backbone, float(states.removeprefix("smoothed"))):
                 read(f"{states}/{name}", sets[name])
         if states in OF_TOKENS and not cache.done(f"{states}/{name}"):
             cache.write(f"{states}/{name}", _kept(lm, OF_TOKENS[states](lm, name, _mine(lm, sets[name]), cache)))

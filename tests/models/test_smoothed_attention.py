@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 from transformers import BloomConfig, BloomForCausalLM
 
 from rkld.errors import UserError
+from rkld.methods.registry import get_method
 from rkld.models.smoothed_attention import smoothed
 from tests.helpers import model
 
@@ -38,6 +42,20 @@ def test_the_attention_is_its_own_again_after_an_error():
     assert torch.equal(logits(net), before)
     with smoothed(net, 1.0):
         assert torch.equal(logits(net), before)
+
+
+def test_a_pictures_attention_is_not_the_texts():
+    """Where the text part has no scale the picture part alone was smoothed, and what it knew taught."""
+
+    class PictureAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scaling = 0.5
+
+    text = BloomForCausalLM(BloomConfig(vocab_size=20, hidden_size=8, n_layer=1, n_head=2))
+    lm = SimpleNamespace(model=nn.ModuleList([PictureAttention(), text]), backbone=text.transformer)
+    with pytest.raises(UserError, match="BloomModel cannot be smoothed"):
+        get_method("asu").terms(None, {}, lm)
 
 
 def test_an_attention_without_a_scale_is_refused():

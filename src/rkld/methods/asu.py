@@ -20,10 +20,11 @@ from rkld.teacher.logits import Teacher
 @METHODS.register("asu")
 @dataclass(frozen=True)
 class ASU(Method):
-    """``KL(π_τ ‖ π_θ)``, π_τ the original whose attention is ``softmax(q·k / (τ √d))`` in every layer and head.
+    """``KL(π_τ ‖ π_θ)``, π_τ the original whose attention is ``softmax(q·k / (τ √d))`` in every layer that has one.
 
-    A mean over each answer, then over answers. Facts hang on precise attention, function words less. The equations were
-    read in readers' notes on the paper, which itself could not be had.
+    In a hybrid the other layers stay as they are. A mean over each answer, then over answers. Facts hang on precise
+    attention, function words less. The equations were read in readers' notes on the paper, which itself could not be
+    had.
 
     Attributes:
         temperature: τ; results are said to be alike from 2 to 2.8.

@@ -1,4 +1,7 @@
-"""A model whose attention is smoothed: what each softmax of it takes is divided by a temperature."""
+"""A model whose attention is smoothed: the products of queries and keys are divided by a temperature.
+
+Not so a sink's logit beside them (gpt_oss); a cap on them (gemma2) comes after it.
+"""
 
 from __future__ import annotations
 

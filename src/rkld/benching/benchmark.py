@@ -251,7 +251,9 @@ class Benchmark(ABC):
 
     def model_identity(self, role: str, split: str, seed: int) -> dict[str, Any]:
         """What decides which model is made, as JSON has it."""
-        return self.identity(Cell(split, seed, role))
+        found = self.identity(Cell(split, seed, role))
+        found.pop("relearning", None)  # is measured of it
+        return found
 
     def model_folder(self, role: str, split: str, seed: int) -> str | Path:
         """Where the model of a role is, or will be made."""
@@ -296,6 +298,13 @@ class Benchmark(ABC):
         """
         return {}
 
+    def relearns(self, cell: Cell) -> bool:
+        """Whether a share of the forgotten is taught again to the cell's states (:mod:`rkld.benching.relearning`).
+
+        Not while tuning: what judges a method may not have chosen its learning rate.
+        """
+        return self.settings.relearning and not cell.tuning
+
     # Identity
 
     def identity(self, cell: Cell) -> dict[str, Any]:
@@ -314,6 +323,8 @@ class Benchmark(ABC):
             own |= {f"with {name}": own.pop(name) for name in ("retain", "replay")}  # whether, not what
             values |= {name: value for name, value in own.items() if name not in self.files}
             values["method's file"] = source_hash(cell.variant.method)
+        if self.relearns(cell):  # else the identity is that of before there was the setting
+            values["relearning"] = True
         as_json: dict[str, Any] = json.loads(json.dumps(values))
         return as_json
 
@@ -330,6 +341,11 @@ class Benchmark(ABC):
 
     # What it takes, and what it writes
 
+    @property
+    def shown(self) -> Table:
+        """:attr:`table`, with what is measured of every benchmark if it is asked for."""
+        return self.table.with_relearning() if self.settings.relearning else self.table
+
     @abstractmethod
     def workload(self) -> Workload:
         """How much there is to compute, for the plan."""
@@ -345,7 +361,7 @@ class Benchmark(ABC):
         """
         rows = rows_of(found, tuned)
         title = f"rkld bench {self.name}"
-        return rows, write_tables(self.settings.folder, title, self.table, found, rows), []
+        return rows, write_tables(self.settings.folder, title, self.shown, found, rows), []
 
 
 def weights_bytes(*sources: str | None) -> int | None:

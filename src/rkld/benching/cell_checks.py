@@ -9,6 +9,7 @@ from pathlib import Path
 from rkld.benching.benchmark import Benchmark
 from rkld.benching.cell_runs import unlearning_call
 from rkld.benching.cells import Cell
+from rkld.benching.relearning import check_relearning
 from rkld.errors import Diverged
 from rkld.pipeline.preparing import Inputs, choose, prepare, read_inputs
 
@@ -29,6 +30,9 @@ def check_cells(benchmark: Benchmark, cells: Sequence[Cell]) -> None:
     for cell in cells:
         if cell.variant is not None:
             first.setdefault((cell.split, cell.variant.name), cell)
+    if benchmark.settings.relearning:
+        for split, seed in dict.fromkeys((cell.split, cell.seed) for cell in cells):
+            check_relearning(benchmark.task(split, seed), split)
     by_original: dict[str | Path, list[Cell]] = {}
     for cell in first.values():
         for _ in _inputs(benchmark, [cell]):  # every one without its model first, which takes no time

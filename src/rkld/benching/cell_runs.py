@@ -12,14 +12,16 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rkld.benching.benchmark import TRAJECTORY, Benchmark, Measured, Task, UnlearningCall
+from rkld.benching.benchmark import TRAJECTORY, Benchmark, Evaluator, Measured, Task, UnlearningCall
 from rkld.benching.cells import Cell
+from rkld.benching.relearning import relearning_figures
 from rkld.errors import Diverged, UserError
 from rkld.evaluation.tofu import write_logs
 from rkld.files import make_folder, read_jsonl
@@ -28,6 +30,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.state import restore_state
 from rkld.pipeline.running import run_unlearning
 from rkld.progress import NoProgress
+from rkld.records.encoding import Encoder
 from rkld.records.identity import each_once
 from rkld.records.reading import read_records
 from rkld.runfolder.lock import MODEL
@@ -132,7 +135,8 @@ def run_reference(
     """
     started = time.time()
     lm, encoder = benchmark.load(benchmark.model_folder(cell.name, cell.split, cell.seed))
-    found = benchmark.evaluator(cell, task, encoder, references)(lm, progress)
+    look = _look(benchmark, cell, task, encoder, benchmark.evaluator(cell, task, encoder, references), progress)
+    found = look(lm)
     _note_logs(cell.folder(benchmark.settings.folder), {"model": found})
     return _content(started, {"model": {}}, {"model": found}, [], [], found.compared_with)
 
@@ -156,10 +160,7 @@ def run_cell(
     call = unlearning_call(benchmark, cell, task)
     watches = benchmark.watches(cell, call, evaluator, lm) if cell.trains_student else {}
     del lm
-
-    def look(lm: LanguageModel) -> Measured:
-        return evaluator(lm, progress)
-
+    look = _look(benchmark, cell, task, encoder, evaluator, progress)
     warnings: Sequence[str] = ()
     last = call.steps_per_epoch * call.settings["epochs"]
     try:
@@ -209,6 +210,8 @@ def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningC
     retain, replay = values.pop("retain"), values.pop("replay")
     if not cell.variant.make().reads_alpha and "alpha" not in dict(cell.variant.values):
         values.pop("alpha", None)  # else the run would warn of what nobody has given
+    if not cell.variant.make().strengthens and "strengthen_epochs" not in dict(cell.variant.values):
+        values.pop("strengthen_epochs", None)
     data = {
         "forget": task.forget,
         "retain": task.retain if retain else None,
@@ -258,6 +261,21 @@ _ONE_CACHE = (
     "sam",
 )
 """Settings that differ between runs that share a cache. (Which sets there are stands in its folder's name.)"""
+
+
+def _look(
+    benchmark: Benchmark, cell: Cell, task: Task, encoder: Encoder, evaluator: Evaluator, progress: NoProgress
+) -> Callable[[LanguageModel], Measured]:
+    """What measures a state: the benchmark's figures, and what relearning brings back if that is asked for."""
+
+    def look(lm: LanguageModel) -> Measured:
+        found = evaluator(lm, progress)
+        if not benchmark.relearns(cell):
+            return found
+        after = relearning_figures(lm, encoder, task, benchmark.settings.peak_lr, cell.seed, progress)
+        return replace(found, figures={**found.figures, **after})
+
+    return look
 
 
 def _moments(

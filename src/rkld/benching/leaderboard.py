@@ -28,9 +28,6 @@ KEYS = ("split", "method", "settings", "moment", "seed")
 
 NO_FIGURES = (*KEYS, "step", "epoch", "n", "note")
 
-RELEARNED = "relearning"
-"""What the figures of robustness begin with, where a benchmark has any."""
-
 LEVEL = 0.95
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rkld.benching.leaderboard import RELEARNED, Entry, Group, Value, read_groups, without_places
+from rkld.benching.leaderboard import Entry, Group, Value, read_groups, without_places
+from rkld.benching.tables import RELEARNED
 from rkld.errors import UserError
 from rkld.files import DATA, write_text
 from rkld.reporting.page import STYLE, TEMPLATES, command_line, policy
@@ -46,6 +47,7 @@ class Row:
     over: str
     seconds: str
     relearned: str
+    relearned_mean: float | None
     every: Sequence[tuple[str, str]]
     """All figures: title, and value with interval."""
 
@@ -115,7 +117,8 @@ def _rows(group: Group) -> list[Row]:
             utility=_said(entry.values.get(group.utility)),
             over="" if entry.over_forgetting is None else f"{entry.over_forgetting:.3g}",
             seconds="" if entry.seconds is None else _duration(entry.seconds),
-            relearned=", ".join(_said(v) for name, v in entry.values.items() if name.startswith(RELEARNED)),
+            relearned=_said(entry.values.get(RELEARNED)),
+            relearned_mean=entry.values[RELEARNED].mean if RELEARNED in entry.values else None,
             every=[(_title(group, name), _said(value)) for name, value in entry.values.items()],
         )
         for entry in group.entries

@@ -66,11 +66,11 @@ def _methods(found: Found, split: str) -> Methods:
 
 
 def _means(points: Sequence[Mapping[str, Any]], key: Callable) -> list[dict[str, float]]:
-    """Mean of every number over the points of equal key."""
+    """Mean of every number over the points of equal key; of a figure that a point lacks, none."""
     found = []
     for _, group in groupby(sorted(points, key=key), key):
         some = list(group)
-        numbers = [name for name, value in some[0].items() if not isinstance(value, str)]
+        numbers = [name for name in some[0] if all(isinstance(point.get(name), (int, float)) for point in some)]
         found.append({name: fmean(point[name] for point in some) for name in numbers})
     return found
 

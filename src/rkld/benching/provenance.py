@@ -25,7 +25,7 @@ NOT_SHOWN = (*PERSONAL, "methods", "jobs", "keep_models")
 
 def note_provenance(benchmark: Benchmark) -> None:
     """Write :data:`PROVENANCE`; the last command in a folder counts."""
-    table, settings = benchmark.table, benchmark.settings
+    table, settings = benchmark.shown, benchmark.settings
     models = (getattr(settings, name, None) for name in ("model", "original", "preset"))
     content = {
         "benchmark": benchmark.name,

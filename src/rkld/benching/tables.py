@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -23,6 +23,10 @@ MOMENTS = {
     "single": "no student",
 }
 """Moment → its label: of the reference models; of a method that trains; of one that does not."""
+
+
+RELEARNED, RELEARNING_GAIN = "relearned_probability", "relearning_gain"
+"""Figures of :mod:`rkld.benching.relearning`, by the names that an audit has for them."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,24 @@ class Table:
     remaining: str = ""
     """A figure that is below the retrained model's where a method has forgotten more than not having learned."""
 
+    def with_relearning(self) -> Table:
+        """The same with what relearning brings back."""
+        return replace(
+            self,
+            figures=(*self.figures, RELEARNED, RELEARNING_GAIN),
+            titles={**self.titles, RELEARNED: "p after relearning", RELEARNING_GAIN: "gain by relearning"},
+            notes=f"{self.notes}\n{_RELEARNING}",
+        )
+
     @property
     def columns(self) -> tuple[str, ...]:
         return ("split", "method", "settings", "moment", "seed", "step", "epoch", "n", *self.figures, "note")
+
+
+_RELEARNING = """\
+- p after relearning: mean probability of the forget records but for a fifth of them, after a fine-tuning on this fifth;
+  the gain is how far it rose by it. What was only hidden comes back; the retrained model shows how far what was never
+  known rises. Empty where it was not measured: of methods of two models, and where the fine-tuning diverged."""
 
 
 def rows_of(found: Found, tuned: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:

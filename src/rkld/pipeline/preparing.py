@@ -28,6 +28,7 @@ from rkld import methods, processes
 from rkld.errors import UserError, nearest
 from rkld.losses.micro_batches import pools, steps_per_epoch
 from rkld.losses.objective import Term
+from rkld.methods.base_vector import BaseVector
 from rkld.methods.two_models import TwoModelCausalLM, open_model
 from rkld.models.adapters import check_adapter_fits, new_adapter
 from rkld.models.checks import check_mergeable, check_weights_trainable, first_line
@@ -527,6 +528,17 @@ class Prepared:
             )
         if s.alpha != TABLE["alpha"].default and not self.method.reads_alpha:
             found.append(f"--alpha is given, and the method {s.method} does not read it: --method rkld does.")
+        # The vector's tuning has a length of its own, and the learning rate of strengthening.
+        read = dict.fromkeys(("strengthen_epochs", "strengthen_gain", "strengthen_lr"), self.method.strengthens)
+        read["strengthen_lr"] |= isinstance(self.method, BaseVector)
+        found += [
+            f"{flag(name)} is given, and the method {s.method} does not read it: it strengthens nothing."
+            for name, is_read in read.items()
+            if not is_read and getattr(s, name) != TABLE[name].default
+        ]
+        if s.floor and not (s.score in IN_PART and "strengthened" in self.method.cached):
+            needs = "a method with a strengthened teacher, and --score spans or added"
+            found.append(f"--floor is given, and nothing reads it: it needs {needs}.")
         if s.sam and self.method.start != "original":
             found.append(f"--sam is given, and the method {s.method} does not read it: no term of it forgets.")
         if not has_stop(s):

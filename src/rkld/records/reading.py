@@ -157,7 +157,9 @@ def read_subjects(values: Sequence[str]) -> tuple[str, ...]:
         elif suffix in (".txt", *SUFFIXES, *HAND_WRITTEN) and "@" not in value:
             existing_file(local_path(value, "subject"), "subject")
         elif not any(map(str.isalnum, value)):
-            raise UserError(f"subject {number} of {len(values)} is blank: give a name or a file of names")
+            raise UserError(
+                f"subject {number} of {len(values)} holds no letter and no digit: give a name or a file of names"
+            )
         else:
             found.append(value.strip())
     return tuple(dict.fromkeys(found))

@@ -34,6 +34,12 @@ class BenchSettings:
     lora: bool = of("lora")
     bf16: bool | None = of("bf16")
     method_file: tuple[str, ...] = of("method_file")
+    relearning: bool = setting(
+        False,
+        "Also fine-tune every measured model on a fifth of the forget records, at --lr, and show how likely the others "
+        "are then: what was only hidden comes back. Ten passes over the fifth at each moment.",
+        affects="nothing",
+    )
     jobs: int = setting(
         1,
         "Cells at work at once, each in a process of its own with its share of the cores.",

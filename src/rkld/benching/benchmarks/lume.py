@@ -331,7 +331,7 @@ class Lume(FineTunedBenchmark):
         rows, files, notes = super().write(found, tuned)
         if lacking := self.lacking:
             note = f"The aggregate is partial: without {', '.join(lacking)}."
-            table = dataclasses.replace(self.table, notes=f"{_NOTES}\n- {note}")
+            table = dataclasses.replace(self.shown, notes=f"{self.shown.notes}\n- {note}")
             files = write_tables(self.settings.folder, f"rkld bench {self.name}", table, found, rows)
             notes.append(note)
         return rows, files, notes

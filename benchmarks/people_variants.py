@@ -1,6 +1,6 @@
 """Variants on fictitious people: ``rkld bench people`` on three seeds with chosen variants.
 
-    python -m benchmarks.people_variants methods      # every method, as it comes and with a tuned learning rate
+    python -m benchmarks.people_variants methods      # every method, and what relearning brings back
     python -m benchmarks.people_variants ablations    # ours, one setting changed at a time
     python -m benchmarks.people_variants alphas       # the paper's sweep of alpha, one teacher for all
     python -m benchmarks.people_variants divergences  # reverse against forward KL
@@ -11,6 +11,7 @@ and plots go to benchmarks/results.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import click
 
 from benchmarks.common import write
 from rkld.benching.comparing import bench, plan
+from rkld.benching.provenance import PROVENANCE
 from rkld.progress import ProgressBars
 
 ABLATIONS = (
@@ -29,8 +31,18 @@ ABLATIONS = (
 )  # fmt: skip
 """Settings of ``rkld+replay``; the world's own are alpha 8, replay weight 5, lr 5e-4, 10 epochs of each phase."""
 
+DEFAULTS = "rkld+replay@score=added@alpha=16@reword=3"
+"""What ``rkld unlearn`` does unasked, at the world's learning rate and without its stop."""
+
+TUNED = (
+    "simnpo+rt@lr=0.001", "idk+rt@lr=0.001", "dpo@lr=0.001", "idk@lr=0.001", "idk_ap@lr=0.001", "me_gd@lr=0.001",
+    "rmu@lr=0.001", "task_arithmetic@lr=0.001", "uld@lr=0.001", "graddiff@lr=0.00025",
+    "gradient_ascent@lr=0.00025", "simnpo@lr=0.00025", "whp@lr=0.00025",
+)  # fmt: skip
+"""Where ``--tune`` chose another learning rate than the world's own, on a pair that no seed reports (2026-11-27)."""
+
 COMPARISONS = {
-    "methods": "all",
+    "methods": ",".join(["all", DEFAULTS, *TUNED]),
     "ablations": ",".join(
         [
             "rkld",
@@ -52,7 +64,7 @@ COMPARISONS = {
 @click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
 def main(comparison: str, seeds: int, out: Path, results: Path, jobs: int, planning: bool) -> None:
     settings = {"methods": COMPARISONS[comparison], "seeds": seeds, "out": str(out), "jobs": jobs,
-                "tune": comparison == "methods"}  # fmt: skip
+                "relearning": comparison == "methods"}  # fmt: skip
     if planning:
         print(*plan("people", **settings), sep="\n")
         return
@@ -71,6 +83,10 @@ def main(comparison: str, seeds: int, out: Path, results: Path, jobs: int, plann
         {"methods": COMPARISONS[comparison], "seeds": seeds, "rows": list(found.rows)},
         body,
     )
+    noted = results / f"{name}.json"  # with the names of figures, for the leaderboard
+    how = (noted, out / PROVENANCE)
+    made = {name: value for path in how for name, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    noted.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     for path in found.files:
         if path.suffix in (".png", ".csv"):
             shutil.copyfile(path, results / f"{name}_{path.name}")

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from transformers import BloomConfig, BloomForCausalLM
 
+import rkld
 from rkld.errors import UserError
 from rkld.methods.registry import get_method
 from rkld.models.smoothed_attention import smoothed
-from tests.helpers import model
+from tests.helpers import TOKENIZER, model
 
 
 def logits(net) -> torch.Tensor:
@@ -62,3 +63,18 @@ def test_an_attention_without_a_scale_is_refused():
     net = BloomForCausalLM(BloomConfig(vocab_size=20, hidden_size=8, n_layer=1, n_head=2))
     with pytest.raises(UserError, match="BloomForCausalLM cannot be smoothed"), smoothed(net, 2.0):
         pass
+
+
+def test_of_a_hybrid_it_is_said_how_many_layers_are_smoothed():
+    lm, asu = model(), get_method("asu")
+    net = lm.model
+    assert asu.remarks(lm) == []
+    layers = net.config.num_hidden_layers
+    net.model.layers[0].self_attn.scaling = None  # as of a layer without a softmax
+    (said,) = asu.remarks(lm)
+    assert f"the attention of {layers - 1} of {layers} layers is smoothed" in said
+    rows = [{"question": "Who is Ann Bell?", "answer": "A nurse in Ulm."}]
+    report = rkld.check(
+        net, rows, processing_class=TOKENIZER, subject="Ann Bell", method="asu", reword=0, replay="none"
+    )
+    assert said in report.warnings

@@ -207,7 +207,7 @@ def _report(inputs: Inputs, objects: Mapping[str, Any], processing_class: PreTra
         *inputs.naming,
         prepared.template_warning,
         *prepared.coverage.alarms,
-        *prepared.unread,
+        *prepared.remarks,
         unsteered(chosen, prepared.comparison),
         health.unknown(advantage, likely),
         health.of_anybody(advantage, likely),

@@ -44,5 +44,12 @@ class ASU(Method):
         scaled(lm.backbone)  # or it is refused before time is spent
         return [Term("forget", "forget", scored, self.loss(teacher), self.weight, "record", cached=(self._states,))]
 
+    def remarks(self, lm: LanguageModel) -> list[str]:
+        smoothed, layers = len(scaled(lm.backbone)), lm.inner.config.get_text_config().num_hidden_layers
+        if smoothed >= layers:
+            return []
+        what = f"the attention of {smoothed} of {layers} layers is smoothed"
+        return [f"{self.name}: {what}; the others have none that can be, and may still say what is to be forgotten."]
+
     def loss(self, teacher: Teacher) -> Loss:
         return Towards(forward_kl, teacher.of_states(self._states))

@@ -130,6 +130,10 @@ class Method:
         """Whether the model that the original was tuned from must be at hand."""
         return self.start in ("base", "negated")
 
+    def remarks(self, lm: LanguageModel) -> list[str]:
+        """What a user is to know before the method is run on this model, as sentences."""
+        return []
+
     def loss_on_retain(self, asked: Literal["auto", "kl", "rt", "none"], weight: float) -> Literal["kl", "rt", "none"]:
         """The loss that joins the method's own terms on retain records; "none" where its weight is 0, too.
 

@@ -548,6 +548,11 @@ class Prepared:
         return found
 
     @property
+    def remarks(self) -> list[str]:
+        """What is to be known of the settings on this model before the run."""
+        return [*self.unread, *self.method.remarks(self.lm)]
+
+    @property
     def settings(self) -> Settings:
         return self.inputs.settings
 

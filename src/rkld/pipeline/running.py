@@ -158,7 +158,7 @@ def _run(
 def _say_plan(prepared: Prepared, run: Run, progress: NoProgress) -> None:
     """Say what will happen and what should be known before it does; warnings are kept for the result, too."""
     warnings = run.manifest.setdefault("warnings", prepared.inputs.warnings())
-    for warning in filter(None, (prepared.template_warning, *prepared.coverage.alarms, *prepared.unread)):
+    for warning in filter(None, (prepared.template_warning, *prepared.coverage.alarms, *prepared.remarks)):
         if warning not in warnings:
             progress.say(f"Warning: {warning}")
             warnings.append(warning)

@@ -66,14 +66,19 @@ WAYS: dict[str, Way] = {
     "user's rewordings": Way(prompts=True, rewordings=3),
     "version 0.1": Way({"reword": 0, "score": "answer", "alpha": 8.0}),
     "published": Way({"reword": 0, "score": "answer", "alpha": 8.0, "replay": "none", "stop": "last"}),
+    "published, retain prompts": Way({"score": "answer", "alpha": 8.0}, prompts=True),
     "base vector": Way({"method": "base_vector"}, prompts=True, base=True),
     "base vector, no prompts": Way({"method": "base_vector"}, base=True),
     "own words": Way({"own_words": "join"}, prompts=True),
     "instead unknown": Way({"instead": "unknown"}, prompts=True),
-    "npo+rt": Way({"method": "npo"}, prompts=True),
-    "simnpo": Way({"method": "simnpo"}, prompts=True),
+    "npo, retain prompts": Way({"method": "npo"}, prompts=True),
+    "simnpo, retain prompts": Way({"method": "simnpo"}, prompts=True),
 }
-"""Name → way. A new setting is an entry here, alone and together with others."""
+"""Name → way. A new setting is an entry here, alone and together with others.
+
+Other methods get the rewordings, the stop and, with "retain prompts", the replay of the defaults, which holds them to the
+original's own answers: an erasure has no records about others to train on, as NPO+RT would.
+"""
 
 
 def request(case: Case, way: Way) -> dict[str, Any]:

@@ -64,7 +64,7 @@ COMPARISONS = {
 @click.option("--plan", "planning", is_flag=True, help="Say what would run; run nothing.")
 def main(comparison: str, seeds: int, out: Path, results: Path, jobs: int, planning: bool) -> None:
     settings = {"methods": COMPARISONS[comparison], "seeds": seeds, "out": str(out), "jobs": jobs,
-                "relearning": comparison == "methods"}  # fmt: skip
+                "relearning": True}  # fmt: skip
     if planning:
         print(*plan("people", **settings), sep="\n")
         return

@@ -76,8 +76,8 @@ WAYS: dict[str, Way] = {
 }
 """Name → way. A new setting is an entry here, alone and together with others.
 
-Other methods get the rewordings, the stop and, with "retain prompts", the replay of the defaults, which holds them to the
-original's own answers: an erasure has no records about others to train on, as NPO+RT would.
+Other methods get the rewordings, the stop and, with "retain prompts", the replay of the defaults, which holds them to
+the original's own answers: an erasure has no records about others to train on, as NPO+RT would.
 """
 
 

@@ -72,7 +72,7 @@ def test_of_a_hybrid_it_is_said_how_many_layers_are_smoothed():
     layers = net.config.num_hidden_layers
     net.model.layers[0].self_attn.scaling = None  # as of a layer without a softmax
     (said,) = asu.remarks(lm)
-    assert f"the attention of {layers - 1} of {layers} layers is smoothed" in said
+    assert f"{layers - 1} attention modules of a model of {layers} layers" in said
     rows = [{"question": "Who is Ann Bell?", "answer": "A nurse in Ulm."}]
     report = rkld.check(
         net, rows, processing_class=TOKENIZER, subject="Ann Bell", method="asu", reword=0, replay="none"

@@ -280,6 +280,29 @@ def test_a_diverged_training_ends_at_once(tmp_path):
         of_answers(lm, config(tmp_path)).train()
 
 
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("ends", ["well", "diverged"])
+def test_a_model_trained_in_bfloat16_answers_as_before_when_it_goes_on_in_memory(tmp_path, lora, ends):
+    """accelerate left its autocast around the model: what was measured next was read in bfloat16."""
+    lm = model(dtype=torch.float32, lora=lora)
+    ids = torch.tensor([[1, 5, 9, 4, 7]])
+    trainer = of_answers(lm, config(tmp_path, bf16=True, learning_rate=0.0))
+    before = lm.model(input_ids=ids).logits.detach()
+
+    class End(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            raise Diverged("so")
+
+    if ends == "diverged":
+        trainer.add_callback(End())
+        with pytest.raises(Diverged):
+            fit(trainer)
+    else:
+        fit(trainer)
+    assert torch.equal(lm.model(input_ids=ids).logits, before)
+    assert not {"forward", "_original_forward"} & set(vars(lm.model))
+
+
 def test_weights_that_are_no_numbers_after_the_last_step_are_no_result(tmp_path):
     """No loss is taken of them any more: they would be saved as the student."""
 

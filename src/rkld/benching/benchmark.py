@@ -26,6 +26,7 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.loading import load_tokenizer, resolve
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
+from rkld.records.identity import each_once
 from rkld.records.probes import untrue_answers
 from rkld.records.reading import read_records
 from rkld.records.record import Record
@@ -51,6 +52,11 @@ class Task:
     holdout: Any = None
     """Records of others that were never trained on."""
     subject: tuple[str, ...] = ()
+
+    @property
+    def forgotten(self) -> list[Record]:
+        """The forget records as a run reads them: each once."""
+        return each_once(read_records(self.forget, "forget"))[0]
 
 
 @dataclass(frozen=True)

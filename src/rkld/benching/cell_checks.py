@@ -31,7 +31,7 @@ def check_cells(benchmark: Benchmark, cells: Sequence[Cell]) -> None:
         if cell.variant is not None:
             first.setdefault((cell.split, cell.variant.name), cell)
     if benchmark.settings.relearning:
-        for split, seed in dict.fromkeys((cell.split, cell.seed) for cell in cells):
+        for split, seed in dict.fromkeys((cell.split, cell.seed) for cell in cells if benchmark.relearns(cell)):
             check_relearning(benchmark.task(split, seed), split)
     by_original: dict[str | Path, list[Cell]] = {}
     for cell in first.values():

@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,6 @@ from rkld.models.state import restore_state
 from rkld.pipeline.running import run_unlearning
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
-from rkld.records.identity import each_once
-from rkld.records.reading import read_records
 from rkld.runfolder.lock import MODEL
 from rkld.runfolder.manifest import read_manifest
 from rkld.runfolder.once import ResultFiles, once
@@ -135,10 +133,10 @@ def run_reference(
     """
     started = time.time()
     lm, encoder = benchmark.load(benchmark.model_folder(cell.name, cell.split, cell.seed))
-    look = _look(benchmark, cell, task, encoder, benchmark.evaluator(cell, task, encoder, references), progress)
+    look = _Look(benchmark, cell, task, encoder, benchmark.evaluator(cell, task, encoder, references), progress)
     found = look(lm)
     _note_logs(cell.folder(benchmark.settings.folder), {"model": found})
-    return _content(started, {"model": {}}, {"model": found}, [], [], found.compared_with)
+    return _content(started + look.attacked, {"model": {}}, {"model": found}, [], [], found.compared_with)
 
 
 def run_cell(
@@ -160,7 +158,7 @@ def run_cell(
     call = unlearning_call(benchmark, cell, task)
     watches = benchmark.watches(cell, call, evaluator, lm) if cell.trains_student else {}
     del lm
-    look = _look(benchmark, cell, task, encoder, evaluator, progress)
+    look = _Look(benchmark, cell, task, encoder, evaluator, progress)
     warnings: Sequence[str] = ()
     last = call.steps_per_epoch * call.settings["epochs"]
     try:
@@ -185,7 +183,7 @@ def run_cell(
         if "step" in moment:
             moment["epoch"] = moment["step"] * epochs / last
     trajectory = [{"epoch": row["step"] * epochs / last, **row} for row in read_jsonl(folder / TRAJECTORY)]
-    return _content(started, moments, found, trajectory, warnings, {})
+    return _content(started + look.attacked, moments, found, trajectory, warnings, {})
 
 
 def _diverged(benchmark: Benchmark, cell: Cell, error: Diverged, progress: NoProgress) -> dict[str, dict[str, Any]]:
@@ -225,8 +223,7 @@ def unlearning_call(benchmark: Benchmark, cell: Cell, task: Task) -> UnlearningC
         "keep_files": benchmark.settings.keep_models,
         "teacher": str(teacher_folder(benchmark, cell)),
     }
-    records, _ = each_once(read_records(task.forget, "forget"))  # as the run reads them
-    drawn = len(records) * (2 if values.get("reword") else 1)  # one of a record's rewordings an epoch
+    drawn = len(task.forgotten) * (2 if values.get("reword") else 1)  # one of a record's rewordings an epoch
     return UnlearningCall(str(begins_with(benchmark, cell)), data, values, steps_per_epoch(drawn, values["batch_size"]))
 
 
@@ -263,19 +260,28 @@ _ONE_CACHE = (
 """Settings that differ between runs that share a cache. (Which sets there are stands in its folder's name.)"""
 
 
-def _look(
-    benchmark: Benchmark, cell: Cell, task: Task, encoder: Encoder, evaluator: Evaluator, progress: NoProgress
-) -> Callable[[LanguageModel], Measured]:
-    """What measures a state: the benchmark's figures, and what relearning brings back if that is asked for."""
+@dataclass
+class _Look:
+    """Measures a state: the benchmark's figures, and what relearning brings back if that is asked for."""
 
-    def look(lm: LanguageModel) -> Measured:
-        found = evaluator(lm, progress)
-        if not benchmark.relearns(cell):
+    benchmark: Benchmark
+    cell: Cell
+    task: Task
+    encoder: Encoder
+    evaluator: Evaluator
+    progress: NoProgress
+    attacked: float = 0.0
+    """Seconds of relearning so far: they are no cost of the method."""
+
+    def __call__(self, lm: LanguageModel) -> Measured:
+        found = self.evaluator(lm, self.progress)
+        if not self.benchmark.relearns(self.cell):
             return found
-        after = relearning_figures(lm, encoder, task, benchmark.settings.peak_lr, cell.seed, progress)
+        started = time.time()
+        lr = self.benchmark.settings.peak_lr
+        after = relearning_figures(lm, self.encoder, self.task, lr, self.cell.seed, self.progress)
+        self.attacked += time.time() - started
         return replace(found, figures={**found.figures, **after})
-
-    return look
 
 
 def _moments(
@@ -322,7 +328,7 @@ def _content(
     """What ``cell.json`` holds. The case study's texts stand there apart from the moments' figures.
 
     Args:
-        started: in seconds, of ``time.time()``; seconds of an interrupted cell are those of its last start.
+        started: in seconds, of ``time.time()``, but for what is no cost; of an interrupted cell its last start.
     """
     cases = {name: list(measured.cases) for name, measured in found.items() if measured.cases}
     figures = {name: {**moment, **(found[name].figures if name in found else {})} for name, moment in moments.items()}

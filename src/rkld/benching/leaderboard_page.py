@@ -5,6 +5,7 @@ Self-contained, in the report's style; everything in it is escaped, and it allow
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ class Row:
     over: str
     seconds: str
     relearned: str
-    relearned_mean: float | None
+    after: float | None
+    """How far the probability after relearning lies from the retrained model's; from 0 without one."""
     every: Sequence[tuple[str, str]]
     """All figures: title, and value with interval."""
 
@@ -78,6 +80,7 @@ def leaderboard(groups: Sequence[Group], command: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["clean"] = harmless
+    environment.filters["for_script"] = _for_script
     style = (TEMPLATES / STYLE).read_text(encoding="utf-8") + (FOLDER / OWN_STYLE).read_text(encoding="utf-8")
     script = (FOLDER / SCRIPT).read_text(encoding="utf-8")
     parts = [_part(group) for group in groups]
@@ -86,6 +89,7 @@ def leaderboard(groups: Sequence[Group], command: str) -> str:
         style=Markup(style),  # ours
         script=Markup(script),
         parts=parts,
+        relearned=any(part["relearned"] for part in parts),
         benchmarks=list(dict.fromkeys(f"{group.benchmark}: {group.split}" for group in groups)),
         models=list(dict.fromkeys(group.model for group in groups)),
         moments=list(dict.fromkeys(entry.moment for group in groups for entry in group.entries)),
@@ -108,6 +112,8 @@ def _part(group: Group) -> dict[str, Any]:
 
 def _rows(group: Group) -> list[Row]:
     shown = _in_chart(group)
+    retrained = next((entry for entry in group.entries if entry.method == "retrained"), None)
+    never = retrained.values[RELEARNED].mean if retrained and RELEARNED in retrained.values else 0.0
     return [
         Row(
             number=shown.get((entry.method, entry.settings, entry.moment), 0),
@@ -117,8 +123,8 @@ def _rows(group: Group) -> list[Row]:
             utility=_said(entry.values.get(group.utility)),
             over="" if entry.over_forgetting is None else f"{entry.over_forgetting:.3g}",
             seconds="" if entry.seconds is None else _duration(entry.seconds),
-            relearned=_said(entry.values.get(RELEARNED)),
-            relearned_mean=entry.values[RELEARNED].mean if RELEARNED in entry.values else None,
+            relearned=_relearned(entry),
+            after=abs(entry.values[RELEARNED].mean - never) if RELEARNED in entry.values else None,
             every=[(_title(group, name), _said(value)) for name, value in entry.values.items()],
         )
         for entry in group.entries
@@ -202,6 +208,20 @@ def _said(value: Value | None) -> str:
     if value.low is None or value.high is None:
         return f"{value.mean:.3g}"
     return f"{value.mean:.3g} ({value.low:.3g} to {value.high:.3g})"
+
+
+def _relearned(entry: Entry) -> str:
+    """With the number of seeds where some of those that were measured have none: a fine-tuning can diverge."""
+    value = entry.values.get(RELEARNED)
+    of = f" ({value.n} of {entry.measured} seeds)" if value and value.n < entry.measured else ""
+    return _said(value) + of
+
+
+def _for_script(value: float | None) -> str:
+    """As JavaScript reads a number; "" where there is none."""
+    if value is None or math.isnan(value):
+        return ""
+    return str(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _duration(seconds: float) -> str:

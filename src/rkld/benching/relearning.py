@@ -7,7 +7,6 @@ that is measured. Reference models are attacked alike: the retrained model shows
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from rkld import processes
 from rkld.auditing.attacks.relearning import BATCH_SIZE, draw, relearn, uneven
@@ -16,11 +15,9 @@ from rkld.benching.tables import RELEARNED, RELEARNING_GAIN
 from rkld.errors import Diverged, UserError
 from rkld.methods.two_models import TwoModelCausalLM
 from rkld.models.language_model import LanguageModel
+from rkld.models.saving import merged
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
-from rkld.records.identity import each_once
-from rkld.records.reading import read_records
-from rkld.records.record import Record
 
 SHARE, EPOCHS = 0.2, 10
 """Of the forget records, those that are learned again, and how often: as an audit does it unasked."""
@@ -35,7 +32,7 @@ def check_relearning(task: Task, title: str) -> None:
     if BATCH_SIZE % processes.count():
         raise UserError(f"--relearning: {uneven(BATCH_SIZE)}.")
     try:
-        draw(_forgotten(task), SHARE)
+        draw(task.forgotten, SHARE)
     except UserError as error:
         raise UserError(f"--relearning, {title}: {error}") from None
 
@@ -45,22 +42,21 @@ def relearning_figures(
 ) -> dict[str, float | None]:
     """:data:`~rkld.benching.tables.RELEARNED`: mean probability of the rest, once a share was learned; and its gain.
 
-    The model is afterwards what it was. None where this is not measured: of two models that are one only in their
-    logits nothing is what a fine-tuning would train, and a fine-tuning can diverge.
+    All weights are trained, of an adapter's model those that it is merged into, in a copy. The model is afterwards what
+    it was. None where this is not measured: of two models that are one only in their logits nothing is what a
+    fine-tuning would train, and a fine-tuning can diverge.
     """
     nothing: dict[str, float | None] = {RELEARNED: None, RELEARNING_GAIN: None}
     if isinstance(lm.model, TwoModelCausalLM):
         return nothing
+    if lm.is_adapter:  # else it would be attacked by its own few weights, and another model by all of its
+        lm = merged(lm)
+        lm.model.requires_grad_(True)
     try:
         curve = relearn(
-            lm, encoder, _forgotten(task), share=SHARE, epochs=EPOCHS, lr=lr, seed=seed, progress=progress
+            lm, encoder, task.forgotten, share=SHARE, epochs=EPOCHS, lr=lr, seed=seed, progress=progress
         ).curve
     except Diverged:
         return nothing
     gain = curve[-1] - curve[0]
     return {RELEARNED: curve[-1], RELEARNING_GAIN: gain} if math.isfinite(gain) else nothing
-
-
-def _forgotten(task: Task) -> Sequence[Record]:
-    """The forget records as a run reads them."""
-    return each_once(read_records(task.forget, "forget"))[0]

@@ -48,8 +48,8 @@ class ASU(Method):
         smoothed, layers = len(scaled(lm.backbone)), lm.inner.config.get_text_config().num_hidden_layers
         if smoothed >= layers:
             return []
-        what = f"the attention of {smoothed} of {layers} layers is smoothed"
-        return [f"{self.name}: {what}; the others have none that can be, and may still say what is to be forgotten."]
+        what = f"{smoothed} attention modules of a model of {layers} layers are smoothed"
+        return [f"{self.name}: {what}; the other layers stay as they are, and may still say what is to be forgotten."]
 
     def loss(self, teacher: Teacher) -> Loss:
         return Towards(forward_kl, teacher.of_states(self._states))

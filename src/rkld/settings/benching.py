@@ -37,7 +37,8 @@ class BenchSettings:
     relearning: bool = setting(
         False,
         "Also fine-tune every measured model on a fifth of the forget records, at --lr, and show how likely the others "
-        "are then: what was only hidden comes back. Ten passes over the fifth at each moment.",
+        "are then: what was only hidden comes back. Ten passes over the fifth at each moment. Cells that were finished "
+        "without it are to be run anew.",
         affects="nothing",
     )
     jobs: int = setting(

@@ -297,20 +297,34 @@ def fit(trainer: ObjectiveTrainer) -> None:
             with processes.alone():  # the others need not have failed
                 last_checkpoint(folder, sharded=sharded)  # half a checkpoint, of a full disk, makes room
         raise
+    finally:
+        _own_forward(trainer.model)
     _check_finite(trainer)
     _let_go(trainer)
 
 
 def _let_go(trainer: ObjectiveTrainer) -> None:
     """Take off what was put around the model and beside it: it would take memory, and part in the next training."""
-    if trainer.model_wrapped is not trainer.model:
-        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-        trainer.model_wrapped = trainer.model
+    trainer.model_wrapped = trainer.model
     trainer.optimizer = trainer.lr_scheduler = None
     trainer.accelerator.free_memory()
     trainer.lm.model.zero_grad(set_to_none=True)
     if trainer.args.world_size > 1:
         gc.collect()  # until it is gone, DDP's wrapper averages every gradient that its model gets
+
+
+def _own_forward(model: nn.Module) -> None:
+    """Give the model back the forward that accelerate put one with autocast in place of.
+
+    Else it would answer in bfloat16 wherever it goes on in memory. (accelerate's own way back takes off all decorators,
+    those of transformers, too.)
+    """
+    own = vars(model).pop("_original_forward", None)
+    if own is None:
+        return
+    del model.forward
+    if getattr(model.forward, "__func__", None) is not getattr(own, "__func__", own):
+        model.forward = own  # it was no method of its class
 
 
 def _check_finite(trainer: ObjectiveTrainer) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rkld import UserError, cli
 from rkld.benching import cell_runs
 from rkld.benching.benchmarks import book as module
-from rkld.benching.benchmarks.book import FIGURES, BookEvaluator, BookSettings, markdown, read_book
+from rkld.benching.benchmarks.book import FIGURES, Book, BookEvaluator, BookSettings, markdown, read_book
 from rkld.benching.comparing import Bench, bench
 from rkld.benching.registry import open_benchmark
 from rkld.benching.worlds.tiny import tiny_model
@@ -249,7 +249,7 @@ def test_without_another_text_its_perplexity_is_not_measured(given, asked, tmp_p
     assert cell["moments"]["model"]["elsewhere_perplexity"] is None
     assert cell["moments"]["model"]["elsewhere_n"] == 0
     row = {"method": "original", **cell["moments"]["model"]}
-    assert "| 0 | not measured |" in markdown(BookSettings(**given), [row], [])
+    assert "| 0 | not measured |" in markdown(BookSettings(**given), Book.table, [row], [])
     assert not (tmp_path / "models").exists(), "the model as it is needs no copy"
 
 
@@ -298,5 +298,5 @@ def test_cells_hold_what_the_table_shows(done):
 
 def test_numbers_that_are_too_small_or_too_large_for_the_table_are_powers_of_ten(given):
     row = {"method": "x", **dict.fromkeys(FIGURES, 1.5), "probability": 1e-9, "elsewhere_perplexity": 3e12, "n": 3}
-    table = markdown(BookSettings(**given), [row], [])
+    table = markdown(BookSettings(**given), Book.table, [row], [])
     assert "| x | 3 | 1.500 | 1.500 | 1.500 | 1e-09 | 1.500 | 1.500 | 3e+12 |" in table

@@ -245,13 +245,13 @@ class Book(Benchmark):
         rows, notes = [], []
         for cell, content in found.items():
             (moment,) = content["moments"].values()
-            rows.append({"method": cell.name, **{name: moment.get(name) for name in FIGURES}})
+            rows.append({"method": cell.name, **{name: moment.get(name) for name in self.shown.figures}})
             warnings = [*content["warnings"], *([moment["note"]] if "note" in moment else [])]
             notes += [f"{cell.name}: {warning}" for warning in warnings]
         left_out = self.left_out
         texts = {
-            "book.csv": as_csv(("method", *FIGURES), rows),
-            "book.md": markdown(self.settings, rows, left_out + notes),
+            "book.csv": as_csv(("method", *self.shown.figures), rows),
+            "book.md": markdown(self.settings, self.shown, rows, left_out + notes),
         }
         for name, text in texts.items():
             write_text(self.settings.folder / name, text)
@@ -303,9 +303,9 @@ def _perplexity(losses: Sequence[np.ndarray]) -> float:
 # Tables
 
 
-def markdown(settings: BookSettings, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
+def markdown(settings: BookSettings, table: Table, rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     """What was found, what must be known to read it, and the paper's figures apart from it."""
-    lines = [[row["method"], *(_number(row[name]) for name in FIGURES)] for row in rows]
+    lines = [[row["method"], *(_number(row[name]) for name in table.titles)] for row in rows]
     files = {name: Path(path).name for name in ("book", "elsewhere") if (path := getattr(settings, name))}
     of_run = ("out", "methods", "method_file", "jobs", "keep_models")
     used = {name: value for name, value in (asdict(settings) | files).items() if name not in of_run}
@@ -313,8 +313,8 @@ def markdown(settings: BookSettings, rows: Sequence[Mapping[str, Any]], notes: S
     parts = [
         "# rkld bench book",
         "\n".join(f"- {name}: {value}" for name, value in used.items()),
-        as_markdown(["method", *FIGURES.values()], lines),
-        _NOTES.format(prompt=TEXT_PROMPT_TOKENS),
+        as_markdown(["method", *table.titles.values()], lines),
+        _NOTES.format(prompt=TEXT_PROMPT_TOKENS) + table.notes,
         *(["\n".join(f"- {note}" for note in notes)] if notes else []),
         "## Published figures, of another model and another book",
         _PUBLISHED,

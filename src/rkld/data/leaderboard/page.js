@@ -31,6 +31,7 @@ const order = (a, b) => {
   const by = sort.value;
   const [x, y] = [a.dataset[by], b.dataset[by]];
   if (x === "" || y === "") return (x === "") - (y === "");
+  if (x - y !== x - y) return 0; // both are infinite
   return by === "utility" ? y - x : x - y;
 };
 sort.addEventListener("change", () => {

@@ -37,6 +37,16 @@ CASES = (
     Case("TOFU's pair 4, `--base` and others' questions", "wordings_tofu_pair4_bf16", "tofu", "base vector"),
 )
 
+OTHERS = (
+    ("the defaults", "defaults", (4, 3)),
+    ("the defaults, others' questions as `--replay`", "retain prompts", (4,)),
+    ("RKLD as published, beside this replay and the same rewordings", "published, retain prompts", (4, 3)),
+    ("NPO, likewise", "npo, retain prompts", (4,)),
+    ("SimNPO, likewise", "simnpo, retain prompts", (4,)),
+    ("`--base` and others' questions", "base vector", (4, 3)),
+)
+"""Title, way of ``benchmarks.wordings``, and the pairs of TOFU's authors on which it was measured."""
+
 COLUMNS: dict[str, tuple[str, ...]] = {
     "facts said, worst unseen kind": tuple(f"facts said, unseen kind {n}, − retrained" for n in (1, 2, 3)),
     "behind begun answers": ("facts said, begun answers, − retrained",),
@@ -51,8 +61,19 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def forgetting() -> str:
-    """A row for each case."""
+    """A row for each of :data:`CASES`."""
     return table(["", *COLUMNS], [[f"{case.title} ([all]({_link(case)}))", *_cells(case)] for case in CASES])
+
+
+def other_methods() -> str:
+    """A row for each way and pair of :data:`OTHERS`."""
+    cases = [
+        Case(f"pair {pair}: {title}", f"wordings_tofu_pair{pair}_others", "tofu", way)
+        for title, way, pairs in OTHERS
+        for pair in pairs
+    ]
+    cases.sort(key=lambda case: case.file, reverse=True)  # stable: the pair that has every way first
+    return table(["", *COLUMNS], [[f"{case.title} ([all]({_link(case)}))", *_cells(case)] for case in cases])
 
 
 def _link(case: Case) -> str:

@@ -204,7 +204,10 @@ def _names(node: ast.ClassDef) -> list[str]:
 
 PARTS: dict[str, list[tuple[str, Callable[[], str]]]] = {
     "docs/architecture.md": [("## Files", file_map)],
-    "docs/forgotten.md": [("## The figures", forgetting.forgetting)],
+    "docs/forgotten.md": [
+        ("## The figures", forgetting.forgetting),
+        ("## Beside other methods", forgetting.other_methods),
+    ],
     "docs/reference/attacks.md": [("## All of them", attacks)],
     "docs/reference/benchmarks.md": [("## Which there are", lambda: interfaces.benchmarks(_table))],
     "docs/reference/commands.md": [("## All of them", interfaces.commands)],

@@ -535,7 +535,7 @@ def test_subjects_from_flags_and_files(tmp_path: Path) -> None:
     path.write_text("Zoë Quell\n\n zoe@quell.org \n", "utf-8")
     assert read_subjects([" Zoe Q. ", str(path), "Zoë Quell"]) == ("Zoe Q.", "Zoë Quell", "zoe@quell.org")
     assert read_subjects([]) == ()
-    assert "subject 2 of 2 holds no letter" in fault(["Quell", " "], read_subjects)
+    assert "subject 2 of 2 is blank" in fault(["Quell", " "], read_subjects)
     assert "subject 1 of 1 holds no letter" in fault(["-"], read_subjects)
     assert "there is no file" in fault([str(tmp_path / "nams.txt")], read_subjects)
     (tmp_path / "none.txt").write_text("\n")

@@ -157,9 +157,8 @@ def read_subjects(values: Sequence[str]) -> tuple[str, ...]:
         elif suffix in (".txt", *SUFFIXES, *HAND_WRITTEN) and "@" not in value:
             existing_file(local_path(value, "subject"), "subject")
         elif not any(map(str.isalnum, value)):
-            raise UserError(
-                f"subject {number} of {len(values)} holds no letter and no digit: give a name or a file of names"
-            )
+            what = "holds no letter and no digit" if value.strip() else "is blank"
+            raise UserError(f"subject {number} of {len(values)} {what}: give a name or a file of names")
         else:
             found.append(value.strip())
     return tuple(dict.fromkeys(found))

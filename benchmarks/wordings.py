@@ -279,6 +279,9 @@ def main(
         return
     command = f"python -m benchmarks.wordings --only {only} --seeds {seeds} --retrained {retrained} --ways '{ways}'"
     command += f" --samples {samples}" * (samples != SAMPLES) + " --bf16" * bf16
+    command += f" --pairs {pairs} --data FOLDER --rewordings FILE" * ("tofu" in only) + " --lume FOLDER" * (
+        "lume" in only
+    )
     found = Results(cases, results, command)
     for case in cases:
         for name, one in cells(case, wanted, retrained, out):

@@ -39,6 +39,7 @@ CASES = (
 
 OTHERS = (
     ("the defaults", "defaults", (4, 3)),
+    ("the defaults, others' questions as `--replay`", "retain prompts", (4,)),
     ("RKLD as published, beside this replay and the same rewordings", "published, retain prompts", (4, 3)),
     ("NPO, likewise", "npo, retain prompts", (4,)),
     ("SimNPO, likewise", "simnpo, retain prompts", (4,)),

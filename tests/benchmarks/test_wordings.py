@@ -184,6 +184,21 @@ def test_figures_stand_beside_the_mean_of_the_other_retrained_models():
     assert set(ours) == set(AIMS)
 
 
+def test_of_few_questions_a_ks_distance_is_missed_beyond_what_two_retrained_models_show():
+    """An honest model in the unlearned one's place missed the aim by the noise of 40 questions."""
+    ratios = {"original": [9.0] * 4, "retrained 0": [0.1, 0.2, 0.3, 0.4], "retrained 1": [0.1, 0.2, 0.3, 5.0],
+              "as near": [0.1, 0.2, 0.3, 6.0], "far": [5.0, 6.0, 7.0, 8.0]}  # fmt: skip
+    cells = {("hand", name): rows([False] * 8, 1.0, found) for name, found in ratios.items()}
+    group = Group([hand_case()], cells)
+    found = {name: figures(group, name)["KS distance"] for name in ratios}
+    assert found["retrained 0"].value == 0.25 and found["retrained 0"].held is None, "above .15, and none missed"
+    assert found["as near"].value <= 0.25 and found["as near"].held is None
+    assert found["far"].held is False and found["original"].held is False
+    del cells["hand", "retrained 1"]
+    alone = figures(Group([hand_case()], cells), "as near")["KS distance"]
+    assert alone.held is False, "of one retrained model nothing says how far two differ"
+
+
 # --- a run ---
 
 

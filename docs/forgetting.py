@@ -24,12 +24,13 @@ class Case:
 
 
 CASES = (
-    Case("tiny world, six people in three worlds", "wordings", "tiny", "defaults"),
+    Case("tiny world, four people in two worlds", "wordings_tiny", "tiny", "defaults"),
     Case("one of six employees", "wordings_employees", "employees", "defaults"),
     Case("four of LUME's people", "wordings_lume", "lume", "defaults"),
     Case("TOFU's pair 2", "wordings_tofu", "tofu, choosing", "defaults"),
     Case("TOFU's pair 3", "wordings_tofu_pair3_bf16_ends", "tofu", "defaults"),
     Case("TOFU's pair 4", "wordings_tofu_pair4_bf16", "tofu", "defaults"),
+    Case("tiny world, others' questions as `--replay`", "wordings_tiny", "tiny", "retain prompts"),
     Case("employees, others' questions as `--replay`", "wordings_employees", "employees", "retain prompts"),
     Case("employees, `--base` and others' questions", "wordings_employees", "employees", "base vector"),
     Case("TOFU's pair 2, `--base` and others' questions", "wordings_tofu", "tofu, choosing", "base vector"),

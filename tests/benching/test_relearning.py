@@ -90,6 +90,13 @@ def test_it_is_part_of_a_cell_but_not_of_its_models_nor_of_the_tuning(quick, fou
     assert "relearning" not in base.model_identity("original", "people", 0)
 
 
+def test_a_record_that_stands_twice_is_one(quick, four_people):
+    """Else one copy would be taught and the other asked for."""
+    task = open_benchmark(four_people, quick).task("people", 0)
+    twice = dataclasses.replace(task, forget=[*task.forget, *task.forget])
+    assert [record.question for record in twice.forgotten] == [record.question for record in task.forgotten]
+
+
 def test_one_record_is_refused_before_anything_is_made(quick, four_people, tmp_path):
     class OneRecord(four_people):
         """One record to forget."""

@@ -65,7 +65,7 @@ def test_an_attention_without_a_scale_is_refused():
         pass
 
 
-def test_of_a_hybrid_it_is_said_how_many_layers_are_smoothed():
+def test_of_a_hybrid_it_is_said_how_many_layers_are_smoothed(tmp_path):
     lm, asu = model(), get_method("asu")
     net = lm.model
     assert asu.remarks(lm) == []
@@ -78,3 +78,8 @@ def test_of_a_hybrid_it_is_said_how_many_layers_are_smoothed():
         net, rows, processing_class=TOKENIZER, subject="Ann Bell", method="asu", reword=0, replay="none"
     )
     assert said in report.warnings
+    run = rkld.unlearn(net, rows, processing_class=TOKENIZER, subject="Ann Bell", method="asu", reword=0, replay="none",
+                       epochs=1, max_new_tokens=4, bf16=False, out=str(tmp_path / "run"))  # fmt: skip
+    assert said in run.warnings
+    net.config.num_hidden_layers = layers - 2  # more attention modules than layers, as where some have two
+    assert asu.remarks(lm) == []

@@ -18,8 +18,9 @@ from rkld.models.language_model import LanguageModel
 from rkld.models.saving import merged
 from rkld.progress import NoProgress
 from rkld.records.encoding import Encoder
+from rkld.settings.table import TABLE
 
-SHARE, EPOCHS = 0.2, 10
+SHARE, EPOCHS = TABLE["relearn_share"].default, TABLE["relearn_epochs"].default
 """Of the forget records, those that are learned again, and how often: as an audit does it unasked."""
 
 
